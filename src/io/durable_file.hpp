@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+
+namespace dekoder {
+
+/// Waits until the contents of a file are on the disk (fsync). Throws DataError with the system's reason.
+void sync_file(const std::filesystem::path& file);
+
+/// Waits until the entries of a folder are on the disk: what makes a rename survive a power cut. File systems that
+/// cannot do it for folders (EINVAL) are left alone. Throws DataError otherwise.
+void sync_folder(const std::filesystem::path& folder);
+
+/// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old file
+/// or the whole new one and never a part: sync_file, rename, sync_folder.
+void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name);
+
+}  // namespace dekoder
