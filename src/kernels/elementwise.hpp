@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "config/run_config.hpp"
+#include "kernels/dropout.hpp"
+#include "tensor/shape_signature.hpp"
+#include "tensor/tensor.hpp"
+
+namespace dekoder {
+
+/// y = activation(x): ReLU; GELU (Hendrycks, Gimpel 2016) by erf or by its tanh approximation. Overwrites y; x is kept
+/// for the backward pass. (The bias is already in x: gemm adds it.)
+inline constexpr ShapeSignature activation_shapes{"activation", "x(N,F) -> y(N,F)"};
+void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 y);
+
+/// Scratch rows for bias gradients over N tokens: partials(P,F) with P = bias_partials(N).
+int bias_partials(int tokens);
+
+/// grad_x = grad_y * activation'(x) and, in the same pass, grad_bias += column sums of grad_x (grad_bias may be empty).
+/// grad_x may be the same memory as grad_y. Overwrites grad_x and partials.
+inline constexpr ShapeSignature activation_backward_shapes{
+    "activation_backward", "x(N,F) grad_y(N,F) -> grad_x(N,F) grad_bias?(F) partials?(P,F)"};
+void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y, Tensor2 grad_x,
+                         Tensor1 grad_bias, Tensor2 partials);
+
+/// grad_bias += column sums of grad_y, by fixed blocks of rows and a fixed order. partials is scratch.
+inline constexpr ShapeSignature bias_backward_shapes{"bias_backward", "grad_y(N,F) -> grad_bias(F) partials(P,F)"};
+void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias, Tensor2 partials);
+
+/// y = x + dropout(delta); y may be the same memory as x or delta. Row n belongs to sequence n / tokens_per_sample;
+/// its element index is (n % tokens_per_sample) * C + c.
+inline constexpr ShapeSignature residual_add_shapes{"residual_add", "x(N,C) delta(N,C) -> y(N,C)"};
+void residual_add(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 delta, const Dropout& dropout,
+                  int tokens_per_sample, Tensor2 y);
+
+/// y = x * dropout factor, in or out of place: the gradient of dropout, and dropout itself.
+inline constexpr ShapeSignature apply_dropout_shapes{"apply_dropout", "x(N,C) -> y(N,C)"};
+void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample, Tensor2 y);
+
+}  // namespace dekoder

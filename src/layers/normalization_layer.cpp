@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/normalization_layer.hpp"
+
+namespace dekoder {
+
+NormActivations::NormActivations(ActivationArena& arena, const std::string& name, int tokens, int channels)
+    : sum(arena.take<Tensor2>(name + ".sum", "N,C", tokens, channels)),
+      y(arena.take<Tensor2>(name + ".y", "N,C", tokens, channels)),
+      mean(arena.take<Tensor1>(name + ".mean", "N", tokens)),
+      rstd(arena.take<Tensor1>(name + ".rstd", "N", tokens)) {}
+
+void NormalizationLayer::declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias) {
+  layout.add(prefix + ".gain", "C", {channels}, false, {InitialValues::Kind::constant, 1.0});
+  if (with_bias) layout.add(prefix + ".bias", "C", {channels}, false, {InitialValues::Kind::constant, 0.0});
+}
+
+NormalizationLayer::NormalizationLayer(const ParameterStore& store, const std::string& prefix, bool with_bias,
+                                       double norm_epsilon)
+    : gain(store.value1(prefix + ".gain")),
+      grad_gain(store.gradient1(prefix + ".gain")),
+      epsilon(static_cast<Real>(norm_epsilon)) {
+  if (!with_bias) return;
+  bias = store.value1(prefix + ".bias");
+  grad_bias = store.gradient1(prefix + ".bias");
+}
+
+void NormalizationLayer::forward(const ExecSpace& exec, const NormActivations& saved) const {
+  layer_norm(exec, saved.sum, gain, bias, epsilon, saved.y, saved.mean, saved.rstd);
+}
+
+void NormalizationLayer::forward(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta,
+                                 const Dropout& dropout, int tokens_per_sample, const NormActivations& saved) const {
+  residual_layer_norm(exec, residual, delta, gain, bias, epsilon, dropout, tokens_per_sample, saved.sum, saved.y,
+                      saved.mean, saved.rstd);
+}
+
+void NormalizationLayer::backward(const ExecSpace& exec, const NormActivations& saved, ConstTensor2 grad_y,
+                                  GradientWrite write, Tensor2 grad_sum, Tensor3 partials) const {
+  layer_norm_backward(exec, grad_y, saved.sum, gain, saved.mean, saved.rstd, write, grad_sum, grad_gain, grad_bias,
+                      partials);
+}
+
+}  // namespace dekoder

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "kernels/normalization.hpp"
+#include "tensor/activation_arena.hpp"
+#include "tensor/parameter_store.hpp"
+
+namespace dekoder {
+
+/// What one norm keeps for its backward pass: its input, its output and the statistics of each token.
+struct NormActivations {
+  Tensor2 sum;  ///< (N,C) residual + delta: the norm's input
+  Tensor2 y;    ///< (N,C) the norm's output
+  Tensor1 mean, rstd;  ///< (N)
+
+  NormActivations(ActivationArena& arena, const std::string& name, int tokens, int channels);
+};
+
+/// Layer normalisation with the residual add in front of it. Parameters `<prefix>.gain` and `<prefix>.bias` (C).
+struct NormalizationLayer {
+  Tensor1 gain, grad_gain;
+  Tensor1 bias, grad_bias;  ///< empty without biases
+  Real epsilon;
+
+  static void declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias);
+  NormalizationLayer(const ParameterStore& store, const std::string& prefix, bool with_bias, double epsilon);
+
+  /// y = norm(sum), where sum has been written already.
+  void forward(const ExecSpace& exec, const NormActivations& saved) const;
+  /// sum = residual + dropout(delta), y = norm(sum).
+  void forward(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, const Dropout& dropout,
+               int tokens_per_sample, const NormActivations& saved) const;
+  /// grad_sum = [grad_sum +] gradient through the norm; the gradients of gain and bias are accumulated.
+  void backward(const ExecSpace& exec, const NormActivations& saved, ConstTensor2 grad_y, GradientWrite write,
+                Tensor2 grad_sum, Tensor3 partials) const;
+};
+
+}  // namespace dekoder

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/self_attention.hpp"
+
+#include <cmath>
+
+#include "kernels/elementwise.hpp"
+
+namespace dekoder {
+
+namespace {
+
+Real attention_scale(int channels, int heads) { return static_cast<Real>(1.0 / std::sqrt(double(channels) / heads)); }
+
+/// (N,3C) as (B,T,3,H,D).
+ConstTensor5 as_heads(const Tensor2& qkv, const Tensor3& lse) {
+  const int B = lse.extent_int(0), H = lse.extent_int(1), T = lse.extent_int(2);
+  return reshape<Tensor5>(qkv, B, T, 3, H, qkv.extent_int(1) / (3 * H));
+}
+
+/// (N,C) as (B,T,H,D).
+Tensor4 as_heads_of_one(const Tensor2& x, const Tensor3& lse) {
+  const int B = lse.extent_int(0), H = lse.extent_int(1), T = lse.extent_int(2);
+  return reshape<Tensor4>(x, B, T, H, x.extent_int(1) / H);
+}
+
+}  // namespace
+
+AttentionActivations::AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, int context,
+                                           int heads, int channels)
+    : qkv(arena.take<Tensor2>(name + ".qkv", "N,3C", sequences * context, 3 * channels)),
+      attended(arena.take<Tensor2>(name + ".attended", "N,C", sequences * context, channels)),
+      lse(arena.take<Tensor3>(name + ".lse", "B,H,T", sequences, heads, context)) {}
+
+AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels)
+    : grad_qkv(arena.take<Tensor2>("scratch.grad_qkv", "N,3C", sequences * context, 3 * channels)),
+      grad_attended(arena.take<Tensor2>("scratch.grad_attended", "N,C", sequences * context, channels)),
+      delta(arena.take<Tensor3>("scratch.attention_delta", "B,H,T", sequences, heads, context)),
+      partials(arena.take<Tensor2>("scratch.attention_partials", "P,3C", bias_partials(sequences * context),
+                                   3 * channels)) {}
+
+void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias,
+                            InitialValues qkv_values, InitialValues output_values, InitialValues bias_values) {
+  Linear::declare(layout, prefix + ".qkv", "3C,C", 3 * channels, channels, with_bias, qkv_values, bias_values);
+  Linear::declare(layout, prefix + ".output", "C,C", channels, channels, with_bias, output_values, bias_values);
+}
+
+SelfAttention::SelfAttention(const ParameterStore& store, const std::string& prefix, int heads_, bool with_bias)
+    : qkv(store, prefix + ".qkv", with_bias), output(store, prefix + ".output", with_bias), heads(heads_) {}
+
+void SelfAttention::forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
+                            const AttentionActivations& saved, Tensor2 y) const {
+  qkv.forward(exec, x, saved.qkv);
+  causal_attention(exec, as_heads(saved.qkv, saved.lse), attention_scale(x.extent_int(1), heads), weight_dropout,
+                   as_heads_of_one(saved.attended, saved.lse), saved.lse);
+  output.forward(exec, saved.attended, y);
+}
+
+void SelfAttention::backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
+                             const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,
+                             GradientWrite write, Tensor2 grad_x) const {
+  const int C = x.extent_int(1), H = heads, B = saved.lse.extent_int(0), T = saved.lse.extent_int(2);
+  output.backward_bias(exec, grad_y, Tensor2(scratch.partials.data(), scratch.partials.extent(0), C));
+  output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);
+  causal_attention_backward(exec, as_heads(saved.qkv, saved.lse), as_heads_of_one(saved.attended, saved.lse),
+                            as_heads_of_one(scratch.grad_attended, saved.lse), saved.lse, attention_scale(C, H),
+                            weight_dropout, scratch.delta, reshape<Tensor5>(scratch.grad_qkv, B, T, 3, H, C / H));
+  qkv.backward_bias(exec, scratch.grad_qkv, scratch.partials);
+  qkv.backward(exec, x, scratch.grad_qkv, write, grad_x);
+}
+
+}  // namespace dekoder

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "kernels/attention.hpp"
+#include "layers/linear.hpp"
+#include "tensor/activation_arena.hpp"
+
+namespace dekoder {
+
+/// What self-attention keeps for its backward pass.
+struct AttentionActivations {
+  Tensor2 qkv;       ///< (N,3C) = (B,T,3,H,D)
+  Tensor2 attended;  ///< (N,C) = (B,T,H,D): the heads side by side
+  Tensor3 lse;       ///< (B,H,T)
+
+  AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, int context, int heads,
+                       int channels);
+};
+
+/// Scratch of one backward pass, shared by all blocks.
+struct AttentionScratch {
+  Tensor2 grad_qkv;       ///< (N,3C)
+  Tensor2 grad_attended;  ///< (N,C)
+  Tensor3 delta;          ///< (B,H,T)
+  Tensor2 partials;       ///< (P,3C)
+
+  AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels);
+};
+
+/// Causal multi-head self-attention (Vaswani et al. 2017, section 3.2): queries, keys and values from ONE linear
+/// C -> 3C, softmax(q k^T / sqrt(D)) v per head, an output linear C -> C.
+/// Parameters `<prefix>.qkv.*` and `<prefix>.output.*`.
+struct SelfAttention {
+  Linear qkv, output;
+  int heads;
+
+  static void declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias,
+                      InitialValues qkv_values, InitialValues output_values, InitialValues bias_values);
+  SelfAttention(const ParameterStore& store, const std::string& prefix, int heads, bool with_bias);
+
+  /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y.
+  void forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout, const AttentionActivations& saved,
+               Tensor2 y) const;
+  /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
+  void backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
+                const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,
+                GradientWrite write, Tensor2 grad_x) const;
+};
+
+}  // namespace dekoder

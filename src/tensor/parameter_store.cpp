@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensor/parameter_store.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "tensor/decay_block.hpp"
+#include "tensor/random_stream.hpp"
+
+namespace dekoder {
+
+std::size_t ParameterEntry::size() const {
+  std::size_t elements = 1;
+  for (int extent : shape) elements *= static_cast<std::size_t>(extent);
+  return elements;
+}
+
+void ParameterLayout::add(std::string name, std::string axes, std::vector<int> shape, bool decays,
+                          InitialValues initial) {
+  const auto same_name = [&](const ParameterEntry& entry) { return entry.name == name; };
+  if (std::any_of(entries_.begin(), entries_.end(), same_name))
+    throw std::logic_error(fmt::format("parameter {} was added twice", name));
+  if (shape.empty() || shape.size() > 2)
+    throw std::logic_error(fmt::format("parameter {} has rank {}; expected 1 or 2", name, shape.size()));
+  ParameterEntry entry{std::move(name), std::move(axes), std::move(shape), decays, initial, flat_size_};
+  const std::size_t blocks = (entry.size() + decay_block - 1) / decay_block;
+  flat_size_ += blocks * decay_block;
+  entries_.push_back(std::move(entry));
+}
+
+const ParameterEntry& ParameterLayout::find(std::string_view name) const {
+  const auto found =
+      std::find_if(entries_.begin(), entries_.end(), [&](const ParameterEntry& entry) { return entry.name == name; });
+  if (found == entries_.end()) throw std::logic_error(fmt::format("there is no parameter {}", name));
+  return *found;
+}
+
+std::size_t ParameterLayout::parameters() const {
+  std::size_t total = 0;
+  for (const ParameterEntry& entry : entries_) total += entry.size();
+  return total;
+}
+
+const ParameterEntry& ParameterLayout::owner_of(std::size_t index) const {
+  const auto after = std::upper_bound(entries_.begin(), entries_.end(), index,
+                                      [](std::size_t i, const ParameterEntry& entry) { return i < entry.offset; });
+  if (after == entries_.begin()) throw std::logic_error("owner_of: there are no parameters");
+  return *(after - 1);
+}
+
+ParameterStore::ParameterStore(ParameterLayout layout)
+    : layout_(std::move(layout)),
+      values_("parameters.values", layout_.flat_size()),
+      gradients_("parameters.gradients", layout_.flat_size()),
+      decay_("parameters.decay", layout_.flat_size() / decay_block) {
+  const auto flags = Kokkos::create_mirror_view(decay_);
+  for (const ParameterEntry& entry : layout_.entries()) {
+    const std::size_t begin = entry.offset / decay_block, end = begin + (entry.size() + decay_block - 1) / decay_block;
+    for (std::size_t block = begin; block < end; ++block) flags(block) = entry.decays ? 1 : 0;
+  }
+  Kokkos::deep_copy(decay_, flags);
+}
+
+void ParameterStore::initialise(const ExecSpace& exec, std::uint64_t seed) {
+  for (const ParameterEntry& entry : layout_.entries()) {
+    const Tensor1 value = flat_slice(values_, entry);
+    const RandomStream stream(seed, site_of(entry.name.c_str()));
+    const InitialValues initial = entry.initial;
+    Kokkos::parallel_for(
+        "dekoder::initialise", Kokkos::RangePolicy<ExecSpace>(exec, 0, static_cast<int>(entry.size())),
+        KOKKOS_LAMBDA(int i) {
+          const auto index = static_cast<std::uint64_t>(i);
+          double drawn = initial.scale;
+          if (initial.kind == InitialValues::Kind::normal) drawn *= stream.normal(index);
+          if (initial.kind == InitialValues::Kind::uniform) drawn *= 2.0 * stream.uniform(index) - 1.0;
+          value(i) = static_cast<Real>(drawn);
+        });
+  }
+  exec.fence("dekoder::initialise");
+}
+
+Tensor1 ParameterStore::flat_slice(const Tensor1& buffer, const ParameterEntry& entry) {
+  return Tensor1(buffer.data() + entry.offset, entry.size());
+}
+
+Tensor1 ParameterStore::slice1(const Tensor1& buffer, const ParameterEntry& entry) {
+  if (entry.shape.size() != 1)
+    throw std::logic_error(fmt::format("parameter {} has rank {}, not 1", entry.name, entry.shape.size()));
+  return flat_slice(buffer, entry);
+}
+
+Tensor2 ParameterStore::slice2(const Tensor1& buffer, const ParameterEntry& entry) {
+  if (entry.shape.size() != 2)
+    throw std::logic_error(fmt::format("parameter {} has rank {}, not 2", entry.name, entry.shape.size()));
+  return Tensor2(buffer.data() + entry.offset, static_cast<std::size_t>(entry.shape[0]),
+                 static_cast<std::size_t>(entry.shape[1]));
+}
+
+}  // namespace dekoder

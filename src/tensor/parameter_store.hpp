@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/tensor.hpp"
+
+namespace dekoder {
+
+/// How one tensor gets its initial values.
+struct InitialValues {
+  enum class Kind { constant, normal, uniform } kind = Kind::constant;
+  double scale = 0;  ///< the constant; the standard deviation; the half-width around 0
+};
+
+/// One named, shaped slice of the flat buffers.
+struct ParameterEntry {
+  std::string name;             ///< "blocks.03.attention.qkv.weight"
+  std::string axes;             ///< "3C,C": names of the axes, as shown by describe and stored in checkpoints
+  std::vector<int> shape;       ///< extents, outermost first; rank 1 or 2
+  bool decays = false;          ///< weight decay applies (matrices)
+  InitialValues initial;
+  std::size_t offset = 0;       ///< first element in the flat buffers
+  std::size_t size() const;     ///< elements
+};
+
+/// Names, shapes and places of all parameters, before any memory exists. The order of add() is the order in memory.
+class ParameterLayout {
+ public:
+  /// Throws std::logic_error where the name exists already or the rank is not 1 or 2.
+  void add(std::string name, std::string axes, std::vector<int> shape, bool decays, InitialValues initial);
+
+  const std::vector<ParameterEntry>& entries() const { return entries_; }
+  /// Throws std::logic_error where there is no such name.
+  const ParameterEntry& find(std::string_view name) const;
+  /// Length of a flat buffer: every tensor starts at a multiple of decay_block elements; the gaps stay zero.
+  std::size_t flat_size() const { return flat_size_; }
+  /// Parameters without the gaps.
+  std::size_t parameters() const;
+  /// Name of the tensor that holds element `index` of a flat buffer.
+  const ParameterEntry& owner_of(std::size_t index) const;
+
+ private:
+  std::vector<ParameterEntry> entries_;
+  std::size_t flat_size_ = 0;
+};
+
+/// Values and gradients of all parameters: two flat buffers (one AdamW launch, one reduction, one checkpoint write).
+class ParameterStore {
+ public:
+  /// Allocates both buffers, zero.
+  explicit ParameterStore(ParameterLayout layout);
+
+  /// Draws the initial values, each element a function of (seed, tensor name, index) alone: models that share a tensor
+  /// share its initial values.
+  void initialise(const ExecSpace& exec, std::uint64_t seed);
+
+  const ParameterLayout& layout() const { return layout_; }
+  const Tensor1& values() const { return values_; }
+  const Tensor1& gradients() const { return gradients_; }
+  /// One flag per decay_block elements (kernels/adamw.hpp).
+  const ByteTensor1& decay() const { return decay_; }
+
+  /// Slices by name; the rank must be the entry's. Throws std::logic_error otherwise.
+  Tensor1 value1(std::string_view name) const { return slice1(values_, layout_.find(name)); }
+  Tensor2 value2(std::string_view name) const { return slice2(values_, layout_.find(name)); }
+  Tensor1 gradient1(std::string_view name) const { return slice1(gradients_, layout_.find(name)); }
+  Tensor2 gradient2(std::string_view name) const { return slice2(gradients_, layout_.find(name)); }
+
+  /// The slice of any flat buffer of this layout (moments too), as (size).
+  static Tensor1 flat_slice(const Tensor1& buffer, const ParameterEntry& entry);
+
+ private:
+  static Tensor1 slice1(const Tensor1& buffer, const ParameterEntry& entry);
+  static Tensor2 slice2(const Tensor1& buffer, const ParameterEntry& entry);
+
+  ParameterLayout layout_;
+  Tensor1 values_, gradients_;
+  ByteTensor1 decay_;
+};
+
+}  // namespace dekoder
