@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/decoder_block.hpp"
+
+#include <cmath>
+
+#include "kernels/elementwise.hpp"
+
+namespace dekoder {
+
+namespace {
+
+InitialValues normal(double deviation) { return {InitialValues::Kind::normal, deviation}; }
+InitialValues zero() { return {InitialValues::Kind::constant, 0.0}; }
+/// PyTorch's nn.Linear: uniform within 1 / sqrt(inputs), weights and biases alike.
+InitialValues torch_uniform(int inputs) { return {InitialValues::Kind::uniform, 1.0 / std::sqrt(double(inputs))}; }
+
+/// The gradient of dropout(x) with respect to x: `grad` itself without dropout, else `scratch`.
+Tensor2 through_dropout(const ExecSpace& exec, const Tensor2& grad, const Dropout& dropout, int T,
+                        const Tensor2& scratch) {
+  if (!dropout.active()) return grad;
+  apply_dropout(exec, grad, dropout, T, scratch);
+  return scratch;
+}
+
+std::uint64_t site(int block, int place) { return static_cast<std::uint64_t>(1 + 3 * block + place); }
+
+}  // namespace
+
+std::string block_name(int index) { return fmt::format("blocks.{:02}", index); }
+
+BlockActivations::BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model,
+                                   int sequences)
+    : attention_norm(arena, name + ".attention_norm", sequences * model.context, model.channels),
+      attention(arena, name + ".attention", sequences, model.context, model.heads, model.channels),
+      feed_forward_norm(arena, name + ".feed_forward_norm", sequences * model.context, model.channels),
+      feed_forward(arena, name + ".feed_forward", sequences * model.context, model.feed_forward) {}
+
+BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences)
+    : delta(arena.take<Tensor2>("scratch.delta", "N,C", sequences * model.context, model.channels)),
+      grad_branch(arena.take<Tensor2>("scratch.grad_branch", "N,C", sequences * model.context, model.channels)),
+      attention(arena, sequences, model.context, model.heads, model.channels),
+      feed_forward(arena, sequences * model.context, model.feed_forward, model.channels),
+      norm_partials(arena.take<Tensor3>("scratch.norm_partials", "P,2,C",
+                                        normalization_partials(sequences * model.context), 2, model.channels)) {}
+
+void DecoderBlock::declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model) {
+  const int C = model.channels, F = model.feed_forward;
+  const bool gpt2 = model.initialisation == Initialisation::gpt2;
+  // GPT-2 (Radford et al. 2019, section 2.3) scales the projections into the residual stream by 1 / sqrt(2 L).
+  const InitialValues plain = gpt2 ? normal(0.02) : torch_uniform(C);
+  const InitialValues residual = normal(0.02 / std::sqrt(2.0 * model.layers));
+  NormalizationLayer::declare(layout, prefix + ".attention_norm", C, model.bias);
+  SelfAttention::declare(layout, prefix + ".attention", C, model.bias, plain, gpt2 ? residual : torch_uniform(C),
+                         gpt2 ? zero() : torch_uniform(C));
+  NormalizationLayer::declare(layout, prefix + ".feed_forward_norm", C, model.bias);
+  FeedForward::declare(layout, prefix + ".feed_forward", C, F, model.bias, plain, gpt2 ? residual : torch_uniform(F),
+                       gpt2 ? zero() : torch_uniform(C), gpt2 ? zero() : torch_uniform(F));
+}
+
+DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
+                           int block_index)
+    : placement(model.norm),
+      index(block_index),
+      attention_norm(store, prefix + ".attention_norm", model.bias, model.norm_epsilon),
+      attention(store, prefix + ".attention", model.heads, model.bias),
+      feed_forward_norm(store, prefix + ".feed_forward_norm", model.bias, model.norm_epsilon),
+      feed_forward(store, prefix + ".feed_forward", model.activation, model.bias) {}
+
+ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
+                                     const BlockActivations& saved, const BlockScratch& scratch) const {
+  const int T = saved.attention.lse.extent_int(2);
+  const Dropout of_weights = dropout.at(site(index, 0));
+  const Dropout of_attention = dropout.at(site(index, 1)), of_feed_forward = dropout.at(site(index, 2));
+  if (placement == NormPlacement::pre) {
+    if (x.delta.size() == 0)
+      attention_norm.forward(exec, saved.attention_norm);  // x.residual is saved.attention_norm.sum
+    else
+      attention_norm.forward(exec, x.residual, x.delta, x.dropout, T, saved.attention_norm);
+    attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.delta);
+    feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, of_attention, T, saved.feed_forward_norm);
+    feed_forward.forward(exec, saved.feed_forward_norm.y, saved.feed_forward, scratch.delta);
+    return {saved.feed_forward_norm.sum, scratch.delta, of_feed_forward};
+  }
+  attention.forward(exec, x.residual, of_weights, saved.attention, scratch.delta);
+  attention_norm.forward(exec, x.residual, scratch.delta, of_attention, T, saved.attention_norm);
+  feed_forward.forward(exec, saved.attention_norm.y, saved.feed_forward, scratch.delta);
+  feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T, saved.feed_forward_norm);
+  return {saved.feed_forward_norm.y, {}, {}};
+}
+
+void DecoderBlock::backward(const ExecSpace& exec, ConstTensor2 input, const DropoutKey& dropout,
+                            const BlockActivations& saved, const BlockScratch& scratch, Tensor2 grad_residual) const {
+  constexpr auto overwrite = GradientWrite::overwrite, accumulate = GradientWrite::accumulate;
+  const int T = saved.attention.lse.extent_int(2);
+  const Dropout of_weights = dropout.at(site(index, 0));
+  const Dropout of_attention = dropout.at(site(index, 1)), of_feed_forward = dropout.at(site(index, 2));
+  if (placement == NormPlacement::pre) {
+    const Tensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
+    feed_forward.backward(exec, saved.feed_forward_norm.y, saved.feed_forward, grad_down, scratch.feed_forward,
+                          overwrite, scratch.grad_branch);
+    feed_forward_norm.backward(exec, saved.feed_forward_norm, scratch.grad_branch, accumulate, grad_residual,
+                               scratch.norm_partials);
+    const Tensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
+    attention.backward(exec, saved.attention_norm.y, of_weights, saved.attention, grad_output, scratch.attention,
+                       overwrite, scratch.grad_branch);
+    attention_norm.backward(exec, saved.attention_norm, scratch.grad_branch, accumulate, grad_residual,
+                            scratch.norm_partials);
+    return;
+  }
+  feed_forward_norm.backward(exec, saved.feed_forward_norm, grad_residual, overwrite, grad_residual,
+                             scratch.norm_partials);
+  const Tensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
+  feed_forward.backward(exec, saved.attention_norm.y, saved.feed_forward, grad_down, scratch.feed_forward, accumulate,
+                        grad_residual);
+  attention_norm.backward(exec, saved.attention_norm, grad_residual, overwrite, grad_residual, scratch.norm_partials);
+  const Tensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
+  attention.backward(exec, input, of_weights, saved.attention, grad_output, scratch.attention, accumulate,
+                     grad_residual);
+}
+
+}  // namespace dekoder

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "layers/feed_forward.hpp"
+#include "layers/normalization_layer.hpp"
+#include "layers/self_attention.hpp"
+
+namespace dekoder {
+
+/// Where the dropout of one micro-batch comes from; rate 0 (evaluation, generation) switches it off everywhere.
+struct DropoutKey {
+  Real rate = 0;
+  std::uint64_t seed = 0, step = 0, first_sample = 0;
+
+  /// Sites of block l are 1 + 3 l + {0: attention weights, 1: attention output, 2: feed-forward output}; site 0 is the
+  /// embedding.
+  Dropout at(std::uint64_t site) const {
+    return Dropout{rate, RandomStream(seed, site_of("dropout") + site, step), first_sample};
+  }
+};
+
+/// The residual stream between two blocks: residual + dropout(delta), not yet added, so that the norm that comes next adds
+/// it in its own pass. delta is empty where the sum is complete.
+struct ResidualStream {
+  Tensor2 residual;  ///< (N,C)
+  Tensor2 delta;     ///< (N,C) or empty
+  Dropout dropout;
+};
+
+/// What one block keeps for its backward pass. Pre-norm: the norms' inputs are the residual stream. Post-norm: their
+/// outputs are.
+struct BlockActivations {
+  NormActivations attention_norm;
+  AttentionActivations attention;
+  NormActivations feed_forward_norm;
+  FeedForwardActivations feed_forward;
+
+  BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model, int sequences);
+};
+
+/// Scratch that all blocks share.
+struct BlockScratch {
+  Tensor2 delta;        ///< (N,C) output of a sublayer
+  Tensor2 grad_branch;  ///< (N,C) gradient inside a branch
+  AttentionScratch attention;
+  FeedForwardScratch feed_forward;
+  Tensor3 norm_partials;  ///< (P,2,C)
+
+  BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences);
+};
+
+/// One decoder block. Pre-norm (Xiong et al. 2020): x += attention(norm(x)); x += feed_forward(norm(x)).
+/// Post-norm (Vaswani et al. 2017): x = norm(x + attention(x)); x = norm(x + feed_forward(x)).
+struct DecoderBlock {
+  NormPlacement placement;
+  int index;  ///< l: names the dropout sites
+  NormalizationLayer attention_norm;
+  SelfAttention attention;
+  NormalizationLayer feed_forward_norm;
+  FeedForward feed_forward;
+
+  static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model);
+  DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model, int index);
+
+  /// Takes the stream that enters the block and returns the one that leaves it (scratch.delta is its delta in pre-norm).
+  ResidualStream forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
+                         const BlockActivations& saved, const BlockScratch& scratch) const;
+
+  /// grad_residual(N,C) enters as d loss/d (what leaves the block) and is overwritten by d loss/d (what enters it).
+  /// input is the block's input (post-norm reads it; the embedding or the previous block's last norm).
+  void backward(const ExecSpace& exec, ConstTensor2 input, const DropoutKey& dropout, const BlockActivations& saved,
+                const BlockScratch& scratch, Tensor2 grad_residual) const;
+};
+
+/// "blocks.03"
+std::string block_name(int index);
+
+}  // namespace dekoder

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/decoder.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/gemm.hpp"
+#include "kernels/reduction.hpp"
+
+namespace dekoder {
+
+namespace {
+
+bool head_has_bias(const ModelConfig& model) { return model.bias && !model.tied_head; }
+
+Linear make_head(const ModelConfig& model, const ParameterStore& store) {
+  if (!model.tied_head) return Linear(store, "head", model.bias);
+  return Linear(store, "token_embedding", false);
+}
+
+/// The output of the last block: what the head reads.
+Tensor2 final_output(const DecoderActivations& saved) {
+  return saved.final_norm.empty() ? saved.blocks.back().feed_forward_norm.y : saved.final_norm.front().y;
+}
+
+/// body(begin, end, logits of these tokens) for consecutive chunks of tokens.
+template <class Body>
+void for_each_chunk(const DecoderActivations& saved, const Body& body) {
+  const int N = saved.losses.extent_int(0), M = saved.logits.extent_int(0);
+  for (int begin = 0; begin < N; begin += M) {
+    const int end = std::min(begin + M, N);
+    body(begin, end, rows(saved.logits, 0, end - begin));
+  }
+}
+
+}  // namespace
+
+int padded_vocabulary(const ModelConfig& model) {
+  const int multiple = model.vocabulary_multiple;
+  return (model.vocabulary + multiple - 1) / multiple * multiple;
+}
+
+int head_chunk(const ModelConfig& model, int tokens) {
+  constexpr std::size_t most_elements = std::size_t{64} << 20;
+  int chunk = 16;
+  while (chunk < tokens && std::size_t(2) * std::size_t(chunk) * std::size_t(padded_vocabulary(model)) <= most_elements)
+    chunk *= 2;
+  return std::min(chunk, tokens);
+}
+
+ParameterLayout decoder_parameters(const ModelConfig& model) {
+  const int V = padded_vocabulary(model), C = model.channels;
+  const bool gpt2 = model.initialisation == Initialisation::gpt2;
+  const InitialValues embedding_values{InitialValues::Kind::normal, gpt2 ? 0.02 : 1.0};
+  ParameterLayout layout;
+  layout.add("token_embedding.weight", "V,C", {V, C}, true, embedding_values);
+  if (model.positions == Positions::learned)
+    layout.add("position_embedding.weight", "T,C", {model.context, C}, true, embedding_values);
+  for (int l = 0; l < model.layers; ++l) DecoderBlock::declare(layout, block_name(l), model);
+  if (model.norm == NormPlacement::pre) NormalizationLayer::declare(layout, "final_norm", C, model.bias);
+  if (!model.tied_head) {
+    const InitialValues uniform{InitialValues::Kind::uniform, 1.0 / std::sqrt(double(C))};
+    const InitialValues weights = gpt2 ? InitialValues{InitialValues::Kind::normal, 0.02} : uniform;
+    Linear::declare(layout, "head", "V,C", V, C, model.bias, weights, gpt2 ? InitialValues{} : uniform);
+  }
+  return layout;
+}
+
+DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences)
+    : blocks([&] {
+        std::vector<BlockActivations> all;
+        for (int l = 0; l < model.layers; ++l) all.emplace_back(arena, block_name(l), model, sequences);
+        return all;
+      }()),
+      scratch(arena, model, sequences) {
+  const int N = sequences * model.context, C = model.channels, V = padded_vocabulary(model);
+  const int M = head_chunk(model, N);
+  if (model.norm == NormPlacement::pre) {
+    embedded = blocks.front().attention_norm.sum;
+    final_norm.emplace_back(arena, "final_norm", N, C);
+  } else {
+    embedded = arena.take<Tensor2>("embedded", "N,C", N, C);
+  }
+  logits = arena.take<Tensor2>("logits.chunk", "M,V", M, V);
+  if (head_has_bias(model)) head_partials = arena.take<Tensor2>("scratch.head_partials", "P,V", bias_partials(M), V);
+  losses = arena.take<Tensor1>("losses", "N", N);
+  grad_residual = arena.take<Tensor2>("grad_residual", "N,C", N, C);
+  row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1);
+  row_tokens = arena.take<IntTensor1>("scratch.row_tokens", "N", N);
+  partials = arena.take<AccumulatorTensor1>("scratch.loss_partials", "P", reduction_leaves(std::size_t(N)));
+}
+
+Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
+    : token_embedding(store.value2("token_embedding.weight")),
+      grad_token_embedding(store.gradient2("token_embedding.weight")),
+      head(make_head(model, store)),
+      model_(model) {
+  if (model.positions == Positions::learned) {
+    positions = store.value2("position_embedding.weight");
+    grad_positions = store.gradient2("position_embedding.weight");
+  } else if (model.positions == Positions::sinusoidal) {
+    positions = Tensor2("sinusoidal_positions", std::size_t(model.context), std::size_t(model.channels));
+    sinusoidal_positions(ExecSpace(), positions);
+  }
+  for (int l = 0; l < model.layers; ++l) blocks.emplace_back(store, block_name(l), model, l);
+  if (model.norm == NormPlacement::pre) final_norm.emplace_back(store, "final_norm", model.bias, model.norm_epsilon);
+}
+
+void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+                      const DecoderActivations& saved) const {
+  embedding(exec, tokens, token_embedding, positions, 0, dropout.at(0), saved.embedded);
+  ResidualStream x{saved.embedded, {}, {}};
+  for (std::size_t l = 0; l < blocks.size(); ++l) x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch);
+  if (!final_norm.empty())
+    final_norm.front().forward(exec, x.residual, x.delta, x.dropout, tokens.extent_int(1), saved.final_norm.front());
+}
+
+double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
+                              const DecoderActivations& saved) const {
+  const Tensor2 x = final_output(saved);
+  const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
+  for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
+    const Tensor2 x_rows = rows(x, begin, end), grad_rows = rows(saved.grad_residual, begin, end);
+    head.forward(exec, x_rows, logits);
+    cross_entropy(exec, rows(target, begin, end), model_.vocabulary, grad_scale, logits, rows(saved.losses, begin, end));
+    head.backward_bias(exec, logits, saved.head_partials);
+    head.backward(exec, x_rows, logits, GradientWrite::overwrite, grad_rows);
+  });
+  if (!final_norm.empty())
+    final_norm.front().backward(exec, saved.final_norm.front(), saved.grad_residual, GradientWrite::overwrite,
+                                saved.grad_residual, saved.scratch.norm_partials);
+  return sum(exec, saved.losses, saved.partials);
+}
+
+void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+                       const DecoderActivations& saved) const {
+  for (std::size_t l = blocks.size(); l-- > 0;) {
+    const Tensor2 input = l == 0 ? saved.embedded : saved.blocks[l - 1].feed_forward_norm.y;
+    blocks[l].backward(exec, input, dropout, saved.blocks[l], saved.scratch, saved.grad_residual);
+  }
+  const Dropout of_embedding = dropout.at(0);
+  const int T = tokens.extent_int(1);
+  if (of_embedding.active()) apply_dropout(exec, saved.grad_residual, of_embedding, T, saved.grad_residual);
+  embedding_backward(exec, tokens, saved.grad_residual, grad_token_embedding, saved.row_begin, saved.row_tokens);
+  if (grad_positions.size() > 0) position_backward(exec, saved.grad_residual, T, grad_positions);
+}
+
+void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const {
+  const Tensor2 x = final_output(saved);
+  const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
+  for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
+    head.forward(exec, rows(x, begin, end), logits);
+    cross_entropy_loss(exec, rows(target, begin, end), model_.vocabulary, logits, rows(saved.losses, begin, end));
+  });
+}
+
+void Decoder::logits(const ExecSpace& exec, const DecoderActivations& saved, Tensor2 all_logits) const {
+  head.forward(exec, final_output(saved), all_logits);
+}
+
+}  // namespace dekoder

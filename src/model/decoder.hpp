@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "layers/decoder_block.hpp"
+
+namespace dekoder {
+
+/// Rows of the embedding table and of the head: the vocabulary rounded up to model.vocabulary_multiple.
+int padded_vocabulary(const ModelConfig& model);
+
+/// Every parameter of the decoder: name, axes, shape, weight decay, initial values. Allocates nothing.
+ParameterLayout decoder_parameters(const ModelConfig& model);
+
+/// Tokens whose logits exist at one time: a power of two that keeps them within 256 MiB, at most `tokens`.
+int head_chunk(const ModelConfig& model, int tokens);
+
+/// All activations and scratch for B sequences of T tokens, taken from an arena.
+struct DecoderActivations {
+  std::vector<BlockActivations> blocks;
+  BlockScratch scratch;
+  Tensor2 embedded;           ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
+  std::vector<NormActivations> final_norm;  ///< one in pre-norm, none in post-norm
+  Tensor2 logits;             ///< (M,V) one chunk
+  Tensor2 head_partials;      ///< (P,V) bias gradient of the head, where it has one
+  Tensor1 losses;             ///< (N) nats
+  Tensor2 grad_residual;      ///< (N,C)
+  IntTensor1 row_begin, row_tokens;  ///< (V+1), (N) counting sort of the tokens
+  AccumulatorTensor1 partials;  ///< scratch of the loss sum
+
+  DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences);
+};
+
+/// A decoder-only transformer: embeddings, L blocks, [norm], head. Owns nothing: parameters are slices of the store,
+/// activations come from the arena.
+class Decoder {
+ public:
+  /// model.vocabulary must be set. Throws ShapeError/std::logic_error where the store is of another model.
+  Decoder(const ModelConfig& model, const ParameterStore& store);
+
+  /// Embeds tokens(B,T) and runs all blocks; what backward needs stays in `saved`. B and T must be those of `saved`.
+  void forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+               const DecoderActivations& saved) const;
+
+  /// Loss and the head's part of backward, in chunks of tokens: returns the sum of the cross-entropies in nats, writes
+  /// d(grad_scale * sum)/d x into saved.grad_residual, accumulates the head's gradients. After forward.
+  double loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
+                       const DecoderActivations& saved) const;
+
+  /// From saved.grad_residual back to the embedding: accumulates every remaining parameter gradient.
+  void backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+                const DecoderActivations& saved) const;
+
+  /// Cross-entropies alone, into saved.losses (evaluation). Targets must lie in [0, vocabulary).
+  void losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const;
+
+  /// logits(N,V) of the last forward, whole: for small shapes and tests.
+  void logits(const ExecSpace& exec, const DecoderActivations& saved, Tensor2 all_logits) const;
+
+  const ModelConfig& model() const { return model_; }
+
+  // Parts, for generation with a key/value cache.
+  Tensor2 token_embedding, grad_token_embedding;  ///< (V,C)
+  Tensor2 positions, grad_positions;              ///< (T,C); no gradient where sinusoidal, empty where none
+  std::vector<DecoderBlock> blocks;
+  std::vector<NormalizationLayer> final_norm;  ///< one in pre-norm
+  Linear head;                                 ///< a tied head shares weight and gradient with the token embedding
+
+ private:
+  ModelConfig model_;
+};
+
+}  // namespace dekoder
