@@ -12,8 +12,8 @@ void sync_file(const std::filesystem::path& file);
 /// cannot do it for folders (EINVAL) are left alone. Throws DataError otherwise.
 void sync_folder(const std::filesystem::path& folder);
 
-/// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old file
-/// or the whole new one and never a part: sync_file, rename, sync_folder.
+/// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old
+/// file or the whole new one and never a part: sync_file, rename, sync_folder.
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name);
 
 }  // namespace dekoder

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// HDF5 files through handles that close themselves, spans and clear errors. Every call takes hdf5_mutex(), so that a
-// reader thread and a writer thread may use their own files at the same time.
+// HDF5 files through handles that close themselves, spans and clear errors. Every call takes hdf5_mutex(), so that
+// a reader thread and a writer thread may use their own files at the same time.
 #pragma once
 
 #include <concepts>
@@ -15,8 +15,8 @@
 
 namespace dekoder {
 
-/// The one lock around every call into the HDF5 library. Recursive: hold it across several calls of this file to make
-/// them one unit.
+/// The one lock around every call into the HDF5 library. Recursive: hold it across several calls of this file to
+/// make them one unit.
 std::recursive_mutex& hdf5_mutex();
 
 /// Element types of datasets and numeric attributes; little-endian on disk.
@@ -99,8 +99,6 @@ class Hdf5Dataset {
   void write(std::span<const T> values, std::span<const std::size_t> offset, std::span<const std::size_t> count) {
     write_slab(offset, count, std::as_bytes(values), hdf5_type_of<T>());
   }
-  /// Gives a dataset that was created to grow its final length along axis 0.
-  void resize_rows(std::size_t rows);
 
  private:
   friend class Hdf5File;
@@ -108,8 +106,8 @@ class Hdf5Dataset {
   void require_type(Hdf5Type expected) const;
   Hdf5Handle select(std::span<const std::size_t> offset, std::span<const std::size_t> count, std::size_t bytes,
                     Hdf5Type type) const;
-  void read_slab(std::span<const std::size_t> offset, std::span<const std::size_t> count, std::span<std::byte> values,
-                 Hdf5Type type) const;
+  void read_slab(std::span<const std::size_t> offset, std::span<const std::size_t> count,
+                 std::span<std::byte> values, Hdf5Type type) const;
   void write_slab(std::span<const std::size_t> offset, std::span<const std::size_t> count,
                   std::span<const std::byte> values, Hdf5Type type);
 
@@ -119,11 +117,12 @@ class Hdf5Dataset {
   Hdf5Type type_ = Hdf5Type::int8;
 };
 
-/// One HDF5 file. Objects are named by absolute paths ("/weights/head.weight"; "/" is the root group); missing groups
-/// on the way to a new object are made. Errors: DataError naming file, object, what and HDF5's own reason.
+/// One HDF5 file. Objects are named by absolute paths ("/weights/head.weight"; "/" is the root group); missing
+/// groups on the way to a new object are made. Errors: DataError naming file, object, what and HDF5's own reason.
 class Hdf5File {
  public:
-  /// A new file, in place of one that may be there; format bounds V110 (a file that was never closed does not open).
+  /// A new file, in place of one that may be there; format bounds V110 (a file that was never closed does not
+  /// open).
   static Hdf5File create(const std::filesystem::path& path);
   /// Read-only and without file locks, as finished files never change.
   static Hdf5File open(const std::filesystem::path& path);
@@ -139,9 +138,9 @@ class Hdf5File {
   void create_group(std::string_view group);
 
   Hdf5Dataset dataset(std::string_view name) const;
-  /// A new dataset; unwritten elements read as 0. `rows_may_grow`: axis 0 can be set by resize_rows.
+  /// A new dataset; unwritten elements read as 0.
   Hdf5Dataset create_dataset(std::string_view name, Hdf5Type type, std::span<const std::size_t> shape,
-                             const Hdf5Storage& storage = {}, bool rows_may_grow = false);
+                             const Hdf5Storage& storage = {});
   std::vector<std::size_t> shape(std::string_view name) const { return dataset(name).shape(); }
 
   /// Creates a dataset of `shape` and writes `values`, which hold its elements in row-major order.
@@ -197,7 +196,8 @@ class Hdf5File {
   void require_shape(const Hdf5Dataset& dataset, std::span<const std::size_t> expected) const;
   Hdf5Handle open_object(std::string_view object) const;
   Hdf5Handle open_attribute(std::string_view object, std::string_view name) const;
-  void write_number(std::string_view object, std::string_view name, std::span<const std::byte> value, Hdf5Type type);
+  void write_number(std::string_view object, std::string_view name, std::span<const std::byte> value,
+                    Hdf5Type type);
   void read_number(std::string_view object, std::string_view name, std::span<std::byte> value, Hdf5Type type) const;
 
   std::filesystem::path path_;
