@@ -67,7 +67,8 @@ DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefi
       feed_forward(store, prefix + ".feed_forward", model.activation, model.bias) {}
 
 ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
-                                     const BlockActivations& saved, const BlockScratch& scratch) const {
+                                     const BlockActivations& saved, const BlockScratch& scratch,
+                                     const CachedKeysValues* cached) const {
   const int T = saved.attention.lse.extent_int(2);
   const Dropout of_weights = dropout.at(site(index, 0));
   const Dropout of_attention = dropout.at(site(index, 1)), of_feed_forward = dropout.at(site(index, 2));
@@ -76,12 +77,12 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
       attention_norm.forward(exec, saved.attention_norm);  // x.residual is saved.attention_norm.sum
     else
       attention_norm.forward(exec, x.residual, x.delta, x.dropout, T, saved.attention_norm);
-    attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.delta);
+    attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.delta, cached);
     feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, of_attention, T, saved.feed_forward_norm);
     feed_forward.forward(exec, saved.feed_forward_norm.y, saved.feed_forward, scratch.delta);
     return {saved.feed_forward_norm.sum, scratch.delta, of_feed_forward};
   }
-  attention.forward(exec, x.residual, of_weights, saved.attention, scratch.delta);
+  attention.forward(exec, x.residual, of_weights, saved.attention, scratch.delta, cached);
   attention_norm.forward(exec, x.residual, scratch.delta, of_attention, T, saved.attention_norm);
   feed_forward.forward(exec, saved.attention_norm.y, saved.feed_forward, scratch.delta);
   feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T, saved.feed_forward_norm);

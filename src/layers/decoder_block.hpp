@@ -65,8 +65,10 @@ struct DecoderBlock {
   DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model, int index);
 
   /// Takes the stream that enters the block and returns the one that leaves it (scratch.delta is its delta in pre-norm).
+  /// `cached`: generation, one token per sequence (SelfAttention::forward).
   ResidualStream forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
-                         const BlockActivations& saved, const BlockScratch& scratch) const;
+                         const BlockActivations& saved, const BlockScratch& scratch,
+                         const CachedKeysValues* cached = nullptr) const;
 
   /// grad_residual(N,C) enters as d loss/d (what leaves the block) and is overwritten by d loss/d (what enters it).
   /// input is the block's input (post-norm reads it; the embedding or the previous block's last norm).

@@ -48,10 +48,16 @@ SelfAttention::SelfAttention(const ParameterStore& store, const std::string& pre
     : qkv(store, prefix + ".qkv", with_bias), output(store, prefix + ".output", with_bias), heads(heads_) {}
 
 void SelfAttention::forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
-                            const AttentionActivations& saved, Tensor2 y) const {
+                            const AttentionActivations& saved, Tensor2 y, const CachedKeysValues* cached) const {
+  const int C = x.extent_int(1), H = heads, B = saved.lse.extent_int(0);
+  const Real scale = attention_scale(C, H);
   qkv.forward(exec, x, saved.qkv);
-  causal_attention(exec, as_heads(saved.qkv, saved.lse), attention_scale(x.extent_int(1), heads), weight_dropout,
-                   as_heads_of_one(saved.attended, saved.lse), saved.lse);
+  if (cached != nullptr)
+    cached_attention(exec, reshape<ConstTensor4>(saved.qkv, B, 3, H, C / H), cached->position, scale, cached->cache,
+                     reshape<Tensor3>(saved.attended, B, H, C / H));
+  else
+    causal_attention(exec, as_heads(saved.qkv, saved.lse), scale, weight_dropout,
+                     as_heads_of_one(saved.attended, saved.lse), saved.lse);
   output.forward(exec, saved.attended, y);
 }
 

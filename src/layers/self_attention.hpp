@@ -29,6 +29,12 @@ struct AttentionScratch {
   AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels);
 };
 
+/// Keys and values of the tokens before `position`, for generation one token at a time.
+struct CachedKeysValues {
+  Tensor5 cache;  ///< (B,2,H,T,D)
+  int position;   ///< of the token at hand, below T
+};
+
 /// Causal multi-head self-attention (Vaswani et al. 2017, section 3.2): queries, keys and values from ONE linear
 /// C -> 3C, softmax(q k^T / sqrt(D)) v per head, an output linear C -> C.
 /// Parameters `<prefix>.qkv.*` and `<prefix>.output.*`.
@@ -40,9 +46,10 @@ struct SelfAttention {
                       InitialValues qkv_values, InitialValues output_values, InitialValues bias_values);
   SelfAttention(const ParameterStore& store, const std::string& prefix, int heads, bool with_bias);
 
-  /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y.
+  /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T = 1):
+  /// its key and value join the cache and it attends to all of it.
   void forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout, const AttentionActivations& saved,
-               Tensor2 y) const;
+               Tensor2 y, const CachedKeysValues* cached = nullptr) const;
   /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
   void backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
                 const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,

@@ -93,6 +93,12 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   partials = arena.take<AccumulatorTensor1>("scratch.loss_partials", "P", reduction_leaves(std::size_t(N)));
 }
 
+KeyValueCache::KeyValueCache(const ModelConfig& model, int sequences) {
+  for (int l = 0; l < model.layers; ++l)
+    blocks.emplace_back(block_name(l) + ".keys_values", sequences, 2, model.heads, model.context,
+                        model.channels / model.heads);
+}
+
 Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
     : token_embedding(store.value2("token_embedding.weight")),
       grad_token_embedding(store.gradient2("token_embedding.weight")),
@@ -111,9 +117,26 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
 
 void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                       const DecoderActivations& saved) const {
-  embedding(exec, tokens, token_embedding, positions, 0, dropout.at(0), saved.embedded);
+  run(exec, tokens, dropout, saved, nullptr);
+}
+
+void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
+                             const DecoderActivations& saved) const {
+  if (cache.position >= model_.context)
+    throw ShapeError(fmt::format("forward_cached: position {} but the cache holds T={}", cache.position, model_.context));
+  run(exec, token, DropoutKey{}, saved, &cache);
+  ++cache.position;
+}
+
+void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+                  const DecoderActivations& saved, const KeyValueCache* cache) const {
+  const int first_position = cache == nullptr ? 0 : cache->position;
+  embedding(exec, tokens, token_embedding, positions, first_position, dropout.at(0), saved.embedded);
   ResidualStream x{saved.embedded, {}, {}};
-  for (std::size_t l = 0; l < blocks.size(); ++l) x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch);
+  for (std::size_t l = 0; l < blocks.size(); ++l) {
+    const CachedKeysValues cached{cache == nullptr ? Tensor5() : cache->blocks[l], first_position};
+    x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, cache == nullptr ? nullptr : &cached);
+  }
   if (!final_norm.empty())
     final_norm.front().forward(exec, x.residual, x.delta, x.dropout, tokens.extent_int(1), saved.final_norm.front());
 }

@@ -32,6 +32,14 @@ struct DecoderActivations {
   DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences);
 };
 
+/// Keys and values of all blocks, for generation one token at a time.
+struct KeyValueCache {
+  std::vector<Tensor5> blocks;  ///< L tensors (B,2,H,T,D)
+  int position = 0;             ///< tokens in the cache
+
+  KeyValueCache(const ModelConfig& model, int sequences);
+};
+
 /// A decoder-only transformer: embeddings, L blocks, [norm], head. Owns nothing: parameters are slices of the store,
 /// activations come from the arena.
 class Decoder {
@@ -42,6 +50,11 @@ class Decoder {
   /// Embeds tokens(B,T) and runs all blocks; what backward needs stays in `saved`. B and T must be those of `saved`.
   void forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                const DecoderActivations& saved) const;
+
+  /// One more token(B,1) per sequence against the cache, whose position moves on; `saved` is of context 1. The logits
+  /// then follow from logits(). Throws ShapeError where the cache is full.
+  void forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
+                      const DecoderActivations& saved) const;
 
   /// Loss and the head's part of backward, in chunks of tokens: returns the sum of the cross-entropies in nats, writes
   /// d(grad_scale * sum)/d x into saved.grad_residual, accumulates the head's gradients. After forward.
@@ -68,6 +81,9 @@ class Decoder {
   Linear head;                                 ///< a tied head shares weight and gradient with the token embedding
 
  private:
+  void run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+           const DecoderActivations& saved, const KeyValueCache* cache) const;
+
   ModelConfig model_;
 };
 

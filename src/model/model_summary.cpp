@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/model_summary.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+
+#include "model/decoder.hpp"
+
+namespace dekoder {
+
+namespace {
+
+std::string bytes_text(double bytes) {
+  if (bytes < 1024) return fmt::format("{:.0f} B", bytes);
+  if (bytes < 1024 * 1024) return fmt::format("{:.1f} KiB", bytes / 1024);
+  if (bytes < 1024.0 * 1024 * 1024) return fmt::format("{:.1f} MiB", bytes / (1024 * 1024));
+  return fmt::format("{:.2f} GiB", bytes / (1024.0 * 1024 * 1024));
+}
+
+template <class Shape>
+std::string table_row(const std::string& name, const std::string& axes, const Shape& shape, std::size_t bytes) {
+  return fmt::format("  {:<40} {:<12} {:<22} {:>12}\n", name, fmt::format("({})", axes),
+                     fmt::format("({})", fmt::join(shape, ",")), bytes_text(double(bytes)));
+}
+
+/// "blocks", "scratch", "logits": the first word of a name.
+std::string term_of(const std::string& name) { return name.substr(0, name.find('.')); }
+
+}  // namespace
+
+double flops_per_token(const ModelConfig& model) {
+  const double L = model.layers, C = model.channels, F = model.feed_forward, V = model.vocabulary, T = model.context;
+  const double weights = L * (4 * C * C + 2 * C * F) + V * C;
+  return 6 * weights + 6 * L * C * T;
+}
+
+std::size_t activation_bytes(const ModelConfig& model, int sequences) {
+  ActivationArena measure;
+  DecoderActivations(measure, model, sequences);
+  return measure.bytes();
+}
+
+std::string model_summary(const RunConfig& config) {
+  const ModelConfig& model = config.model;
+  const int B = config.micro_batch();
+  const ParameterLayout layout = decoder_parameters(model);
+  ActivationArena arena;
+  DecoderActivations(arena, model, B);
+
+  std::string text = fmt::format("parameters ({}, {} heads of {} channels)\n", real_name, model.heads,
+                                 model.channels / model.heads);
+  for (const ParameterEntry& entry : layout.entries())
+    text += table_row(entry.name, entry.axes, entry.shape, entry.size() * sizeof(Real));
+  text += fmt::format("\nactivations and scratch of one micro-batch: B={} T={} N={}\n", B, model.context,
+                      B * model.context);
+  std::map<std::string, std::size_t> terms;
+  for (const ArenaEntry& entry : arena.entries()) {
+    text += table_row(entry.name, entry.axes, entry.shape, entry.bytes);
+    terms[term_of(entry.name)] += entry.bytes;
+  }
+
+  const double flat = double(layout.flat_size() * sizeof(Real));
+  text += fmt::format("\nparameters        {:>14L}\n", layout.parameters());
+  text += fmt::format("FLOPs per token   {:>14.4g}  (training, causal attention)\n", flops_per_token(model));
+  text += fmt::format("tokens per step   {:>14}  ({} sequences, {} micro-batches of {})\n",
+                      config.training.batch * model.context, config.training.batch, config.training.batch / B, B);
+  text += fmt::format("FLOPs per step    {:>14.4g}\n",
+                      flops_per_token(model) * double(config.training.batch) * model.context);
+  text += "\nmemory by term\n";
+  for (const char* term : {"values", "gradients", "first moment", "second moment"})
+    text += fmt::format("  {:<20} {:>12}\n", term, bytes_text(flat));
+  for (const auto& [term, bytes] : terms)
+    text += fmt::format("  {:<20} {:>12}\n", "activations: " + term, bytes_text(double(bytes)));
+  text += fmt::format("  {:<20} {:>12}\n", "together", bytes_text(4 * flat + double(arena.bytes())));
+  text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3.0 * double(layout.parameters() * sizeof(Real))));
+  return text;
+}
+
+}  // namespace dekoder

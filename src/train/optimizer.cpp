@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/optimizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "kernels/adamw.hpp"
+#include "kernels/reduction.hpp"
+
+namespace dekoder {
+
+double learning_rate(const TrainingConfig& training, long step) {
+  const double peak = training.learning_rate, last = training.final_learning_rate;
+  const double t = static_cast<double>(step), warmup = static_cast<double>(training.warmup_steps);
+  if (step < training.warmup_steps) return peak * (t + 1) / warmup;
+  const double progress = std::min(1.0, (t - warmup) / std::max(1.0, double(training.steps) - 1 - warmup));
+  switch (training.schedule) {
+    case Schedule::constant:
+      return peak;
+    case Schedule::linear:
+      return peak + (last - peak) * progress;
+    case Schedule::cosine:
+      return last + (peak - last) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+    case Schedule::wsd: {
+      const double decay_steps = std::max(1.0, training.decay_fraction * double(training.steps));
+      const double into_decay = t - (double(training.steps) - 1 - decay_steps);
+      return peak + (last - peak) * std::clamp(into_decay / decay_steps, 0.0, 1.0);
+    }
+    case Schedule::inverse_sqrt:
+      return peak * std::sqrt(std::max(warmup, 1.0) / (t + 1));
+  }
+  throw std::logic_error("learning_rate: unknown schedule");
+}
+
+Optimizer::Optimizer(const ParameterLayout& layout)
+    : first_moment_("optimizer.first_moment", layout.flat_size()),
+      second_moment_("optimizer.second_moment", layout.flat_size()),
+      norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))) {}
+
+double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, long step, const ParameterStore& store) {
+  const double norm = std::sqrt(sum_of_squares(exec, store.gradients(), norm_partials_));
+  if (!std::isfinite(norm)) {
+    const long index = first_non_finite(exec, store.gradients());
+    const std::string where =
+        index < 0 ? "the norm itself (the gradients are finite but too large)"
+                  : store.layout().owner_of(static_cast<std::size_t>(index)).name;
+    throw DivergedError(
+        "step {}: the gradient is not finite; first bad tensor: {}. The parameters were not updated. Lower "
+        "training.learning_rate, lengthen training.warmup_steps or lower training.clip_norm, and start again from the "
+        "last checkpoint",
+        step, where);
+  }
+  AdamWStep adam;
+  adam.learning_rate = static_cast<Real>(learning_rate(training, step));
+  adam.beta1 = static_cast<Real>(training.beta1);
+  adam.beta2 = static_cast<Real>(training.beta2);
+  adam.epsilon = static_cast<Real>(training.epsilon);
+  adam.weight_decay = static_cast<Real>(training.weight_decay);
+  if (training.clip_norm > 0) adam.gradient_scale = static_cast<Real>(std::min(1.0, training.clip_norm / (norm + 1e-6)));
+  adam.bias_correction1 = 1 - std::pow(training.beta1, double(step + 1));
+  adam.bias_correction2 = 1 - std::pow(training.beta2, double(step + 1));
+  adamw(exec, adam, store.decay(), store.gradients(), store.values(), first_moment_, second_moment_);
+  return norm;
+}
+
+}  // namespace dekoder

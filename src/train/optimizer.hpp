@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "config/run_config.hpp"
+#include "tensor/parameter_store.hpp"
+
+namespace dekoder {
+
+/// Learning rate of optimizer step `step`, counted from 0: linear warm-up to the peak, then constant, linear or cosine
+/// (Loshchilov, Hutter 2017) to the final rate at the last step, wsd (constant, then linear over the last decay_fraction;
+/// Hu et al., MiniCPM, 2024, section 4.2), or inverse_sqrt: peak sqrt(w / (step + 1)) with w = max(warmup_steps, 1)
+/// (Vaswani et al. 2017, section 5.3).
+double learning_rate(const TrainingConfig& training, long step);
+
+/// AdamW with clipping by the global norm over all parameters at once; owns the moments.
+class Optimizer {
+ public:
+  /// Allocates both moments, zero.
+  explicit Optimizer(const ParameterLayout& layout);
+
+  /// One step with the gradients in `store`, which are zero afterwards. Gradients are scaled by
+  /// min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does. Returns the norm before clipping.
+  /// A NaN or Inf in the gradients throws DivergedError naming step and tensor, and changes nothing.
+  double step(const ExecSpace& exec, const TrainingConfig& training, long step, const ParameterStore& store);
+
+  const Tensor1& first_moment() const { return first_moment_; }
+  const Tensor1& second_moment() const { return second_moment_; }
+
+ private:
+  Tensor1 first_moment_, second_moment_;
+  AccumulatorTensor1 norm_partials_;
+};
+
+}  // namespace dekoder
