@@ -5,11 +5,12 @@
 #include <cstdint>
 #include <string>
 
+#include "base/activation.hpp"
+
 namespace dekoder {
 
 enum class Positions { none, sinusoidal, learned };
 enum class NormPlacement { pre, post };  ///< norm before a sublayer, or after its residual add
-enum class Activation { relu, gelu_tanh, gelu_erf };
 enum class Initialisation { gpt2, torch_linear };
 enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
 

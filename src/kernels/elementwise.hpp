@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "config/run_config.hpp"
+#include "base/activation.hpp"
 #include "kernels/dropout.hpp"
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"

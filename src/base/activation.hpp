@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace dekoder {
+
+/// Activation of the feed-forward network; gelu_tanh is the tanh approximation of gelu_erf.
+enum class Activation { relu, gelu_tanh, gelu_erf };
+
+}  // namespace dekoder

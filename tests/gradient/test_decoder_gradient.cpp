@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Central differences through the whole decoder, every parameter element of every variant, on the double build.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/small_decoder.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+struct Variant {
+  const char* name;
+  void (*change)(ModelConfig&);
+};
+
+void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
+
+class DecoderGradient : public ::testing::TestWithParam<Variant> {};
+
+TEST_P(DecoderGradient, EqualsCentralDifferences) {
+  RunConfig config = small_config();
+  GetParam().change(config.model);
+  const ExecSpace exec;
+  TrainingModel model(config);
+  model.store().initialise(exec, 3);
+  // Initial values of GPT-2 are so small that many gradients vanish; spread them.
+  for (std::size_t i = 0; i < model.store().values().size(); ++i)
+    model.store().values()(i) += 0.3 * RandomStream(5, 6).normal(i);
+  model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
+  const DropoutKey dropout{Real(config.model.dropout), 9, 4, 17};
+  const Real scale = Real(1) / Real(config.training.batch * config.model.context);
+  const auto loss = [&] { return double(scale) * model.accumulate_gradients(exec, dropout, scale); };
+
+  loss();
+  const Tensor1 analytic("analytic", model.store().gradients().size());
+  Kokkos::deep_copy(analytic, model.store().gradients());
+  const double step = 1e-5;
+  for (const ParameterEntry& entry : model.store().layout().entries()) {
+    const std::size_t stride = std::max<std::size_t>(1, entry.size() / 24);
+    for (std::size_t i = 0; i < entry.size(); i += stride) {
+      Real& value = model.store().values()(entry.offset + i);
+      const Real kept = value;
+      value = kept + step;
+      const double above = loss();
+      value = kept - step;
+      const double below = loss();
+      value = kept;
+      const double numeric = (above - below) / (2 * step), exact = analytic(entry.offset + i);
+      ASSERT_NEAR(exact, numeric, 1e-8 + 1e-6 * std::abs(numeric)) << entry.name << " element " << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Variants, DecoderGradient,
+    ::testing::Values(
+        Variant{"gpt2", [](ModelConfig&) {}},
+        Variant{"post_norm_sinusoidal_relu", [](ModelConfig& m) {
+          m.norm = NormPlacement::post, m.positions = Positions::sinusoidal, m.activation = Activation::relu,
+          m.tied_head = false, m.initialisation = Initialisation::torch_linear;
+        }},
+        Variant{"no_positions_gelu_erf", [](ModelConfig& m) {
+          m.positions = Positions::none, m.activation = Activation::gelu_erf;
+        }},
+        Variant{"no_bias_separate_head", [](ModelConfig& m) { m.bias = false, m.tied_head = false; }},
+        Variant{"post_norm_no_bias_one_head", [](ModelConfig& m) {
+          m.norm = NormPlacement::post, m.bias = false, m.heads = 1;
+        }},
+        Variant{"dropout_pre", [](ModelConfig& m) { m.dropout = 0.3; }},
+        Variant{"dropout_post_separate_head", [](ModelConfig& m) {
+          m.dropout = 0.3, m.norm = NormPlacement::post, m.tied_head = false;
+        }},
+        Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace dekoder::testing

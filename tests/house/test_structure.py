@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house keeps its order: include direction, the map in src/README.md, licence lines, kernel labels, file sizes."""
+import os
+import re
+import unittest
+from pathlib import Path
+
+ROOT = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+SRC = ROOT / "src"
+
+# What each folder may include, besides itself.
+MAY_INCLUDE = {
+    "base": set(),
+    "config": {"base"},
+    "tensor": {"base"},
+    "kernels": {"base", "tensor"},
+    "layers": {"base", "config", "tensor", "kernels"},
+    "model": {"base", "config", "tensor", "kernels", "layers"},
+    "data": {"base", "config", "tensor", "io"},
+    "parallel": {"base", "config", "tensor"},
+    "io": {"base", "config", "tensor"},
+    "train": {"base", "config", "tensor", "kernels", "layers", "model", "data", "parallel", "io"},
+    "backend": {"base", "config", "train", "tensor"},
+    "launcher": {"base", "config", "backend"},
+}
+# Single files that may be seen beyond that.
+ALSO = {
+    "launcher": {"backend/backend_abi.h"},
+}
+
+
+def sources():
+    return sorted(p for p in SRC.rglob("*") if p.suffix in (".hpp", ".cpp", ".h"))
+
+
+class Structure(unittest.TestCase):
+    def test_include_direction(self):
+        wrong = []
+        for path in sources():
+            folder = path.relative_to(SRC).parts[0]
+            self.assertIn(folder, MAY_INCLUDE, f"{path}: a folder that the include rule does not know")
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                found = re.match(r'\s*#\s*include "([^"]+)"', line)
+                if not found:
+                    continue
+                target = found.group(1)
+                self.assertTrue((SRC / target).is_file(), f"{path}:{number}: {target} is not under src")
+                other = target.split("/")[0]
+                if other != folder and other not in MAY_INCLUDE[folder] and target not in ALSO.get(folder, ()):
+                    wrong.append(f"{path.relative_to(ROOT)}:{number}: {folder} must not include {target}")
+        self.assertEqual(wrong, [], "\n" + "\n".join(wrong))
+
+    def test_launcher_knows_no_kokkos(self):
+        for path in sources():
+            if path.relative_to(SRC).parts[0] in ("launcher", "base", "config"):
+                self.assertNotRegex(path.read_text(), r"#include <Kokkos", f"{path} includes Kokkos")
+
+    def test_map_is_true(self):
+        """The tree in src/README.md names every unit on disk and nothing else: `folder/  unit unit ...` lines."""
+        text = (SRC / "README.md").read_text()
+        block = re.search(r"```\n(.*?)```", text, re.S).group(1)
+        mapped = set()
+        folder = None
+        for line in block.splitlines():
+            start = re.match(r"(\w+)/\s+(.*)", line)
+            if start:
+                folder, rest = start.groups()
+            elif folder and line.startswith(" "):
+                rest = line
+            else:
+                folder = None
+                continue
+            for unit in re.sub(r"\(.*?\)", "", rest.split("  #")[0]).split():
+                mapped.add(f"{folder}/{unit}")
+        on_disk = {f"{p.parent.relative_to(SRC)}/{p.stem}" for p in sources()}
+        self.assertEqual(sorted(mapped - on_disk), [], "the map names units that are not on disk")
+        self.assertEqual(sorted(on_disk - mapped), [], "units on disk that the map does not name")
+
+    def test_licence_line(self):
+        for pattern in ("src/**/*", "tests/**/*", "jobs/**/*"):
+            for path in ROOT.glob(pattern):
+                if path.suffix in (".hpp", ".cpp", ".h", ".py", ".sh", ".cmake") or path.name == "CMakeLists.txt":
+                    head = "\n".join(path.read_text().splitlines()[:3])
+                    self.assertIn("SPDX-License-Identifier: Apache-2.0", head, f"{path}: no licence line")
+
+    def test_kernel_labels(self):
+        """Every Kokkos launch is labelled dekoder::<function>."""
+        launch = re.compile(r"(Kokkos::parallel_(?:for|reduce|scan)|\bfor_each_row)\s*\(\s*([^,]+),", re.S)
+        for path in sources():
+            if path.relative_to(SRC).parts[0] not in ("kernels", "tensor", "layers", "model", "train"):
+                continue
+            for found in launch.finditer(path.read_text()):
+                argument = found.group(2).strip()
+                nested = re.match(r"Kokkos::(Team|Thread)", argument)
+                if not nested and "label" not in argument and not argument.startswith("const std::string"):
+                    self.assertRegex(argument, r'^"dekoder::[a-z0-9_:]+"$', f"{path}: label {argument}")
+
+    def test_no_float_atomics(self):
+        for path in sources():
+            self.assertNotRegex(path.read_text(), r"atomic_(add|fetch_add|sub)", f"{path}: atomics make runs differ")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a training step may and may not do, seen through Kokkos Tools: no allocation, only labelled kernels, the same number
+// of launches each time; and what it computes: micro-batches add up, and nothing depends on how often it ran before.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "support/small_decoder.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+struct Seen {
+  std::map<std::string, int> kernels;
+  int allocations = 0;
+  std::string allocated;
+};
+Seen* seen = nullptr;
+
+void count_kernel(const char* name, std::uint32_t, std::uint64_t*) {
+  if (seen != nullptr) ++seen->kernels[name];
+}
+void count_allocation(Kokkos::Profiling::SpaceHandle, const char* label, const void*, std::uint64_t bytes) {
+  if (seen == nullptr) return;
+  ++seen->allocations;
+  seen->allocated += fmt::format("{} ({} bytes) ", label, bytes);
+}
+
+class WatchedStep : public ::testing::TestWithParam<double> {
+ protected:
+  void SetUp() override {
+    using namespace Kokkos::Tools::Experimental;
+    set_begin_parallel_for_callback(count_kernel);
+    set_begin_parallel_reduce_callback(count_kernel);
+    set_begin_parallel_scan_callback(count_kernel);
+    set_allocate_data_callback(count_allocation);
+  }
+  void TearDown() override {
+    using namespace Kokkos::Tools::Experimental;
+    set_begin_parallel_for_callback(nullptr);
+    set_begin_parallel_reduce_callback(nullptr);
+    set_begin_parallel_scan_callback(nullptr);
+    set_allocate_data_callback(nullptr);
+  }
+};
+
+void one_step(TrainingModel& model, long step) {
+  const ExecSpace exec;
+  const RunConfig& config = model.config();
+  const DropoutKey dropout{Real(config.model.dropout), 1, std::uint64_t(step), 0};
+  model.accumulate_gradients(exec, dropout, Real(0.05));
+  model.optimizer().step(exec, config.training, step, model.store());
+  exec.fence();
+}
+
+TEST_P(WatchedStep, AllocatesNothingAndLabelsEveryKernel) {
+  RunConfig config = small_config();
+  config.model.dropout = GetParam();
+  config.model.tied_head = false;
+  const ExecSpace exec;
+  TrainingModel model(config);
+  model.store().initialise(exec, 1);
+  model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
+  for (long step = 0; step < 2; ++step) one_step(model, step);  // libraries set themselves up
+  Seen first, second;
+  seen = &first;
+  one_step(model, 2);
+  seen = &second;
+  one_step(model, 3);
+  seen = nullptr;
+  EXPECT_EQ(first.allocations, 0) << first.allocated;
+  EXPECT_EQ(second.allocations, 0) << second.allocated;
+  EXPECT_FALSE(first.kernels.empty());
+  EXPECT_EQ(first.kernels, second.kernels);
+  for (const auto& [label, count] : first.kernels) EXPECT_TRUE(label.starts_with("dekoder::")) << label;
+}
+
+INSTANTIATE_TEST_SUITE_P(Dropout, WatchedStep, ::testing::Values(0.0, 0.25));
+
+TEST(TrainingStep, MicroBatchesAddUpToTheBatch) {
+  RunConfig config = small_config();
+  config.training.batch = 4;
+  const ExecSpace exec;
+  TrainingModel whole(config);
+  whole.store().initialise(exec, 1);
+  const HostTokenTensor2 inputs = random_tokens(config, 1), targets = random_tokens(config, 2);
+  whole.load(exec, inputs, targets);
+  const double whole_loss = whole.accumulate_gradients(exec, DropoutKey{}, Real(0.05));
+
+  config.training.micro_batch = 2;
+  TrainingModel parts(config);
+  parts.store().initialise(exec, 1);
+  double parts_loss = 0;
+  for (int first = 0; first < 4; first += 2) {
+    const auto half = Kokkos::make_pair(first, first + 2);
+    parts.load(exec, Kokkos::subview(inputs, half, Kokkos::ALL), Kokkos::subview(targets, half, Kokkos::ALL));
+    parts_loss += parts.accumulate_gradients(exec, DropoutKey{}, Real(0.05));
+  }
+  EXPECT_NEAR(parts_loss, whole_loss, 1e-4 * whole_loss);
+  for (std::size_t i = 0; i < whole.store().gradients().size(); ++i)
+    ASSERT_NEAR(whole.store().gradients()(i), parts.store().gradients()(i), 2e-6)
+        << whole.store().layout().owner_of(i).name << " at flat index " << i;
+}
+
+TEST(TrainingStep, TwoRunsAgreeBitForBit) {
+  RunConfig config = small_config();
+  config.model.dropout = 0.1;
+  const ExecSpace exec;
+  std::vector<double> losses[2];
+  for (auto& run : losses) {
+    TrainingModel model(config);
+    model.store().initialise(exec, 7);
+    model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
+    for (long step = 0; step < 5; ++step) {
+      run.push_back(model.accumulate_gradients(exec, DropoutKey{Real(0.1), 7, std::uint64_t(step), 0}, Real(0.05)));
+      model.optimizer().step(exec, config.training, step, model.store());
+    }
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
+TEST(TrainingStep, NaNInAGradientStopsBeforeTheUpdateAndIsNamed) {
+  RunConfig config = small_config();
+  const ExecSpace exec;
+  TrainingModel model(config);
+  model.store().initialise(exec, 1);
+  const Tensor1 before("before", model.store().values().size());
+  Kokkos::deep_copy(before, model.store().values());
+  model.store().gradient2("blocks.01.attention.qkv.weight")(3, 2) = std::nanf("");
+  try {
+    model.optimizer().step(exec, config.training, 41, model.store());
+    FAIL() << "a NaN passed";
+  } catch (const DivergedError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("step 41"), std::string::npos) << message;
+    EXPECT_NE(message.find("blocks.01.attention.qkv.weight"), std::string::npos) << message;
+    EXPECT_EQ(error.code(), ExitCode::diverged);
+  }
+  for (std::size_t i = 0; i < before.size(); ++i) ASSERT_EQ(before(i), model.store().values()(i)) << i;
+}
+
+TEST(TrainingStep, ModelsThatShareATensorShareItsInitialValues) {
+  RunConfig with = small_config(), without = small_config();
+  without.model.positions = Positions::none;
+  const ExecSpace exec;
+  ParameterStore a(decoder_parameters(with.model)), b(decoder_parameters(without.model));
+  a.initialise(exec, 5);
+  b.initialise(exec, 5);
+  for (const ParameterEntry& entry : b.layout().entries()) {
+    const Tensor1 one = ParameterStore::flat_slice(a.values(), a.layout().find(entry.name));
+    const Tensor1 other = ParameterStore::flat_slice(b.values(), entry);
+    for (std::size_t i = 0; i < other.size(); ++i) ASSERT_EQ(one(i), other(i)) << entry.name << " element " << i;
+  }
+}
+
+TEST(LearningRate, FollowsItsSchedules) {
+  TrainingConfig training;
+  training.steps = 110;
+  training.warmup_steps = 10;
+  training.learning_rate = 1.0;
+  training.final_learning_rate = 0.1;
+  EXPECT_DOUBLE_EQ(learning_rate(training, 0), 0.1);
+  EXPECT_DOUBLE_EQ(learning_rate(training, 9), 1.0);
+  training.schedule = Schedule::cosine;
+  EXPECT_NEAR(learning_rate(training, 109), 0.1, 1e-12);
+  EXPECT_GT(learning_rate(training, 40), learning_rate(training, 41));
+  training.schedule = Schedule::linear;
+  EXPECT_NEAR(learning_rate(training, 109), 0.1, 1e-12);
+  EXPECT_NEAR(learning_rate(training, 10), 1.0, 1e-12);
+  training.schedule = Schedule::constant;
+  EXPECT_DOUBLE_EQ(learning_rate(training, 109), 1.0);
+  training.schedule = Schedule::wsd;
+  EXPECT_DOUBLE_EQ(learning_rate(training, 60), 1.0);
+  EXPECT_NEAR(learning_rate(training, 98), 0.55, 0.03);
+  EXPECT_NEAR(learning_rate(training, 109), 0.1, 1e-12);
+  training.schedule = Schedule::inverse_sqrt;
+  EXPECT_DOUBLE_EQ(learning_rate(training, 39), 0.5);
+}
+
+}  // namespace
+}  // namespace dekoder::testing
