@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/elementwise.hpp"
+
+#include "kernels/activation_function.hpp"
+#include "kernels/column_sum.hpp"
+#include "kernels/rows.hpp"
+
+namespace dekoder {
+
+namespace {
+
+template <Activation kind>
+struct KindTag {
+  static constexpr Activation value = kind;
+};
+
+/// body(KindTag) for the run-time kind.
+template <class Body>
+void with_activation(Activation kind, const Body& body) {
+  switch (kind) {
+    case Activation::relu:
+      return body(KindTag<Activation::relu>());
+    case Activation::gelu_tanh:
+      return body(KindTag<Activation::gelu_tanh>());
+    case Activation::gelu_erf:
+      return body(KindTag<Activation::gelu_erf>());
+  }
+}
+
+template <Activation kind>
+void activation_kernel(const ExecSpace& exec, const ConstTensor2& x, const Tensor2& y) {
+  const int F = x.extent_int(1);
+  for_each_row(
+      "dekoder::activation", exec, x.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int n) {
+        const Real* x_row = &x(n, 0);
+        Real* y_row = &y(n, 0);
+        team.each(F, [=](int f) { y_row[f] = ActivationFunction<kind>::value(x_row[f]); });
+      });
+}
+
+template <Activation kind>
+void activation_backward_kernel(const ExecSpace& exec, const ConstTensor2& x, const ConstTensor2& grad_y,
+                                const Tensor2& grad_x, const Tensor2& partials) {
+  const int N = x.extent_int(0), F = x.extent_int(1);
+  const bool with_bias = partials.size() > 0;
+  for_each_row(
+      "dekoder::activation_backward", exec, row_blocks(N), KOKKOS_LAMBDA(const RowTeam& team, int block) {
+        Real* part = with_bias ? &partials(block, 0) : nullptr;
+        if (with_bias) team.each(F, [=](int f) { part[f] = 0; });
+        const int end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
+        for (int n = block * row_block; n < end; ++n) {
+          const Real* x_row = &x(n, 0);
+          const Real* gy = &grad_y(n, 0);
+          Real* gx = &grad_x(n, 0);
+          if (with_bias)
+            team.each(F, [=](int f) {
+              const Real gradient = gy[f] * ActivationFunction<kind>::derivative(x_row[f]);
+              gx[f] = gradient;
+              part[f] += gradient;
+            });
+          else
+            team.each(F, [=](int f) { gx[f] = gy[f] * ActivationFunction<kind>::derivative(x_row[f]); });
+        }
+      });
+}
+
+}  // namespace
+
+void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 y) {
+  activation_shapes.match(x, y);
+  with_activation(kind, [&](auto tag) { activation_kernel<decltype(tag)::value>(exec, x, y); });
+}
+
+int bias_partials(int tokens) { return row_blocks(tokens); }
+
+void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y, Tensor2 grad_x,
+                         Tensor1 grad_bias, Tensor2 partials) {
+  const auto extent = activation_backward_shapes.match(x, grad_y, grad_x, grad_bias, partials);
+  const bool with_bias = grad_bias.size() > 0;
+  const int P = row_blocks(extent['N']);
+  if (with_bias) require_partials("activation_backward", extent['P'], P);
+  with_activation(kind, [&](auto tag) {
+    activation_backward_kernel<decltype(tag)::value>(exec, x, grad_y, grad_x, with_bias ? partials : Tensor2());
+  });
+  if (with_bias) add_partials("dekoder::activation_backward::bias", exec, partials, P, 0, grad_bias);
+}
+
+void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias, Tensor2 partials) {
+  const auto extent = bias_backward_shapes.match(grad_y, grad_bias, partials);
+  const int N = extent['N'], F = extent['F'], P = row_blocks(N);
+  require_partials("bias_backward", extent['P'], P);
+  for_each_row(
+      "dekoder::bias_backward", exec, P, KOKKOS_LAMBDA(const RowTeam& team, int block) {
+        Real* part = &partials(block, 0);
+        team.each(F, [=](int f) { part[f] = 0; });
+        const int end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
+        for (int n = block * row_block; n < end; ++n) {
+          const Real* gy = &grad_y(n, 0);
+          team.each(F, [=](int f) { part[f] += gy[f]; });
+        }
+      });
+  add_partials("dekoder::bias_backward::sum", exec, partials, P, 0, grad_bias);
+}
+
+void residual_add(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 delta, const Dropout& dropout,
+                  int tokens_per_sample, Tensor2 y) {
+  const auto extent = residual_add_shapes.match(x, delta, y);
+  const int C = extent['C'], T = tokens_per_sample;
+  const Dropout drop = dropout;
+  for_each_row(
+      "dekoder::residual_add", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
+        const Real* x_row = &x(n, 0);
+        const Real* delta_row = &delta(n, 0);
+        Real* y_row = &y(n, 0);
+        const RandomStream stream = drop.sample(n / T);
+        const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
+        team.each(C, [=](int c) {
+          const Real factor = drop.active() ? drop.factor(stream, first + std::uint64_t(c)) : Real(1);
+          y_row[c] = x_row[c] + delta_row[c] * factor;
+        });
+      });
+}
+
+void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample, Tensor2 y) {
+  const auto extent = apply_dropout_shapes.match(x, y);
+  const int C = extent['C'], T = tokens_per_sample;
+  const Dropout drop = dropout;
+  for_each_row(
+      "dekoder::apply_dropout", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
+        const Real* x_row = &x(n, 0);
+        Real* y_row = &y(n, 0);
+        const RandomStream stream = drop.sample(n / T);
+        const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
+        team.each(C, [=](int c) {
+          const Real factor = drop.active() ? drop.factor(stream, first + std::uint64_t(c)) : Real(1);
+          y_row[c] = x_row[c] * factor;
+        });
+      });
+}
+
+}  // namespace dekoder

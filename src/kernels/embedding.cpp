@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/embedding.hpp"
+
+#include "kernels/rows.hpp"
+
+namespace dekoder {
+
+void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 table, ConstTensor2 positions,
+               int first_position, const Dropout& dropout, Tensor2 x) {
+  const auto extent = embedding_shapes.match(tokens, table, positions, x);
+  const int T = extent['T'], C = extent['C'], N = extent['N'];
+  if (N != extent['B'] * T) throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
+  const bool with_positions = positions.size() > 0;
+  if (with_positions && first_position + T > extent['S'])
+    throw ShapeError(fmt::format("embedding: positions {}..{} of a table with S={} rows", first_position,
+                                 first_position + T - 1, extent['S']));
+  const Dropout drop = dropout;
+  for_each_row(
+      "dekoder::embedding", exec, N, KOKKOS_LAMBDA(const RowTeam& team, int n) {
+        const int b = n / T, t = n % T;
+        const Real* table_row = &table(tokens(b, t), 0);
+        Real* x_row = &x(n, 0);
+        if (with_positions) {
+          const Real* position = &positions(first_position + t, 0);
+          team.each(C, [=](int c) { x_row[c] = table_row[c] + position[c]; });
+        } else {
+          team.each(C, [=](int c) { x_row[c] = table_row[c]; });
+        }
+        if (drop.active()) {
+          const RandomStream stream = drop.sample(b);
+          const std::uint64_t first = std::uint64_t(t) * std::uint64_t(C);
+          team.each(C, [=](int c) { x_row[c] *= drop.factor(stream, first + std::uint64_t(c)); });
+        }
+      });
+}
+
+namespace {
+
+/// row_begin[v] = first place of token v in row_tokens, which lists the token places in ascending order per token. One
+/// thread counts on the device: N + V steps.
+void sort_tokens(const ExecSpace& exec, const ConstTokenTensor2& tokens, const IntTensor1& row_begin,
+                 const IntTensor1& row_tokens) {
+  const int T = tokens.extent_int(1), N = tokens.extent_int(0) * T, V = row_begin.extent_int(0) - 1;
+  Kokkos::parallel_for(
+      "dekoder::embedding_backward::sort", Kokkos::RangePolicy<ExecSpace>(exec, 0, 1), KOKKOS_LAMBDA(int) {
+        for (int v = 0; v <= V; ++v) row_begin(v) = 0;
+        for (int n = 0; n < N; ++n) ++row_begin(tokens(n / T, n % T) + 1);
+        for (int v = 0; v < V; ++v) row_begin(v + 1) += row_begin(v);
+        // Placing from the back turns the end of each row into its begin, one token early.
+        for (int n = 0; n < N; ++n) row_tokens(row_begin(tokens(n / T, n % T))++) = n;
+        for (int v = V; v > 0; --v) row_begin(v) = row_begin(v - 1);
+        row_begin(0) = 0;
+      });
+}
+
+}  // namespace
+
+void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 grad_x, Tensor2 grad_table,
+                        IntTensor1 row_begin, IntTensor1 row_tokens) {
+  const auto extent = embedding_backward_shapes.match(tokens, grad_x, grad_table, row_begin, row_tokens);
+  const int C = extent['C'];
+  if (extent['W'] != extent['V'] + 1 || extent['N'] != extent['B'] * extent['T'])
+    throw ShapeError(fmt::format("embedding_backward: row_begin is ({}), grad_x has {} rows but V={}, B={}, T={}; expected {} and {}",
+                                 extent['W'], extent['N'], extent['V'], extent['B'], extent['T'], extent['V'] + 1,
+                                 extent['B'] * extent['T']));
+  sort_tokens(exec, tokens, row_begin, row_tokens);
+  for_each_row(
+      "dekoder::embedding_backward", exec, extent['V'], KOKKOS_LAMBDA(const RowTeam& team, int v) {
+        Real* grad_row = &grad_table(v, 0);
+        for (int place = row_begin(v); place < row_begin(v + 1); ++place) {
+          const Real* gx = &grad_x(row_tokens(place), 0);
+          team.each(C, [=](int c) { grad_row[c] += gx[c]; });
+        }
+      });
+}
+
+void position_backward(const ExecSpace& exec, ConstTensor2 grad_x, int tokens_per_sample, Tensor2 grad_positions) {
+  const auto extent = position_backward_shapes.match(grad_x, grad_positions);
+  const int N = extent['N'], C = extent['C'], T = tokens_per_sample;
+  if (T > extent['S'] || N % T != 0)
+    throw ShapeError(fmt::format("position_backward: {} tokens in sequences of {} against S={} positions", N, T, extent['S']));
+  for_each_row(
+      "dekoder::position_backward", exec, T, KOKKOS_LAMBDA(const RowTeam& team, int t) {
+        Real* grad_row = &grad_positions(t, 0);
+        for (int n = t; n < N; n += T) {
+          const Real* gx = &grad_x(n, 0);
+          team.each(C, [=](int c) { grad_row[c] += gx[c]; });
+        }
+      });
+}
+
+void sinusoidal_positions(const ExecSpace& exec, Tensor2 positions) {
+  const auto extent = sinusoidal_positions_shapes.match(positions);
+  const int C = extent['C'];
+  for_each_row(
+      "dekoder::sinusoidal_positions", exec, extent['T'], KOKKOS_LAMBDA(const RowTeam& team, int t) {
+        Real* row = &positions(t, 0);
+        team.each(C, [=](int c) {
+          const double angle = double(t) * Kokkos::pow(10000.0, -double(c / 2 * 2) / double(C));
+          row[c] = Real(c % 2 == 0 ? Kokkos::sin(angle) : Kokkos::cos(angle));
+        });
+      });
+}
+
+}  // namespace dekoder

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/gemm.hpp"
+
+#include <KokkosBlas3_gemm.hpp>
+#include <atomic>
+
+#include "kernels/gemm_onednn.hpp"
+#include "kernels/rows.hpp"
+
+#if defined(DEKODER_KOKKOSKERNELS_HEADERS_ONLY)
+// The headers-only package has no compiled BLAS wrappers: these four are the ones that gemm() reaches.
+extern "C" {
+void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*, const float*, const int*,
+            const float*, const int*, const float*, float*, const int*);
+void dgemm_(const char*, const char*, const int*, const int*, const int*, const double*, const double*, const int*,
+            const double*, const int*, const double*, double*, const int*);
+void sgemv_(const char*, const int*, const int*, const float*, const float*, const int*, const float*, const int*,
+            const float*, float*, const int*);
+void dgemv_(const char*, const int*, const int*, const double*, const double*, const int*, const double*, const int*,
+            const double*, double*, const int*);
+}
+
+namespace KokkosBlas::Impl {
+template <>
+void HostBlas<float>::gemm(const char transa, const char transb, KK_INT m, KK_INT n, KK_INT k, const float alpha,
+                           const float* a, KK_INT lda, const float* b, KK_INT ldb, const float beta, float* c,
+                           KK_INT ldc) {
+  sgemm_(&transa, &transb, &m, &n, &k, &alpha, a, &lda, b, &ldb, &beta, c, &ldc);
+}
+template <>
+void HostBlas<double>::gemm(const char transa, const char transb, KK_INT m, KK_INT n, KK_INT k, const double alpha,
+                            const double* a, KK_INT lda, const double* b, KK_INT ldb, const double beta, double* c,
+                            KK_INT ldc) {
+  dgemm_(&transa, &transb, &m, &n, &k, &alpha, a, &lda, b, &ldb, &beta, c, &ldc);
+}
+template <>
+void HostBlas<float>::gemv(const char trans, KK_INT m, KK_INT n, const float alpha, const float* a, KK_INT lda,
+                           const float* b, KK_INT ldb, const float beta, float* c, KK_INT ldc) {
+  sgemv_(&trans, &m, &n, &alpha, a, &lda, b, &ldb, &beta, c, &ldc);
+}
+template <>
+void HostBlas<double>::gemv(const char trans, KK_INT m, KK_INT n, const double alpha, const double* a, KK_INT lda,
+                            const double* b, KK_INT ldb, const double beta, double* c, KK_INT ldc) {
+  dgemv_(&trans, &m, &n, &alpha, a, &lda, b, &ldb, &beta, c, &ldc);
+}
+}  // namespace KokkosBlas::Impl
+#endif
+
+namespace dekoder {
+
+namespace {
+
+std::atomic<std::uint64_t> flops_asked{0};
+
+constexpr ShapeSignature gemm_shapes[2][2] = {
+    {{"gemm", "a(M,K) b(K,N) -> c(M,N) bias?(N)"}, {"gemm", "a(M,K) b(N,K) -> c(M,N) bias?(N)"}},
+    {{"gemm", "a(K,M) b(K,N) -> c(M,N) bias?(N)"}, {"gemm", "a(K,M) b(N,K) -> c(M,N) bias?(N)"}}};
+
+void add_bias(const ExecSpace& exec, const ConstTensor1& bias, const Tensor2& c) {
+  const int N = c.extent_int(1);
+  for_each_row(
+      "dekoder::gemm::bias", exec, c.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int m) {
+        Real* row = &c(m, 0);
+        const Real* shift = bias.data();
+        team.each(N, [=](int n) { row[n] += shift[n]; });
+      });
+}
+
+}  // namespace
+
+void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, ConstTensor2 b, Real beta, Tensor2 c,
+          ConstTensor1 bias) {
+  const bool transpose_a = op_a == Op::transpose, transpose_b = op_b == Op::transpose;
+  const auto extent = gemm_shapes[transpose_a][transpose_b].match(a, b, c, bias);
+  const int M = extent['M'], N = extent['N'], K = extent['K'];
+  flops_asked += std::uint64_t(2) * std::uint64_t(M) * std::uint64_t(N) * std::uint64_t(K);
+  if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
+  const char* const names[] = {"N", "T"};
+  KokkosBlas::gemm(exec, names[transpose_a], names[transpose_b], alpha, a, b, beta, c);
+  if (bias.size() > 0) add_bias(exec, bias, c);
+}
+
+double gemm_flops() { return static_cast<double>(flops_asked.load()); }
+
+}  // namespace dekoder

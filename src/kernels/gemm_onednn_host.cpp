@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/gemm_onednn.hpp"
+
+#if defined(DEKODER_HAVE_ONEDNN) && !defined(DEKODER_REAL_DOUBLE) && !defined(DEKODER_BACKEND_CUDA)
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+
+namespace dekoder {
+
+namespace {
+
+using dnnl::memory;
+
+/// Everything a primitive depends on.
+using MatmulKey = std::tuple<long, long, long, bool, bool, long, long, long, float, float, bool>;
+
+/// One primitive with the memory objects whose pointers change from call to call.
+struct Matmul {
+  dnnl::matmul primitive;
+  memory a, b, c, bias;
+  std::unordered_map<int, memory> arguments;
+};
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+dnnl::stream& stream() {
+  static dnnl::stream of_cpu(engine());
+  return of_cpu;
+}
+
+/// rows x columns of op(x) over a row-major x with `stride` elements between its rows.
+memory::desc matrix(long rows, long columns, bool transposed, long stride) {
+  const memory::dims strides = transposed ? memory::dims{1, stride} : memory::dims{stride, 1};
+  return memory::desc({rows, columns}, memory::data_type::f32, strides);
+}
+
+Matmul make_matmul(const MatmulKey& key) {
+  const auto& [M, N, K, transpose_a, transpose_b, stride_a, stride_b, stride_c, alpha, beta, with_bias] = key;
+  const memory::desc a = matrix(M, K, transpose_a, stride_a), b = matrix(K, N, transpose_b, stride_b);
+  const memory::desc c = matrix(M, N, false, stride_c);
+  const memory::desc bias = with_bias ? memory::desc({1, N}, memory::data_type::f32, memory::format_tag::ab) : memory::desc();
+  dnnl::primitive_attr attributes;
+  dnnl::post_ops post;
+  if (alpha != 1.0f) post.append_eltwise(dnnl::algorithm::eltwise_linear, alpha, 0.0f);
+  if (beta != 0.0f) post.append_sum(beta);
+  attributes.set_post_ops(post);
+  const dnnl::matmul::primitive_desc description =
+      with_bias ? dnnl::matmul::primitive_desc(engine(), a, b, bias, c, attributes)
+                : dnnl::matmul::primitive_desc(engine(), a, b, c, attributes);
+  Matmul result{dnnl::matmul(description), memory(a, engine(), nullptr), memory(b, engine(), nullptr),
+                memory(c, engine(), nullptr), with_bias ? memory(bias, engine(), nullptr) : memory(), {}};
+  result.arguments = {{DNNL_ARG_SRC, result.a}, {DNNL_ARG_WEIGHTS, result.b}, {DNNL_ARG_DST, result.c}};
+  if (with_bias) result.arguments.emplace(DNNL_ARG_BIAS, result.bias);
+  return result;
+}
+
+Matmul& matmul_for(const MatmulKey& key) {
+  static std::map<MatmulKey, Matmul> kept;
+  const auto found = kept.find(key);
+  return found != kept.end() ? found->second : kept.emplace(key, make_matmul(key)).first->second;
+}
+
+float* writable(const float* data) { return const_cast<float*>(data); }  // the interface of dnnl::memory has no const
+
+long row_stride(const ConstTensor2& x) { return std::max<long>(long(x.stride(0)), long(x.extent(1))); }
+
+}  // namespace
+
+bool gemm_onednn(const ExecSpace&, Op op_a, Op op_b, Real alpha, const ConstTensor2& a, const ConstTensor2& b, Real beta,
+                 const Tensor2& c, const ConstTensor1& bias) {
+  const bool transpose_a = op_a == Op::transpose;
+  const long M = c.extent_int(0), N = c.extent_int(1), K = a.extent_int(transpose_a ? 0 : 1);
+  if (M == 0 || N == 0 || K == 0 || (alpha != 1.0f && bias.size() > 0)) return false;
+  Matmul& matmul = matmul_for({M, N, K, transpose_a, op_b == Op::transpose, row_stride(a), row_stride(b), row_stride(c),
+                               alpha, beta, bias.size() > 0});
+  matmul.a.set_data_handle(writable(a.data()));
+  matmul.b.set_data_handle(writable(b.data()));
+  matmul.c.set_data_handle(c.data());
+  if (bias.size() > 0) matmul.bias.set_data_handle(writable(bias.data()));
+  matmul.primitive.execute(stream(), matmul.arguments);
+  return true;
+}
+
+}  // namespace dekoder
+
+#else
+
+namespace dekoder {
+
+bool gemm_onednn(const ExecSpace&, Op, Op, Real, const ConstTensor2&, const ConstTensor2&, Real, const Tensor2&,
+                 const ConstTensor1&) {
+  return false;
+}
+
+}  // namespace dekoder
+
+#endif

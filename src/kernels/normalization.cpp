@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/normalization.hpp"
+
+#include "kernels/column_sum.hpp"
+#include "kernels/rows.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// Statistics of one row and its normalised, scaled and shifted copy.
+KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Real* x, const Real* gain, const Real* bias,
+                                               Real epsilon, int C, Real* y, Real* mean_out, Real* rstd_out) {
+  const Real mean = team.sum(C, [=](int c) { return x[c]; }) / Real(C);
+  const Real variance = team.sum(C, [=](int c) { return (x[c] - mean) * (x[c] - mean); }) / Real(C);
+  const Real rstd = Real(1) / Kokkos::sqrt(variance + epsilon);
+  if (bias != nullptr)
+    team.each(C, [=](int c) { y[c] = gain[c] * ((x[c] - mean) * rstd) + bias[c]; });
+  else
+    team.each(C, [=](int c) { y[c] = gain[c] * ((x[c] - mean) * rstd); });
+  team.once([=] {
+    *mean_out = mean;
+    *rstd_out = rstd;
+  });
+}
+
+}  // namespace
+
+void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon, Tensor2 y,
+                Tensor1 mean, Tensor1 rstd) {
+  const auto extent = layer_norm_shapes.match(x, gain, bias, y, mean, rstd);
+  const int C = extent['C'];
+  for_each_row(
+      "dekoder::layer_norm", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
+        normalize_row(team, &x(n, 0), gain.data(), bias.data(), epsilon, C, &y(n, 0), &mean(n), &rstd(n));
+      });
+}
+
+void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, ConstTensor1 gain,
+                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample, Tensor2 sum,
+                         Tensor2 y, Tensor1 mean, Tensor1 rstd) {
+  const auto extent = residual_layer_norm_shapes.match(residual, delta, gain, bias, sum, y, mean, rstd);
+  const int C = extent['C'], T = tokens_per_sample;
+  const Dropout drop = dropout;
+  for_each_row(
+      "dekoder::residual_layer_norm", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
+        const Real* residual_row = &residual(n, 0);
+        const Real* delta_row = &delta(n, 0);
+        Real* sum_row = &sum(n, 0);
+        if (drop.active()) {
+          const RandomStream stream = drop.sample(n / T);
+          const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
+          team.each(C, [=](int c) {
+            sum_row[c] = residual_row[c] + delta_row[c] * drop.factor(stream, first + std::uint64_t(c));
+          });
+        } else {
+          team.each(C, [=](int c) { sum_row[c] = residual_row[c] + delta_row[c]; });
+        }
+        normalize_row(team, sum_row, gain.data(), bias.data(), epsilon, C, &y(n, 0), &mean(n), &rstd(n));
+      });
+}
+
+int normalization_partials(int tokens) { return row_blocks(tokens); }
+
+void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor2 x, ConstTensor1 gain,
+                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x, Tensor1 grad_gain,
+                         Tensor1 grad_bias, Tensor3 partials) {
+  const auto extent =
+      layer_norm_backward_shapes.match(grad_y, x, gain, mean, rstd, grad_x, grad_gain, grad_bias, partials);
+  const int N = extent['N'], C = extent['C'], P = row_blocks(N);
+  require_partials("layer_norm_backward", extent['P'], P);
+  const Real keep = write == GradientWrite::accumulate ? Real(1) : Real(0);
+  for_each_row(
+      "dekoder::layer_norm_backward", exec, P, KOKKOS_LAMBDA(const RowTeam& team, int block) {
+        Real* gain_part = &partials(block, 0, 0);
+        Real* bias_part = &partials(block, 1, 0);
+        const Real* gain_row = gain.data();
+        team.each(C, [=](int c) { gain_part[c] = bias_part[c] = 0; });
+        const int end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
+        for (int n = block * row_block; n < end; ++n) {
+          const Real* gy = &grad_y(n, 0);
+          const Real* x_row = &x(n, 0);
+          Real* gx = &grad_x(n, 0);
+          const Real m = mean(n), r = rstd(n);
+          const Real mean_g = team.sum(C, [=](int c) { return gy[c] * gain_row[c]; }) / Real(C);
+          const Real mean_gx =
+              team.sum(C, [=](int c) { return gy[c] * gain_row[c] * ((x_row[c] - m) * r); }) / Real(C);
+          team.each(C, [=](int c) {
+            const Real normalized = (x_row[c] - m) * r, g = gy[c];
+            gain_part[c] += g * normalized;
+            bias_part[c] += g;
+            const Real gradient = r * (g * gain_row[c] - mean_g - normalized * mean_gx);
+            gx[c] = keep != 0 ? gx[c] + gradient : gradient;
+          });
+        }
+      });
+  add_partials("dekoder::layer_norm_backward::gain", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P, 0,
+               grad_gain);
+  if (grad_bias.size() > 0)
+    add_partials("dekoder::layer_norm_backward::bias", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P, C,
+                 grad_bias);
+}
+
+}  // namespace dekoder

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/reduction.hpp"
+
+#include <algorithm>
+#include <climits>
+
+namespace dekoder {
+
+int reduction_leaves(std::size_t elements) {
+  return static_cast<int>((elements + reduction_leaf - 1) / std::size_t(reduction_leaf));
+}
+
+namespace {
+
+struct Identity {
+  KOKKOS_FORCEINLINE_FUNCTION static Accumulator of(Real x) { return Accumulator(x); }
+};
+struct Square {
+  KOKKOS_FORCEINLINE_FUNCTION static Accumulator of(Real x) { return Accumulator(x) * Accumulator(x); }
+};
+
+/// One thread per leaf: eight running sums in a fixed order, so that the loop has no long chain of dependent additions.
+template <class Term>
+double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstTensor1& x,
+                const AccumulatorTensor1& partials) {
+  const std::size_t N = x.size();
+  const int leaves = reduction_leaves(N);
+  Kokkos::parallel_for(
+      label, Kokkos::RangePolicy<ExecSpace>(exec, 0, leaves), KOKKOS_LAMBDA(int leaf) {
+        const std::size_t begin = std::size_t(leaf) * std::size_t(reduction_leaf);
+        const int count = int(N - begin < std::size_t(reduction_leaf) ? N - begin : std::size_t(reduction_leaf));
+        const Real* values = &x(begin);
+        constexpr int lanes = 8;
+        Accumulator lane_sum[lanes] = {};
+        const int whole = count / lanes * lanes;
+        for (int i = 0; i < whole; i += lanes)
+          for (int lane = 0; lane < lanes; ++lane) lane_sum[lane] += Term::of(values[i + lane]);
+        for (int i = whole; i < count; ++i) lane_sum[i - whole] += Term::of(values[i]);
+        partials(leaf) = ((lane_sum[0] + lane_sum[1]) + (lane_sum[2] + lane_sum[3])) +
+                         ((lane_sum[4] + lane_sum[5]) + (lane_sum[6] + lane_sum[7]));
+      });
+  if constexpr (device_is_host) {
+    exec.fence("dekoder::sum");
+    double total = 0;
+    for (int leaf = 0; leaf < leaves; ++leaf) total += partials(leaf);
+    return total;
+  } else {
+    const auto leaf_sums = Kokkos::create_mirror_view(partials);
+    Kokkos::deep_copy(exec, leaf_sums, partials);
+    exec.fence("dekoder::sum");
+    double total = 0;
+    for (int leaf = 0; leaf < leaves; ++leaf) total += leaf_sums(leaf);
+    return total;
+  }
+}
+
+void require_leaves(const char* function, std::size_t elements, int partials) {
+  if (partials < reduction_leaves(elements))
+    throw ShapeError(fmt::format("{}: partials has P={}; expected at least {} for N={}", function, partials,
+                                 reduction_leaves(elements), elements));
+}
+
+}  // namespace
+
+double sum(const ExecSpace& exec, ConstTensor1 x, AccumulatorTensor1 partials) {
+  sum_shapes.match(x, partials);
+  require_leaves("sum", x.size(), partials.extent_int(0));
+  return leaf_sum<Identity>("dekoder::sum", exec, x, partials);
+}
+
+double sum_of_squares(const ExecSpace& exec, ConstTensor1 x, AccumulatorTensor1 partials) {
+  sum_of_squares_shapes.match(x, partials);
+  require_leaves("sum_of_squares", x.size(), partials.extent_int(0));
+  return leaf_sum<Square>("dekoder::sum_of_squares", exec, x, partials);
+}
+
+long first_non_finite(const ExecSpace& exec, ConstTensor1 x) {
+  first_non_finite_shapes.match(x);
+  long first = LONG_MAX;
+  Kokkos::parallel_reduce(
+      "dekoder::first_non_finite", Kokkos::RangePolicy<ExecSpace>(exec, 0, x.extent_int(0)),
+      KOKKOS_LAMBDA(int i, long& least) {
+        if (!Kokkos::isfinite(x(i)) && long(i) < least) least = long(i);
+      },
+      Kokkos::Min<long>(first));
+  exec.fence("dekoder::first_non_finite");
+  return first == LONG_MAX ? -1 : first;
+}
+
+}  // namespace dekoder
