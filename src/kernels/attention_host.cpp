@@ -94,7 +94,7 @@ void pack_transposed(HeadRows source, int begin, int count, int D, Real* target)
 }
 
 /// Shapes and places of one call, the same for forward and backward.
-struct Layout {
+struct HeadLayout {
   int B, T, H, D;
   ConstTensor5 qkv;
   HeadRows part(int b, int which, int h) const { return {&qkv(b, 0, which, h, 0), long(3) * H * D}; }
@@ -139,7 +139,7 @@ void online_softmax(int rows, int first_query, int key_begin, int columns, int D
 }
 
 /// Output and lse of the queries [begin, end) of one head.
-void forward_head(const Layout& layout, int b, int h, int begin, int end, Real scale, const Dropout& dropout,
+void forward_head(const HeadLayout& layout, int b, int h, int begin, int end, Real scale, const Dropout& dropout,
                   const Tensor4& out, const Tensor3& lse, Real* scratch) {
   const int D = layout.D, T = layout.T, width = padded(D);
   Pieces pieces{scratch};
@@ -229,7 +229,7 @@ void backward_tile_rows(const Tensor3& delta, const ConstTensor3& lse, int b, in
   }
 }
 
-void backward_head(const Layout& layout, int b, int h, const ConstTensor4& out, const ConstTensor4& grad_out,
+void backward_head(const HeadLayout& layout, int b, int h, const ConstTensor4& out, const ConstTensor4& grad_out,
                    const ConstTensor3& lse, Real scale, const Dropout& dropout, const Tensor3& delta,
                    const Tensor5& grad_qkv, Real* scratch) {
   const int D = layout.D, T = layout.T, width = padded(D);
@@ -287,7 +287,7 @@ std::size_t scratch_elements(int T, int D) {
 void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const Dropout& dropout, Tensor4 out,
                       Tensor3 lse) {
   const auto extent = causal_attention_shapes.match(qkv, out, lse);
-  const Layout layout{extent['B'], extent['T'], extent['H'], extent['D'], qkv};
+  const HeadLayout layout{extent['B'], extent['T'], extent['H'], extent['D'], qkv};
   const int heads = layout.B * layout.H, T = layout.T, threads = exec.concurrency();
   // Few heads on many threads: several tasks share a head. A row's result does not depend on the cut.
   const int tiles = (T + query_tile - 1) / query_tile;
@@ -306,7 +306,7 @@ void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const
 void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTensor4 out, ConstTensor4 grad_out,
                                ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta, Tensor5 grad_qkv) {
   const auto extent = causal_attention_backward_shapes.match(qkv, out, grad_out, lse, delta, grad_qkv);
-  const Layout layout{extent['B'], extent['T'], extent['H'], extent['D'], qkv};
+  const HeadLayout layout{extent['B'], extent['T'], extent['H'], extent['D'], qkv};
   ThreadScratch& scratch = thread_scratch();
   scratch.reserve(exec.concurrency(), scratch_elements(layout.T, layout.D));
   using Policy = Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;

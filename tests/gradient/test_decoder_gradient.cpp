@@ -72,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(
           m.dropout = 0.3, m.norm = NormPlacement::post, m.tied_head = false;
         }},
         Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& instance) { return std::string(instance.param.name); });
 
 }  // namespace
 }  // namespace dekoder::testing
