@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one list of configuration keys: it serves reading, writing, checking and "did you mean".
+#pragma once
+
+#include <array>
+#include <limits>
+#include <string_view>
+
+#include "config/run_config.hpp"
+
+namespace dekoder {
+
+/// Allowed values of a number, ends included unless `above` says that the low end is not.
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool above = false;  ///< low itself is not allowed
+  bool below = false;  ///< high itself is not allowed
+};
+constexpr Range at_least(double low) { return {low, std::numeric_limits<double>::infinity(), false, false}; }
+constexpr Range positive() { return {0, std::numeric_limits<double>::infinity(), true, false}; }
+constexpr Range between(double low, double high) { return {low, high, false, false}; }
+
+/// Names of the values of an enum, in their order.
+constexpr std::array<std::string_view, 3> names_of(Positions) { return {"none", "sinusoidal", "learned"}; }
+constexpr std::array<std::string_view, 2> names_of(NormPlacement) { return {"pre", "post"}; }
+constexpr std::array<std::string_view, 3> names_of(Activation) { return {"relu", "gelu_tanh", "gelu_erf"}; }
+constexpr std::array<std::string_view, 2> names_of(Initialisation) { return {"gpt2", "torch_linear"}; }
+constexpr std::array<std::string_view, 5> names_of(Schedule) {
+  return {"constant", "linear", "cosine", "wsd", "inverse_sqrt"};
+}
+
+/// visit(key, member, range) for every setting; the range of texts and enums is not looked at.
+template <class Config, class Visitor>
+void visit_fields(Config& config, Visitor&& visit) {
+  auto& m = config.model;
+  visit("model.layers", m.layers, at_least(1));
+  visit("model.heads", m.heads, at_least(1));
+  visit("model.channels", m.channels, at_least(1));
+  visit("model.feed_forward", m.feed_forward, at_least(1));
+  visit("model.context", m.context, at_least(1));
+  visit("model.vocabulary", m.vocabulary, at_least(0));
+  visit("model.vocabulary_multiple", m.vocabulary_multiple, between(1, 65536));
+  visit("model.positions", m.positions, Range{});
+  visit("model.norm", m.norm, Range{});
+  visit("model.norm_epsilon", m.norm_epsilon, positive());
+  visit("model.activation", m.activation, Range{});
+  visit("model.bias", m.bias, Range{});
+  visit("model.tied_head", m.tied_head, Range{});
+  visit("model.dropout", m.dropout, Range{0, 1, false, true});
+  visit("model.initialisation", m.initialisation, Range{});
+  visit("data.tokens", config.data.tokens, Range{});
+  auto& t = config.training;
+  visit("training.seed", t.seed, at_least(0));
+  visit("training.steps", t.steps, at_least(1));
+  visit("training.batch", t.batch, at_least(1));
+  visit("training.micro_batch", t.micro_batch, at_least(0));
+  visit("training.learning_rate", t.learning_rate, positive());
+  visit("training.final_learning_rate", t.final_learning_rate, at_least(0));
+  visit("training.schedule", t.schedule, Range{});
+  visit("training.warmup_steps", t.warmup_steps, at_least(0));
+  visit("training.decay_fraction", t.decay_fraction, between(0, 1));
+  visit("training.beta1", t.beta1, Range{0, 1, false, true});
+  visit("training.beta2", t.beta2, Range{0, 1, false, true});
+  visit("training.epsilon", t.epsilon, positive());
+  visit("training.weight_decay", t.weight_decay, at_least(0));
+  visit("training.clip_norm", t.clip_norm, at_least(0));
+  visit("evaluation.every", config.evaluation.every, at_least(0));
+  visit("evaluation.tokens", config.evaluation.tokens, at_least(0));
+  auto& s = config.sampling;
+  visit("sampling.every", s.every, at_least(0));
+  visit("sampling.prompt", s.prompt, Range{});
+  visit("sampling.tokens", s.tokens, at_least(1));
+  visit("sampling.temperature", s.temperature, at_least(0));
+  visit("sampling.top_k", s.top_k, at_least(0));
+  visit("sampling.top_p", s.top_p, Range{0, 1, true, false});
+  visit("sampling.seed", s.seed, at_least(0));
+  visit("checkpoint.every", config.checkpoint.every, at_least(0));
+  visit("checkpoint.keep", config.checkpoint.keep, at_least(1));
+}
+
+}  // namespace dekoder

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config/run_config_yaml.hpp"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "base/error.hpp"
+#include "config/config_fields.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// One value of the file or of --set, with where it stands.
+struct Given {
+  YAML::Node value;
+  std::string where;  ///< "run.yaml:3:11" or "--set model.layers=4"
+};
+
+std::string position(const std::string& name, const YAML::Mark& mark) {
+  return mark.is_null() ? name : fmt::format("{}:{}:{}", name, mark.line + 1, mark.column + 1);
+}
+
+std::string shown(const YAML::Node& node) {
+  if (node.IsNull()) return "nothing";
+  if (node.IsMap()) return "a map";
+  if (node.IsSequence()) return "a list";
+  return "'" + node.Scalar() + "'";
+}
+
+const std::vector<std::string>& all_keys() {
+  static const std::vector<std::string> keys = [] {
+    std::vector<std::string> names;
+    RunConfig config;
+    visit_fields(config, [&](std::string_view key, auto&, Range) { names.emplace_back(key); });
+    return names;
+  }();
+  return keys;
+}
+
+std::vector<std::string> all_sections() {
+  std::vector<std::string> sections;
+  for (const std::string& key : all_keys()) {
+    const std::string section = key.substr(0, key.find('.'));
+    if (sections.empty() || sections.back() != section) sections.push_back(section);
+  }
+  return sections;
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates) {
+  const std::string closest = closest_word(word, candidates);
+  return closest.empty() ? "" : fmt::format("; did you mean '{}'?", closest);
+}
+
+/// What a configuration says, by key, and everything that is wrong with it.
+class Reader {
+ public:
+  void read_text(const std::string& text, const std::string& name) {
+    YAML::Node root;
+    try {
+      root = YAML::Load(text);
+    } catch (const YAML::Exception& error) {
+      fault(position(name, error.mark), fmt::format("not valid YAML: {}; indent with spaces and write `key: value`", error.msg));
+      return;
+    }
+    if (root.IsNull()) return fault(name, "the configuration is empty; expected sections such as `model:`");
+    if (!root.IsMap())
+      return fault(position(name, root.Mark()), fmt::format("got {}; expected sections such as `model:`", shown(root)));
+    std::vector<std::string> seen;
+    for (const auto& entry : root) read_section(name, entry.first, entry.second, seen);
+  }
+
+  void read_set(const std::string& set) {
+    const std::string where = "--set " + set;
+    const std::size_t equals = set.find('=');
+    if (equals == std::string::npos) return fault(where, "no '='; expected section.key=value, e.g. training.steps=100");
+    const std::string key = set.substr(0, equals);
+    if (std::find(all_keys().begin(), all_keys().end(), key) == all_keys().end())
+      return fault(where, fmt::format("unknown key '{}'{}", key, did_you_mean(key, all_keys())));
+    try {
+      given_[key] = {YAML::Load(set.substr(equals + 1)), where};
+    } catch (const YAML::Exception& error) {
+      fault(where, fmt::format("not a YAML value: {}", error.msg));
+    }
+  }
+
+  void take(std::string_view key, bool& member, Range) {
+    if (const Given* given = find(key); given != nullptr && !YAML::convert<bool>::decode(given->value, member))
+      wrong(*given, key, "true or false");
+  }
+  void take(std::string_view key, std::string& member, Range) {
+    const Given* given = find(key);
+    if (given == nullptr) return;
+    if (!given->value.IsScalar()) return wrong(*given, key, "a text");
+    member = given->value.Scalar();
+  }
+  template <class T>
+  void take(std::string_view key, T& member, Range range) {
+    const Given* given = find(key);
+    if (given == nullptr) return;
+    if constexpr (std::is_enum_v<T>) {
+      take_enum(*given, key, member);
+    } else {
+      const char* kind = std::is_integral_v<T> ? "a whole number" : "a number";
+      T value{};
+      const bool negative_unsigned =
+          std::is_unsigned_v<T> && given->value.IsScalar() && given->value.Scalar().starts_with('-');
+      if (negative_unsigned || !given->value.IsScalar() || !YAML::convert<T>::decode(given->value, value))
+        return wrong(*given, key, fmt::format("{}{}", kind, range_text(range)));
+      const double number = static_cast<double>(value);
+      const bool low = range.above ? number > range.low : number >= range.low;
+      const bool high = range.below ? number < range.high : number <= range.high;
+      if (!std::isfinite(number) || !low || !high) return wrong(*given, key, fmt::format("{}{}", kind, range_text(range)));
+      member = value;
+    }
+  }
+
+  /// Where a key got its value.
+  std::string where(const std::string& key) const {
+    const auto found = given_.find(key);
+    return found == given_.end() ? "default of " + key : found->second.where;
+  }
+  void fault(const std::string& place, const std::string& what) { faults_.push_back(place + ": " + what); }
+  bool sound() const { return faults_.empty(); }
+
+  void throw_faults() const {
+    if (faults_.empty()) return;
+    std::string text;
+    for (const std::string& line : faults_) text += (text.empty() ? "" : "\n") + line;
+    throw ConfigError("{}", text);
+  }
+
+ private:
+  void read_section(const std::string& name, const YAML::Node& key, const YAML::Node& section,
+                    std::vector<std::string>& seen) {
+    const std::string at = position(name, key.Mark());
+    const std::string word = key.IsScalar() ? key.Scalar() : "";
+    const std::vector<std::string> sections = all_sections();
+    if (std::find(sections.begin(), sections.end(), word) == sections.end())
+      return fault(at, fmt::format("unknown section {}{}", shown(key), did_you_mean(word, sections)));
+    if (std::find(seen.begin(), seen.end(), word) != seen.end())
+      return fault(at, fmt::format("section '{}' stands here a second time; merge the two", word));
+    seen.push_back(word);
+    if (section.IsNull()) return;
+    if (!section.IsMap())
+      return fault(position(name, section.Mark()), fmt::format("section '{}' is {}; expected `key: value` lines", word, shown(section)));
+    for (const auto& entry : section) read_key(name, word, entry.first, entry.second);
+  }
+
+  void read_key(const std::string& name, const std::string& section, const YAML::Node& key, const YAML::Node& value) {
+    const std::string at = position(name, key.Mark());
+    const std::string full = section + "." + (key.IsScalar() ? key.Scalar() : "");
+    if (std::find(all_keys().begin(), all_keys().end(), full) == all_keys().end())
+      return fault(at, fmt::format("unknown key {} in section '{}'{}", shown(key), section, did_you_mean(full, all_keys())));
+    if (const auto before = given_.find(full); before != given_.end())
+      return fault(at, fmt::format("{} was already set at {}; remove one", full, before->second.where));
+    given_[full] = {value, position(name, value.Mark().is_null() ? key.Mark() : value.Mark())};
+  }
+
+  const Given* find(std::string_view key) const {
+    const auto found = given_.find(std::string(key));
+    return found == given_.end() ? nullptr : &found->second;
+  }
+
+  template <class Enum>
+  void take_enum(const Given& given, std::string_view key, Enum& member) {
+    constexpr auto names = names_of(Enum{});
+    std::string expected = "one of";
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (given.value.IsScalar() && given.value.Scalar() == names[i]) {
+        member = static_cast<Enum>(i);
+        return;
+      }
+      expected += fmt::format("{} {}", i == 0 ? "" : ",", names[i]);
+    }
+    const std::string word = given.value.IsScalar() ? given.value.Scalar() : "";
+    wrong(given, key, expected + did_you_mean(word, std::vector<std::string>(names.begin(), names.end())));
+  }
+
+  void wrong(const Given& given, std::string_view key, const std::string& expected) {
+    fault(given.where, fmt::format("{} is {}; expected {}", key, shown(given.value), expected));
+  }
+
+  static std::string range_text(Range range) {
+    const bool low = std::isfinite(range.low), high = std::isfinite(range.high);
+    if (low && high)
+      return fmt::format(" {} {} {} {}", range.above ? "above" : "from", range.low, range.below ? "to below" : "to", range.high);
+    if (low) return fmt::format(" {} {}", range.above ? "above" : "of at least", range.low);
+    return "";
+  }
+
+  std::map<std::string, Given> given_;
+  std::vector<std::string> faults_;
+};
+
+/// Values that are right alone and wrong together.
+void check_contradictions(const RunConfig& config, Reader& reader) {
+  const ModelConfig& m = config.model;
+  const TrainingConfig& t = config.training;
+  if (m.channels % m.heads != 0)
+    reader.fault(reader.where("model.heads"), fmt::format("model.heads {} does not divide model.channels {}; choose a divisor", m.heads, m.channels));
+  if (m.positions == Positions::sinusoidal && m.channels % 2 != 0)
+    reader.fault(reader.where("model.channels"),
+                 fmt::format("model.channels {} is odd; sinusoidal positions pair sine and cosine: choose an even number", m.channels));
+  if (t.micro_batch > 0 && t.batch % t.micro_batch != 0)
+    reader.fault(reader.where("training.micro_batch"),
+                 fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor", t.micro_batch, t.batch));
+  if (t.warmup_steps > t.steps)
+    reader.fault(reader.where("training.warmup_steps"),
+                 fmt::format("training.warmup_steps {} is more than training.steps {}; shorten the warm-up", t.warmup_steps, t.steps));
+  if (t.final_learning_rate > t.learning_rate)
+    reader.fault(reader.where("training.final_learning_rate"),
+                 fmt::format("training.final_learning_rate {} is above training.learning_rate {}; lower it", t.final_learning_rate, t.learning_rate));
+  const double elements = double(config.micro_batch()) * m.context * std::max(3 * m.channels, m.feed_forward);
+  const double weights = double(std::max(m.vocabulary, 1) + m.vocabulary_multiple) * m.channels;
+  if (elements > 2147483647.0 || weights > 2147483647.0)
+    reader.fault(reader.where("training.micro_batch"),
+                 fmt::format("one tensor of this model would have {:.3g} elements; expected at most 2147483647: shrink training.micro_batch, model.context or the model's width",
+                             std::max(elements, weights)));
+  if (config.sampling.prompt.empty())
+    reader.fault(reader.where("sampling.prompt"), "sampling.prompt is empty; expected at least one character");
+}
+
+RunConfig finish(Reader& reader, const std::vector<std::string>& sets) {
+  for (const std::string& set : sets) reader.read_set(set);
+  RunConfig config;
+  visit_fields(config, [&](std::string_view key, auto& member, Range range) { reader.take(key, member, range); });
+  if (reader.sound()) check_contradictions(config, reader);
+  reader.throw_faults();
+  return config;
+}
+
+std::string yaml_value(bool value) { return value ? "true" : "false"; }
+std::string yaml_value(const std::string& value) { return quoted(value); }
+std::string yaml_value(double value) { return fmt::format("{}", value); }
+template <class T>
+std::string yaml_value(T value) {
+  if constexpr (std::is_enum_v<T>)
+    return std::string(names_of(T{})[static_cast<std::size_t>(value)]);
+  else
+    return fmt::format("{}", value);
+}
+
+/// Whether a run may go on from a checkpoint with another value of this key.
+bool restart_may_change(const std::string& key) {
+  if (key.starts_with("model.")) return false;
+  return key != "training.seed" && key != "training.batch" && key != "training.micro_batch";
+}
+
+}  // namespace
+
+RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& sets) {
+  std::ifstream stream(file);
+  std::ostringstream text;
+  if (!std::filesystem::is_regular_file(file) || !(text << stream.rdbuf()))
+    throw ConfigError("{}: cannot be read as a configuration; expected a YAML file such as input/quickstart.yaml",
+                      file.string());
+  return parse_run_config(text.str(), file.string(), sets);
+}
+
+RunConfig parse_run_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {
+  Reader reader;
+  reader.read_text(text, name);
+  return finish(reader, sets);
+}
+
+std::string to_yaml(const RunConfig& config) {
+  std::string text, open_section;
+  visit_fields(config, [&](std::string_view key, const auto& member, Range) {
+    const std::string section(key.substr(0, key.find('.')));
+    if (section != open_section) text += section + ":\n";
+    open_section = section;
+    text += fmt::format("  {}: {}\n", key.substr(section.size() + 1), yaml_value(member));
+  });
+  return text;
+}
+
+std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& now) {
+  std::vector<std::string> values;
+  visit_fields(before, [&](std::string_view, const auto& member, Range) { values.push_back(yaml_value(member)); });
+  std::vector<ConfigDifference> differences;
+  std::size_t i = 0;
+  visit_fields(now, [&](std::string_view key, const auto& member, Range) {
+    const std::string& old = values[i++];
+    if (const std::string value = yaml_value(member); value != old)
+      differences.push_back({std::string(key), old, value, restart_may_change(std::string(key))});
+  });
+  return differences;
+}
+
+std::string closest_word(const std::string& word, const std::vector<std::string>& candidates) {
+  // Optimal string alignment distance (Damerau 1964, in the form of Wagner and Fischer 1974).
+  const auto distance = [](const std::string& a, const std::string& b) {
+    std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+    for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+    for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+    for (std::size_t i = 1; i <= a.size(); ++i)
+      for (std::size_t j = 1; j <= b.size(); ++j) {
+        d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+        if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      }
+    return d[a.size()][b.size()];
+  };
+  std::string best;
+  std::size_t least = std::max<std::size_t>(word.size() / 3, 1) + 1;
+  for (const std::string& candidate : candidates)
+    if (const std::size_t d = distance(word, candidate); d < least) {
+      least = d;
+      best = candidate;
+    }
+  return best;
+}
+
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\')
+      result += fmt::format("\\{}", c);
+    else if (c == '\n')
+      result += "\\n";
+    else if (byte < 0x20 || byte == 0x7f)
+      result += fmt::format("\\x{:02x}", byte);
+    else
+      result += c;
+  }
+  return result + "\"";
+}
+
+}  // namespace dekoder

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/command_line.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "base/error.hpp"
+#include "config/run_config_yaml.hpp"
+
+namespace dekoder {
+
+namespace {
+
+void add_config(CLI::App& app, Command& command) {
+  app.add_option("config", command.config, "configuration file (YAML)")->required();
+  app.add_option("--set", command.sets, "section.key=value: wins over the file; may be repeated")->allow_extra_args(false);
+}
+
+void add_run(CLI::App& app, Command& command, const char* text) { app.add_option("run", command.run, text)->required(); }
+
+void add_commands(CLI::App& app, CommandLine& line) {
+  Command& c = line.command;
+  const auto sub = [&](const char* name, const char* text, const char* example) {
+    CLI::App* command = app.add_subcommand(name, text);
+    command->footer(std::string("Example:\n  ") + example);
+    command->add_option("--backend", line.backend, "auto, openmp or cuda")->capture_default_str();
+    return command;
+  };
+  CLI::App* train = sub("train", "Train, or go on from the newest valid checkpoint of the run directory.",
+                        "dekoder train input/quickstart.yaml --run runs/first --set training.steps=500");
+  add_config(*train, c);
+  train->add_option("--run", c.run, "run directory (default: runs/<name of the configuration>)");
+  train->add_flag("--fresh", c.fresh, "set the run directory's earlier checkpoints and logs aside and start over");
+
+  CLI::App* prepare = sub("prepare", "Turn a text file into a token file.",
+                          "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte");
+  prepare->add_option("text", c.text, "text file")->required();
+  prepare->add_option("-o,--output", c.output, "token file (HDF5)")->required();
+  prepare->add_option("--tokenizer", c.tokenizer, "byte or char")->capture_default_str();
+  prepare->add_option("--validation-fraction", c.validation_fraction, "share of the tokens held out, at the end")
+      ->capture_default_str();
+
+  CLI::App* eval = sub("eval", "Validation loss of a checkpoint.", "dekoder eval runs/first");
+  add_run(*eval, c, "run directory or checkpoint file");
+  eval->add_option("--tokens-file", c.tokens_file, "another token file than the run's");
+
+  CLI::App* generate = sub("generate", "Write text with a checkpoint, as it comes.",
+                           "dekoder generate runs/first --prompt \"It is a truth\" --temperature 0.8 --top-p 0.95");
+  add_run(*generate, c, "run directory or checkpoint file");
+  generate->add_option("--prompt", c.prompt, "text to go on from")->capture_default_str();
+  generate->add_option("--tokens", c.tokens, "length")->capture_default_str();
+  generate->add_option("--temperature", c.temperature, "0 takes the most likely token")->capture_default_str();
+  generate->add_option("--top-k", c.top_k, "keep the k most likely tokens; 0: all")->capture_default_str();
+  generate->add_option("--top-p", c.top_p, "keep the smallest set of this mass")->capture_default_str();
+  generate->add_option("--seed", c.seed, "of the draws")->capture_default_str();
+
+  CLI::App* describe = sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
+                           "dekoder describe input/gpt2-124m.yaml");
+  add_config(*describe, c);
+
+  CLI::App* bench = sub("bench", "Tokens/s, GFLOP/s and share of this machine's GEMM rate, on random tokens.",
+                        "dekoder bench input/gpt2-124m.yaml --set training.batch=4 --json");
+  add_config(*bench, c);
+  bench->add_option("--steps", c.steps, "timed steps; 0: as many as fill ten seconds")->capture_default_str();
+  bench->add_flag("--json", c.json, "one JSON object on stdout");
+
+  CLI::App* status = sub("status", "Where a run stands.", "dekoder status runs/first");
+  add_run(*status, c, "run directory");
+  status->add_flag("--json", c.json, "one JSON object on stdout");
+}
+
+/// "; did you mean 'train'?" for the first word that no subcommand or option has.
+std::string suggestion(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> names;
+  const CLI::App* chosen = &app;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+    if (argc > 1 && command->get_name() == argv[1]) chosen = command;
+  }
+  const int first = chosen == &app ? 1 : 2;
+  if (chosen != &app) names.clear();
+  for (const CLI::Option* option : chosen->get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  for (int i = first; i < argc; ++i) {
+    const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    if (std::find(names.begin(), names.end(), word) != names.end()) continue;
+    if (const std::string close = closest_word(word, names); !close.empty())
+      return fmt::format("; '{}': did you mean '{}'?", word, close);
+  }
+  return "; see dekoder --help";
+}
+
+}  // namespace
+
+std::optional<CommandLine> read_command_line(int argc, char** argv) {
+  CLI::App app("dekoder: trains decoder-only transformers, on CPUs and GPUs", "dekoder");
+  app.set_version_flag("--version", "dekoder " DEKODER_VERSION);
+  app.require_subcommand(1);
+  app.footer("Exit codes: 0 finished, 85 saved and wants to go on, 2 usage or configuration, 3 no usable data or\n"
+             "checkpoint, 4 numbers diverged. `dekoder COMMAND --help` shows an example.");
+  CommandLine line;
+  add_commands(app, line);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& wanted) {
+    app.exit(wanted);
+    return std::nullopt;
+  } catch (const CLI::Error& error) {
+    throw ConfigError("command line: {}{}", error.what(), suggestion(app, argc, argv));
+  }
+  line.command.name = app.get_subcommands().front()->get_name();
+  return line;
+}
+
+}  // namespace dekoder

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "config/command.hpp"
+
+namespace dekoder {
+
+struct CommandLine {
+  Command command;
+  std::string backend = "auto";
+};
+
+/// Reads the command line. Nothing where --help or --version was asked for and printed. Throws ConfigError for anything
+/// that is not understood, with a suggestion.
+std::optional<CommandLine> read_command_line(int argc, char** argv);
+
+}  // namespace dekoder

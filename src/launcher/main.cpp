@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// The executable `dekoder`: no Kokkos. Reads the command line and the configuration, opens one plug-in and runs it.
+#include <mpi.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "base/stop_signal.hpp"
+#include "config/run_config_yaml.hpp"
+#include "launcher/backend_loader.hpp"
+#include "launcher/command_line.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// MPI for the commands that compute on all ranks of a job.
+class MpiSession {
+ public:
+  MpiSession(int* argc, char*** argv) {
+    int provided = 0;
+    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+  }
+  ~MpiSession() { MPI_Finalize(); }
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+};
+
+/// Ranks that the launcher of the job says it started, or 1.
+int announced_ranks() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"})
+    if (const char* value = std::getenv(name); value != nullptr) return std::atoi(value);
+  return 1;
+}
+
+/// This version trains on one rank: says so before anything is touched.
+void require_one_rank() {
+  int size = 1, rank = 0;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  set_log_rank(rank);
+  if (size == 1 && announced_ranks() > 1)
+    throw ConfigError("the job announces {} ranks but MPI sees 1: they would be {} separate runs; start with srun --mpi=pmix or mpirun",
+                      announced_ranks(), announced_ranks());
+  if (size > 1) throw ConfigError("started on {} ranks; this version trains on one rank: start a single one", size);
+}
+
+/// Threads stay on their cores unless the user or the job said otherwise; read by the OpenMP runtime when it loads.
+void pin_threads() {
+  if (std::getenv("OMP_PROC_BIND") == nullptr) {
+    setenv("OMP_PROC_BIND", "close", 0);
+    setenv("OMP_PLACES", "cores", 0);
+  }
+}
+
+int run(int argc, char** argv) {
+  const std::optional<CommandLine> line = read_command_line(argc, argv);
+  if (!line) return 0;
+  const Command& command = line->command;
+  if (!command.config.empty()) load_run_config(command.config, command.sets);  // faults show before anything is loaded
+  const bool computes_on_ranks = command.name == "train" || command.name == "bench";
+  std::optional<MpiSession> mpi;
+  if (computes_on_ranks) {
+    pin_threads();
+    mpi.emplace(&argc, &argv);
+    require_one_rank();
+  }
+  return load_backend(line->backend).run(to_yaml(command).c_str(), stop_flag());
+}
+
+}  // namespace
+
+}  // namespace dekoder
+
+int main(int argc, char** argv) {
+  dekoder::install_stop_signals();
+  try {
+    return dekoder::run(argc, argv);
+  } catch (const dekoder::UserError& error) {
+    dekoder::log_line(std::string("error: ") + error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::exception& error) {
+    dekoder::log_line(std::string("internal error (please report it): ") + error.what());
+    return static_cast<int>(dekoder::ExitCode::internal);
+  }
+}
