@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the reference values of tests/parity/fixtures: a decoder in PyTorch, in double precision, for variants that
+cover every choice of the model's configuration.
+
+    python3 -m venv venv && venv/bin/pip install torch==2.13.0 h5py numpy pyyaml
+    venv/bin/python tests/parity/make_fixtures.py            # all; or name variants
+
+A fixture holds, for one variant:
+    attribute config                 the configuration as YAML text
+    tokens, targets      (S,B,T)     one batch per optimizer step
+    parameters/<name>                initial values, exact in single precision
+    logits               (B,T,V)     of the first batch; gradients/<name> of its loss
+    losses, gradient_norms (S)       of every step, before its update
+    final_parameters/<name>          after S steps
+Results are rounded to 36 significant bits, so that the files compress. The PyTorch model is written from the formulas
+and shares no code with dekoder; PyTorch's own layer_norm, gelu, cross_entropy, clip_grad_norm_ and AdamW serve it.
+"""
+import math
+import pathlib
+import sys
+
+import h5py
+import numpy
+import torch
+import yaml
+from torch.nn import functional
+
+FOLDER = pathlib.Path(__file__).parent / "fixtures"
+STEPS = 10
+TRAINING = {"batch": 3, "steps": STEPS, "learning_rate": 0.01, "final_learning_rate": 0.002, "schedule": "cosine",
+            "warmup_steps": 3, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
+MODEL = {"layers": 2, "heads": 4, "channels": 20, "feed_forward": 28, "context": 17, "vocabulary": 37,
+         "vocabulary_multiple": 8, "norm_epsilon": 1e-5, "dropout": 0.0}
+
+# Differences from MODEL and TRAINING, and the seed of values and tokens. The talk's decoder: q, k and v from one linear
+# layer, one head, add and norm after each sublayer, ReLU, a hidden layer as wide as the stream, a head of its own.
+VARIANTS = {
+    "talk": dict(seed=1, layers=1, heads=1, channels=24, feed_forward=24, positions="sinusoidal", norm="post",
+                 activation="relu", bias=True, tied_head=False),
+    "gpt2": dict(seed=2, positions="learned", norm="pre", activation="gelu_tanh", bias=True, tied_head=True),
+    "pre_no_bias": dict(seed=3, heads=3, channels=21, positions="none", norm="pre", activation="gelu_erf", bias=False,
+                        tied_head=False),
+    "pre_sinusoidal_relu": dict(seed=4, heads=1, positions="sinusoidal", norm="pre", activation="relu", bias=True,
+                                tied_head=False),
+    "post_learned_erf": dict(seed=5, heads=2, positions="learned", norm="post", activation="gelu_erf", bias=True,
+                             tied_head=True),
+    "post_no_bias": dict(seed=6, heads=5, channels=15, feed_forward=29, positions="none", norm="post",
+                         activation="gelu_tanh", bias=False, tied_head=False, norm_epsilon=1e-3),
+    "post_multihead_relu": dict(seed=7, heads=5, positions="none", norm="post", activation="relu", bias=False,
+                                tied_head=True, clip_norm=0.0, schedule="linear"),
+    "wide_head": dict(seed=8, layers=1, heads=1, channels=33, feed_forward=21, positions="none", norm="pre",
+                      activation="gelu_tanh", bias=True, tied_head=False, schedule="constant", warmup_steps=0),
+    "long_context": dict(seed=9, layers=1, heads=2, channels=16, feed_forward=56, context=150, batch=1,
+                         vocabulary=19, positions="learned", norm="pre", activation="gelu_erf", bias=True,
+                         tied_head=True),
+}
+
+
+def configuration(variant):
+    """{"model": ..., "training": ...} with the keys of dekoder's configuration."""
+    changes = {key: value for key, value in variant.items() if key != "seed"}
+    model, training = dict(MODEL), dict(TRAINING)
+    for key, value in changes.items():
+        (training if key in training else model)[key] = value
+    return {"model": model, "training": training}
+
+
+def parameter_shapes(model):
+    """Name -> shape, in the order of the layers."""
+    channels, hidden = model["channels"], model["feed_forward"]
+    rows = -(-model["vocabulary"] // model["vocabulary_multiple"]) * model["vocabulary_multiple"]
+    shapes = {"token_embedding.weight": (rows, channels)}
+    if model["positions"] == "learned":
+        shapes["position_embedding.weight"] = (model["context"], channels)
+
+    def norm(name):
+        shapes[f"{name}.gain"] = (channels,)
+        if model["bias"]:
+            shapes[f"{name}.bias"] = (channels,)
+
+    def linear(name, outputs, inputs):
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        if model["bias"]:
+            shapes[f"{name}.bias"] = (outputs,)
+
+    for layer in range(model["layers"]):
+        block = f"blocks.{layer:02d}"
+        norm(f"{block}.attention_norm")
+        linear(f"{block}.attention.qkv", 3 * channels, channels)
+        linear(f"{block}.attention.output", channels, channels)
+        norm(f"{block}.feed_forward_norm")
+        linear(f"{block}.feed_forward.up", hidden, channels)
+        linear(f"{block}.feed_forward.down", channels, hidden)
+    if model["norm"] == "pre":
+        norm("final_norm")
+    if not model["tied_head"]:
+        linear("head", rows, channels)
+    return shapes
+
+
+def initial_values(shapes, random):
+    """Values with a spread that makes softmax, norms and activations bend; multiples of 2^-12, exact in fp32."""
+    values = {}
+    for name, shape in shapes.items():
+        value = random.standard_normal(shape)
+        if name.endswith(".gain"):
+            value = 1 + 0.3 * value
+        elif name.endswith(".bias"):
+            value = 0.3 * value
+        elif "embedding" in name:
+            value = 0.6 * value
+        else:
+            value = 1.4 / math.sqrt(shape[1]) * value
+        values[name] = torch.tensor(numpy.round(value * 4096) / 4096, dtype=torch.float64, requires_grad=True)
+    return values
+
+
+def sinusoidal_positions(context, channels):
+    """sin(t / 10000^(2i/C)) in channel 2i, cos of the same in channel 2i+1 (Vaswani et al. 2017, section 3.5)."""
+    table = torch.zeros(context, channels, dtype=torch.float64)
+    for t in range(context):
+        for channel in range(channels):
+            angle = t / 10000.0 ** (2 * (channel // 2) / channels)
+            table[t, channel] = math.cos(angle) if channel % 2 else math.sin(angle)
+    return table
+
+
+class Decoder:
+    """The forward pass; `kink` is the smallest |input| of a ReLU seen."""
+
+    def __init__(self, model, values):
+        self.model, self.values, self.kink = model, values, math.inf
+
+    def linear(self, name, x):
+        return functional.linear(x, self.values[f"{name}.weight"], self.values.get(f"{name}.bias"))
+
+    def norm(self, name, x):
+        return functional.layer_norm(x, x.shape[-1:], self.values[f"{name}.gain"], self.values.get(f"{name}.bias"),
+                                     self.model["norm_epsilon"])
+
+    def attention(self, name, x):
+        batch, tokens, channels = x.shape
+        heads = self.model["heads"]
+        q, k, v = self.linear(f"{name}.qkv", x).reshape(batch, tokens, 3, heads, channels // heads).unbind(2)
+        scores = torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(channels // heads)
+        future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        weights = functional.softmax(scores.masked_fill(future, -math.inf), dim=-1)
+        y = torch.einsum("bhts,bshd->bthd", weights, v).reshape(batch, tokens, channels)
+        return self.linear(f"{name}.output", y)
+
+    def feed_forward(self, name, x):
+        hidden = self.linear(f"{name}.up", x)
+        kind = self.model["activation"]
+        if kind == "relu":
+            self.kink = min(self.kink, hidden.abs().min().item())
+            hidden = functional.relu(hidden)
+        else:
+            hidden = functional.gelu(hidden, approximate={"gelu_tanh": "tanh", "gelu_erf": "none"}[kind])
+        return self.linear(f"{name}.down", hidden)
+
+    def logits(self, tokens):
+        model, values = self.model, self.values
+        x = values["token_embedding.weight"][tokens]
+        if model["positions"] == "learned":
+            x = x + values["position_embedding.weight"]
+        elif model["positions"] == "sinusoidal":
+            x = x + sinusoidal_positions(model["context"], model["channels"])
+        for layer in range(model["layers"]):
+            block = f"blocks.{layer:02d}"
+            if model["norm"] == "pre":
+                x = x + self.attention(f"{block}.attention", self.norm(f"{block}.attention_norm", x))
+                x = x + self.feed_forward(f"{block}.feed_forward", self.norm(f"{block}.feed_forward_norm", x))
+            else:
+                x = self.norm(f"{block}.attention_norm", x + self.attention(f"{block}.attention", x))
+                x = self.norm(f"{block}.feed_forward_norm", x + self.feed_forward(f"{block}.feed_forward", x))
+        if model["norm"] == "pre":
+            x = self.norm("final_norm", x)
+        if model["tied_head"]:
+            x = functional.linear(x, values["token_embedding.weight"])
+        else:
+            x = self.linear("head", x)
+        return x[..., : model["vocabulary"]]
+
+    def loss(self, logits, targets):
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def learning_rate(training, step):
+    """Of step 0, 1, ...: linear warm-up, then constant, or from the peak to the final rate at the last step."""
+    peak, last, warmup = training["learning_rate"], training["final_learning_rate"], training["warmup_steps"]
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / (training["steps"] - 1 - warmup)
+    share = {"constant": 1, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+    return last + (peak - last) * share[training["schedule"]]
+
+
+def rounded(values):
+    """To 36 significant bits."""
+    mantissa, exponent = numpy.frexp(numpy.asarray(values, dtype=numpy.float64))
+    return numpy.ldexp(numpy.round(mantissa * 2.0**36), exponent - 36)
+
+
+class Fixture:
+    """One file; every dataset is compressed and checksummed."""
+
+    def __init__(self, path, config):
+        self.file = h5py.File(path, "w", libver="v110")
+        self.file.attrs["config"] = numpy.bytes_(yaml.safe_dump(config, sort_keys=False))
+        self.file.attrs["made_by"] = numpy.bytes_(f"tests/parity/make_fixtures.py, PyTorch {torch.__version__}")
+
+    def write(self, name, values):
+        self.file.create_dataset(name, data=values, shuffle=True, compression=9, fletcher32=True)
+
+    def write_all(self, group, tensors):
+        for name, tensor in tensors.items():
+            self.write(f"{group}/{name}", rounded(tensor.detach().numpy()))
+
+
+def make(name, variant):
+    config = configuration(variant)
+    model, training = config["model"], config["training"]
+    random = numpy.random.default_rng(variant["seed"])
+    shape = (STEPS, training["batch"], model["context"])
+    tokens = random.integers(0, model["vocabulary"], shape, dtype=numpy.int32)
+    targets = random.integers(0, model["vocabulary"], shape, dtype=numpy.int32)
+    values = initial_values(parameter_shapes(model), random)
+    decoder = Decoder(model, values)
+    optimizer = torch.optim.AdamW(
+        [{"params": [v for v in values.values() if v.dim() == 2], "weight_decay": training["weight_decay"]},
+         {"params": [v for v in values.values() if v.dim() == 1], "weight_decay": 0.0}],
+        betas=(training["beta1"], training["beta2"]), eps=training["epsilon"], foreach=False)
+
+    fixture = Fixture(FOLDER / f"{name}.h5", config)
+    fixture.write("tokens", tokens)
+    fixture.write("targets", targets)
+    fixture.write_all("parameters", values)
+    losses, norms = [], []
+    for step in range(STEPS):
+        logits = decoder.logits(torch.tensor(tokens[step], dtype=torch.int64))
+        loss = decoder.loss(logits, torch.tensor(targets[step], dtype=torch.int64))
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        if step == 0:
+            fixture.write("logits", rounded(logits.detach().numpy()))
+            fixture.write_all("gradients", {key: value.grad for key, value in values.items()})
+        losses.append(loss.item())
+        limit = training["clip_norm"] if training["clip_norm"] > 0 else math.inf
+        norms.append(torch.nn.utils.clip_grad_norm_(values.values(), limit).item())
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training, step)
+        optimizer.step()
+    fixture.write("losses", rounded(losses))
+    fixture.write("gradient_norms", rounded(norms))
+    fixture.write_all("final_parameters", values)
+    fixture.file.close()
+    # A unit that close to the kink may fall on its other side in single precision: take another seed.
+    if decoder.kink < 2e-5:
+        raise SystemExit(f"{name}: a ReLU reads {decoder.kink:.1e}; change the seed")
+    print(f"{name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}, norms {norms[0]:.3f} -> {norms[-1]:.3f}, "
+          f"{sum(v.numel() for v in values.values())} parameters, {(FOLDER / f'{name}.h5').stat().st_size} bytes")
+
+
+def main():
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    FOLDER.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or VARIANTS:
+        make(name, VARIANTS[name])
+
+
+if __name__ == "__main__":
+    main()
