@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/utf8.hpp"
+#include "tensor/tensor.hpp"
+
+namespace dekoder {
+
+enum class TokenizerKind {
+  bytes,      ///< "byte": token = byte, 256 of them, any text
+  characters  ///< "char": token = place of the code point in a sorted vocabulary
+};
+
+/// "byte" or "char".
+const char* tokenizer_kind_name(TokenizerKind kind);
+/// The reverse; throws ConfigError for any other text.
+TokenizerKind parse_tokenizer_kind(std::string_view name);
+
+/// Text to tokens and back.
+class Tokenizer {
+ public:
+  static Tokenizer of_bytes();
+  /// `code_points` in ascending order, each once, at least one; throws std::logic_error otherwise.
+  static Tokenizer of_characters(std::vector<char32_t> code_points);
+
+  /// The form kept in token files and checkpoints: `byte`, or `char U+000A U+0020 ...` in the order of the tokens.
+  std::string to_text() const;
+  /// The reverse of to_text; throws DataError that begins with `where`.
+  static Tokenizer from_text(std::string_view text, std::string_view where);
+
+  TokenizerKind kind() const { return kind_; }
+  /// V, number of tokens.
+  int vocabulary() const { return kind_ == TokenizerKind::bytes ? 256 : static_cast<int>(code_points_.size()); }
+
+  /// Tokens of a prompt. Throws ConfigError naming every character that the vocabulary lacks, or the first byte
+  /// that is not UTF-8.
+  std::vector<Token> encode(std::string_view text) const;
+  /// The token of a code point of a `char` tokenizer, or -1.
+  Token find(char32_t code_point) const { return code_point < tokens_.size() ? tokens_[code_point] : -1; }
+
+  /// The text of all tokens; bytes that are no UTF-8 become U+FFFD. Throws std::out_of_range for a foreign token.
+  std::string decode(std::span<const Token> tokens) const;
+  /// Appends the bytes one token stands for, as they are.
+  void append_bytes(std::string& text, Token token) const;
+  /// Bytes of the source text that one token stands for.
+  std::size_t bytes_of(Token token) const {
+    return kind_ == TokenizerKind::bytes ? 1 : utf8_bytes(code_points_.at(static_cast<std::size_t>(token)));
+  }
+
+  bool operator==(const Tokenizer& other) const {
+    return kind_ == other.kind_ && code_points_ == other.code_points_;
+  }
+
+ private:
+  Tokenizer() = default;
+
+  TokenizerKind kind_ = TokenizerKind::bytes;
+  std::vector<char32_t> code_points_;  ///< by token
+  std::vector<Token> tokens_;          ///< by code point
+};
+
+/// Turns tokens into text as they come: a character whose bytes are not all there yet is held back, bytes that are
+/// no UTF-8 become U+FFFD. Pieces together are what Tokenizer::decode gives for all tokens.
+class StreamDecoder {
+ public:
+  /// Keeps a reference to `tokenizer`.
+  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  /// The text that `token` completes; may be empty.
+  std::string push(Token token);
+  /// What is left at the end: empty, or U+FFFD for an incomplete character.
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::string held_back_;
+};
+
+}  // namespace dekoder
