@@ -42,4 +42,22 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
   sync_folder(final_name.parent_path());
 }
 
+void write_file_whole(const std::filesystem::path& file, std::string_view contents) {
+  const std::filesystem::path temporary = file.string() + ".tmp";
+  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor < 0) throw DataError("{}: cannot be created: {}", temporary.string(), std::strerror(errno));
+  ssize_t written;
+  do written = ::write(descriptor, contents.data(), contents.size());
+  while (written < 0 && errno == EINTR);
+  const int failed = written == static_cast<ssize_t>(contents.size()) ? 0 : written < 0 ? errno : ENOSPC;
+  ::close(descriptor);
+  try {
+    if (failed != 0) throw DataError("{}: cannot be written: {}", temporary.string(), std::strerror(failed));
+    publish_file(temporary, file);
+  } catch (const DataError&) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
 }  // namespace dekoder

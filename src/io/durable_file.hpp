@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string_view>
 
 namespace dekoder {
 
@@ -15,5 +16,9 @@ void sync_folder(const std::filesystem::path& folder);
 /// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old
 /// file or the whole new one and never a part: sync_file, rename, sync_folder.
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name);
+
+/// Replaces the contents of a small file: a reader, or a restart, sees the old or the new ones, never a part.
+/// Throws DataError with the system's reason; the old file is then untouched.
+void write_file_whole(const std::filesystem::path& file, std::string_view contents);
 
 }  // namespace dekoder
