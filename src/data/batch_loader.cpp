@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/batch_loader.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <condition_variable>
+#include <csignal>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+
+#include "base/error.hpp"
+#include "io/sha256.hpp"
+#include "tensor/shape_signature.hpp"
+
+namespace dekoder {
+
+// ---- DataOrder
+
+DataOrder::DataOrder(std::uint64_t seed, std::uint64_t windows) : seed_(seed), windows_(windows) {
+  if (windows == 0) throw std::logic_error("DataOrder: there are no windows");
+  half_bits_ = std::max(1, (static_cast<int>(std::bit_width(windows - 1)) + 1) / 2);
+}
+
+std::uint64_t DataOrder::window(std::uint64_t sample) const {
+  constexpr int rounds = 8;
+  const std::uint64_t epoch = sample / windows_, mask = (std::uint64_t{1} << half_bits_) - 1;
+  const RandomStream stream(seed_, site_of("data order"), epoch);
+  std::uint64_t value = sample % windows_;
+  do {
+    std::uint64_t left = value >> half_bits_, right = value & mask;
+    for (std::uint64_t round = 0; round < rounds; ++round) {
+      const std::uint64_t mixed = left ^ (stream.bits64(round << half_bits_ | right) & mask);
+      left = right;
+      right = mixed;
+    }
+    value = left << half_bits_ | right;
+  } while (value >= windows_);
+  return value;
+}
+
+// ---- BatchLoader
+
+namespace {
+
+/// Copies the T + 1 tokens of a window into row b of both tensors.
+void split_window(std::span<const Token> window, std::size_t b, const Batch& batch) {
+  for (std::size_t t = 0; t + 1 < window.size(); ++t) {
+    batch.inputs(b, t) = window[t];
+    batch.targets(b, t) = window[t + 1];
+  }
+}
+
+std::uint64_t training_windows(const TokenDataset& dataset, int context) {
+  const std::uint64_t tokens = dataset.training_tokens();
+  if (context < 1) throw ConfigError("model.context: got {}, expected at least 1", context);
+  if (tokens < static_cast<std::uint64_t>(context) + 1)
+    throw DataError(
+        "{}: its training part has {} tokens, fewer than one window of model.context + 1 = {}; use a longer "
+        "text or a smaller context",
+        dataset.path().string(), tokens, context + 1);
+  return (tokens - 1) / static_cast<std::uint64_t>(context);
+}
+
+/// The thread handles no signals: they belong to the thread that trains.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+/// Two batches: the consumer holds one while the thread fills the other.
+class BatchLoader::Prefetch {
+ public:
+  Prefetch(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, int rank,
+           int ranks, long first_step)
+      : dataset_(dataset),
+        order_(seed, training_windows(dataset, context)),
+        batch_(batch),
+        micro_batch_(micro_batch),
+        rank_(rank),
+        ranks_(ranks),
+        step_(first_step),
+        window_(static_cast<std::size_t>(context) + 1) {
+    if (batch < 1 || micro_batch < 1 || ranks < 1 || rank < 0 || rank >= ranks || first_step < 0 ||
+        batch % (static_cast<long>(ranks) * micro_batch) != 0)
+      throw ConfigError(
+          "training.batch: got {} sequences for rank {} of {} with micro-batches of {}, expected a "
+          "multiple of ranks * micro_batch",
+          batch, rank, ranks, micro_batch);
+    for (Batch& slot : slots_) {
+      slot.inputs = HostTokenTensor2("dekoder::BatchLoader inputs", static_cast<std::size_t>(micro_batch),
+                                     static_cast<std::size_t>(context));
+      slot.targets = HostTokenTensor2("dekoder::BatchLoader targets", static_cast<std::size_t>(micro_batch),
+                                      static_cast<std::size_t>(context));
+    }
+    const SignalsBlocked blocked;
+    thread_ = std::thread([this] { work(); });
+  }
+
+  ~Prefetch() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  const Batch& next() {
+    std::unique_lock lock(mutex_);
+    if (taken_ > 0) released_ = taken_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return made_ > taken_ || failure_; });
+    if (made_ == taken_) std::rethrow_exception(failure_);
+    return slots_[taken_++ % slots_.size()];
+  }
+
+  const DataOrder& order() const { return order_; }
+  int micro_batches() const { return batch_ / (ranks_ * micro_batch_); }
+
+ private:
+  void work() {
+    try {
+      for (std::unique_lock lock(mutex_);;) {
+        changed_.wait(lock, [&] { return stop_ || made_ - released_ < slots_.size(); });
+        if (stop_) return;
+        Batch& slot = slots_[made_ % slots_.size()];
+        lock.unlock();
+        fill(slot);
+        lock.lock();
+        ++made_;
+        changed_.notify_all();
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
+      changed_.notify_all();
+    }
+  }
+
+  void fill(Batch& slot) {
+    slot.step = step_;
+    slot.micro = micro_;
+    slot.first_sample = static_cast<std::uint64_t>(step_) * static_cast<std::uint64_t>(batch_) +
+                        static_cast<std::uint64_t>((micro_ * ranks_ + rank_) * micro_batch_);
+    for (int b = 0; b < micro_batch_; ++b) {
+      const std::uint64_t window = order_.window(slot.first_sample + static_cast<std::uint64_t>(b));
+      dataset_.read(window * (window_.size() - 1), window_);
+      split_window(window_, static_cast<std::size_t>(b), slot);
+    }
+    if (++micro_ == micro_batches()) {
+      micro_ = 0;
+      ++step_;
+    }
+  }
+
+  const TokenDataset& dataset_;
+  DataOrder order_;
+  int batch_, micro_batch_, rank_, ranks_;
+  long step_;
+  int micro_ = 0;
+  std::vector<Token> window_;
+
+  std::array<Batch, 2> slots_;
+  std::uint64_t made_ = 0, taken_ = 0, released_ = 0;  ///< batches so far; guarded by mutex_
+  bool stop_ = false;
+  std::exception_ptr failure_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::thread thread_;
+};
+
+BatchLoader::BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch,
+                         int rank, int ranks, long first_step)
+    : prefetch_(std::make_unique<Prefetch>(dataset, seed, context, batch, micro_batch, rank, ranks, first_step)) {}
+
+BatchLoader::~BatchLoader() = default;
+
+const Batch& BatchLoader::next() {
+  return prefetch_->next();
+}
+const DataOrder& BatchLoader::order() const {
+  return prefetch_->order();
+}
+int BatchLoader::micro_batches() const {
+  return prefetch_->micro_batches();
+}
+
+// ---- ValidationWindows
+
+ValidationWindows::ValidationWindows(const TokenDataset& dataset, int context, long tokens)
+    : dataset_(dataset), context_(static_cast<std::uint64_t>(context)), tokens_(dataset.validation_tokens()) {
+  if (context < 1) throw ConfigError("model.context: got {}, expected at least 1", context);
+  if (tokens < 0) throw ConfigError("evaluation.tokens: got {}, expected 0 (all) or more", tokens);
+  if (tokens > 0) tokens_ = std::min(tokens_, static_cast<std::uint64_t>(tokens));
+  Sha256 hash;
+  std::vector<Token> piece;
+  std::vector<std::byte> words;
+  const std::uint64_t begin = dataset.training_tokens() - 1, end = dataset.training_tokens() + tokens_;
+  for (std::uint64_t at = begin; tokens_ > 0 && at < end; at += piece.size()) {
+    piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(1 << 16, end - at)));
+    dataset.read(at, piece);
+    words.clear();
+    for (const Token token : piece) {
+      for (int shift = 0; shift < 32; shift += 8) words.push_back(static_cast<std::byte>(token >> shift & 0xff));
+      bytes_ += dataset.tokenizer().bytes_of(token);
+    }
+    if (at == begin) bytes_ -= dataset.tokenizer().bytes_of(piece[0]);  // the last training token is not predicted
+    hash.update(words);
+  }
+  digest_ = hash.finish();
+}
+
+std::uint64_t ValidationWindows::read(std::uint64_t first, const HostTokenTensor2& inputs,
+                                      const HostTokenTensor2& targets) const {
+  static constexpr ShapeSignature shapes{"ValidationWindows::read", "-> inputs(B,T) targets(B,T)"};
+  const MatchedExtents extent = shapes.match(inputs, targets);
+  if (static_cast<std::uint64_t>(extent['T']) != context_)
+    throw ShapeError(fmt::format("ValidationWindows::read: T={}, expected {}", extent['T'], context_));
+  const std::size_t positions = inputs.size();
+  const std::uint64_t begin = std::min(first * context_, tokens_);
+  const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(positions, tokens_ - begin));
+  // windows follow each other, so inputs and targets are one stretch of tokens each, one token apart
+  const std::span<Token> input_row(inputs.data(), positions), target_row(targets.data(), positions);
+  std::fill(input_row.begin(), input_row.end(), 0);
+  std::fill(target_row.begin(), target_row.end(), 0);
+  if (count == 0) return 0;
+  dataset_.read(dataset_.training_tokens() - 1 + begin, input_row.first(count));
+  dataset_.read(dataset_.training_tokens() + begin, target_row.first(count));
+  return count;
+}
+
+}  // namespace dekoder

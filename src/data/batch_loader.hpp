@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/token_dataset.hpp"
+#include "tensor/random_stream.hpp"
+#include "tensor/tensor.hpp"
+
+namespace dekoder {
+
+/// The order of the training windows: which of W windows is global sample g. Epoch g / W, and within it a
+/// permutation of [0, W) that is a function of (seed, epoch) alone: a Feistel network whose rounds draw from a
+/// RandomStream, walked along its cycles until it lands in [0, W) (Black and Rogaway, "Ciphers with arbitrary
+/// finite domains", 2002, section 4). O(1), no state.
+class DataOrder {
+ public:
+  /// Throws std::logic_error for windows == 0.
+  DataOrder(std::uint64_t seed, std::uint64_t windows);
+
+  std::uint64_t windows() const { return windows_; }
+  /// The window, in [0, windows()), of a global sample.
+  std::uint64_t window(std::uint64_t sample) const;
+
+ private:
+  std::uint64_t seed_, windows_;
+  int half_bits_;  ///< the network permutes [0, 4^half_bits)
+};
+
+/// One micro-batch of one rank. Row b is global sample first_sample + b.
+struct Batch {
+  HostTokenTensor2 inputs;         ///< (B,T)
+  HostTokenTensor2 targets;        ///< (B,T): the token that follows each input
+  std::uint64_t first_sample = 0;  ///< global index of row 0
+  long step = 0;                   ///< optimizer step it belongs to
+  int micro = 0;                   ///< its number within the step, from 0
+};
+
+/// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of the training part; W
+/// = floor((tokens - 1) / T) windows, each once per epoch. Step n takes the global samples [n batch, (n + 1)
+/// batch), in micro-batches of `micro_batch` rows on each rank: for any number of ranks the same windows make up a
+/// step.
+class BatchLoader {
+ public:
+  /// Starts with step `first_step`. `micro_batch` (B) is the number of rows per rank; batch is a multiple of
+  /// ranks * micro_batch. Keeps a reference to `dataset`. Throws ConfigError for numbers that do not fit together,
+  /// DataError where the training part is shorter than one window.
+  BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, int rank,
+              int ranks, long first_step);
+  ~BatchLoader();
+  BatchLoader(const BatchLoader&) = delete;
+
+  /// The next micro-batch; valid until the next call. Rethrows what failed while it was made ahead.
+  const Batch& next();
+
+  const DataOrder& order() const;
+  int micro_batches() const;  ///< per step
+
+ private:
+  class Prefetch;
+  std::unique_ptr<Prefetch> prefetch_;
+};
+
+/// The held-out text that validation loss is measured on: the first N held-out tokens in order, each predicted
+/// once, in windows of T that do not overlap. The first window begins with the last training token, so that all N
+/// count and nats per token * tokens() / bytes() / ln 2 is the number of bits per byte of exactly this text.
+class ValidationWindows {
+ public:
+  /// `tokens`: N, 0 or more than there are: the whole held-out part. Keeps a reference to `dataset`.
+  ValidationWindows(const TokenDataset& dataset, int context, long tokens);
+
+  std::uint64_t windows() const { return (tokens_ + context_ - 1) / context_; }
+  std::uint64_t tokens() const { return tokens_; }  ///< predicted ones; 0 for a file without a held-out part
+  std::uint64_t bytes() const { return bytes_; }    ///< of the source that they stand for
+  /// SHA-256 of the tokens that are read, as little-endian 32-bit words.
+  const std::string& digest() const { return digest_; }
+
+  /// Copies windows [first, first + B) into inputs(B,T) and targets(B,T) and returns how many tokens they predict:
+  /// the first that many positions in row-major order. What lies behind the end is token 0 and must not be counted.
+  std::uint64_t read(std::uint64_t first, const HostTokenTensor2& inputs, const HostTokenTensor2& targets) const;
+
+ private:
+  const TokenDataset& dataset_;
+  std::uint64_t context_, tokens_, bytes_ = 0;
+  std::string digest_;
+};
+
+}  // namespace dekoder

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "data/tokenizer.hpp"
+
+namespace dekoder {
+
+/// What a token file says about itself, as attributes of its root group.
+struct TokenFileHeader {
+  Tokenizer tokenizer = Tokenizer::of_bytes();
+  std::string source;                  ///< name of the text file
+  std::string source_sha256;           ///< of the text file, 64 hexadecimal digits
+  std::uint64_t source_bytes = 0;      ///< of the text file
+  std::uint64_t tokens = 0;            ///< of both parts
+  std::uint64_t training_tokens = 0;   ///< the first ones; the rest is held out for validation
+  std::uint64_t validation_bytes = 0;  ///< of the source that the held-out tokens stand for
+  std::uint64_t block_tokens = 0;      ///< tokens per digest
+
+  std::uint64_t validation_tokens() const { return tokens - training_tokens; }
+  std::uint64_t training_bytes() const { return source_bytes - validation_bytes; }
+};
+
+namespace token_file {
+
+inline constexpr const char* format = "dekoder-tokens";
+inline constexpr int major_version = 1;  ///< another one is refused
+inline constexpr int minor_version = 0;  ///< additions that older readers may ignore
+inline constexpr std::uint64_t block_bytes = 64 * 1024;
+
+/// Reads and checks the header. Throws DataError where the file is missing, damaged, foreign or of a newer format.
+TokenFileHeader read_header(const std::filesystem::path& file);
+
+/// Digest of block `block` (FNV-1a over its tokens and its number): finds blocks that are zeroed, swapped or
+/// changed.
+template <class Stored>
+std::uint64_t block_digest(std::uint64_t block, std::span<const Stored> tokens) {
+  std::uint64_t hash = (0xcbf29ce484222325u ^ block) * 0x100000001b3u;
+  for (const Stored token : tokens) hash = (hash ^ token) * 0x100000001b3u;
+  return hash;
+}
+
+}  // namespace token_file
+
+/// A token file, opened for reading by any number of threads. Files below the memory limit are read and checked
+/// whole; larger ones are read block by block as windows ask for them.
+class TokenDataset {
+ public:
+  static constexpr std::size_t default_memory_limit = std::size_t{1} << 30;  ///< bytes of tokens kept in memory
+
+  /// Throws DataError naming file, dataset, what, expected and remedy.
+  explicit TokenDataset(const std::filesystem::path& file, std::size_t memory_limit = default_memory_limit);
+  ~TokenDataset();
+  TokenDataset(TokenDataset&&) noexcept;
+
+  const std::filesystem::path& path() const { return path_; }
+  const TokenFileHeader& header() const { return header_; }
+  const Tokenizer& tokenizer() const { return header_.tokenizer; }
+  /// V: every token is in [0, V).
+  int vocabulary() const { return header_.tokenizer.vocabulary(); }
+  std::uint64_t training_tokens() const { return header_.training_tokens; }
+  std::uint64_t validation_tokens() const { return header_.validation_tokens(); }
+  /// Whether windows are read from the file when they are asked for.
+  bool streams() const;
+
+  /// Copies tokens [first, first + out.size()) of the whole file; held-out tokens start at training_tokens().
+  /// Throws DataError where a block on the disk is damaged, std::out_of_range past the end.
+  void read(std::uint64_t first, std::span<Token> out) const;
+
+ private:
+  class Blocks;
+
+  std::filesystem::path path_;
+  TokenFileHeader header_;
+  std::unique_ptr<Blocks> blocks_;
+};
+
+}  // namespace dekoder
