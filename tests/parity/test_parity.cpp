@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// The decoder against PyTorch in double precision (make_fixtures.py): logits, loss, every gradient, ten AdamW
+// steps. In double the formulas are held to ten digits; in single precision to a few roundings of the largest
+// value.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <iostream>
+#include <set>
+
+#include "model/model_summary.hpp"
+#include "support/parity_fixture.hpp"
+#include "train/training_model.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+constexpr std::array fixture_names{"gpt2",         "long_context", "post_learned_erf",    "post_multihead_relu",
+                                   "post_no_bias", "pre_no_bias",  "pre_sinusoidal_relu", "talk",
+                                   "wide_head"};
+
+std::filesystem::path fixture_folder() {
+  return std::filesystem::path(DEKODER_SOURCE_DIR) / "tests/parity/fixtures";
+}
+
+/// Largest deviations allowed, relative to the largest reference value of each tensor.
+struct Tolerances {
+  double logits, loss, gradients, losses, norms, parameters, parameters_rms;
+};
+#if defined(DEKODER_REAL_DOUBLE)
+// The fixtures keep 36 bits: 7e-12 of a value.
+constexpr Tolerances tolerances{5e-11, 5e-11, 5e-11, 5e-11, 5e-11, 5e-11, 5e-11};
+#else
+// AdamW divides a gradient by its own size: where a gradient is small beside its tensor's largest, its rounding
+// errors grow by that ratio. So single parameters may lie further off than their root mean square.
+constexpr Tolerances tolerances{2e-6, 2e-7, 5e-6, 5e-7, 4e-6, 2e-5, 3e-7};
+#endif
+
+/// A decoder with its optimizer and activations, on the values of a fixture.
+class ParityModel {
+ public:
+  explicit ParityModel(const ParityFixture& fixture)
+      : config_(fixture.config()),
+        store_(decoder_parameters(config_.model)),
+        optimizer_(store_.layout()),
+        decoder_(config_.model, store_),
+        arena_(activation_bytes(config_.model, config_.micro_batch())),
+        activations_(arena_, config_.model, config_.micro_batch()),
+        tokens_("tokens", std::size_t(config_.micro_batch()), std::size_t(config_.model.context)),
+        targets_("targets", tokens_.extent(0), tokens_.extent(1)) {
+    for (const ParameterEntry& entry : store_.layout().entries()) {
+      const Tensor1 slice = ParameterStore::flat_slice(store_.values(), entry);
+      const auto host = Kokkos::create_mirror_view(slice);
+      const HostTensor values = fixture.tensor("parameters/" + entry.name);
+      for (std::size_t i = 0; i < host.size(); ++i) host(i) = static_cast<Real>(values.values.at(i));
+      Kokkos::deep_copy(slice, host);
+    }
+  }
+
+  void load(const ParityFixture& fixture, int step) {
+    Kokkos::deep_copy(tokens_, fixture.batch("tokens", step));
+    Kokkos::deep_copy(targets_, fixture.batch("targets", step));
+  }
+
+  /// Mean cross-entropy of the loaded batch; accumulates the gradients.
+  double forward_backward() {
+    const double N = double(tokens_.size());
+    decoder_.forward(exec_, tokens_, DropoutKey{}, activations_);
+    const double loss = decoder_.loss_backward(exec_, targets_, Real(1 / N), activations_) / N;
+    decoder_.backward(exec_, tokens_, DropoutKey{}, activations_);
+    exec_.fence();
+    return loss;
+  }
+
+  /// Logits (B,T,V) of the last forward pass, without the padding columns.
+  HostTensor logits() {
+    const std::size_t N = tokens_.size(), V = std::size_t(config_.model.vocabulary);
+    const Tensor2 padded("logits", N, std::size_t(padded_vocabulary(config_.model)));
+    decoder_.logits(exec_, activations_, padded);
+    exec_.fence();
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), padded);
+    HostTensor result{{tokens_.extent(0), tokens_.extent(1), V}, {}};
+    for (std::size_t n = 0; n < N; ++n)
+      for (std::size_t v = 0; v < V; ++v) result.values.push_back(host(n, v));
+    return result;
+  }
+
+  /// Returns the gradient's norm before clipping.
+  double optimizer_step(int step) { return optimizer_.step(exec_, config_.training, step, store_); }
+
+  const std::vector<ParameterEntry>& entries() const { return store_.layout().entries(); }
+  HostTensor value(const ParameterEntry& entry) const { return slice(store_.values(), entry); }
+  HostTensor gradient(const ParameterEntry& entry) const { return slice(store_.gradients(), entry); }
+
+ private:
+  static HostTensor slice(const Tensor1& buffer, const ParameterEntry& entry) {
+    HostTensor result = to_host(ParameterStore::flat_slice(buffer, entry));
+    result.shape.assign(entry.shape.begin(), entry.shape.end());
+    return result;
+  }
+
+  RunConfig config_;
+  ExecSpace exec_;
+  ParameterStore store_;
+  Optimizer optimizer_;
+  Decoder decoder_;
+  ActivationArena arena_;
+  DecoderActivations activations_;
+  TokenTensor2 tokens_, targets_;
+};
+
+class Parity : public ::testing::TestWithParam<const char*> {
+ protected:
+  Parity() : fixture(fixture_folder() / (std::string(GetParam()) + ".h5")), model(fixture) {}
+
+  /// Fails with the first bad element where there is one.
+  static void expect(const Deviation& found) { EXPECT_TRUE(found.complaint.empty()) << found.complaint; }
+
+  ParityFixture fixture;
+  ParityModel model;
+};
+
+TEST_P(Parity, ParametersHaveTheSameNamesAndShapes) {
+  std::set<std::string> names;
+  for (const ParameterEntry& entry : model.entries()) {
+    names.insert(entry.name);
+    EXPECT_EQ(model.value(entry).shape, fixture.tensor("parameters/" + entry.name).shape) << entry.name;
+  }
+  const std::vector<std::string> expected = fixture.parameter_names();
+  EXPECT_EQ(names, std::set<std::string>(expected.begin(), expected.end()));
+}
+
+TEST_P(Parity, LogitsLossAndEveryGradient) {
+  model.load(fixture, 0);
+  const double loss = model.forward_backward();
+  const Deviation logits = deviation("logits", model.logits(), fixture.tensor("logits"), tolerances.logits);
+  expect(logits);
+  const Deviation of_loss =
+      deviation("loss", {{1}, {loss}}, {{1}, {fixture.tensor("losses").values[0]}}, tolerances.loss);
+  expect(of_loss);
+  Deviation gradients;
+  for (const ParameterEntry& entry : model.entries()) {
+    const Deviation found = deviation("gradient of " + entry.name, model.gradient(entry),
+                                      fixture.tensor("gradients/" + entry.name), tolerances.gradients);
+    expect(found);
+    gradients.merge(found);
+  }
+  std::cout << fmt::format("{}: logits {:.1e}, loss {:.1e}, gradients {:.1e} of the largest value\n", GetParam(),
+                           logits.largest, of_loss.largest, gradients.largest);
+}
+
+TEST_P(Parity, TenAdamwSteps) {
+  HostTensor losses{{std::size_t(fixture.steps())}, {}}, norms = losses;
+  for (int step = 0; step < fixture.steps(); ++step) {
+    model.load(fixture, step);
+    losses.values.push_back(model.forward_backward());
+    norms.values.push_back(model.optimizer_step(step));
+  }
+  const Deviation of_losses = deviation("loss of step ", losses, fixture.tensor("losses"), tolerances.losses);
+  const Deviation of_norms =
+      deviation("gradient norm of step ", norms, fixture.tensor("gradient_norms"), tolerances.norms);
+  expect(of_losses);
+  expect(of_norms);
+  Deviation parameters;
+  for (const ParameterEntry& entry : model.entries()) {
+    // Softmax does not see what all keys share: the keys' bias has gradient zero, its updates are rounding errors
+    // that AdamW has blown up.
+    const bool has_key_bias = entry.name.ends_with("attention.qkv.bias");
+    const std::size_t C = std::size_t(fixture.config().model.channels);
+    const Deviation found =
+        deviation("final " + entry.name, model.value(entry), fixture.tensor("final_parameters/" + entry.name),
+                  tolerances.parameters, has_key_bias ? C : 0, has_key_bias ? 2 * C : 0);
+    expect(found);
+    EXPECT_LE(found.root_mean_square, tolerances.parameters_rms) << "final " << entry.name;
+    parameters.merge(found);
+  }
+  std::cout << fmt::format("{}: losses {:.1e}, norms {:.1e}, parameters {:.1e} (rms {:.1e}) of the largest value\n",
+                           GetParam(), of_losses.largest, of_norms.largest, parameters.largest,
+                           parameters.root_mean_square);
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, Parity, ::testing::ValuesIn(fixture_names),
+                         [](const auto& parameter) { return std::string(parameter.param); });
+
+TEST(ParityFixtures, EveryFileIsTested) {
+  std::set<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(fixture_folder())) files.insert(entry.path().stem());
+  EXPECT_EQ(files, std::set<std::string>(fixture_names.begin(), fixture_names.end()));
+}
+
+TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
+  std::set<Positions> positions;
+  std::set<NormPlacement> norms;
+  std::set<Activation> activations;
+  std::set<bool> biases, tied_heads, one_head;
+  for (const char* name : fixture_names) {
+    const ModelConfig model = ParityFixture(fixture_folder() / (std::string(name) + ".h5")).config().model;
+    positions.insert(model.positions);
+    norms.insert(model.norm);
+    activations.insert(model.activation);
+    biases.insert(model.bias);
+    tied_heads.insert(model.tied_head);
+    one_head.insert(model.heads == 1);
+  }
+  EXPECT_EQ(positions.size(), 3u);
+  EXPECT_EQ(norms.size(), 2u);
+  EXPECT_EQ(activations.size(), 3u);
+  EXPECT_EQ(biases.size(), 2u);
+  EXPECT_EQ(tied_heads.size(), 2u);
+  EXPECT_EQ(one_head.size(), 2u);
+}
+
+}  // namespace
+}  // namespace dekoder::testing
