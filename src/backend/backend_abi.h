@@ -14,8 +14,8 @@ struct dekoder_backend {
   int abi;          /* DEKODER_BACKEND_ABI of the build */
   const char* name; /* "openmp", "cuda" */
   const char* real; /* "float", "double" */
-  /* Runs one command (YAML text); returns the exit code. stop_flag turns non-zero when a signal asks to save and stop.
-   * MPI is up if the command needs it. Nothing is thrown across. */
+  /* Runs one command (YAML text); returns the exit code. stop_flag turns non-zero when a signal asks to save and
+   * stop. MPI is up if the command needs it. Nothing is thrown across. */
   int (*run)(const char* command_yaml, const volatile sig_atomic_t* stop_flag);
 };
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The plug-in's side of the border: Kokkos lives here, and every exception ends here as one message and an exit code.
+// The plug-in's side of the border: Kokkos lives here, and every exception ends here as one message and an exit
+// code.
 #include <Kokkos_Core.hpp>
 #include <cstdio>
+#include <cstring>
 #include <new>
 
 #include "backend/backend_abi.h"
@@ -20,6 +22,9 @@ int report(const char* kind, const char* message, dekoder::ExitCode code) {
   return static_cast<int>(code);
 }
 
+constexpr const char* out_of_memory =
+    "out of memory; lower training.micro_batch (or model.context); `dekoder describe` shows the terms";
+
 int run(const char* command_yaml, const volatile sig_atomic_t* stop_flag) {
   using dekoder::ExitCode;
   try {
@@ -29,12 +34,11 @@ int run(const char* command_yaml, const volatile sig_atomic_t* stop_flag) {
     return static_cast<int>(dekoder::run_command(dekoder::command_from_yaml(command_yaml)));
   } catch (const dekoder::UserError& error) {
     return report("error: ", error.what(), error.code());
-  } catch (const Kokkos::Experimental::RawMemoryAllocationFailure& error) {
-    return report("error: out of memory: ", error.what(), ExitCode::usage);
   } catch (const std::bad_alloc&) {
-    return report("error: ", "out of memory; lower training.micro_batch (or model.context), or see `dekoder describe` for the terms",
-                  ExitCode::usage);
+    return report("error: ", out_of_memory, ExitCode::usage);
   } catch (const std::exception& error) {
+    // Kokkos reports a failed allocation as a runtime_error.
+    if (std::strstr(error.what(), "allocate") != nullptr) return report("error: ", out_of_memory, ExitCode::usage);
     return report("internal error (please report it): ", error.what(), ExitCode::internal);
   }
 }

@@ -3,6 +3,9 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <cmath>
+#include <filesystem>
+
 #include "base/error.hpp"
 
 namespace dekoder {
@@ -34,11 +37,39 @@ void visit_members(CommandType& c, Visitor&& visit) {
 
 }  // namespace
 
+void check_command(const Command& c) {
+  std::string faults;
+  const auto expect = [&](bool right, const std::string& what) {
+    if (!right) faults += (faults.empty() ? "" : "\n") + what;
+  };
+  if (c.name == "generate") {
+    expect(!c.prompt.empty(), "--prompt is empty; expected at least one character to go on from");
+    expect(c.tokens >= 1, fmt::format("--tokens is {}; expected at least 1", c.tokens));
+    expect(c.temperature >= 0 && std::isfinite(c.temperature),
+           fmt::format("--temperature is {}; expected a number of at least 0 (0: the most likely token)",
+                       c.temperature));
+    expect(c.top_k >= 0, fmt::format("--top-k is {}; expected at least 0 (0: all tokens)", c.top_k));
+    expect(c.top_p > 0 && c.top_p <= 1, fmt::format("--top-p is {}; expected above 0 and at most 1", c.top_p));
+  }
+  if (c.name == "prepare") {
+    expect(c.tokenizer == "byte" || c.tokenizer == "char",
+           fmt::format("--tokenizer is '{}'; expected byte or char", c.tokenizer));
+    expect(c.validation_fraction >= 0 && c.validation_fraction < 1,
+           fmt::format("--validation-fraction is {}; expected from 0 to below 1, e.g. 0.1", c.validation_fraction));
+    std::error_code ignored;
+    expect(!std::filesystem::equivalent(c.text, c.output, ignored),
+           fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, c.text));
+  }
+  if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
+  if (!faults.empty()) throw ConfigError("{}", faults);
+}
+
 std::string to_yaml(const Command& command) {
   YAML::Emitter out;
   out.SetStringFormat(YAML::DoubleQuoted);
   out << YAML::BeginMap;
-  visit_members(command, [&](const char* key, const auto& member) { out << YAML::Key << key << YAML::Value << member; });
+  visit_members(command,
+                [&](const char* key, const auto& member) { out << YAML::Key << key << YAML::Value << member; });
   out << YAML::EndMap;
   return out.c_str();
 }
@@ -49,8 +80,9 @@ Command command_from_yaml(const std::string& text) {
     const YAML::Node root = YAML::Load(text);
     visit_members(command, [&]<class Member>(const char* key, Member& member) { member = root[key].as<Member>(); });
   } catch (const YAML::Exception& error) {
-    throw ConfigError("the command did not reach the plug-in whole ({}); expected launcher and plug-in of one build",
-                      error.what());
+    throw ConfigError(
+        "the command did not reach the plug-in whole ({}); expected launcher and plug-in of one build",
+        error.what());
   }
   return command;
 }

@@ -9,25 +9,28 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;       ///< train, prepare, eval, generate, describe, bench, status
-  std::string config;     ///< train, describe, bench: configuration file
+  std::string name;               ///< train, prepare, eval, generate, describe, bench, status
+  std::string config;             ///< train, describe, bench: configuration file
   std::vector<std::string> sets;  ///< train, describe, bench: "section.key=value"
-  std::string run;        ///< train, eval, generate, status: run directory (eval, generate: or a checkpoint file)
-  bool fresh = false;     ///< train: start over in a run directory that has checkpoints
-  std::string text;       ///< prepare: text file
-  std::string output;     ///< prepare: token file
+  std::string run;     ///< train, eval, generate, status: run directory (eval, generate: or a checkpoint file)
+  bool fresh = false;  ///< train: start over in a run directory that has checkpoints
+  std::string text;    ///< prepare: text file
+  std::string output;  ///< prepare: token file
   std::string tokenizer = "byte";    ///< prepare: byte or char
   double validation_fraction = 0.1;  ///< prepare: share of the tokens held out at the end
-  std::string tokens_file;  ///< eval: another token file than the run's
-  std::string prompt = "\n";   ///< generate
-  int tokens = 200;            ///< generate: length
-  double temperature = 0.8;    ///< generate: 0 takes the most likely token
-  int top_k = 0;               ///< generate: 0 keeps all
-  double top_p = 1.0;          ///< generate
-  std::uint64_t seed = 1;      ///< generate
-  int steps = 0;               ///< bench: timed steps; 0: as many as fill ten seconds
-  bool json = false;           ///< bench, status
+  std::string tokens_file;           ///< eval: another token file than the run's
+  std::string prompt = "\n";         ///< generate
+  int tokens = 200;                  ///< generate: length
+  double temperature = 0.8;          ///< generate: 0 takes the most likely token
+  int top_k = 0;                     ///< generate: 0 keeps all
+  double top_p = 1.0;                ///< generate
+  std::uint64_t seed = 1;            ///< generate
+  int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
+  bool json = false;                 ///< bench, status
 };
+
+/// Throws ConfigError naming every option of the command that is out of range, each with what is expected.
+void check_command(const Command& command);
 
 std::string to_yaml(const Command& command);
 /// Throws ConfigError where `text` was not made by to_yaml.

@@ -17,15 +17,29 @@ struct Range {
   bool above = false;  ///< low itself is not allowed
   bool below = false;  ///< high itself is not allowed
 };
-constexpr Range at_least(double low) { return {low, std::numeric_limits<double>::infinity(), false, false}; }
-constexpr Range positive() { return {0, std::numeric_limits<double>::infinity(), true, false}; }
-constexpr Range between(double low, double high) { return {low, high, false, false}; }
+constexpr Range at_least(double low) {
+  return {low, std::numeric_limits<double>::infinity(), false, false};
+}
+constexpr Range positive() {
+  return {0, std::numeric_limits<double>::infinity(), true, false};
+}
+constexpr Range between(double low, double high) {
+  return {low, high, false, false};
+}
 
 /// Names of the values of an enum, in their order.
-constexpr std::array<std::string_view, 3> names_of(Positions) { return {"none", "sinusoidal", "learned"}; }
-constexpr std::array<std::string_view, 2> names_of(NormPlacement) { return {"pre", "post"}; }
-constexpr std::array<std::string_view, 3> names_of(Activation) { return {"relu", "gelu_tanh", "gelu_erf"}; }
-constexpr std::array<std::string_view, 2> names_of(Initialisation) { return {"gpt2", "torch_linear"}; }
+constexpr std::array<std::string_view, 3> names_of(Positions) {
+  return {"none", "sinusoidal", "learned"};
+}
+constexpr std::array<std::string_view, 2> names_of(NormPlacement) {
+  return {"pre", "post"};
+}
+constexpr std::array<std::string_view, 3> names_of(Activation) {
+  return {"relu", "gelu_tanh", "gelu_erf"};
+}
+constexpr std::array<std::string_view, 2> names_of(Initialisation) {
+  return {"gpt2", "torch_linear"};
+}
 constexpr std::array<std::string_view, 5> names_of(Schedule) {
   return {"constant", "linear", "cosine", "wsd", "inverse_sqrt"};
 }
@@ -34,7 +48,7 @@ constexpr std::array<std::string_view, 5> names_of(Schedule) {
 template <class Config, class Visitor>
 void visit_fields(Config& config, Visitor&& visit) {
   auto& m = config.model;
-  visit("model.layers", m.layers, at_least(1));
+  visit("model.layers", m.layers, between(1, 9999));
   visit("model.heads", m.heads, at_least(1));
   visit("model.channels", m.channels, at_least(1));
   visit("model.feed_forward", m.feed_forward, at_least(1));

@@ -16,20 +16,20 @@ enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
 
 /// Shape of the decoder.
 struct ModelConfig {
-  int layers = 4;                            ///< L, decoder blocks
-  int heads = 4;                             ///< H, divides channels
-  int channels = 128;                        ///< C, width of the residual stream
-  int feed_forward = 512;                    ///< F, width of the hidden layer of the feed-forward network
-  int context = 64;                          ///< T, tokens of a training window
-  int vocabulary = 0;                        ///< V, tokens known; 0: that of the token file
-  int vocabulary_multiple = 64;              ///< table rows are padded to a multiple of this
-  Positions positions = Positions::learned;  ///< positional encoding added to the token embedding
-  NormPlacement norm = NormPlacement::pre;   ///< pre also norms once before the head
-  double norm_epsilon = 1e-5;                ///< added to the variance
+  int layers = 4;                                 ///< L, decoder blocks
+  int heads = 4;                                  ///< H, divides channels
+  int channels = 128;                             ///< C, width of the residual stream
+  int feed_forward = 512;                         ///< F, width of the hidden layer of the feed-forward network
+  int context = 64;                               ///< T, tokens of a training window
+  int vocabulary = 0;                             ///< V, tokens known; 0: that of the token file
+  int vocabulary_multiple = 64;                   ///< table rows are padded to a multiple of this
+  Positions positions = Positions::learned;       ///< positional encoding added to the token embedding
+  NormPlacement norm = NormPlacement::pre;        ///< pre also norms once before the head
+  double norm_epsilon = 1e-5;                     ///< added to the variance
   Activation activation = Activation::gelu_tanh;  ///< of the feed-forward network
-  bool bias = true;                          ///< biases in linear layers and norms
-  bool tied_head = true;                     ///< head shares the token embedding's table
-  double dropout = 0.0;                      ///< rate in [0, 1): embedding, attention weights, sublayer outputs
+  bool bias = true;                               ///< biases in linear layers and norms
+  bool tied_head = true;                          ///< head shares the token embedding's table
+  double dropout = 0.0;  ///< rate in [0, 1): embedding, attention weights, sublayer outputs
   Initialisation initialisation = Initialisation::gpt2;  ///< gpt2: N(0, 0.02), residual projections / sqrt(2 L)
 };
 
@@ -40,37 +40,37 @@ struct DataConfig {
 
 /// The optimisation.
 struct TrainingConfig {
-  std::uint64_t seed = 1;               ///< of initial values, data order and dropout
-  long steps = 1000;                    ///< optimizer steps of the whole run
-  int batch = 32;                       ///< sequences per optimizer step over all ranks
-  int micro_batch = 0;                  ///< B, sequences per forward and backward; divides batch; 0: batch
-  double learning_rate = 1e-3;          ///< peak
-  double final_learning_rate = 1e-4;    ///< at the last step of linear, cosine and wsd
-  Schedule schedule = Schedule::cosine; ///< after warm-up
-  long warmup_steps = 100;              ///< linear from 0
-  double decay_fraction = 0.2;          ///< wsd: share of the steps that decays at the end
-  double beta1 = 0.9;                   ///< AdamW
-  double beta2 = 0.95;                  ///< AdamW
-  double epsilon = 1e-8;                ///< AdamW
-  double weight_decay = 0.1;            ///< on matrices only
-  double clip_norm = 1.0;               ///< largest global gradient norm; 0: no clipping
+  std::uint64_t seed = 1;                ///< of initial values, data order and dropout
+  long steps = 1000;                     ///< optimizer steps of the whole run
+  int batch = 32;                        ///< sequences per optimizer step over all ranks
+  int micro_batch = 0;                   ///< B, sequences per forward and backward; divides batch; 0: batch
+  double learning_rate = 1e-3;           ///< peak
+  double final_learning_rate = 1e-4;     ///< at the last step of linear, cosine and wsd
+  Schedule schedule = Schedule::cosine;  ///< after warm-up
+  long warmup_steps = 100;               ///< linear from 0
+  double decay_fraction = 0.2;           ///< wsd: share of the steps that decays at the end
+  double beta1 = 0.9;                    ///< AdamW
+  double beta2 = 0.95;                   ///< AdamW
+  double epsilon = 1e-8;                 ///< AdamW
+  double weight_decay = 0.1;             ///< on matrices only
+  double clip_norm = 1.0;                ///< largest global gradient norm; 0: no clipping
 };
 
 /// Validation loss.
 struct EvaluationConfig {
-  long every = 100;   ///< steps; 0: only at the end
-  long tokens = 0;    ///< first N tokens of the held-out part; 0: all of it
+  long every = 100;  ///< steps; 0: only at the end
+  long tokens = 0;   ///< first N tokens of the held-out part; 0: all of it
 };
 
 /// Text drawn from the model.
 struct SamplingConfig {
-  long every = 500;          ///< steps; 0: only at the end
-  std::string prompt = "\n"; ///< in the text of the tokenizer
-  int tokens = 200;          ///< length
-  double temperature = 0.8;  ///< 0: most likely token
-  int top_k = 0;             ///< keep the k most likely; 0: all
-  double top_p = 1.0;        ///< keep the smallest set of this mass
-  std::uint64_t seed = 1;    ///< of the draws
+  long every = 500;           ///< steps; 0: only at the end
+  std::string prompt = "\n";  ///< in the text of the tokenizer
+  int tokens = 200;           ///< length
+  double temperature = 0.8;   ///< 0: most likely token
+  int top_k = 0;              ///< keep the k most likely; 0: all
+  double top_p = 1.0;         ///< keep the smallest set of this mass
+  std::uint64_t seed = 1;     ///< of the draws
 };
 
 /// Saved states.

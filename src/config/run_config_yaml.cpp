@@ -4,12 +4,17 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "base/error.hpp"
+#include "config/closest_word.hpp"
 #include "config/config_fields.hpp"
 
 namespace dekoder {
@@ -57,20 +62,52 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
   return closest.empty() ? "" : fmt::format("; did you mean '{}'?", closest);
 }
 
+/// The key meant by `full` ("section.key" or a lone word): the same last word in another section, or the closest
+/// key.
+std::string did_you_mean_key(const std::string& full) {
+  const std::string leaf = full.substr(full.find('.') + 1);
+  for (const std::string& key : all_keys())
+    if (!leaf.empty() && key.substr(key.find('.') + 1) == leaf) return fmt::format("; did you mean '{}'?", key);
+  return did_you_mean(full, all_keys());
+}
+
+std::string unknown_section_remedy(const std::string& word, const std::vector<std::string>& sections) {
+  if (const std::string close = did_you_mean(word, sections); !close.empty()) return close;
+  if (const std::string close = did_you_mean_key(word); !close.empty()) return close;
+  return fmt::format("; expected one of {}", fmt::join(sections, ", "));
+}
+
+/// Whether the whole of a scalar is one plain decimal number that T can hold; `too_large` where only the latter
+/// fails.
+template <class T>
+bool read_number(const YAML::Node& node, T& value, bool& too_large) {
+  too_large = false;
+  if (!node.IsScalar() || node.Tag() == "!") return false;  // "!": quoted, a text
+  const std::string& text = node.Scalar();
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  too_large = error == std::errc::result_out_of_range && end == text.data() + text.size();
+  return error == std::errc() && end == text.data() + text.size();
+}
+
 /// What a configuration says, by key, and everything that is wrong with it.
 class Reader {
  public:
   void read_text(const std::string& text, const std::string& name) {
-    YAML::Node root;
+    std::vector<YAML::Node> documents;
     try {
-      root = YAML::Load(text);
+      documents = YAML::LoadAll(text);
     } catch (const YAML::Exception& error) {
-      fault(position(name, error.mark), fmt::format("not valid YAML: {}; indent with spaces and write `key: value`", error.msg));
-      return;
+      return fault(position(name, error.mark),
+                   fmt::format("not valid YAML: {}; indent with spaces and write `key: value`", error.msg));
     }
+    if (documents.size() > 1)
+      return fault(position(name, documents[1].Mark()),
+                   "a second YAML document starts before here; expected one: remove the line `---`");
+    const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
     if (root.IsNull()) return fault(name, "the configuration is empty; expected sections such as `model:`");
     if (!root.IsMap())
-      return fault(position(name, root.Mark()), fmt::format("got {}; expected sections such as `model:`", shown(root)));
+      return fault(position(name, root.Mark()),
+                   fmt::format("got {}; expected sections such as `model:`", shown(root)));
     std::vector<std::string> seen;
     for (const auto& entry : root) read_section(name, entry.first, entry.second, seen);
   }
@@ -78,10 +115,11 @@ class Reader {
   void read_set(const std::string& set) {
     const std::string where = "--set " + set;
     const std::size_t equals = set.find('=');
-    if (equals == std::string::npos) return fault(where, "no '='; expected section.key=value, e.g. training.steps=100");
+    if (equals == std::string::npos)
+      return fault(where, "no '='; expected section.key=value, e.g. training.steps=100");
     const std::string key = set.substr(0, equals);
     if (std::find(all_keys().begin(), all_keys().end(), key) == all_keys().end())
-      return fault(where, fmt::format("unknown key '{}'{}", key, did_you_mean(key, all_keys())));
+      return fault(where, fmt::format("unknown key '{}'{}", key, did_you_mean_key(key)));
     try {
       given_[key] = {YAML::Load(set.substr(equals + 1)), where};
     } catch (const YAML::Exception& error) {
@@ -90,8 +128,11 @@ class Reader {
   }
 
   void take(std::string_view key, bool& member, Range) {
-    if (const Given* given = find(key); given != nullptr && !YAML::convert<bool>::decode(given->value, member))
-      wrong(*given, key, "true or false");
+    const Given* given = find(key);
+    if (given == nullptr) return;
+    const std::string word = given->value.IsScalar() && given->value.Tag() != "!" ? given->value.Scalar() : "";
+    if (word != "true" && word != "false") return wrong(*given, key, "true or false");
+    member = word == "true";
   }
   void take(std::string_view key, std::string& member, Range) {
     const Given* given = find(key);
@@ -108,14 +149,17 @@ class Reader {
     } else {
       const char* kind = std::is_integral_v<T> ? "a whole number" : "a number";
       T value{};
-      const bool negative_unsigned =
-          std::is_unsigned_v<T> && given->value.IsScalar() && given->value.Scalar().starts_with('-');
-      if (negative_unsigned || !given->value.IsScalar() || !YAML::convert<T>::decode(given->value, value))
-        return wrong(*given, key, fmt::format("{}{}", kind, range_text(range)));
+      bool too_large = false;
+      if (!read_number(given->value, value, too_large)) {
+        const std::string most =
+            too_large ? fmt::format(" and at most {}", std::numeric_limits<T>::max()) : std::string();
+        return wrong(*given, key, fmt::format("{}{}{}", kind, range_text(range), most));
+      }
       const double number = static_cast<double>(value);
       const bool low = range.above ? number > range.low : number >= range.low;
       const bool high = range.below ? number < range.high : number <= range.high;
-      if (!std::isfinite(number) || !low || !high) return wrong(*given, key, fmt::format("{}{}", kind, range_text(range)));
+      if (!std::isfinite(number) || !low || !high)
+        return wrong(*given, key, fmt::format("{}{}", kind, range_text(range)));
       member = value;
     }
   }
@@ -126,7 +170,10 @@ class Reader {
     return found == given_.end() ? "default of " + key : found->second.where;
   }
   void fault(const std::string& place, const std::string& what) { faults_.push_back(place + ": " + what); }
-  bool sound() const { return faults_.empty(); }
+  /// Whether the values of these keys are right, each for itself.
+  bool sound(std::initializer_list<const char*> keys) const {
+    return std::none_of(keys.begin(), keys.end(), [&](const char* key) { return wrong_keys_.count(key) > 0; });
+  }
 
   void throw_faults() const {
     if (faults_.empty()) return;
@@ -142,21 +189,24 @@ class Reader {
     const std::string word = key.IsScalar() ? key.Scalar() : "";
     const std::vector<std::string> sections = all_sections();
     if (std::find(sections.begin(), sections.end(), word) == sections.end())
-      return fault(at, fmt::format("unknown section {}{}", shown(key), did_you_mean(word, sections)));
+      return fault(at, fmt::format("unknown section {}{}", shown(key), unknown_section_remedy(word, sections)));
     if (std::find(seen.begin(), seen.end(), word) != seen.end())
       return fault(at, fmt::format("section '{}' stands here a second time; merge the two", word));
     seen.push_back(word);
     if (section.IsNull()) return;
     if (!section.IsMap())
-      return fault(position(name, section.Mark()), fmt::format("section '{}' is {}; expected `key: value` lines", word, shown(section)));
+      return fault(position(name, section.Mark()),
+                   fmt::format("section '{}' is {}; expected `key: value` lines", word, shown(section)));
     for (const auto& entry : section) read_key(name, word, entry.first, entry.second);
   }
 
-  void read_key(const std::string& name, const std::string& section, const YAML::Node& key, const YAML::Node& value) {
+  void read_key(const std::string& name, const std::string& section, const YAML::Node& key,
+                const YAML::Node& value) {
     const std::string at = position(name, key.Mark());
     const std::string full = section + "." + (key.IsScalar() ? key.Scalar() : "");
     if (std::find(all_keys().begin(), all_keys().end(), full) == all_keys().end())
-      return fault(at, fmt::format("unknown key {} in section '{}'{}", shown(key), section, did_you_mean(full, all_keys())));
+      return fault(at,
+                   fmt::format("unknown key {} in section '{}'{}", shown(key), section, did_you_mean_key(full)));
     if (const auto before = given_.find(full); before != given_.end())
       return fault(at, fmt::format("{} was already set at {}; remove one", full, before->second.where));
     given_[full] = {value, position(name, value.Mark().is_null() ? key.Mark() : value.Mark())};
@@ -183,18 +233,21 @@ class Reader {
   }
 
   void wrong(const Given& given, std::string_view key, const std::string& expected) {
+    wrong_keys_.emplace(key);
     fault(given.where, fmt::format("{} is {}; expected {}", key, shown(given.value), expected));
   }
 
   static std::string range_text(Range range) {
     const bool low = std::isfinite(range.low), high = std::isfinite(range.high);
     if (low && high)
-      return fmt::format(" {} {} {} {}", range.above ? "above" : "from", range.low, range.below ? "to below" : "to", range.high);
+      return fmt::format(" {} {} {} {}", range.above ? "above" : "from", range.low, range.below ? "to below" : "to",
+                         range.high);
     if (low) return fmt::format(" {} {}", range.above ? "above" : "of at least", range.low);
     return "";
   }
 
   std::map<std::string, Given> given_;
+  std::set<std::string> wrong_keys_;
   std::vector<std::string> faults_;
 };
 
@@ -202,42 +255,58 @@ class Reader {
 void check_contradictions(const RunConfig& config, Reader& reader) {
   const ModelConfig& m = config.model;
   const TrainingConfig& t = config.training;
-  if (m.channels % m.heads != 0)
-    reader.fault(reader.where("model.heads"), fmt::format("model.heads {} does not divide model.channels {}; choose a divisor", m.heads, m.channels));
-  if (m.positions == Positions::sinusoidal && m.channels % 2 != 0)
-    reader.fault(reader.where("model.channels"),
-                 fmt::format("model.channels {} is odd; sinusoidal positions pair sine and cosine: choose an even number", m.channels));
-  if (t.micro_batch > 0 && t.batch % t.micro_batch != 0)
-    reader.fault(reader.where("training.micro_batch"),
-                 fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor", t.micro_batch, t.batch));
-  if (t.warmup_steps > t.steps)
-    reader.fault(reader.where("training.warmup_steps"),
-                 fmt::format("training.warmup_steps {} is more than training.steps {}; shorten the warm-up", t.warmup_steps, t.steps));
-  if (t.final_learning_rate > t.learning_rate)
-    reader.fault(reader.where("training.final_learning_rate"),
-                 fmt::format("training.final_learning_rate {} is above training.learning_rate {}; lower it", t.final_learning_rate, t.learning_rate));
-  const double elements = double(config.micro_batch()) * m.context * std::max(3 * m.channels, m.feed_forward);
-  const double weights = double(std::max(m.vocabulary, 1) + m.vocabulary_multiple) * m.channels;
-  if (elements > 2147483647.0 || weights > 2147483647.0)
-    reader.fault(reader.where("training.micro_batch"),
-                 fmt::format("one tensor of this model would have {:.3g} elements; expected at most 2147483647: shrink training.micro_batch, model.context or the model's width",
-                             std::max(elements, weights)));
-  if (config.sampling.prompt.empty())
-    reader.fault(reader.where("sampling.prompt"), "sampling.prompt is empty; expected at least one character");
+  const auto contradiction = [&](std::initializer_list<const char*> keys, bool wrong, const std::string& what) {
+    if (wrong && reader.sound(keys)) reader.fault(reader.where(*keys.begin()), what);
+  };
+  contradiction(
+      {"model.heads", "model.channels"}, m.channels % m.heads != 0,
+      fmt::format("model.heads {} does not divide model.channels {}; choose a divisor", m.heads, m.channels));
+  contradiction(
+      {"model.channels", "model.positions"}, m.positions == Positions::sinusoidal && m.channels % 2 != 0,
+      fmt::format("model.channels {} is odd; sinusoidal positions pair sine and cosine: choose an even number",
+                  m.channels));
+  contradiction({"training.micro_batch", "training.batch"}, t.micro_batch > 0 && t.batch % t.micro_batch != 0,
+                fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor",
+                            t.micro_batch, t.batch));
+  contradiction({"training.warmup_steps", "training.steps"}, t.warmup_steps > t.steps,
+                fmt::format("training.warmup_steps {} is more than training.steps {}; shorten the warm-up",
+                            t.warmup_steps, t.steps));
+  contradiction({"training.final_learning_rate", "training.learning_rate"}, t.final_learning_rate > t.learning_rate,
+                fmt::format("training.final_learning_rate {} is above training.learning_rate {}; lower it",
+                            t.final_learning_rate, t.learning_rate));
+  contradiction({"sampling.prompt"}, config.sampling.prompt.empty(),
+                "sampling.prompt is empty; expected at least one character");
+  // The widest tensors: queries, keys and values or the hidden layer of a micro-batch; the token table.
+  const double channels = m.channels, width = std::max(3 * channels, double(m.feed_forward));
+  const double activations = double(config.micro_batch()) * m.context * width;
+  const double table = (double(m.vocabulary) + m.vocabulary_multiple) * channels;
+  const double elements = std::max({activations, table, channels * width});
+  contradiction({"training.micro_batch", "training.batch", "model.context", "model.channels", "model.feed_forward",
+                 "model.vocabulary", "model.vocabulary_multiple"},
+                elements > std::numeric_limits<int>::max(),
+                fmt::format("one tensor of this model would have {:.3g} elements; expected at most {}: lower "
+                            "training.micro_batch, model.context or the model's width",
+                            elements, std::numeric_limits<int>::max()));
 }
 
 RunConfig finish(Reader& reader, const std::vector<std::string>& sets) {
   for (const std::string& set : sets) reader.read_set(set);
   RunConfig config;
   visit_fields(config, [&](std::string_view key, auto& member, Range range) { reader.take(key, member, range); });
-  if (reader.sound()) check_contradictions(config, reader);
+  check_contradictions(config, reader);
   reader.throw_faults();
   return config;
 }
 
-std::string yaml_value(bool value) { return value ? "true" : "false"; }
-std::string yaml_value(const std::string& value) { return quoted(value); }
-std::string yaml_value(double value) { return fmt::format("{}", value); }
+std::string yaml_value(bool value) {
+  return value ? "true" : "false";
+}
+std::string yaml_value(const std::string& value) {
+  return quoted(value);
+}
+std::string yaml_value(double value) {
+  return fmt::format("{}", value);
+}
 template <class T>
 std::string yaml_value(T value) {
   if constexpr (std::is_enum_v<T>)
@@ -255,11 +324,16 @@ bool restart_may_change(const std::string& key) {
 }  // namespace
 
 RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& sets) {
-  std::ifstream stream(file);
+  constexpr const char* expected = "expected a YAML file such as input/quickstart.yaml";
+  if (std::error_code ignored; !std::filesystem::exists(file, ignored))
+    throw ConfigError("{}: there is no such configuration; {}", file.string(), expected);
+  else if (std::filesystem::is_directory(file, ignored))
+    throw ConfigError("{}: is a folder; {}", file.string(), expected);
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw ConfigError("{}: cannot be opened: {}; {}", file.string(), std::strerror(errno), expected);
   std::ostringstream text;
-  if (!std::filesystem::is_regular_file(file) || !(text << stream.rdbuf()))
-    throw ConfigError("{}: cannot be read as a configuration; expected a YAML file such as input/quickstart.yaml",
-                      file.string());
+  if (stream.peek() != std::ifstream::traits_type::eof()) text << stream.rdbuf();
+  if (stream.bad() || !text) throw ConfigError("{}: cannot be read; {}", file.string(), expected);
   return parse_run_config(text.str(), file.string(), sets);
 }
 
@@ -291,29 +365,6 @@ std::vector<ConfigDifference> config_differences(const RunConfig& before, const 
       differences.push_back({std::string(key), old, value, restart_may_change(std::string(key))});
   });
   return differences;
-}
-
-std::string closest_word(const std::string& word, const std::vector<std::string>& candidates) {
-  // Optimal string alignment distance (Damerau 1964, in the form of Wagner and Fischer 1974).
-  const auto distance = [](const std::string& a, const std::string& b) {
-    std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
-    for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-    for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
-    for (std::size_t i = 1; i <= a.size(); ++i)
-      for (std::size_t j = 1; j <= b.size(); ++j) {
-        d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
-        if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-      }
-    return d[a.size()][b.size()];
-  };
-  std::string best;
-  std::size_t least = std::max<std::size_t>(word.size() / 3, 1) + 1;
-  for (const std::string& candidate : candidates)
-    if (const std::size_t d = distance(word, candidate); d < least) {
-      least = d;
-      best = candidate;
-    }
-  return best;
 }
 
 std::string quoted(const std::string& text) {

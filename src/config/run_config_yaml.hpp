@@ -9,9 +9,9 @@
 
 namespace dekoder {
 
-/// Reads a configuration, strictly: every unknown or repeated key, wrong type, value out of range and contradiction is
-/// reported at once, one line each with file:line:column, what was got, what was expected and what to do. `sets` are
-/// "section.key=value" and win over the file. Throws ConfigError.
+/// Reads a configuration, strictly: every unknown or repeated key, wrong type, value out of range and contradiction
+/// is reported at once, one line each with file:line:column, what was got, what was expected and what to do. `sets`
+/// are "section.key=value" and win over the file. Throws ConfigError.
 RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& sets);
 
 /// The same from text; `name` stands for the file in messages.
@@ -26,9 +26,6 @@ struct ConfigDifference {
   bool may_change = false;  ///< a restart may go on with the new value
 };
 std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& now);
-
-/// The candidate closest to `word` (Damerau-Levenshtein, at most a third of its length away), or "".
-std::string closest_word(const std::string& word, const std::vector<std::string>& candidates);
 
 /// A text as a double-quoted YAML scalar.
 std::string quoted(const std::string& text);

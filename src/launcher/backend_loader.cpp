@@ -17,8 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Devices that the CUDA driver reports; 0 without a driver. Asks the driver itself: a plug-in that links CUDA does not even
-/// load where the driver is missing, and cannot be unloaded.
+/// Devices that the CUDA driver reports; 0 without a driver. Asks the driver itself: a plug-in that links CUDA does
+/// not even load where the driver is missing, and cannot be unloaded.
 int cuda_devices() {
   void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (driver == nullptr) return 0;
@@ -55,15 +55,16 @@ fs::path find_plugin(const std::string& backend) {
 const dekoder_backend& open_plugin(const fs::path& file) {
   void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr)
-    throw ConfigError("{}: cannot be loaded: {}; expected the plug-in of this build and its libraries", file.string(), dlerror());
+    throw ConfigError("{}: cannot be loaded: {}; expected the plug-in of this build and its libraries",
+                      file.string(), dlerror());
   const auto entry = reinterpret_cast<dekoder_backend_function>(dlsym(library, DEKODER_BACKEND_SYMBOL));
   if (entry == nullptr)
-    throw ConfigError("{}: is not a plug-in of dekoder (it exports no {}); build this version's plug-ins", file.string(),
-                      DEKODER_BACKEND_SYMBOL);
+    throw ConfigError("{}: is not a plug-in of dekoder (it exports no {}); build this version's plug-ins",
+                      file.string(), DEKODER_BACKEND_SYMBOL);
   const dekoder_backend* backend = entry();
   if (backend->abi != DEKODER_BACKEND_ABI)
-    throw ConfigError("{}: is of plug-in version {}; expected {}: build launcher and plug-ins together", file.string(),
-                      backend->abi, DEKODER_BACKEND_ABI);
+    throw ConfigError("{}: is of plug-in version {}; expected {}: build launcher and plug-ins together",
+                      file.string(), backend->abi, DEKODER_BACKEND_ABI);
   return *backend;
 }
 
@@ -75,13 +76,17 @@ const dekoder_backend& load_backend(const std::string& backend) {
   std::string chosen = backend;
   if (backend == "auto") chosen = cuda_devices() > 0 && !find_plugin("cuda").empty() ? "cuda" : "openmp";
   if (backend == "cuda" && cuda_devices() == 0)
-    throw ConfigError("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp, or start on a GPU node");
+    throw ConfigError(
+        "--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp, or start on "
+        "a GPU node");
   const fs::path file = find_plugin(chosen);
   if (file.empty()) {
     std::string places;
     for (const fs::path& folder : search_path()) places += (places.empty() ? "" : ", ") + folder.string();
-    throw ConfigError("--backend {}: libdekoder_{}_float.so is in none of {}; build it (cmake --preset {}) or set DEKODER_PLUGIN_PATH",
-                      chosen, chosen, places, chosen);
+    throw ConfigError(
+        "--backend {}: libdekoder_{}_float.so is in none of {}; build it (cmake --preset {}) or set "
+        "DEKODER_PLUGIN_PATH",
+        chosen, chosen, places, chosen);
   }
   return open_plugin(file);
 }

@@ -2,10 +2,10 @@
 #include "launcher/command_line.hpp"
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
+#include <algorithm>
 
 #include "base/error.hpp"
-#include "config/run_config_yaml.hpp"
+#include "config/closest_word.hpp"
 
 namespace dekoder {
 
@@ -13,10 +13,13 @@ namespace {
 
 void add_config(CLI::App& app, Command& command) {
   app.add_option("config", command.config, "configuration file (YAML)")->required();
-  app.add_option("--set", command.sets, "section.key=value: wins over the file; may be repeated")->allow_extra_args(false);
+  app.add_option("--set", command.sets, "section.key=value: wins over the file; may be repeated")
+      ->allow_extra_args(false);
 }
 
-void add_run(CLI::App& app, Command& command, const char* text) { app.add_option("run", command.run, text)->required(); }
+void add_run(CLI::App& app, Command& command, const char* text) {
+  app.add_option("run", command.run, text)->required();
+}
 
 void add_commands(CLI::App& app, CommandLine& line) {
   Command& c = line.command;
@@ -47,15 +50,16 @@ void add_commands(CLI::App& app, CommandLine& line) {
   CLI::App* generate = sub("generate", "Write text with a checkpoint, as it comes.",
                            "dekoder generate runs/first --prompt \"It is a truth\" --temperature 0.8 --top-p 0.95");
   add_run(*generate, c, "run directory or checkpoint file");
-  generate->add_option("--prompt", c.prompt, "text to go on from")->capture_default_str();
+  generate->add_option("--prompt", c.prompt, "text to go on from (default: a line break)");
   generate->add_option("--tokens", c.tokens, "length")->capture_default_str();
   generate->add_option("--temperature", c.temperature, "0 takes the most likely token")->capture_default_str();
   generate->add_option("--top-k", c.top_k, "keep the k most likely tokens; 0: all")->capture_default_str();
   generate->add_option("--top-p", c.top_p, "keep the smallest set of this mass")->capture_default_str();
   generate->add_option("--seed", c.seed, "of the draws")->capture_default_str();
 
-  CLI::App* describe = sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
-                           "dekoder describe input/gpt2-124m.yaml");
+  CLI::App* describe =
+      sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
+          "dekoder describe input/gpt2-124m.yaml");
   add_config(*describe, c);
 
   CLI::App* bench = sub("bench", "Tokens/s, GFLOP/s and share of this machine's GEMM rate, on random tokens.",
@@ -83,6 +87,7 @@ std::string suggestion(const CLI::App& app, int argc, char** argv) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   for (int i = first; i < argc; ++i) {
     const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    if (chosen != &app && !word.starts_with('-')) continue;
     if (std::find(names.begin(), names.end(), word) != names.end()) continue;
     if (const std::string close = closest_word(word, names); !close.empty())
       return fmt::format("; '{}': did you mean '{}'?", word, close);
@@ -96,8 +101,9 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   CLI::App app("dekoder: trains decoder-only transformers, on CPUs and GPUs", "dekoder");
   app.set_version_flag("--version", "dekoder " DEKODER_VERSION);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 finished, 85 saved and wants to go on, 2 usage or configuration, 3 no usable data or\n"
-             "checkpoint, 4 numbers diverged. `dekoder COMMAND --help` shows an example.");
+  app.footer(
+      "Exit codes: 0 finished, 85 saved and wants to go on, 2 usage or configuration, 3 no usable data or\n"
+      "checkpoint, 4 numbers diverged. `dekoder COMMAND --help` shows an example.");
   CommandLine line;
   add_commands(app, line);
   try {
@@ -109,6 +115,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
     throw ConfigError("command line: {}{}", error.what(), suggestion(app, argc, argv));
   }
   line.command.name = app.get_subcommands().front()->get_name();
+  check_command(line.command);
   return line;
 }
 

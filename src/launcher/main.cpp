@@ -2,7 +2,6 @@
 // The executable `dekoder`: no Kokkos. Reads the command line and the configuration, opens one plug-in and runs it.
 #include <mpi.h>
 
-#include <cstdio>
 #include <cstdlib>
 
 #include "base/error.hpp"
@@ -35,16 +34,23 @@ int announced_ranks() {
   return 1;
 }
 
+int announced_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "SLURM_PROCID"})
+    if (const char* value = std::getenv(name); value != nullptr) return std::atoi(value);
+  return 0;
+}
+
 /// This version trains on one rank: says so before anything is touched.
 void require_one_rank() {
-  int size = 1, rank = 0;
+  int size = 1;
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  set_log_rank(rank);
-  if (size == 1 && announced_ranks() > 1)
-    throw ConfigError("the job announces {} ranks but MPI sees 1: they would be {} separate runs; start with srun --mpi=pmix or mpirun",
-                      announced_ranks(), announced_ranks());
   if (size > 1) throw ConfigError("started on {} ranks; this version trains on one rank: start a single one", size);
+  if (announced_ranks() > 1)
+    throw ConfigError(
+        "the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank (for "
+        "several, "
+        "later: srun --mpi=pmix or mpirun)",
+        announced_ranks(), announced_ranks());
 }
 
 /// Threads stay on their cores unless the user or the job said otherwise; read by the OpenMP runtime when it loads.
@@ -59,15 +65,19 @@ int run(int argc, char** argv) {
   const std::optional<CommandLine> line = read_command_line(argc, argv);
   if (!line) return 0;
   const Command& command = line->command;
-  if (!command.config.empty()) load_run_config(command.config, command.sets);  // faults show before anything is loaded
-  const bool computes_on_ranks = command.name == "train" || command.name == "bench";
-  std::optional<MpiSession> mpi;
-  if (computes_on_ranks) {
-    pin_threads();
-    mpi.emplace(&argc, &argv);
+  if (!command.config.empty())
+    load_run_config(command.config, command.sets);  // faults show before anything is loaded
+  pin_threads();
+  const dekoder_backend& backend = load_backend(line->backend);
+  if (command.name == "train" || command.name == "bench") {
+    const MpiSession mpi(&argc, &argv);
     require_one_rank();
+    return backend.run(to_yaml(command).c_str(), stop_flag());
   }
-  return load_backend(line->backend).run(to_yaml(command).c_str(), stop_flag());
+  if (announced_ranks() > 1)
+    throw ConfigError("started on {} ranks; dekoder {} runs on one: start a single one", announced_ranks(),
+                      command.name);
+  return backend.run(to_yaml(command).c_str(), stop_flag());
 }
 
 }  // namespace
@@ -76,6 +86,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   dekoder::install_stop_signals();
+  dekoder::set_log_rank(dekoder::announced_rank());
   try {
     return dekoder::run(argc, argv);
   } catch (const dekoder::UserError& error) {

@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The executable links neither Kokkos nor BLAS; a plug-in exports one symbol; the loader says what is wrong with a bad one.
+set -u
+source_dir=${DEKODER_SOURCE_DIR:-$(cd "$(dirname "$0")/../.." && pwd)}
+binary_dir=${DEKODER_BINARY_DIR:-$source_dir/build/openmp}
+dekoder=$binary_dir/dekoder
+plugin=$binary_dir/libdekoder_openmp_float.so
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failures=0
+fail() { echo "FAILED: $*" >&2; failures=$((failures + 1)); }
+
+[ -x "$dekoder" ] && [ -f "$plugin" ] || { echo "no $dekoder or no $plugin: build first" >&2; exit 1; }
+
+libraries=$(ldd "$dekoder") || fail "ldd $dekoder"
+for unwanted in kokkos blas dnnl hdf5 gomp cuda; do
+  found=$(grep -i "lib[a-z_-]*$unwanted" <<<"$libraries") && fail "the executable links $unwanted: $found"
+done
+ldd "$plugin" | grep -qi kokkos || fail "the plug-in links no Kokkos, so this test looks at the wrong file"
+
+symbols=$(nm -D --defined-only "$plugin" | awk '$2 == "T" && $3 ~ /dekoder/ {print $3}')
+[ "$symbols" = dekoder_backend_v1 ] || fail "the plug-in exports: $symbols; expected dekoder_backend_v1 alone"
+
+# A copy of the executable far from its plug-ins, so that only DEKODER_PLUGIN_PATH leads to one.
+mkdir "$work/bin" "$work/plugins" && cp "$dekoder" "$work/bin/"
+expect() {  # code, fragment of the message, environment...
+  local code=$1 fragment=$2 output rc
+  shift 2
+  output=$(env "$@" "$work/bin/dekoder" describe "$source_dir/input/talk.yaml" --set model.vocabulary=65 \
+           --backend openmp 2>&1)
+  rc=$?
+  if [ $rc -ne "$code" ] || ! grep -qF -- "$fragment" <<<"$output"; then
+    fail "exit $rc and '$output'; expected exit $code and '$fragment'"
+  fi
+}
+expect 2 "libdekoder_openmp_float.so is in none of $work/bin" DEKODER_PLUGIN_PATH=
+expect 0 "attention" DEKODER_PLUGIN_PATH="$binary_dir"
+expect 0 "attention" DEKODER_PLUGIN_PATH="$work/nowhere:$binary_dir"
+mkdir -p "$work/lib/dekoder" && ln -s "$plugin" "$work/lib/dekoder/"
+expect 0 "attention" DEKODER_PLUGIN_PATH=
+rm -r "$work/lib"
+
+bad=$work/plugins/libdekoder_openmp_float.so
+echo "not a library" >"$bad"
+expect 2 "cannot be loaded" DEKODER_PLUGIN_PATH="$work/plugins"
+compiler=$(command -v cc || command -v gcc) || fail "no C compiler for the plug-ins of this test"
+echo 'int other(void) { return 0; }' | $compiler -shared -fPIC -x c - -o "$bad" || fail "compile"
+expect 2 "exports no dekoder_backend_v1" DEKODER_PLUGIN_PATH="$work/plugins"
+$compiler -shared -fPIC -I "$source_dir/src" -x c - -o "$bad" <<'SOURCE' || fail "compile"
+#include "backend/backend_abi.h"
+static int run(const char* command_yaml, const volatile sig_atomic_t* stop_flag) {
+  (void)command_yaml, (void)stop_flag;
+  return 0;
+}
+const struct dekoder_backend* dekoder_backend_v1(void) {
+  static const struct dekoder_backend backend = {DEKODER_BACKEND_ABI + 1, "openmp", "float", run};
+  return &backend;
+}
+SOURCE
+expect 2 "is of plug-in version 2; expected 1" DEKODER_PLUGIN_PATH="$work/plugins"
+
+[ "$failures" -eq 0 ] && echo "launcher and plug-ins meet at the border alone"
+exit $((failures > 0))
