@@ -47,8 +47,8 @@ void require_consistent(const Hdf5File& file, const TokenFileHeader& header) {
     throw DataError("{}:/block_digests: {} values, expected {}; {}", name, digests.size(), blocks_of(header),
                     remedy);
   if (header.training_tokens == 0 || header.training_tokens > header.tokens)
-    throw DataError("{}: training_tokens is {}, expected 1 to {}, the tokens of the file; {}", name, header.training_tokens,
-                    header.tokens, remedy);
+    throw DataError("{}: training_tokens is {}, expected 1 to {}, the tokens of the file; {}", name,
+                    header.training_tokens, header.tokens, remedy);
   if (header.validation_bytes > header.source_bytes)
     throw DataError("{}: validation_bytes is {}, above the {} bytes of the source; {}", name,
                     header.validation_bytes, header.source_bytes, remedy);

@@ -45,6 +45,8 @@ std::string failure_reason() {
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &reason);
   if (reason.find("already open for write") != std::string::npos)
     return "its writer never closed it (killed, or still at work)";
+  if (reason.find("filter returned failure during read") != std::string::npos)
+    return "damaged: a checksum (Fletcher32) of its data does not match";
   // HDF5 writes "..., time = <date>\n, filename = ..." into some entries
   std::replace(reason.begin(), reason.end(), '\n', ' ');
   return reason.empty() ? "HDF5 gives no reason" : reason;

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/batch_loader.hpp"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "base/error.hpp"
+#include "data/prepare_tokens.hpp"
+#include "io/hdf5_file.hpp"
+#include "support/scratch_folder.hpp"
+
+namespace dekoder {
+namespace {
+
+using testing_support::message_of;
+using testing_support::ScratchFolder;
+
+/// A text of random bytes, so that no two windows are alike.
+std::string random_text(std::size_t bytes) {
+  std::mt19937 engine(7);
+  std::string text(bytes, ' ');
+  for (char& byte : text) byte = static_cast<char>(engine() & 0xFF);
+  return text;
+}
+
+class BatchLoaderTest : public testing::Test {
+ protected:
+  TokenDataset make(std::size_t bytes, double fraction = 0.1) {
+    const auto text = scratch_.write("text", random_text(bytes));
+    prepare_tokens(text, scratch_ / "tokens.h5", TokenizerKind::bytes, fraction);
+    return TokenDataset(scratch_ / "tokens.h5");
+  }
+  ScratchFolder scratch_{"batch-loader"};
+};
+
+std::vector<Token> rows_of(const Batch& batch) {
+  std::vector<Token> tokens(batch.inputs.data(), batch.inputs.data() + batch.inputs.size());
+  tokens.insert(tokens.end(), batch.targets.data(), batch.targets.data() + batch.targets.size());
+  return tokens;
+}
+
+TEST(DataOrder, EveryWindowOncePerEpoch) {
+  for (const std::uint64_t windows : {1u, 2u, 3u, 4u, 5u, 10u, 16u, 17u, 1000u, 65536u, 65537u}) {
+    const DataOrder order(42, windows);
+    for (const std::uint64_t epoch : {0u, 1u, 7u}) {
+      std::vector<bool> seen(windows, false);
+      for (std::uint64_t position = 0; position < windows; ++position) {
+        const std::uint64_t window = order.window(epoch * windows + position);
+        ASSERT_LT(window, windows);
+        ASSERT_FALSE(seen[window]) << windows << " windows, epoch " << epoch;
+        seen[window] = true;
+      }
+    }
+  }
+}
+
+TEST(DataOrder, DiffersByEpochAndSeedAndFromTheIdentity) {
+  const std::uint64_t windows = 1000;
+  const DataOrder first(1, windows), second(2, windows);
+  int same_seed = 0, same_epoch = 0, identity = 0;
+  for (std::uint64_t position = 0; position < windows; ++position) {
+    same_seed += first.window(position) == second.window(position);
+    same_epoch += first.window(position) == first.window(windows + position);
+    identity += first.window(position) == position;
+  }
+  // fixed points of a random permutation: 1 on average, Poisson
+  EXPECT_LT(same_seed, 8);
+  EXPECT_LT(same_epoch, 8);
+  EXPECT_LT(identity, 8);
+}
+
+TEST(DataOrder, StaysAsItIs) {
+  // another order would change every run in progress at its next restart
+  const DataOrder order(1, 1000);
+  std::vector<std::uint64_t> first;
+  for (std::uint64_t sample = 0; sample < 8; ++sample) first.push_back(order.window(sample));
+  for (std::uint64_t sample = 1000; sample < 1004; ++sample) first.push_back(order.window(sample));
+  EXPECT_EQ(first, (std::vector<std::uint64_t>{330, 6, 366, 245, 382, 414, 199, 357, 253, 302, 790, 815}));
+}
+
+TEST_F(BatchLoaderTest, TargetsFollowInputsAndWindowsCoverTheTrainingPart) {
+  const TokenDataset dataset = make(1000);
+  const int context = 7, batch = 4;
+  BatchLoader loader(dataset, 3, context, batch, batch, 0, 1, 0);
+  std::vector<Token> all(dataset.training_tokens());
+  dataset.read(0, all);
+  const std::uint64_t windows = (900 - 1) / 7;
+  ASSERT_EQ(loader.order().windows(), windows);
+  for (long step = 0; step < 70; ++step) {  // crosses two epoch boundaries
+    const Batch& got = loader.next();
+    EXPECT_EQ(got.step, step);
+    EXPECT_EQ(got.first_sample, static_cast<std::uint64_t>(step * batch));
+    for (std::size_t b = 0; b < 4; ++b) {
+      const std::uint64_t begin = loader.order().window(got.first_sample + b) * 7;
+      for (std::size_t t = 0; t < 7; ++t) {
+        ASSERT_EQ(got.inputs(b, t), all[begin + t]);
+        ASSERT_EQ(got.targets(b, t), all[begin + t + 1]);
+      }
+    }
+  }
+}
+
+TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
+  const TokenDataset dataset = make(5000);
+  const int batch = 8;
+  const long steps = 5;
+  const DataOrder order(9, (dataset.training_tokens() - 1) / 16);
+  for (const int ranks : {1, 2, 4})
+    for (const int micro : {1, 2}) {
+      std::vector<std::set<std::uint64_t>> samples(steps);
+      for (int rank = 0; rank < ranks; ++rank) {
+        BatchLoader loader(dataset, 9, 16, batch, micro, rank, ranks, 0);
+        EXPECT_EQ(loader.micro_batches(), batch / (ranks * micro));
+        for (long step = 0; step < steps; ++step)
+          for (int m = 0; m < loader.micro_batches(); ++m) {
+            const Batch& got = loader.next();
+            ASSERT_EQ(got.step, step);
+            ASSERT_EQ(got.micro, m);
+            for (int b = 0; b < micro; ++b) {
+              const std::uint64_t sample = got.first_sample + static_cast<std::uint64_t>(b);
+              samples[static_cast<std::size_t>(step)].insert(sample);
+              Token first = 0;
+              dataset.read(order.window(sample) * 16, std::span(&first, 1));
+              ASSERT_EQ(got.inputs(static_cast<std::size_t>(b), 0), first);
+            }
+          }
+      }
+      for (long step = 0; step < steps; ++step) {
+        const auto& got = samples[static_cast<std::size_t>(step)];
+        EXPECT_EQ(got.size(), 8u) << ranks << " ranks, micro-batch " << micro;
+        EXPECT_EQ(*got.begin(), static_cast<std::uint64_t>(step * batch));
+        EXPECT_EQ(*got.rbegin(), static_cast<std::uint64_t>(step * batch + batch - 1));
+      }
+    }
+}
+
+TEST_F(BatchLoaderTest, RestartsAtAnyStep) {
+  const TokenDataset dataset = make(600);
+  std::vector<std::vector<Token>> reference;
+  BatchLoader whole(dataset, 5, 10, 6, 3, 0, 1, 0);
+  for (int i = 0; i < 60; ++i) reference.push_back(rows_of(whole.next()));
+  for (const long first_step : {1L, 8L, 9L, 17L, 29L}) {
+    BatchLoader loader(dataset, 5, 10, 6, 3, 0, 1, first_step);
+    for (std::size_t i = static_cast<std::size_t>(first_step) * 2; i < reference.size(); ++i)
+      ASSERT_EQ(rows_of(loader.next()), reference[i]) << "from step " << first_step << ", micro-batch " << i;
+  }
+}
+
+TEST_F(BatchLoaderTest, StreamedFileGivesTheSameBatches) {
+  const TokenDataset kept = make(3'000'000);
+  const TokenDataset streamed(kept.path(), 1000);
+  EXPECT_FALSE(kept.streams());
+  ASSERT_TRUE(streamed.streams());
+  BatchLoader a(kept, 1, 100, 8, 8, 0, 1, 0), b(streamed, 1, 100, 8, 8, 0, 1, 0);
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(rows_of(a.next()), rows_of(b.next())) << i;
+}
+
+TEST_F(BatchLoaderTest, StopsWhileBatchesWait) {
+  const TokenDataset dataset = make(1000);
+  for (int i = 0; i < 200; ++i) {
+    BatchLoader loader(dataset, 1, 10, 2, 2, 0, 1, 0);
+    if (i % 2) loader.next();
+  }
+}
+
+TEST_F(BatchLoaderTest, FailureOfTheThreadReachesTheConsumer) {
+  make(3'000'000);
+  const std::streamoff place = static_cast<std::streamoff>(std::filesystem::file_size(scratch_ / "tokens.h5") / 2);
+  const TokenDataset dataset(scratch_ / "tokens.h5", 1000);
+  std::fstream(scratch_ / "tokens.h5", std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(place)
+      .put('\x11')
+      .put('\x22');
+  BatchLoader loader(dataset, 1, 1000, 8, 8, 0, 1, 0);
+  const auto use = [&] {
+    for (int i = 0; i < 1000; ++i) loader.next();
+  };
+  EXPECT_NE(message_of<DataError>(use).find("Fletcher32"), std::string::npos);
+  EXPECT_NE(message_of<DataError>(use).find("Fletcher32"), std::string::npos) << "and again";
+}
+
+TEST_F(BatchLoaderTest, RefusesWhatDoesNotFit) {
+  const TokenDataset dataset = make(100);  // 90 to train on
+  EXPECT_NO_THROW(BatchLoader(dataset, 1, 89, 1, 1, 0, 1, 0).next());
+  EXPECT_NE(message_of<DataError>([&] {
+              BatchLoader(dataset, 1, 90, 1, 1, 0, 1, 0);
+            }).find("has 90 tokens, fewer than one window of model.context + 1 = 91"),
+            std::string::npos);
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 3, 0, 1, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 4, 0, 2, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 2, 2, 0), ConfigError);
+}
+
+TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
+  const TokenDataset dataset = make(1000);  // 100 held out
+  std::vector<Token> all(1000);
+  dataset.read(0, all);
+  const ValidationWindows whole(dataset, 16, 0);
+  EXPECT_EQ(whole.tokens(), 100u);
+  EXPECT_EQ(whole.bytes(), 100u);
+  EXPECT_EQ(whole.windows(), 7u);
+  HostTokenTensor2 inputs("inputs", 3, 16), targets("targets", 3, 16);
+  std::uint64_t at = 0;
+  for (std::uint64_t first = 0; first < whole.windows(); first += 3) {
+    const std::uint64_t count = whole.read(first, inputs, targets);
+    EXPECT_EQ(count, std::min<std::uint64_t>(48, 100 - at));
+    for (std::size_t i = 0; i < 48; ++i) {
+      ASSERT_EQ(inputs.data()[i], i < count ? all[899 + at + i] : 0);
+      ASSERT_EQ(targets.data()[i], i < count ? all[900 + at + i] : 0);
+    }
+    at += count;
+  }
+  EXPECT_EQ(at, 100u);
+  EXPECT_EQ(ValidationWindows(dataset, 16, 20).tokens(), 20u);
+  EXPECT_EQ(ValidationWindows(dataset, 16, 5000).digest(), whole.digest());
+  EXPECT_NE(ValidationWindows(dataset, 16, 99).digest(), whole.digest());
+  const TokenDataset none = make(1000, 0);
+  EXPECT_EQ(ValidationWindows(none, 16, 0).windows(), 0u);
+}
+
+}  // namespace
+}  // namespace dekoder

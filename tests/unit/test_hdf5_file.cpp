@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/hdf5_file.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <fstream>
+#include <numeric>
+#include <thread>
+
+#include "base/error.hpp"
+#include "io/sha256.hpp"
+
+namespace dekoder {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Hdf5FileTest : public testing::Test {
+ protected:
+  Hdf5FileTest() : folder_(fs::temp_directory_path() / ("dekoder-hdf5-" + std::to_string(::getpid()))) {
+    fs::create_directories(folder_);
+  }
+  ~Hdf5FileTest() override { fs::remove_all(folder_); }
+  fs::path path(const std::string& name) const { return folder_ / name; }
+
+  /// The message of the DataError that `act` throws.
+  template <class Act>
+  static std::string message(Act&& act) {
+    try {
+      act();
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    ADD_FAILURE() << "no DataError";
+    return "";
+  }
+  fs::path folder_;
+};
+
+TEST_F(Hdf5FileTest, KeepsDatasetsAndAttributes) {
+  std::vector<float> matrix(6);
+  std::iota(matrix.begin(), matrix.end(), 0.5f);
+  const std::array<std::size_t, 2> shape = {2, 3};
+  const std::string long_text(200'000, 'x');
+  {
+    Hdf5File file = Hdf5File::create(path("a.h5"));
+    file.write<float>("/weights/head.weight", matrix, shape);
+    file.write<std::int64_t>("/steps", std::vector<std::int64_t>{-1, 1L << 40});
+    file.write<double>("/empty", std::vector<double>{});
+    file.write_attribute("/", "format", "test");
+    file.write_attribute("/", "nothing", "");
+    file.write_attribute("/", "long", long_text);
+    file.write_attribute("/weights", "step", std::int64_t{7});
+    file.write_attribute("/weights/head.weight", "scale", 0.1);
+    file.close();
+  }
+  const Hdf5File file = Hdf5File::open(path("a.h5"));
+  EXPECT_EQ(file.read<float>("/weights/head.weight"), matrix);
+  EXPECT_EQ(file.shape("/weights/head.weight"), (std::vector<std::size_t>{2, 3}));
+  EXPECT_EQ(file.read<std::int64_t>("/steps"), (std::vector<std::int64_t>{-1, 1L << 40}));
+  EXPECT_TRUE(file.read<double>("/empty").empty());
+  EXPECT_EQ(file.text_attribute("/", "format"), "test");
+  EXPECT_EQ(file.text_attribute("/", "nothing"), "");
+  EXPECT_EQ(file.text_attribute("/", "long"), long_text);
+  EXPECT_EQ(file.attribute<std::int64_t>("/weights", "step"), 7);
+  EXPECT_EQ(file.attribute<double>("/weights/head.weight", "scale"), 0.1);
+  EXPECT_TRUE(file.exists("/"));
+  EXPECT_TRUE(file.exists("/weights/head.weight"));
+  EXPECT_FALSE(file.exists("/weights/none/deeper"));
+  EXPECT_EQ(file.members("/"), (std::vector<std::string>{"empty", "steps", "weights"}));
+}
+
+TEST_F(Hdf5FileTest, ReadsAndWritesHyperslabs) {
+  const std::array<std::size_t, 2> shape = {5, 4}, offset = {1, 2}, count = {3, 2};
+  Hdf5File file = Hdf5File::create(path("slab.h5"));
+  Hdf5Dataset data = file.create_dataset("/x", Hdf5Type::int32, shape, {{2, 3}, true});
+  EXPECT_EQ(data.chunk(), (std::vector<std::size_t>{2, 3}));
+  const std::vector<std::int32_t> block = {1, 2, 3, 4, 5, 6};
+  data.write<std::int32_t>(block, offset, count);
+  std::vector<std::int32_t> back(6);
+  data.read(std::span(back), offset, count);
+  EXPECT_EQ(back, block);
+  EXPECT_EQ(data.read<std::int32_t>(),
+            (std::vector<std::int32_t>{0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 3, 4, 0, 0, 5, 6, 0, 0, 0, 0}));
+  const std::array<std::size_t, 2> outside = {3, 2};
+  EXPECT_THROW(data.read(std::span(back), outside, count), ShapeError);
+  EXPECT_THROW(data.read(std::span(back).first(5), offset, count), ShapeError);
+  EXPECT_THROW(file.close(), std::logic_error) << "a dataset is still open";
+}
+
+TEST_F(Hdf5FileTest, NamesWhatIsWrong) {
+  {
+    Hdf5File file = Hdf5File::create(path("b.h5"));
+    file.write<float>("/x", std::vector<float>{1, 2});
+    file.write_attribute("/", "step", std::int32_t{3});
+    file.close();
+  }
+  const Hdf5File file = Hdf5File::open(path("b.h5"));
+  std::vector<float> three(3);
+  const std::array<std::size_t, 1> shape = {3};
+  EXPECT_EQ(message([&] { file.read<double>("/x"); }),
+            path("b.h5").string() + ":/x: holds float32, expected float64");
+  EXPECT_NE(message([&] { file.read("/x", std::span(three), shape); }).find("has shape (2), expected (3)"),
+            std::string::npos);
+  EXPECT_NE(message([&] { file.dataset("/y"); }).find(":/y: no such dataset"), std::string::npos);
+  EXPECT_NE(message([&] { file.text_attribute("/", "step"); }).find("attribute step holds integers"),
+            std::string::npos);
+  EXPECT_NE(message([&] { file.attribute<std::int64_t>("/", "step"); }).find("holds int32, expected int64"),
+            std::string::npos);
+  EXPECT_NE(message([&] { file.attribute<int>("/", "none"); }).find("has no attribute none"), std::string::npos);
+  EXPECT_NE(message([&] { Hdf5File::open(path("none.h5")); }).find("no such file"), std::string::npos);
+  EXPECT_NE(message([&] { Hdf5File::open(folder_); }).find("is a folder"), std::string::npos);
+  std::ofstream(path("text.h5")) << "no HDF5 at all";
+  EXPECT_NE(message([&] { Hdf5File::open(path("text.h5")); }).find("signature not found"), std::string::npos);
+  EXPECT_NE(message([&] { Hdf5File::create(path("no/folder.h5")); }).find("No such file or directory"),
+            std::string::npos);
+}
+
+TEST_F(Hdf5FileTest, FindsTruncationAndFlippedBits) {
+  std::vector<std::uint16_t> values(100'000);
+  std::iota(values.begin(), values.end(), std::uint16_t{0});
+  {
+    Hdf5File file = Hdf5File::create(path("c.h5"));
+    file.write<std::uint16_t>("/x", values);
+    file.close();
+  }
+  fs::copy_file(path("c.h5"), path("short.h5"));
+  fs::resize_file(path("short.h5"), fs::file_size(path("short.h5")) / 2);
+  EXPECT_NE(message([&] { Hdf5File::open(path("short.h5")); }).find("truncated file"), std::string::npos);
+  std::fstream flip(path("c.h5"), std::ios::in | std::ios::out | std::ios::binary);
+  flip.seekp(static_cast<std::streamoff>(fs::file_size(path("c.h5")) / 2));
+  flip.put('\xA5').put('\x5A').flush();
+  const Hdf5File file = Hdf5File::open(path("c.h5"));
+  EXPECT_NE(message([&] { file.read<std::uint16_t>("/x"); }).find("Fletcher32"), std::string::npos);
+}
+
+TEST_F(Hdf5FileTest, UsedByTwoThreadsAtOnce) {
+  const auto work = [&](int id) {
+    for (int round = 0; round < 30; ++round) {
+      const fs::path mine = path("thread" + std::to_string(id) + ".h5");
+      Hdf5File file = Hdf5File::create(mine);
+      file.write<int>("/group/x", std::vector<int>(1000, id + round));
+      file.close();
+      EXPECT_EQ(Hdf5File::open(mine).read<int>("/group/x").at(999), id + round);
+    }
+  };
+  std::thread other(work, 1000);
+  work(0);
+  other.join();
+}
+
+TEST(Sha256, KnownAnswers) {
+  // FIPS 180-4 example messages and lengths around a block's end (digests as of NIST's SHA256ShortMsg/examples)
+  const auto of = [](const std::string& text) { return sha256(std::as_bytes(std::span(text))); };
+  EXPECT_EQ(of(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(of("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(of("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(of(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  const std::string text(1000, 'q');
+  for (std::size_t cut = 0; cut <= 130; ++cut) {
+    Sha256 pieces;
+    pieces.update(std::as_bytes(std::span(text).first(cut)));
+    pieces.update(std::as_bytes(std::span(text).subspan(cut)));
+    EXPECT_EQ(pieces.finish(), of(text)) << cut;
+  }
+}
+
+}  // namespace
+}  // namespace dekoder

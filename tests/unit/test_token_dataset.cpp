@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/token_dataset.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <functional>
+
+#include "base/error.hpp"
+#include "data/prepare_tokens.hpp"
+#include "io/hdf5_file.hpp"
+#include "io/sha256.hpp"
+#include "support/scratch_folder.hpp"
+
+namespace dekoder {
+namespace {
+
+using testing_support::message_of;
+using testing_support::ScratchFolder;
+
+std::string all_text(const TokenDataset& dataset) {
+  std::vector<Token> tokens(dataset.header().tokens);
+  dataset.read(0, tokens);
+  std::string text;
+  for (const Token token : tokens) dataset.tokenizer().append_bytes(text, token);
+  return text;
+}
+
+TEST(PrepareTokens, RoundTripOfBothKinds) {
+  const ScratchFolder scratch("prepare");
+  std::string text;  // longer than a buffer, characters of all lengths across its borders
+  for (int i = 0; text.size() < 2'500'000; ++i) text += i % 3 ? "aé€😀" : "\nb€";
+  const auto source = scratch.write("text.txt", text);
+  for (const TokenizerKind kind : {TokenizerKind::bytes, TokenizerKind::characters}) {
+    const auto output = scratch / (std::string(tokenizer_kind_name(kind)) + ".h5");
+    const PrepareReport report = prepare_tokens(source, output, kind, 0.1);
+    EXPECT_FALSE(report.unchanged);
+    const TokenDataset dataset(output);
+    EXPECT_EQ(all_text(dataset), text);
+    EXPECT_EQ(dataset.header().source_sha256, sha256(std::as_bytes(std::span(text))));
+    EXPECT_EQ(dataset.header().source_bytes, text.size());
+    EXPECT_EQ(dataset.vocabulary(), kind == TokenizerKind::bytes ? 256 : 6);
+    std::vector<Token> held_out(dataset.validation_tokens());
+    dataset.read(dataset.training_tokens(), held_out);
+    EXPECT_NEAR(static_cast<double>(held_out.size()), 0.1 * static_cast<double>(dataset.header().tokens), 1);
+    std::string held_out_text;
+    for (const Token token : held_out) dataset.tokenizer().append_bytes(held_out_text, token);
+    EXPECT_EQ(dataset.header().validation_bytes, held_out_text.size());
+    EXPECT_TRUE(text.ends_with(held_out_text));
+    EXPECT_TRUE(prepare_tokens(source, output, kind, 0.1).unchanged);
+    EXPECT_FALSE(prepare_tokens(source, output, kind, 0.2).unchanged);
+  }
+}
+
+TEST(PrepareTokens, MoreThan65536CharactersNeedWiderTokens) {
+  const ScratchFolder scratch("prepare-wide");
+  std::string text;
+  for (char32_t c = 0xE000; c < 0xE000 + 70'000; ++c) append_utf8(text, c);
+  prepare_tokens(scratch.write("wide.txt", text), scratch / "wide.h5", TokenizerKind::characters, 0);
+  EXPECT_EQ(Hdf5File::open(scratch / "wide.h5").dataset("/tokens").type(), Hdf5Type::uint32);
+  const TokenDataset dataset(scratch / "wide.h5"), streamed(scratch / "wide.h5", 100);
+  EXPECT_EQ(dataset.vocabulary(), 70'000);
+  EXPECT_EQ(all_text(dataset), text);
+  EXPECT_EQ(all_text(streamed), text);
+}
+
+TEST(PrepareTokens, NamesWhatIsWrong) {
+  const ScratchFolder scratch("prepare-bad");
+  const auto prepare = [&](const std::string& text, const std::string& output, TokenizerKind kind,
+                           double fraction = 0.1) {
+    return message_of<UserError>([&] { prepare_tokens(scratch / text, scratch / output, kind, fraction); });
+  };
+  const auto has = [](const std::string& message, const std::string& part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  scratch.write("empty", "");
+  scratch.write("one", "x");
+  scratch.write("good", "some text that is long enough");
+  scratch.write("latin1", "caf\xE9 au lait");
+  scratch.write("cut", "ends within \xE2\x82");
+  has(prepare("none", "o.h5", TokenizerKind::bytes), "none: no such text file");
+  has(prepare(".", "o.h5", TokenizerKind::bytes), "is a folder");
+  has(prepare("empty", "o.h5", TokenizerKind::bytes), "is empty");
+  has(prepare("empty", "o.h5", TokenizerKind::characters), "is empty");
+  has(prepare("one", "o.h5", TokenizerKind::bytes), "expected at least 2");
+  has(prepare("good", "o.h5", TokenizerKind::bytes, 0.99), "expected at least 2");
+  has(prepare("good", "o.h5", TokenizerKind::bytes, 1.0), "below 1");
+  has(prepare("good", "o.h5", TokenizerKind::bytes, -0.1), "below 1");
+  has(prepare("latin1", "o.h5", TokenizerKind::characters), "byte 0xE9 at offset 3 is not UTF-8");
+  has(prepare("cut", "o.h5", TokenizerKind::characters), "byte 0xE2 at offset 12 is not UTF-8");
+  has(prepare("good", "no/o.h5", TokenizerKind::bytes), "does not exist; make it first");
+  has(prepare("good", "good", TokenizerKind::bytes), "is no usable token file");
+  EXPECT_EQ(prepare("latin1", "o.h5", TokenizerKind::bytes), "");
+  std::size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(scratch.path())) files += entry.is_regular_file();
+  EXPECT_EQ(files, 6u) << "a temporary file was left";
+}
+
+class DamagedTokenFile : public testing::Test {
+ protected:
+  /// Writes a token file whose parts `change` may alter first, and returns what opening it says.
+  struct Parts {
+    std::string format = "dekoder-tokens", tokenizer = "char U+0061 U+0062 U+0063";
+    std::int32_t major = token_file::major_version;
+    std::uint64_t tokens = 6, training_tokens = 4, source_bytes = 6, validation_bytes = 2, block_tokens = 4;
+    std::vector<std::uint16_t> values = {0, 1, 2, 0, 1, 2};
+    std::vector<std::uint64_t> digests;
+    bool keep_digests = false;
+  };
+  std::string message(const std::function<void(Parts&)>& change) {
+    Parts parts;
+    const auto digest = [](const Parts& p) {
+      const std::span<const std::uint16_t> values(p.values);
+      return std::vector{token_file::block_digest(0, values.first(4)),
+                         token_file::block_digest(1, values.subspan(4))};
+    };
+    parts.digests = digest(parts);
+    change(parts);
+    if (!parts.keep_digests && parts.values.size() >= 4 && parts.digests.size() == 2) parts.digests = digest(parts);
+    {
+      Hdf5File file = Hdf5File::create(scratch_ / "t.h5");
+      file.write_attribute("/", "format", parts.format);
+      file.write_attribute("/", "major", parts.major);
+      file.write_attribute("/", "tokenizer", parts.tokenizer);
+      file.write_attribute("/", "source", "t.txt");
+      file.write_attribute("/", "source_sha256", "00");
+      file.write_attribute("/", "source_bytes", parts.source_bytes);
+      file.write_attribute("/", "tokens", parts.tokens);
+      file.write_attribute("/", "training_tokens", parts.training_tokens);
+      file.write_attribute("/", "validation_bytes", parts.validation_bytes);
+      file.write_attribute("/", "block_tokens", parts.block_tokens);
+      file.write<std::uint16_t>("/tokens", parts.values);
+      file.write<std::uint64_t>("/block_digests", parts.digests);
+      file.close();
+    }
+    return message_of<DataError>([&] { TokenDataset dataset(scratch_ / "t.h5"); });
+  }
+  void expect(const std::function<void(Parts&)>& change, const std::string& part) {
+    const std::string got = message(change);
+    EXPECT_NE(got.find(part), std::string::npos) << "got: " << got << "\nexpected: " << part;
+  }
+  ScratchFolder scratch_{"token-damaged"};
+};
+
+TEST_F(DamagedTokenFile, EveryInconsistencyIsNamed) {
+  EXPECT_EQ(message([](Parts&) {}), "");
+  expect([](Parts& p) { p.format = "dekoder-checkpoint"; }, "is no token file");
+  expect([](Parts& p) { p.major = 2; }, "format 2, this program reads 1");
+  expect([](Parts& p) { p.tokenizer = "bpe"; }, "tokenizer 'bpe' is unknown");
+  expect([](Parts& p) { p.tokens = 7; }, "6 values on 1 axes, expected 7 tokens");
+  expect([](Parts& p) { p.training_tokens = 7; }, "training_tokens is 7, expected 1 to 6");
+  expect([](Parts& p) { p.training_tokens = 0; }, "training_tokens is 0, expected 1 to 6");
+  expect([](Parts& p) { p.validation_bytes = 9; }, "validation_bytes is 9");
+  expect([](Parts& p) { p.block_tokens = 0; }, "block_tokens is 0");
+  expect([](Parts& p) { p.block_tokens = 2; }, "2 values, expected 3");
+  expect([](Parts& p) { p.values[5] = 3; }, "token 5 is 3, outside of the vocabulary of 3");
+  expect([](Parts& p) { p.values = {0, 0, 0, 0, 1, 2}, p.keep_digests = true; },
+         "block 0 (tokens 0 to 3): damaged");
+  expect([](Parts& p) { std::swap(p.digests[0], p.digests[1]), p.keep_digests = true; }, "damaged");
+}
+
+TEST_F(DamagedTokenFile, ForeignFilesAreNamed) {
+  const auto open = [&](const std::string& name) {
+    return message_of<DataError>([&] { TokenDataset dataset(scratch_ / name); });
+  };
+  {
+    Hdf5File file = Hdf5File::create(scratch_ / "foreign.h5");
+    file.write<float>("/tokens", std::vector<float>{1, 2});
+    file.close();
+  }
+  EXPECT_NE(open("foreign.h5").find("is no token file"), std::string::npos);
+  scratch_.write("text.h5", "plain text");
+  EXPECT_NE(open("text.h5").find("cannot be opened as HDF5"), std::string::npos);
+  EXPECT_NE(open("none.h5").find("no such file"), std::string::npos);
+}
+
+TEST_F(DamagedTokenFile, NoTruncationAndNoFlippedByteIsReadAsGood) {
+  std::string text(3000, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i * i % 23);
+  prepare_tokens(scratch_.write("a.txt", text), scratch_ / "a.h5", TokenizerKind::characters, 0.1);
+  std::string bytes(std::filesystem::file_size(scratch_ / "a.h5"), '\0');
+  std::ifstream(scratch_ / "a.h5", std::ios::binary).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  for (std::size_t cut = 0; cut < bytes.size(); cut += 97) {
+    scratch_.write("cut.h5", std::string_view(bytes).substr(0, cut));
+    EXPECT_THROW(TokenDataset dataset(scratch_ / "cut.h5"), DataError) << "cut at " << cut;
+  }
+  int refused = 0, flips = 0;
+  for (std::size_t at = 0; at < bytes.size(); at += 13, ++flips) {
+    std::string damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    scratch_.write("flip.h5", damaged);
+    try {
+      const TokenDataset dataset(scratch_ / "flip.h5");
+      ASSERT_EQ(all_text(dataset), text) << "byte " << at << " flipped, and another text is read";
+      ASSERT_EQ(dataset.training_tokens(), 2700u) << at;
+    } catch (const DataError&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, flips / 2) << "of " << flips;  // the others hit bytes that hold nothing
+}
+
+}  // namespace
+}  // namespace dekoder

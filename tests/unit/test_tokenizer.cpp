@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/tokenizer.hpp"
+
+#include <gtest/gtest.h>
+
+#include "base/error.hpp"
+#include "support/scratch_folder.hpp"
+
+namespace dekoder {
+namespace {
+
+using testing_support::message_of;
+
+Tokenizer small_alphabet() {
+  return Tokenizer::of_characters({U'\n', U'a', U'é', U'€', U'😀'});
+}
+
+TEST(Tokenizer, BytesRoundTrip) {
+  const Tokenizer tokenizer = Tokenizer::of_bytes();
+  const std::string text = "a\né€😀";
+  const std::vector<Token> tokens = tokenizer.encode(text);
+  EXPECT_EQ(tokens.size(), text.size());
+  EXPECT_EQ(tokens[2], 0xC3);
+  EXPECT_EQ(tokenizer.decode(tokens), text);
+  EXPECT_EQ(tokenizer.vocabulary(), 256);
+  EXPECT_EQ(Tokenizer::from_text(tokenizer.to_text(), "here"), tokenizer);
+}
+
+TEST(Tokenizer, CharactersOfOneToFourBytesRoundTrip) {
+  const Tokenizer tokenizer = small_alphabet();
+  const std::string text = "a\né€😀a";
+  EXPECT_EQ(tokenizer.encode(text), (std::vector<Token>{1, 0, 2, 3, 4, 1}));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+  EXPECT_EQ(tokenizer.to_text(), "char U+000A U+0061 U+00E9 U+20AC U+1F600");
+  EXPECT_EQ(Tokenizer::from_text(tokenizer.to_text(), "here"), tokenizer);
+  std::size_t bytes = 0;
+  for (const Token token : tokenizer.encode(text)) bytes += tokenizer.bytes_of(token);
+  EXPECT_EQ(bytes, text.size());
+}
+
+TEST(Tokenizer, NamesUnknownCharactersOfAPrompt) {
+  const std::string message = message_of<ConfigError>([] { small_alphabet().encode("añbb\a"); });
+  EXPECT_NE(message.find("lacks U+0007, 'b' (U+0062), 'ñ' (U+00F1); leave them out"), std::string::npos) << message;
+  EXPECT_NE(message_of<ConfigError>([] { small_alphabet().encode("aa\xFFz"); }).find("byte 0xFF at offset 2"),
+            std::string::npos);
+  EXPECT_NE(message_of<ConfigError>([] { small_alphabet().encode("a\xE2\x82"); }).find("offset 1"),
+            std::string::npos);
+}
+
+TEST(Tokenizer, RefusesDamagedText) {
+  for (const char* text : {"", "char", "bytes", "char U+", "char U+XY", "char U+0061,U+0062", "char U+110000",
+                           "char U+0062 U+0061", "char U+0061 U+0061", "char 97", "char U+0061  U+0062"})
+    EXPECT_NE(message_of<DataError>([&] { Tokenizer::from_text(text, "file.h5"); }).find("file.h5: "),
+              std::string::npos)
+        << text;
+}
+
+TEST(Tokenizer, RefusesForeignTokens) {
+  EXPECT_THROW(small_alphabet().decode(std::vector<Token>{5}), std::out_of_range);
+  EXPECT_THROW(small_alphabet().decode(std::vector<Token>{-1}), std::out_of_range);
+}
+
+TEST(StreamDecoder, HoldsBackUntilACharacterIsWhole) {
+  const Tokenizer tokenizer = Tokenizer::of_bytes();
+  StreamDecoder decoder(tokenizer);
+  EXPECT_EQ(decoder.push(0xF0), "");
+  EXPECT_EQ(decoder.push(0x9F), "");
+  EXPECT_EQ(decoder.push(0x98), "");
+  EXPECT_EQ(decoder.push(0x80), "😀");
+  EXPECT_EQ(decoder.push(0xE2), "");
+  EXPECT_EQ(decoder.push('x'), "\uFFFDx");  // the broken one is replaced, the next is kept
+  EXPECT_EQ(decoder.push(0x80), "\uFFFD");  // a continuation byte alone
+  EXPECT_EQ(decoder.push(0xE2), "");
+  EXPECT_EQ(decoder.finish(), "\uFFFD");
+  EXPECT_EQ(decoder.finish(), "");
+}
+
+TEST(Utf8, MaximalSubpartsAsInTheUnicodeStandard) {
+  // Unicode Standard, section 3.9, tables 3-8 to 3-11: non-shortest forms, surrogates, others, truncated sequences
+  const auto decode = [](std::string_view bytes) {
+    const Tokenizer tokenizer = Tokenizer::of_bytes();
+    return tokenizer.decode(tokenizer.encode(bytes));
+  };
+  const std::string r = "\uFFFD";
+  EXPECT_EQ(decode("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41"), r + r + r + r + r + r + r + r + "A");
+  EXPECT_EQ(decode("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41"), r + r + r + r + r + r + r + r + "A");
+  EXPECT_EQ(decode("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42"), r + r + r + r + r + "A" + r + r + "B");
+  EXPECT_EQ(decode("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), r + r + r + r + "A");
+}
+
+TEST(Utf8, EveryCodePointRoundTrips) {
+  for (char32_t c = 0; c < 0x110000; ++c) {
+    if (c >= 0xD800 && c < 0xE000) continue;
+    std::string text;
+    append_utf8(text, c);
+    const Utf8Front front = utf8_front(text);
+    ASSERT_EQ(front.kind, Utf8Front::Kind::character);
+    ASSERT_EQ(front.code_point, c);
+    ASSERT_EQ(front.bytes, text.size());
+    ASSERT_EQ(utf8_bytes(c), text.size());
+    for (std::size_t cut = 1; cut < text.size(); ++cut)
+      ASSERT_EQ(utf8_front(text.substr(0, cut)).kind, Utf8Front::Kind::incomplete);
+  }
+}
+
+}  // namespace
+}  // namespace dekoder
