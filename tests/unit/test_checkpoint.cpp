@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// Round trip of saved states, and that no damage to a file goes unseen.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <random>
+#include <span>
+
+#include "io/checkpoint_folder.hpp"
+#include "io/hdf5_file.hpp"
+#include "io/xxh64.hpp"
+#include "tensor/random_stream.hpp"
+
+namespace dekoder {
+namespace {
+
+namespace fs = std::filesystem;
+
+ParameterLayout small_layout(int channels = 40) {
+  ParameterLayout layout;
+  layout.add("embedding.token.weight", "V,C", {37, channels}, true, {});
+  layout.add("blocks.00.norm.gain", "C", {channels}, false, {});
+  layout.add("blocks.00.attention.qkv.weight", "3C,C", {3 * channels, channels}, true, {});
+  layout.add("blocks.00.scalar", "1", {1}, false, {});
+  return layout;
+}
+
+/// Parameters and moments, filled with a function of (salt, place).
+struct State {
+  explicit State(const ParameterLayout& layout)
+      : store(layout), first("first", layout.flat_size()), second("second", layout.flat_size()) {}
+
+  std::array<Tensor1, 3> buffers() const { return {store.values(), first, second}; }
+
+  void fill(std::uint64_t salt) {
+    int which = 0;
+    for (const Tensor1& buffer : buffers()) {
+      const RandomStream stream(salt, site_of("test"), std::uint64_t(which++));
+      for (const ParameterEntry& entry : store.layout().entries())
+        for (std::size_t i = 0; i < entry.size(); ++i)
+          buffer(entry.offset + i) = static_cast<Real>(stream.normal(entry.offset + i));
+    }
+  }
+  bool same_bits(const State& other) const {
+    for (std::size_t b = 0; b < 3; ++b)
+      if (std::memcmp(buffers()[b].data(), other.buffers()[b].data(), buffers()[b].size() * sizeof(Real)) != 0)
+        return false;
+    return true;
+  }
+
+  ParameterStore store;
+  Tensor1 first, second;
+};
+
+CheckpointInfo info_of(long step) {
+  CheckpointInfo info;
+  info.step = step;
+  info.tokens_seen = 1234567890123u;
+  info.config_yaml = "model:\n  layers: 2\n";
+  info.tokenizer = "char U+000A U+0020";
+  info.data_hash = "abc";
+  info.best_validation_loss = 0.1;
+  info.best_step = 7;
+  info.metrics_bytes = 99;
+  info.samples_bytes = 11;
+  info.run_id = "run";
+  info.writer = "test";
+  return info;
+}
+
+class Checkpoint : public ::testing::Test {
+ protected:
+  Checkpoint() : state(small_layout()), other(small_layout()) {
+    std::string pattern = (fs::temp_directory_path() / "dekoder-test-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary folder");
+    folder = pattern;
+    state.fill(1);
+  }
+  ~Checkpoint() override { fs::remove_all(folder); }
+
+  fs::path write(long step) const {
+    return write_checkpoint(folder, info_of(step), state.store, state.first, state.second);
+  }
+  CheckpointInfo read(const fs::path& file) const {
+    return read_checkpoint(file, other.store, other.first, other.second);
+  }
+  std::optional<LoadedCheckpoint> load() const {
+    return load_newest_checkpoint(folder, other.store, other.first, other.second);
+  }
+  static std::string contents(const fs::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), {}};
+  }
+  static void put(const fs::path& file, const std::string& bytes) {
+    std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
+  }
+  /// Why `bytes`, in the place of `file`, are not accepted; empty where they are and give this state bit for bit.
+  std::string verdict(const fs::path& file, const std::string& bytes) {
+    put(file, bytes);
+    CheckpointInfo info;
+    try {
+      info = read(file);
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    EXPECT_TRUE(state.same_bits(other)) << "loaded silently with other numbers";
+    const CheckpointInfo expected = info_of(checkpoint_step(file));
+    EXPECT_EQ(info.step, expected.step);
+    EXPECT_EQ(info.config_yaml, expected.config_yaml);
+    EXPECT_EQ(info.tokenizer, expected.tokenizer);
+    EXPECT_EQ(info.best_validation_loss, expected.best_validation_loss);
+    EXPECT_EQ(info.metrics_bytes, expected.metrics_bytes);
+    return "";
+  }
+
+  fs::path folder;
+  State state, other;
+};
+
+TEST(Xxh64, PublishedValues) {
+  const auto digest = [](std::string_view text) {
+    Xxh64 hash;
+    hash.update(text);
+    return hash.digest();
+  };
+  EXPECT_EQ(digest(""), 0xef46db3751d8e999u);
+  EXPECT_EQ(digest("a"), 0xd24ec4f1a98c6e5bu);
+  EXPECT_EQ(digest("abc"), 0x44bc2cf5ad770999u);
+  EXPECT_EQ(digest("The quick brown fox jumps over the lazy dog"), 0x0b242d361fda71bcu);
+}
+
+TEST(Xxh64, PiecesGiveTheSameDigest) {
+  std::string text(1000, '\0');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * i * 31 + i);
+  Xxh64 whole;
+  whole.update(text);
+  for (std::size_t piece = 1; piece < 70; ++piece) {
+    Xxh64 parts;
+    for (std::size_t at = 0; at < text.size(); at += piece) parts.update(std::string_view(text).substr(at, piece));
+    EXPECT_EQ(parts.digest(), whole.digest()) << piece;
+  }
+}
+
+TEST_F(Checkpoint, RoundTripBitForBit) {
+  state.store.values()(0) = Real(-0.0);
+  state.store.values()(1) = std::numeric_limits<Real>::infinity();
+  state.first(2) = std::numeric_limits<Real>::denorm_min();
+  const std::uint32_t payload = 0x7fa12345;  // a signalling NaN with a payload
+  std::memcpy(&state.second(3), &payload, sizeof(payload));
+  const fs::path file = write(12);
+  EXPECT_EQ(file.filename(), "ckpt-00000012.h5");
+  const CheckpointInfo info = read(file), expected = info_of(12);
+  EXPECT_TRUE(state.same_bits(other));
+  EXPECT_EQ(info.step, 12);
+  EXPECT_EQ(info.tokens_seen, expected.tokens_seen);
+  EXPECT_EQ(info.config_yaml, expected.config_yaml);
+  EXPECT_EQ(info.tokenizer, expected.tokenizer);
+  EXPECT_EQ(info.data_hash, expected.data_hash);
+  EXPECT_TRUE(std::isnan(info.validation_loss));
+  EXPECT_EQ(info.best_validation_loss, expected.best_validation_loss);
+  EXPECT_EQ(info.best_step, expected.best_step);
+  EXPECT_EQ(info.metrics_bytes, expected.metrics_bytes);
+  EXPECT_EQ(info.samples_bytes, expected.samples_bytes);
+  EXPECT_EQ(info.run_id, expected.run_id);
+  EXPECT_EQ(info.writer, expected.writer);
+  EXPECT_EQ(read_checkpoint_info(file).tokens_seen, expected.tokens_seen);
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) EXPECT_EQ(entry.path(), file);
+}
+
+TEST_F(Checkpoint, ParametersAlone) {
+  const fs::path file = write(3);
+  read_checkpoint_parameters(file, other.store);
+  EXPECT_EQ(0, std::memcmp(state.store.values().data(), other.store.values().data(),
+                           state.store.values().size() * sizeof(Real)));
+  EXPECT_EQ(other.first(0), Real(0));
+}
+
+TEST_F(Checkpoint, LongTextFieldsSurvive) {
+  CheckpointInfo info = info_of(1);
+  info.tokenizer = "char";
+  for (int c = 0x4e00; c < 0x9fff; ++c) info.tokenizer += fmt::format(" U+{:04X}", c);  // 147 kB
+  info.config_yaml.clear();
+  const fs::path file = write_checkpoint(folder, info, state.store, state.first, state.second);
+  EXPECT_EQ(read(file).tokenizer, info.tokenizer);
+  EXPECT_EQ(read(file).config_yaml, "");
+}
+
+TEST_F(Checkpoint, TensorsLieWhereTheHeaderSays) {
+  const Hdf5File file = Hdf5File::open(write(1));
+  const std::string path = "/second_moment/blocks.00.attention.qkv.weight";
+  EXPECT_EQ(file.shape(path), (std::vector<std::size_t>{120, 40}));
+  EXPECT_EQ(file.text_attribute(path, "axes"), "3C,C");
+  const std::vector<Real> values = file.read<Real>(path);
+  Xxh64 digest;
+  digest.update(path + "\nfloat32\n120,40\n3C,C\n");
+  digest.update(std::as_bytes(std::span(values)));
+  EXPECT_EQ(file.attribute<std::uint64_t>(path, "digest"), digest.digest());
+}
+
+TEST_F(Checkpoint, TruncatedFilesAreRejected) {
+  const fs::path file = write(5);
+  const std::string whole = contents(file);
+  for (std::size_t k = 0; k <= 60; ++k) {
+    const std::size_t length = k < 60 ? whole.size() * k / 60 : whole.size() - 1;
+    EXPECT_NE(verdict(file, whole.substr(0, length)), "") << "accepted " << length << " of " << whole.size();
+  }
+}
+
+TEST_F(Checkpoint, FlippedBitsAreRejectedOrHarmless) {
+  const fs::path file = write(5);
+  const std::string whole = contents(file);
+  std::mt19937_64 random(2024);
+  int harmless = 0;
+  for (int trial = 0; trial < 400; ++trial) {
+    std::string damaged = whole;
+    // every other flip into the first 16 KiB, where the metadata is dense
+    const std::size_t span = trial % 2 == 0 ? whole.size() : std::min<std::size_t>(whole.size(), 16384);
+    const std::size_t at = random() % span;
+    damaged[at] = static_cast<char>(damaged[at] ^ (1 << random() % 8));
+    SCOPED_TRACE(fmt::format("byte {}", at));
+    harmless += verdict(file, damaged).empty();
+  }
+  EXPECT_LT(harmless, 200) << "most of a file is in use";
+}
+
+/// Every place of `needle` in `bytes`.
+std::size_t place_of(const std::string& bytes, std::span<const Real> values) {
+  return bytes.find(std::string(reinterpret_cast<const char*>(values.data()), values.size_bytes()));
+}
+
+TEST_F(Checkpoint, ZeroedAndSwappedChunksAreRejected) {
+  // two tensors of one shape, so that whole chunks can change places with their checksums
+  const fs::path file = write(5);
+  const std::string whole = contents(file);
+  const ParameterEntry& entry = state.store.layout().find("blocks.00.attention.qkv.weight");
+  const std::size_t size = entry.size() * sizeof(Real) + 4;  // values and Fletcher32
+  const auto chunk_at = [&](const Tensor1& buffer) {
+    return place_of(whole, std::span<const Real>(&buffer(entry.offset), entry.size()));
+  };
+  const std::size_t a = chunk_at(state.first), b = chunk_at(state.second);
+  ASSERT_NE(a, std::string::npos);
+  ASSERT_NE(b, std::string::npos);
+  std::string zeroed = whole, swapped = whole;
+  zeroed.replace(a, size, size, '\0');
+  EXPECT_NE(verdict(file, zeroed), "");
+  swapped.replace(a, size, whole, b, size);
+  swapped.replace(b, size, whole, a, size);
+  EXPECT_NE(verdict(file, swapped).find("digest differs"), std::string::npos) << "Fletcher32 cannot see this one";
+}
+
+TEST_F(Checkpoint, DamagedRootFieldsAreRejected) {
+  const fs::path file = write(5);
+  const std::string whole = contents(file);
+  std::string damaged = whole;
+  const std::size_t at = whole.find("layers: 2");
+  ASSERT_NE(at, std::string::npos);
+  damaged[at + 8] = '3';
+  EXPECT_NE(verdict(file, damaged), "");
+}
+
+TEST_F(Checkpoint, NewestBadOlderUsed) {
+  write(10);
+  const fs::path newest = write(20);
+  put(newest, contents(newest).substr(0, 3000));
+  put(folder / ".ckpt-00000030.h5.tmp", "half");
+  put(folder / ".other.tmp", "not ours");
+  const auto loaded = load();
+  ASSERT_TRUE(loaded.has_value());
+  EXPECT_EQ(loaded->info.step, 10);
+  ASSERT_EQ(loaded->rejected.size(), 1u);
+  EXPECT_EQ(loaded->rejected[0].file, newest);
+  EXPECT_NE(loaded->rejected[0].reason.find("ckpt-00000020.h5"), std::string::npos);
+  EXPECT_TRUE(state.same_bits(other));
+  EXPECT_FALSE(fs::exists(newest));
+  EXPECT_TRUE(fs::exists(newest.string() + ".corrupt"));
+  EXPECT_FALSE(fs::exists(folder / ".ckpt-00000030.h5.tmp"));
+  EXPECT_TRUE(fs::exists(folder / ".other.tmp"));
+}
+
+TEST_F(Checkpoint, AllBadNamesEachAndKeepsThem) {
+  const std::array<fs::path, 2> files = {write(10), write(20)};
+  put(files[0], "");
+  put(files[1], "text");
+  try {
+    load();
+    FAIL() << "started afresh";
+  } catch (const DataError& error) {
+    EXPECT_EQ(error.code(), ExitCode::no_data);
+    EXPECT_NE(std::string(error.what()).find("ckpt-00000010.h5"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("ckpt-00000020.h5"), std::string::npos);
+  }
+  EXPECT_TRUE(fs::exists(files[0]) && fs::exists(files[1]));
+}
+
+TEST_F(Checkpoint, NoFilesIsAFreshStart) {
+  EXPECT_FALSE(load().has_value());
+  EXPECT_THROW(load_newest_parameters(folder, other.store), DataError);
+  EXPECT_THROW(newest_checkpoint_info(folder / "missing"), DataError);
+}
+
+TEST_F(Checkpoint, RenamedFileIsRejected) {
+  fs::rename(write(10), folder / checkpoint_file_name(20));
+  EXPECT_THROW(load(), DataError);
+}
+
+TEST_F(Checkpoint, AnotherModelNamesTheTensor) {
+  write(10);
+  const State wider(small_layout(48));
+  try {
+    load_newest_checkpoint(folder, wider.store, wider.first, wider.second);
+    FAIL();
+  } catch (const ConfigError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("embedding.token.weight"), std::string::npos) << message;
+    EXPECT_NE(message.find("(37,40), expected (37,48)"), std::string::npos) << message;
+  }
+  ParameterLayout longer = small_layout(), shorter;
+  longer.add("head.weight", "V,C", {37, 40}, true, {});
+  const State more(longer);
+  EXPECT_THROW(load_newest_checkpoint(folder, more.store, more.first, more.second), ConfigError);
+  shorter.add("embedding.token.weight", "V,C", {37, 40}, true, {});
+  const State fewer(shorter);
+  EXPECT_THROW(load_newest_checkpoint(folder, fewer.store, fewer.first, fewer.second), ConfigError);
+}
+
+TEST_F(Checkpoint, NewerFormatIsRefusedByName) {
+  write(10);
+  {
+    Hdf5File file = Hdf5File::create(folder / checkpoint_file_name(20));
+    file.write_attribute("/", "format", "dekoder-checkpoint");
+    file.write_attribute("/", "major", std::int32_t{2});
+    file.write_attribute("/", "minor", std::int32_t{3});
+    file.close();
+  }
+  try {
+    load();
+    FAIL() << "an older file took its place";
+  } catch (const NewerFormatError& error) {
+    EXPECT_NE(std::string(error.what()).find("2.3"), std::string::npos);
+  }
+}
+
+TEST_F(Checkpoint, RotationKeepsNewestBestAndTheOneResumedFrom) {
+  const auto steps = [&] {
+    std::vector<long> found;
+    for (const fs::path& file : list_checkpoints(folder)) found.push_back(checkpoint_step(file));
+    return found;
+  };
+  for (const long step : {10, 20, 30, 40}) write(step);
+  rotate_checkpoints(folder, 2, 10, -1);
+  EXPECT_EQ(steps(), (std::vector<long>{40, 30, 10}));
+  write(50);
+  rotate_checkpoints(folder, 1, 10, 40);
+  EXPECT_EQ(steps(), (std::vector<long>{50, 40, 10})) << "only one is newer than the one resumed from";
+  write(60);
+  rotate_checkpoints(folder, 1, 60, 40);
+  EXPECT_EQ(steps(), (std::vector<long>{60}));
+}
+
+TEST_F(Checkpoint, FolderThatCannotBeWrittenLeavesNothing) {
+  EXPECT_THROW(write_checkpoint(folder / "missing", info_of(1), state.store, state.first, state.second), SaveError);
+  put(folder / "file", "");
+  EXPECT_THROW(write_checkpoint(folder / "file", info_of(1), state.store, state.first, state.second), SaveError);
+}
+
+TEST_F(Checkpoint, MomentsOfAnotherModelAreAFault) {
+  EXPECT_THROW(write_checkpoint(folder, info_of(1), state.store, Tensor1("short", 4), state.second), ShapeError);
+}
+
+}  // namespace
+}  // namespace dekoder
