@@ -61,6 +61,16 @@ void check_command(const Command& c) {
            fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, c.text));
   }
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
+  // The command crosses the border as YAML, which is UTF-8 and would replace anything else.
+  const Command crossed = command_from_yaml(to_yaml(c));
+  for (const auto& [what, member] : std::initializer_list<std::pair<const char*, std::string Command::*>>{
+           {"--prompt", &Command::prompt},
+           {"the configuration's name", &Command::config},
+           {"the run directory's name", &Command::run},
+           {"the text's name", &Command::text},
+           {"--output", &Command::output},
+           {"--tokens-file", &Command::tokens_file}})
+    expect(crossed.*member == c.*member, fmt::format("{} is not UTF-8; expected UTF-8 text", what));
   if (!faults.empty()) throw ConfigError("{}", faults);
 }
 

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config/command.hpp"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "base/error.hpp"
+
+namespace dekoder {
+namespace {
+
+std::string refusal(const Command& command) {
+  try {
+    check_command(command);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+Command named(const std::string& name) {
+  Command command;
+  command.name = name;
+  return command;
+}
+
+TEST(Command, CrossesTheBorderUnchanged) {
+  Command c = named("generate");
+  c.config = "a folder/with: colon #.yaml";
+  c.sets = {"a.b=c d", "e.f=\"g\"", ""};
+  c.run = "-run";
+  c.fresh = true;
+  c.text = "t\\ext";
+  c.output = "out";
+  c.tokenizer = "char";
+  c.validation_fraction = 0.1 / 3;
+  c.tokens_file = "true";
+  c.prompt = "\xc3\x89lise said:\n\t\"null\" \\ \x01 \xe2\x80\xa8 \xf0\x9f\x98\x80 ~";
+  c.tokens = 12345;
+  c.temperature = 1e-30;
+  c.top_k = 7;
+  c.top_p = 0.95;
+  c.seed = std::numeric_limits<std::uint64_t>::max();
+  c.steps = 3;
+  c.json = true;
+  const Command back = command_from_yaml(to_yaml(c));
+  EXPECT_EQ(back.name, c.name);
+  EXPECT_EQ(back.config, c.config);
+  EXPECT_EQ(back.sets, c.sets);
+  EXPECT_EQ(back.run, c.run);
+  EXPECT_EQ(back.fresh, c.fresh);
+  EXPECT_EQ(back.text, c.text);
+  EXPECT_EQ(back.output, c.output);
+  EXPECT_EQ(back.tokenizer, c.tokenizer);
+  EXPECT_EQ(back.validation_fraction, c.validation_fraction);
+  EXPECT_EQ(back.tokens_file, c.tokens_file);
+  EXPECT_EQ(back.prompt, c.prompt);
+  EXPECT_EQ(back.tokens, c.tokens);
+  EXPECT_EQ(back.temperature, c.temperature);
+  EXPECT_EQ(back.top_k, c.top_k);
+  EXPECT_EQ(back.top_p, c.top_p);
+  EXPECT_EQ(back.seed, c.seed);
+  EXPECT_EQ(back.steps, c.steps);
+  EXPECT_EQ(back.json, c.json);
+  EXPECT_EQ(to_yaml(back), to_yaml(c));
+}
+
+TEST(Command, ABrokenTextIsRefused) {
+  for (const std::string text : {"", "name: train", "[1, 2]", "name: {", "\"just a word\""})
+    EXPECT_THROW(command_from_yaml(text), ConfigError) << text;
+}
+
+TEST(Command, DefaultsAreInRange) {
+  for (const char* name : {"train", "prepare", "eval", "generate", "describe", "bench", "status"})
+    EXPECT_EQ(refusal(named(name)), "") << name;
+}
+
+TEST(Command, ATextThatIsNotUtf8IsRefused) {
+  Command c = named("generate");
+  c.prompt = "caf\xe9";
+  EXPECT_EQ(refusal(c), "--prompt is not UTF-8; expected UTF-8 text");
+  c = named("status");
+  c.run = "\xff";
+  EXPECT_EQ(refusal(c), "the run directory's name is not UTF-8; expected UTF-8 text");
+}
+
+TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {
+  Command c = named("generate");
+  c.prompt = "";
+  c.tokens = 0;
+  c.temperature = std::numeric_limits<double>::quiet_NaN();
+  c.top_k = -1;
+  c.top_p = 1.5;
+  const std::string message = refusal(c);
+  for (const char* option :
+       {"--prompt", "--tokens is 0", "--temperature is nan", "--top-k is -1", "--top-p is 1.5"})
+    EXPECT_NE(message.find(option), std::string::npos) << option << " in " << message;
+  c.name = "status";  // options of another command are not looked at
+  EXPECT_EQ(refusal(c), "");
+  Command p = named("prepare");
+  p.tokenizer = "bpe";
+  p.validation_fraction = 1;
+  EXPECT_NE(refusal(p).find("--tokenizer is 'bpe'"), std::string::npos);
+  EXPECT_NE(refusal(p).find("--validation-fraction is 1"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace dekoder
