@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cross_entropy.hpp"
+
+#include "support/host_tensor.hpp"
+#include "support/reference.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+struct Shape {
+  int tokens, vocabulary, padded;
+};
+const Shape shapes[] = {{1, 1, 1}, {1, 2, 16}, {3, 5, 8}, {7, 17, 17}, {33, 257, 320}, {2, 50257, 50304}};
+
+std::vector<int> some_targets(int tokens, int vocabulary) {
+  std::vector<int> targets;
+  for (int m = 0; m < tokens; ++m) targets.push_back(m == 0 ? vocabulary - 1 : (m * 7919) % vocabulary);
+  return targets;
+}
+
+TEST(CrossEntropy, EqualsReference) {
+  const ExecSpace exec;
+  for (const auto [M, vocabulary, V] : shapes)
+    for (const double size : {1.0, 30.0}) {
+      SCOPED_TRACE(fmt::format("M={} vocabulary={} V={} size={}", M, vocabulary, V, size));
+      const auto targets = some_targets(M, vocabulary);
+      const auto target_tensor = tensor_of<TokenTensor1>(targets, M);
+      const auto logits = random_tensor<Tensor2>(1, M, V);
+      for (std::size_t i = 0; i < logits.size(); ++i) logits.data()[i] *= Real(size);
+      for (int m = 0; m < M; ++m)
+        for (int v = vocabulary; v < V; ++v) logits(m, v) = Real(v % 2 == 0 ? 1e30 : NAN);  // padding is never read
+      const double scale = 1.0 / (M + 1);
+      const auto expected = cross_entropy_reference(targets, values_of(logits), std::size_t(vocabulary), scale);
+      const auto losses = filled_tensor<Tensor1>(NAN, M), losses_alone = filled_tensor<Tensor1>(NAN, M);
+      const auto kept = clone(logits);
+      cross_entropy_loss(exec, target_tensor, vocabulary, logits, losses_alone);
+      exec.fence();
+      EXPECT_TRUE(identical(logits, kept));
+      EXPECT_TRUE(near(losses_alone, expected.losses, 5e-6));
+      cross_entropy(exec, target_tensor, vocabulary, Real(scale), logits, losses);
+      exec.fence();
+      EXPECT_TRUE(near(losses, expected.losses, 5e-6));
+      EXPECT_TRUE(near(logits, expected.gradient, 2e-6));
+    }
+}
+
+TEST(CrossEntropy, GradientOfARowSumsToZero) {
+  const ExecSpace exec;
+  const auto logits = random_tensor<Tensor2>(4, 5, 1000);
+  const auto losses = Tensor1("losses", 5);
+  cross_entropy(exec, tensor_of<TokenTensor1>(some_targets(5, 1000), 5), 1000, 1, logits, losses);
+  exec.fence();
+  for (int m = 0; m < 5; ++m) {
+    double sum = 0;
+    for (int v = 0; v < 1000; ++v) sum += logits(m, v);
+    EXPECT_NEAR(sum, 0, 1e-5) << "row " << m;
+  }
+}
+
+TEST(CrossEntropy, NanOrInfInALogitMakesTheLossNan) {
+  const ExecSpace exec;
+  for (const double bad : {NAN, INFINITY}) {
+    const auto logits = random_tensor<Tensor2>(4, 3, 50);
+    logits(1, 20) = Real(bad);
+    const auto losses = Tensor1("losses", 3);
+    const auto targets = tensor_of<TokenTensor1>(std::vector<int>{1, 2, 3}, 3);
+    cross_entropy_loss(exec, targets, 50, logits, losses);
+    exec.fence();
+    EXPECT_TRUE(std::isfinite(losses(0)) && std::isnan(losses(1)) && std::isfinite(losses(2)));
+    cross_entropy(exec, targets, 50, 1, logits, losses);
+    exec.fence();
+    EXPECT_TRUE(std::isfinite(losses(0)) && std::isnan(losses(1)) && std::isfinite(losses(2)));
+    EXPECT_TRUE(std::isnan(logits(1, 0)));
+  }
+}
+
+TEST(CrossEntropy, VocabularyOutsideTheColumnsIsAnError) {
+  const ExecSpace exec;
+  const Tensor2 logits("logits", 2, 8);
+  const Tensor1 losses("losses", 2);
+  const TokenTensor1 targets("targets", 2);
+  for (const int vocabulary : {0, 9}) {
+    EXPECT_THROW(cross_entropy(exec, targets, vocabulary, 1, logits, losses), ShapeError);
+    EXPECT_THROW(cross_entropy_loss(exec, targets, vocabulary, logits, losses), ShapeError);
+  }
+}
+
+}  // namespace
+}  // namespace dekoder::testing
