@@ -47,8 +47,12 @@ std::string failure_reason() {
     return "its writer never closed it (killed, or still at work)";
   if (reason.find("filter returned failure during read") != std::string::npos)
     return "damaged: a checksum (Fletcher32) of its data does not match";
-  // HDF5 writes "..., time = <date>\n, filename = ..." into some entries
-  std::replace(reason.begin(), reason.end(), '\n', ' ');
+  // "file write failed: time = ..., errno = 28, error message = 'No space left on device', buf = ..."
+  constexpr std::string_view mark = "error message = '";
+  if (const std::size_t begin = reason.find(mark); begin != std::string::npos) {
+    const std::size_t from = begin + mark.size();
+    return reason.substr(0, reason.find(':')) + ": " + reason.substr(from, reason.find('\'', from) - from);
+  }
   return reason.empty() ? "HDF5 gives no reason" : reason;
 }
 
