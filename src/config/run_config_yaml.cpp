@@ -209,7 +209,7 @@ class Reader {
                    fmt::format("unknown key {} in section '{}'{}", shown(key), section, did_you_mean_key(full)));
     if (const auto before = given_.find(full); before != given_.end())
       return fault(at, fmt::format("{} was already set at {}; remove one", full, before->second.where));
-    given_[full] = {value, position(name, value.Mark().is_null() ? key.Mark() : value.Mark())};
+    given_[full] = {value, position(name, value.IsNull() ? key.Mark() : value.Mark())};
   }
 
   const Given* find(std::string_view key) const {

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong configurations, command lines, environments, texts, token files, prompts and runs: each is refused by the real
+command with the expected exit code and a message that says what is wrong. One table per kind; every row stands alone."""
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+SOURCE = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+DEKODER = Path(os.environ.get("DEKODER_BINARY_DIR", SOURCE / "build" / "openmp")) / "dekoder"
+
+TEXT = "It is a truth universally acknowledged, that a man must be in want of a wife.\n" * 40
+SMALL = """model: {layers: 1, heads: 2, channels: 8, feed_forward: 16, context: 8}
+data: {tokens: byte.h5}
+training: {steps: 1, batch: 2, warmup_steps: 0}
+evaluation: {tokens: 32}
+sampling: {prompt: "It", tokens: 4}
+"""
+
+# YAML text, fragments of the message (all must be there); the file is c.yaml, the exit code 2.
+CONFIGURATIONS = [
+    ("", ["c.yaml: the configuration is empty"]),
+    ("# nothing but a comment\n", ["c.yaml: the configuration is empty"]),
+    ("just a sentence\n", ["c.yaml:1:1: got 'just a sentence'; expected sections"]),
+    ("- model\n- data\n", ["c.yaml:1:1: got a list"]),
+    ("model:\n\tlayers: 3\n", ["c.yaml:2:", "not valid YAML"]),
+    ("model: {layers: 3\n", ["not valid YAML"]),
+    ("model:\n  layers: [1\n", ["not valid YAML"]),
+    ("model:\n  norm: \"pre\n", ["c.yaml:2:9: model.norm is 'pre '"]),  # yaml-cpp ends the text with the file
+    ("model:\n  layers: 3\n heads: 4\n", ["c.yaml:3:", "not valid YAML"]),
+    ("model:\n  layers: *unknown\n", ["not valid YAML"]),
+    ("[" * 5000, ["not valid YAML"]),
+    ("model: {}\n---\nmodel: {}\n", ["c.yaml:3:1: a second YAML document"]),
+    ("modle: {}\n", ["c.yaml:1:1: unknown section 'modle'; did you mean 'model'?"]),
+    ("layers: 4\n", ["c.yaml:1:1: unknown section 'layers'; did you mean 'model.layers'?"]),
+    ("zzzzzzzz: 4\n", ["unknown section 'zzzzzzzz'; expected one of model, data, training"]),
+    ("model: 4\n", ["c.yaml:1:8: section 'model' is '4'; expected `key: value` lines"]),
+    ("model: [layers]\n", ["c.yaml:1:8: section 'model' is a list"]),
+    ("model: {}\nmodel: {}\n", ["c.yaml:2:1: section 'model' stands here a second time"]),
+    ("model:\n  layers: 1\n  layers: 2\n", ["c.yaml:3:3: model.layers was already set at c.yaml:2:11"]),
+    ("model:\n  layrs: 1\n", ["c.yaml:2:3: unknown key 'layrs' in section 'model'; did you mean 'model.layers'?"]),
+    ("model:\n  steps: 1\n", ["unknown key 'steps' in section 'model'; did you mean 'training.steps'?"]),
+    ("model:\n  <<: {layers: 1}\n", ["unknown key '<<'"]),
+    ("model:\n  [1, 2]: 3\n", ["unknown key a list"]),
+    ("model:\n  layers:\n", ["c.yaml:2:3: model.layers is nothing; expected a whole number from 1 to 9999"]),
+    ("model:\n  layers: four\n", ["c.yaml:2:11: model.layers is 'four'; expected a whole number"]),
+    ("model:\n  layers: 4.0\n", ["model.layers is '4.0'; expected a whole number"]),
+    ("model:\n  layers: 1e1\n", ["model.layers is '1e1'; expected a whole number"]),
+    ("model:\n  layers: 0x4\n", ["model.layers is '0x4'; expected a whole number"]),
+    ("model:\n  layers: \"4\"\n", ["model.layers is '4'; expected a whole number"]),
+    ("model:\n  layers: [4]\n", ["model.layers is a list; expected a whole number"]),
+    ("model:\n  layers: 0\n", ["model.layers is '0'; expected a whole number from 1"]),
+    ("model:\n  layers: -4\n", ["model.layers is '-4'"]),
+    ("model:\n  heads: 4294967296\n", ["model.heads is '4294967296'", "at most 2147483647"]),
+    ("model:\n  heads: 0\n", ["model.heads is '0'"]),
+    ("model:\n  channels: 0\n", ["model.channels is '0'"]),
+    ("model:\n  feed_forward: 0\n", ["model.feed_forward is '0'"]),
+    ("model:\n  context: 0\n", ["model.context is '0'"]),
+    ("model:\n  vocabulary: -1\n", ["model.vocabulary is '-1'"]),
+    ("model:\n  vocabulary_multiple: 0\n", ["model.vocabulary_multiple is '0'"]),
+    ("model:\n  positions: rotary\n", ["model.positions is 'rotary'; expected one of none, sinusoidal, learned"]),
+    ("model:\n  norm: Pre\n", ["model.norm is 'Pre'; expected one of pre, post; did you mean 'pre'?"]),
+    ("model:\n  activation: gelu\n", ["model.activation is 'gelu'; expected one of relu, gelu_tanh, gelu_erf"]),
+    ("model:\n  initialisation: gpt3\n", ["did you mean 'gpt2'?"]),
+    ("model:\n  norm_epsilon: 0\n", ["model.norm_epsilon is '0'; expected a number above 0"]),
+    ("model:\n  bias: maybe\n", ["model.bias is 'maybe'; expected true or false"]),
+    ("model:\n  bias: 1\n", ["model.bias is '1'; expected true or false"]),
+    ("model:\n  dropout: 1.0\n", ["model.dropout is '1.0'; expected a number from 0 to below 1"]),
+    ("model:\n  dropout: -0.1\n", ["model.dropout is '-0.1'"]),
+    ("model:\n  dropout: 0,1\n", ["model.dropout is '0,1'"]),
+    ("data:\n  tokens: [a.h5, b.h5]\n", ["data.tokens is a list; expected a text"]),
+    ("training:\n  seed: -1\n", ["training.seed is '-1'"]),
+    ("training:\n  seed: 18446744073709551616\n", ["training.seed", "at most 18446744073709551615"]),
+    ("training:\n  steps: 0\n", ["training.steps is '0'"]),
+    ("training:\n  batch: 0\n", ["training.batch is '0'"]),
+    ("training:\n  learning_rate: 0\n", ["training.learning_rate is '0'; expected a number above 0"]),
+    ("training:\n  learning_rate: .nan\n", ["training.learning_rate is '.nan'"]),
+    ("training:\n  learning_rate: nan\n", ["training.learning_rate is 'nan'"]),
+    ("training:\n  learning_rate: .inf\n", ["training.learning_rate is '.inf'"]),
+    ("training:\n  learning_rate: 1e999\n", ["training.learning_rate is '1e999'"]),
+    ("training:\n  learning_rate: -1e-3\n", ["training.learning_rate is '-1e-3'"]),
+    ("training:\n  schedule: cosin\n", ["training.schedule is 'cosin'", "did you mean 'cosine'?"]),
+    ("training:\n  beta1: 1\n", ["training.beta1 is '1'"]),
+    ("training:\n  beta2: 1.5\n", ["training.beta2 is '1.5'"]),
+    ("training:\n  epsilon: 0\n", ["training.epsilon is '0'"]),
+    ("training:\n  weight_decay: -1\n", ["training.weight_decay is '-1'"]),
+    ("training:\n  clip_norm: -1\n", ["training.clip_norm is '-1'"]),
+    ("training:\n  decay_fraction: 1.1\n", ["training.decay_fraction is '1.1'; expected a number from 0 to 1"]),
+    ("evaluation:\n  every: -1\n", ["evaluation.every is '-1'"]),
+    ("sampling:\n  top_p: 0\n", ["sampling.top_p is '0'; expected a number above 0 to 1"]),
+    ("sampling:\n  top_p: 1.1\n", ["sampling.top_p is '1.1'"]),
+    ("sampling:\n  temperature: -1\n", ["sampling.temperature is '-1'"]),
+    ("sampling:\n  prompt: \"\"\n", ["sampling.prompt is empty"]),
+    ("checkpoint:\n  keep: 0\n", ["checkpoint.keep is '0'"]),
+    ("model: {heads: 3}\n", ["c.yaml:1:16: model.heads 3 does not divide model.channels 128"]),
+    ("model: {heads: 1, channels: 127, positions: sinusoidal}\n", ["model.channels 127 is odd"]),
+    ("training: {batch: 10, micro_batch: 3}\n", ["training.micro_batch 3 does not divide training.batch 10"]),
+    ("training: {steps: 10, warmup_steps: 11}\n", ["training.warmup_steps 11 is more than training.steps 10"]),
+    ("training: {final_learning_rate: 1}\n", ["training.final_learning_rate 1 is above training.learning_rate 0.001"]),
+    ("training: {batch: 1000000}\n", ["one tensor of this model would have", "lower training.micro_batch"]),
+    ("model: {layers: x, heads: 3}\ntraining: {beta1: 2}\nzz: 1\n",
+     ["model.layers is 'x'", "model.heads 3 does not divide", "training.beta1 is '2'", "unknown section 'zz'"]),
+]
+
+# Arguments, exit code, fragments. good.yaml is sound; byte.h5 and char.h5 are token files; run is a trained run.
+COMMAND_LINES = [
+    ([], 2, ["subcommand is required", "dekoder --help"]),
+    (["trian", "good.yaml"], 2, ["did you mean 'train'?"]),
+    (["--verison"], 2, ["did you mean '--version'?"]),
+    (["train"], 2, ["config is required"]),
+    (["train", "good.yaml", "other.yaml"], 2, ["other.yaml"]),
+    (["train", "nowhere.yaml"], 2, ["nowhere.yaml: there is no such configuration"]),
+    (["train", "."], 2, [".: is a folder; expected a YAML file"]),
+    (["describe", "byte.h5"], 2, ["byte.h5"]),
+    (["train", "good.yaml", "--sets", "a=b"], 2, ["did you mean '--set'?"]),
+    (["train", "good.yaml", "--set"], 2, ["--set"]),
+    (["describe", "good.yaml", "--set", "model.layers"], 2, ["--set model.layers: no '='"]),
+    (["describe", "good.yaml", "--set", "model.layers=x"], 2, ["--set model.layers=x: model.layers is 'x'"]),
+    (["describe", "good.yaml", "--set", "layers=3"], 2, ["did you mean 'model.layers'?"]),
+    (["describe", "good.yaml", "--set", "model.heads=3"], 2, ["--set model.heads=3: model.heads 3 does not divide"]),
+    (["describe", "good.yaml", "--set", "model.layers={"], 2, ["--set model.layers={: not a YAML value"]),
+    (["describe", "good.yaml", "--backend", "gpu"], 2, ["--backend is 'gpu'; expected auto, openmp or cuda"]),
+    (["describe", "good.yaml", "--backend"], 2, ["--backend"]),
+    (["bench", "good.yaml", "--steps", "-1"], 2, ["--steps is -1"]),
+    (["bench", "good.yaml", "--steps", "many"], 2, ["--steps", "many"]),
+    (["generate", "run", "--prompt", ""], 2, ["--prompt is empty"]),
+    (["generate", "run", "--tokens", "0"], 2, ["--tokens is 0"]),
+    (["generate", "run", "--temperature", "-1"], 2, ["--temperature is -1"]),
+    (["generate", "run", "--temperature", "nan"], 2, ["--temperature is nan"]),
+    (["generate", "run", "--top-k", "-1"], 2, ["--top-k is -1"]),
+    (["generate", "run", "--top-p", "0"], 2, ["--top-p is 0"]),
+    (["generate", "run", "--seed", "-1"], 2, ["--seed"]),
+    (["generate", "run", "--tempreature", "1"], 2, ["did you mean '--temperature'?"]),
+    (["generate", "run", "--prompt", os.fsdecode(b"caf\xe9")], 2, ["--prompt is not UTF-8"]),
+    (["prepare", "text.txt"], 2, ["--output is required"]),
+    (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", "bpe"], 2, ["--tokenizer is 'bpe'; expected byte or char"]),
+    (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "1"], 2, ["--validation-fraction is 1"]),
+    (["prepare", "text.txt", "-o", "text.txt"], 2, ["is the text itself"]),
+]
+
+# Environment, arguments, exit code, fragments.
+ENVIRONMENTS = [
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, ["describe", "good.yaml"], 2, ["started on 2 ranks"]),
+    ({"SLURM_STEP_NUM_TASKS": "4"}, ["generate", "run"], 2, ["started on 4 ranks"]),
+    ({"SLURM_STEP_NUM_TASKS": "4"}, ["bench", "good.yaml"], 2, ["announces 4 ranks but MPI sees 1"]),
+    ({"CUDA_VISIBLE_DEVICES": ""}, ["describe", "good.yaml", "--backend", "cuda"], 2, ["--backend cuda"]),
+]
+
+# Text, options of prepare, exit code, fragments.
+TEXTS = [
+    (None, [], 3, ["t.txt: no such text file"]),
+    (b"", [], 3, ["t.txt: is empty"]),
+    (b"a", [], 3, ["t.txt: its 1 tokens leave"]),
+    (b"caf\xe9 au lait\n" * 9, ["--tokenizer", "char"], 3, ["t.txt: byte 0xE9 at offset 3 is not UTF-8"]),
+]
+
+# What becomes of byte.h5 before training, exit code, fragments.
+TOKEN_FILES = [
+    ("missing", lambda data: None, 3, ["byte.h5"]),
+    ("empty", lambda data: b"", 3, ["byte.h5"]),
+    ("text", lambda data: b"no HDF5 at all\n" * 99, 3, ["byte.h5"]),
+    ("half", lambda data: data[: len(data) // 2], 3, ["byte.h5"]),
+    ("one byte short", lambda data: data[:-1], 3, ["byte.h5"]),
+    ("zeroed head", lambda data: bytes(64) + data[64:], 3, ["byte.h5"]),
+]
+
+# Prompt, fragments; asked of a run with the char tokenizer of TEXT.
+PROMPTS = [
+    ("It is 7 o'clock", ["vocabulary", "7"]),
+    ("\u00e9t\u00e9", ["\u00e9"]),
+    ("\U0001f600", ["vocabulary"]),
+    ("tab\there", ["vocabulary"]),
+]
+
+# Arguments that name no usable run, exit code, fragments.
+RUNS = [
+    (["status", "nowhere"], 3, ["nowhere"]),
+    (["eval", "nowhere"], 3, ["nowhere"]),
+    (["generate", "nowhere"], 3, ["nowhere"]),
+    (["generate", "text.txt"], 3, ["text.txt"]),
+    (["generate", "byte.h5"], 3, ["byte.h5"]),
+    (["generate", "empty"], 3, ["empty"]),
+    (["eval", "run", "--tokens-file", "nowhere.h5"], 3, ["nowhere.h5"]),
+    (["eval", "run", "--tokens-file", "byte.h5"], 3, ["byte.h5: has another tokenizer"]),
+    (["train", "good.yaml", "--set", "data.tokens=", "--run", "r"], 2, ["data.tokens"]),
+    (["train", "good.yaml", "--set", "model.vocabulary=10", "--run", "r"], 2, ["model.vocabulary is 10"]),
+    (["train", "good.yaml", "--set", "model.context=100000", "--run", "r"], 3, ["byte.h5"]),
+    (["train", "char.yaml", "--set", "sampling.prompt=7", "--run", "r"], 2, ["prompt", "7"]),
+    (["train", "good.yaml", "--run", "text.txt"], 2, ["text.txt"]),
+    (["train", "char.yaml", "--set", "model.layers=2", "--run", "run"], 2, ["ckpt-", "blocks.01", "has changed"]),
+    (["train", "char.yaml", "--set", "training.seed=2", "--run", "run"], 2, ["training.seed", "2"]),
+]
+
+
+def dekoder(arguments, folder, environment=None):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_COMM", "PMIX_"))}
+    env.update({"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
+    env.update(environment or {})
+    return subprocess.run([DEKODER, *arguments], cwd=folder, env=env, capture_output=True, timeout=60)
+
+
+class BadInput(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.root = Path(tempfile.mkdtemp(prefix="dekoder_bad_input_"))
+        cls.addClassCleanup(shutil.rmtree, cls.root)
+        cls.fixtures = cls.root / "fixtures"
+        cls.fixtures.mkdir()
+        (cls.fixtures / "text.txt").write_text(TEXT)
+        (cls.fixtures / "good.yaml").write_text(SMALL)
+        (cls.fixtures / "char.yaml").write_text(SMALL.replace("byte.h5", "char.h5"))
+        (cls.fixtures / "empty").mkdir()
+        for arguments in (["prepare", "text.txt", "-o", "byte.h5"],
+                          ["prepare", "text.txt", "-o", "char.h5", "--tokenizer", "char"],
+                          ["train", "char.yaml", "--run", "run"]):
+            done = dekoder(arguments, cls.fixtures)
+            if done.returncode != 0:
+                raise AssertionError(f"fixture {arguments}: exit {done.returncode}: {done.stderr.decode()}")
+
+    def setUp(self):
+        self.cases = 0
+
+    def refused(self, arguments, code, fragments, change=None, environment=None):
+        """Runs one case in a fresh copy of the fixtures."""
+        self.cases += 1
+        folder = self.root / f"{self._testMethodName}_{self.cases}"
+        shutil.copytree(self.fixtures, folder)
+        with self.subTest(case=self.cases, arguments=arguments, fragments=fragments):
+            if change is not None:
+                change(folder)
+            done = dekoder(arguments, folder, environment)
+            said = done.stderr.decode(errors="replace")
+            self.assertEqual(done.returncode, code, said)
+            for fragment in fragments:
+                self.assertIn(fragment, said)
+            for trace in ("internal error", "terminate called", "HDF5-DIAG", "Traceback", "Kokkos::"):
+                self.assertNotIn(trace, said)
+            self.assertLess(len(said), 4000, "a message that nobody reads to its end")
+        shutil.rmtree(folder)
+
+    def test_configurations(self):
+        for text, fragments in CONFIGURATIONS:
+            self.refused(["describe", "c.yaml"], 2, fragments, lambda folder: (folder / "c.yaml").write_text(text))
+
+    def test_command_lines(self):
+        for arguments, code, fragments in COMMAND_LINES:
+            self.refused(arguments, code, fragments)
+
+    def test_environments(self):
+        for environment, arguments, code, fragments in ENVIRONMENTS:
+            self.refused(arguments, code, fragments, environment=environment)
+
+    def test_texts(self):
+        for text, options, code, fragments in TEXTS:
+            change = (lambda folder: (folder / "t.txt").write_bytes(text)) if text is not None else None
+            self.refused(["prepare", "t.txt", "-o", "t.h5", *options], code, fragments, change)
+
+    def test_token_files(self):
+        def replace(folder, damage):
+            data = damage((folder / "byte.h5").read_bytes())
+            (folder / "byte.h5").unlink()
+            if data is not None:
+                (folder / "byte.h5").write_bytes(data)
+
+        for _, damage, code, fragments in TOKEN_FILES:
+            self.refused(["train", "good.yaml", "--run", "r"], code, fragments, lambda folder: replace(folder, damage))
+
+    def test_flipped_bits_of_a_token_file(self):
+        """Wherever a byte of the file is changed, training never ends as if nothing were wrong with used tokens."""
+        data = (self.fixtures / "byte.h5").read_bytes()
+        at = data.find(TEXT[:8].encode("utf-16-le"))
+        self.assertGreater(at, 0, "the tokens are not stored as uint16 in order: look for them in another way")
+
+        def flip(folder):
+            (folder / "byte.h5").write_bytes(data[:at + 4] + bytes([data[at + 4] ^ 1]) + data[at + 5:])
+
+        self.refused(["train", "good.yaml", "--run", "r"], 3, ["byte.h5"], flip)
+
+    def test_prompts(self):
+        for prompt, fragments in PROMPTS:
+            self.refused(["generate", "run", "--prompt", prompt], 2, fragments)
+
+    def test_runs(self):
+        for arguments, code, fragments in RUNS:
+            self.refused(arguments, code, fragments)
+
+    def test_damaged_checkpoints_never_start_over(self):
+        def damage(folder):
+            files = list((folder / "run" / "checkpoints").glob("ckpt-*.h5"))
+            self.assertTrue(files)
+            for file in files:
+                file.write_bytes(file.read_bytes()[:1000])
+
+        for command in (["train", "char.yaml", "--run", "run"], ["generate", "run"], ["eval", "run"]):
+            self.refused(command, 3, ["ckpt-"], damage)
+
+    def test_the_table_is_long_enough(self):
+        tables = (CONFIGURATIONS, COMMAND_LINES, ENVIRONMENTS, TEXTS, TOKEN_FILES, PROMPTS, RUNS)
+        self.assertGreaterEqual(sum(len(table) for table in tables), 60)
+
+
+if __name__ == "__main__":
+    unittest.main()
