@@ -74,7 +74,7 @@ void match_tensor(const ShapeSignature& signature, const SignatureItem& item, co
 
 }  // namespace
 
-MatchedExtents ShapeSignature::match_extents(std::initializer_list<TensorExtents> tensors) const {
+MatchedExtents ShapeSignature::match_extents(std::span<const TensorExtents> tensors) const {
   MatchedExtents known;
   std::string_view text = text_;
   SignatureItem item;

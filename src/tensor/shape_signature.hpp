@@ -3,7 +3,7 @@
 
 #include <array>
 #include <cstddef>
-#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -51,11 +51,14 @@ class ShapeSignature {
   /// Throws ShapeError naming function, tensor, extents and the axis in conflict.
   template <class... Tensors>
   MatchedExtents match(const Tensors&... tensors) const {
-    return match_extents({describe(tensors)...});
+    const std::array<TensorExtents, sizeof...(Tensors)> described{describe(tensors)...};
+    return match_extents(described);
   }
+  /// match() for extents described already.
+  MatchedExtents match_extents(std::span<const TensorExtents> tensors) const;
 
-  const char* function() const { return function_; }
-  std::string_view text() const { return text_; }
+  constexpr const char* function() const { return function_; }
+  constexpr std::string_view text() const { return text_; }
 
  private:
   template <class Tensor>
@@ -67,7 +70,6 @@ class ShapeSignature {
       result.extent[static_cast<std::size_t>(axis)] = tensor.extent(static_cast<std::size_t>(axis));
     return result;
   }
-  MatchedExtents match_extents(std::initializer_list<TensorExtents> tensors) const;
 
   const char* function_;
   std::string_view text_;

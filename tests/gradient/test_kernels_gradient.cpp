@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Central differences through every kernel that has a gradient, on the double build.
+#include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/normalization.hpp"
+#include "support/gradient_check.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+const Real epsilon = Real(1e-5);
+
+TEST(KernelGradient, LayerNorm) {
+  const ExecSpace exec;
+  const int N = 67, C = 7;
+  const auto x = random_tensor<Tensor2>(1, N, C), weight = random_tensor<Tensor2>(2, N, C);
+  const auto gain = random_tensor<Tensor1>(3, C), bias = random_tensor<Tensor1>(4, C);
+  const Tensor2 y("y", N, C), grad_x("grad_x", N, C);
+  const Tensor1 mean("mean", N), rstd("rstd", N), grad_gain("grad_gain", C), grad_bias("grad_bias", C);
+  const auto loss = [&] {
+    layer_norm(exec, x, gain, bias, epsilon, y, mean, rstd);
+    exec.fence();
+    return weighted_sum(y, weight);
+  };
+  loss();
+  const Tensor3 partials("partials", normalization_partials(N), 2, C);
+  layer_norm_backward(exec, weight, x, gain, mean, rstd, GradientWrite::overwrite, grad_x, grad_gain, grad_bias,
+                      partials);
+  exec.fence();
+  EXPECT_TRUE(gradient_matches("x", x, grad_x, loss));
+  EXPECT_TRUE(gradient_matches("gain", gain, grad_gain, loss));
+  EXPECT_TRUE(gradient_matches("bias", bias, grad_bias, loss));
+}
+
+TEST(KernelGradient, ResidualLayerNormWithDropout) {
+  const ExecSpace exec;
+  const int N = 6, T = 3, C = 9;
+  const Dropout dropout{Real(0.3), RandomStream(1, 2, 3), 4};
+  const auto residual = random_tensor<Tensor2>(1, N, C), delta = random_tensor<Tensor2>(2, N, C);
+  const auto gain = random_tensor<Tensor1>(3, C), bias = random_tensor<Tensor1>(4, C);
+  const auto weight_y = random_tensor<Tensor2>(5, N, C), weight_sum = random_tensor<Tensor2>(6, N, C);
+  const Tensor2 sum("sum", N, C), y("y", N, C), grad_delta("grad_delta", N, C);
+  const Tensor1 mean("mean", N), rstd("rstd", N), grad_gain("grad_gain", C), grad_bias("grad_bias", C);
+  // Both outputs are used, as in a block: the sum goes on as the residual stream, y into the next layer.
+  const auto loss = [&] {
+    residual_layer_norm(exec, residual, delta, gain, bias, epsilon, dropout, T, sum, y, mean, rstd);
+    exec.fence();
+    return weighted_sum(y, weight_y) + weighted_sum(sum, weight_sum);
+  };
+  loss();
+  const auto grad_residual = clone(weight_sum);
+  const Tensor3 partials("partials", normalization_partials(N), 2, C);
+  layer_norm_backward(exec, weight_y, sum, gain, mean, rstd, GradientWrite::accumulate, grad_residual, grad_gain,
+                      grad_bias, partials);
+  apply_dropout(exec, grad_residual, dropout, T, grad_delta);
+  exec.fence();
+  EXPECT_TRUE(gradient_matches("residual", residual, grad_residual, loss));
+  EXPECT_TRUE(gradient_matches("delta", delta, grad_delta, loss));
+  EXPECT_TRUE(gradient_matches("gain", gain, grad_gain, loss));
+  EXPECT_TRUE(gradient_matches("bias", bias, grad_bias, loss));
+}
+
+TEST(KernelGradient, ActivationsWithBias) {
+  const ExecSpace exec;
+  const int N = 66, F = 5;
+  for (const Activation kind : {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf}) {
+    SCOPED_TRACE(int(kind));
+    const auto x = random_tensor<Tensor2>(1, N, F), weight = random_tensor<Tensor2>(2, N, F);
+    const auto bias = random_tensor<Tensor1>(3, F);
+    const Tensor2 shifted("shifted", N, F), y("y", N, F), grad_x("grad_x", N, F);
+    const auto loss = [&] {
+      for (int n = 0; n < N; ++n)
+        for (int f = 0; f < F; ++f) shifted(n, f) = x(n, f) + bias(f);
+      activation(exec, kind, shifted, y);
+      exec.fence();
+      return weighted_sum(y, weight);
+    };
+    loss();
+    const Tensor1 grad_bias("grad_bias", F);
+    activation_backward(exec, kind, shifted, weight, grad_x, grad_bias, Tensor2("partials", bias_partials(N), F));
+    exec.fence();
+    EXPECT_TRUE(gradient_matches("x", x, grad_x, loss));
+    EXPECT_TRUE(gradient_matches("bias", bias, grad_bias, loss));
+    const Tensor1 alone("alone", F);
+    bias_backward(exec, grad_x, alone, Tensor2("partials", bias_partials(N), F));
+    exec.fence();
+    EXPECT_TRUE(near(alone, values_of(grad_bias)));
+  }
+}
+
+TEST(KernelGradient, CrossEntropyWithPadding) {
+  const ExecSpace exec;
+  const int M = 5, vocabulary = 13, V = 16;
+  const auto logits = random_tensor<Tensor2>(1, M, V);
+  const auto targets = tensor_of<TokenTensor1>(std::vector<int>{0, 12, 5, 5, 7}, M);
+  const Tensor1 losses("losses", M);
+  const double scale = 0.37;
+  const auto loss = [&] {
+    cross_entropy_loss(exec, targets, vocabulary, logits, losses);
+    exec.fence();
+    double total = 0;
+    for (int m = 0; m < M; ++m) total += scale * losses(m);
+    return total;
+  };
+  const auto gradient = clone(logits);
+  cross_entropy(exec, targets, vocabulary, Real(scale), gradient, losses);
+  exec.fence();
+  EXPECT_TRUE(gradient_matches("logits", logits, gradient, loss));
+}
+
+TEST(KernelGradient, EmbeddingAndPositionsWithDropout) {
+  const ExecSpace exec;
+  const int B = 3, T = 4, N = B * T, C = 6, V = 5, S = 6;
+  for (const double rate : {0.0, 0.3}) {
+    SCOPED_TRACE(rate);
+    const Dropout dropout{Real(rate), RandomStream(1, 2, 3), 4};
+    const auto tokens = tensor_of<TokenTensor2>(std::vector<int>{0, 1, 1, 4, 4, 4, 1, 0, 2, 1, 1, 1}, B, T);
+    const auto table = random_tensor<Tensor2>(1, V, C), positions = random_tensor<Tensor2>(2, S, C);
+    const auto weight = random_tensor<Tensor2>(3, N, C);
+    const Tensor2 x("x", N, C), grad_x("grad_x", N, C), grad_table("grad_table", V, C), grad_positions("gp", S, C);
+    const auto loss = [&] {
+      embedding(exec, tokens, table, positions, 0, dropout, x);
+      exec.fence();
+      return weighted_sum(x, weight);
+    };
+    apply_dropout(exec, weight, dropout, T, grad_x);
+    embedding_backward(exec, tokens, grad_x, grad_table, IntTensor1("begin", V + 1), IntTensor1("tokens", N));
+    position_backward(exec, grad_x, T, grad_positions);
+    exec.fence();
+    EXPECT_TRUE(gradient_matches("table", table, grad_table, loss));
+    EXPECT_TRUE(gradient_matches("positions", positions, grad_positions, loss));
+  }
+}
+
+}  // namespace
+}  // namespace dekoder::testing
