@@ -194,11 +194,11 @@ RUNS = [
 ]
 
 
-def dekoder(arguments, folder, environment=None):
+def dekoder(arguments, folder, environment=None, start=()):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_COMM", "PMIX_"))}
     env.update({"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
     env.update(environment or {})
-    return subprocess.run([DEKODER, *arguments], cwd=folder, env=env, capture_output=True, timeout=60)
+    return subprocess.run([*start, DEKODER, *arguments], cwd=folder, env=env, capture_output=True, timeout=60)
 
 
 class BadInput(unittest.TestCase):
@@ -251,6 +251,17 @@ class BadInput(unittest.TestCase):
     def test_environments(self):
         for environment, arguments, code, fragments in ENVIRONMENTS:
             self.refused(arguments, code, fragments, environment=environment)
+
+    def test_two_ranks(self):
+        """One message for the job, not one per rank, and exit code 2."""
+        mpirun = shutil.which("mpirun")
+        self.assertIsNotNone(mpirun, "mpirun is not on the PATH")
+        for command in (["train", "good.yaml", "--run", "r"], ["eval", "run"]):
+            done = dekoder(command, self.fixtures, start=(mpirun, "--oversubscribe", "-n", "2"))
+            said = done.stderr.decode(errors="replace")
+            self.assertEqual(done.returncode, 2, said)
+            self.assertEqual(said.count("dekoder: error: started on 2 ranks"), 1, said)
+            self.assertFalse((self.fixtures / "r").exists())
 
     def test_texts(self):
         for text, options, code, fragments in TEXTS:
