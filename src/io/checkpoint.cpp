@@ -86,6 +86,7 @@ void for_each_field(Info& info, Visitor visit) {
   visit("validation_loss", info.validation_loss);
   visit("best_validation_loss", info.best_validation_loss);
   visit("best_step", info.best_step);
+  visit("sampled_step", info.sampled_step);
   visit("metrics_bytes", info.metrics_bytes);
   visit("samples_bytes", info.samples_bytes);
   visit("run_id", info.run_id);

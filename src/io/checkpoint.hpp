@@ -29,6 +29,7 @@ struct CheckpointInfo {
   double validation_loss = none;       ///< of these parameters, nats per token; NaN: not evaluated
   double best_validation_loss = none;  ///< smallest of the run so far; NaN: none
   long best_step = -1;                 ///< where that was; -1: none
+  long sampled_step = -1;              ///< last step whose sample is in samples.txt; -1: none
   std::uint64_t metrics_bytes = 0;     ///< length of metrics.jsonl that belongs to this state
   std::uint64_t samples_bytes = 0;     ///< length of samples.txt that belongs to this state
   std::string run_id;                  ///< names the run over all its restarts

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "config/config_fields.hpp"
 #include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
 #include "train/training_model.hpp"
@@ -57,6 +58,21 @@ void one_step(const ExecSpace& exec, TrainingModel& model, long step, PhaseClock
   model.optimizer().step(exec, config.training, step, model.store());
   if (clock != nullptr) clock->lap(exec, "optimizer");
   exec.fence("dekoder::bench");
+}
+
+/// The settings of model and training as one JSON object: {"model.layers": 4, ...}.
+std::string settings_json(const RunConfig& config) {
+  std::string text;
+  visit_fields(config, [&](std::string_view key, const auto& value, const Range&) {
+    using Value = std::remove_cvref_t<decltype(value)>;
+    if (!key.starts_with("model.") && !key.starts_with("training.")) return;
+    text += fmt::format("{}\"{}\": ", text.empty() ? "" : ", ", key);
+    if constexpr (std::is_enum_v<Value>)
+      text += fmt::format("\"{}\"", names_of(value)[static_cast<std::size_t>(value)]);
+    else if constexpr (std::is_arithmetic_v<Value>)
+      text += fmt::format("{}", value);
+  });
+  return "{" + text + "}";
 }
 
 double peak_memory() {
@@ -131,10 +147,11 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
       "{{\"tokens_per_second\": {}, \"gflops\": {}, \"gemm_gflops\": {}, \"share_of_gemm\": {}, \"flops_per_token\": {}, "
       "\"steps\": {}, \"step_seconds_median\": {}, \"step_seconds_least\": {}, \"batch\": {}, \"micro_batch\": {}, "
       "\"context\": {}, \"peak_memory_bytes\": {}, \"threads\": {}, \"real\": \"{}\", \"backend\": \"{}\", "
-      "\"phase_seconds\": {{{}}}}}\n",
+      "\"config\": {}, \"phase_seconds\": {{{}}}}}\n",
       result.tokens_per_second, result.gflops, result.gemm_gflops, result.share_of_gemm, result.flops_per_token,
       result.steps, result.step_seconds_median, result.step_seconds_least, config.training.batch, config.micro_batch(),
-      config.model.context, result.peak_memory_bytes, ExecSpace().concurrency(), real_name, ExecSpace::name(), phases);
+      config.model.context, result.peak_memory_bytes, ExecSpace().concurrency(), real_name, ExecSpace::name(),
+      settings_json(config), phases);
 }
 
 }  // namespace dekoder

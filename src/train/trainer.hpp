@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "base/error.hpp"
+#include "data/batch_loader.hpp"
+#include "io/checkpoint.hpp"
+#include "io/metrics_log.hpp"
+#include "io/run_directory.hpp"
+#include "parallel/communicator.hpp"
+#include "train/evaluator.hpp"
+#include "train/generator.hpp"
+#include "train/progress.hpp"
+#include "train/training_model.hpp"
+
+namespace dekoder {
+
+/// One run: the loop, and what it does by period.
+class Trainer {
+ public:
+  /// config.model.vocabulary is set. Takes all memory of the run, then goes on from the newest valid checkpoint of the run
+  /// directory, or draws the initial values where there is none. A configuration that differs from the checkpoint's in
+  /// something a restart cannot change throws ConfigError.
+  Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory, const Communicator& ranks);
+
+  /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on. Throws
+  /// DivergedError before an update with a loss or gradient that is not finite.
+  ExitCode train();
+
+ private:
+  ExitCode run_loop();
+  CheckpointInfo resume_or_initialise();
+  void check_restart(const CheckpointInfo& saved) const;
+  void train_step(BatchLoader& loader);
+  void evaluate();
+  void sample();
+  void save(bool must);
+  void write_status(RunState state, const std::string& message = "") const;
+  bool stop_agreed() const;
+  /// Whether something with this period is due at the current step, which counts updates done.
+  bool due(long every) const;
+
+  RunConfig config_;
+  const TokenDataset& data_;
+  const RunDirectory& directory_;
+  const Communicator& ranks_;
+  ExecSpace exec_;
+  TrainingModel model_;
+  Evaluator evaluator_;
+  Generator generator_;
+  long saved_step_ = -1, resumed_step_ = -1;
+  CheckpointInfo state_;  ///< of the parameters as they are now
+  MetricsLog metrics_;
+  AppendLog samples_;
+  Progress progress_;
+};
+
+}  // namespace dekoder
