@@ -1,38 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/adamw.hpp"
 
-#include "kernels/rows.hpp"
-
 namespace dekoder {
+
+namespace {
+
+/// One element; all constants of the step are worked out before the launch.
+struct AdamWElement {
+  Real beta1, beta2, one_minus_beta1, one_minus_beta2, epsilon, gradient_scale;
+  Real step_size;            ///< learning rate / bias_correction1
+  Real inverse_correction2;  ///< 1 / bias_correction2
+
+  KOKKOS_FORCEINLINE_FUNCTION void update(Real kept, Real& g, Real& w, Real& m, Real& v) const {
+    const Real scaled = g * gradient_scale;
+    const Real moment = beta1 * m + one_minus_beta1 * scaled;
+    const Real square = beta2 * v + one_minus_beta2 * scaled * scaled;
+    m = moment;
+    v = square;
+    w = w * kept - step_size * moment / (Kokkos::sqrt(square * inverse_correction2) + epsilon);
+    g = 0;
+  }
+};
+
+AdamWElement element_of(const AdamWStep& s) {
+  return {s.beta1,
+          s.beta2,
+          Real(1) - s.beta1,
+          Real(1) - s.beta2,
+          s.epsilon,
+          s.gradient_scale,
+          Real(double(s.learning_rate) / s.bias_correction1),
+          Real(1.0 / s.bias_correction2)};
+}
+
+}  // namespace
 
 void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, Tensor1 gradient, Tensor1 value,
            Tensor1 first_moment, Tensor1 second_moment) {
   const auto extent = adamw_shapes.match(decay, gradient, value, first_moment, second_moment);
   const int blocks = extent['K'];
   if (extent['N'] != blocks * decay_block)
-    throw ShapeError(fmt::format("adamw: N={} but decay has K={} flags of {} elements", extent['N'], blocks, decay_block));
-  const AdamWStep s = step;
-  const Real step_size = Real(double(s.learning_rate) / s.bias_correction1);
-  const Real inverse_correction2 = Real(1.0 / s.bias_correction2);
-  const Real kept = Real(1.0 - double(s.learning_rate) * double(s.weight_decay));
-  for_each_row(
-      "dekoder::adamw", exec, blocks, KOKKOS_LAMBDA(const RowTeam& team, int block) {
-        const int first = block * decay_block;
-        Real* g = &gradient(first);
-        Real* w = &value(first);
-        Real* m = &first_moment(first);
-        Real* v = &second_moment(first);
-        const Real shrink = decay(block) != 0 ? kept : Real(1);
-        team.each(decay_block, [=](int i) {
-          const Real scaled = g[i] * s.gradient_scale;
-          const Real moment = s.beta1 * m[i] + (Real(1) - s.beta1) * scaled;
-          const Real square = s.beta2 * v[i] + (Real(1) - s.beta2) * scaled * scaled;
-          m[i] = moment;
-          v[i] = square;
-          w[i] = w[i] * shrink - step_size * moment / (Kokkos::sqrt(square * inverse_correction2) + s.epsilon);
-          g[i] = 0;
-        });
+    throw ShapeError(
+        fmt::format("adamw: N={} but decay has K={} flags of {} elements", extent['N'], blocks, decay_block));
+  const AdamWElement element = element_of(step);
+  const Real shrink = Real(1.0 - double(step.learning_rate) * double(step.weight_decay));
+#if defined(DEKODER_BACKEND_CUDA)
+  // One thread per element: neighbours touch neighbouring memory.
+  Kokkos::parallel_for(
+      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace>(exec, 0, extent['N']), KOKKOS_LAMBDA(int i) {
+        element.update(decay(i / decay_block) != 0 ? shrink : Real(1), gradient(i), value(i), first_moment(i),
+                       second_moment(i));
       });
+#else
+  // One block is one fp32 vector of 16 lanes.
+  Kokkos::parallel_for(
+      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>>(exec, 0, blocks),
+      KOKKOS_LAMBDA(int block) {
+        const std::size_t first = std::size_t(block) * decay_block;
+        Real *g = &gradient(first), *w = &value(first), *m = &first_moment(first), *v = &second_moment(first);
+        const Real kept = decay(block) != 0 ? shrink : Real(1);
+        const AdamWElement e = element;
+#pragma omp simd
+        for (int i = 0; i < decay_block; ++i) e.update(kept, g[i], w[i], m[i], v[i]);
+      });
+#endif
 }
 
 }  // namespace dekoder

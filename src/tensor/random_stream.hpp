@@ -11,7 +11,7 @@ namespace dekoder {
 /// function of (key, index), so that there is no state to save and any thread, rank or restart draws the same ones.
 class RandomStream {
  public:
-  KOKKOS_INLINE_FUNCTION RandomStream() = default;
+  RandomStream() = default;
 
   /// `site` tells apart the places that draw (a tensor, a dropout layer); `sample` is the global sample index.
   KOKKOS_INLINE_FUNCTION RandomStream(std::uint64_t seed, std::uint64_t site, std::uint64_t step = 0,
