@@ -1,76 +1,143 @@
 // SPDX-License-Identifier: Apache-2.0
-// A register-blocked product of small tiles for CPUs, on the compiler's vector extension. Host code only.
+// Products, copies and transposes of tiles that lie in a core's caches. Host code only.
 #pragma once
 
-#include "tensor/tensor.hpp"
+#include <algorithm>
+
+#include "kernels/host_vector.hpp"
 
 namespace dekoder::host {
 
-#if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64;
-#elif defined(__AVX__)
-inline constexpr int vector_bytes = 32;
-#else
-inline constexpr int vector_bytes = 16;
-#endif
-inline constexpr int vector_width = vector_bytes / int(sizeof(Real));
-using Vector = Real __attribute__((vector_size(vector_bytes), aligned(sizeof(Real)), may_alias));
+/// Rows of contiguous elements, `row` elements apart.
+struct Rows {
+  Real* data;
+  long row;
+  Real* at(int i) const { return data + i * row; }
+  Rows from(int i, int j) const { return {data + i * row + j, row}; }
+};
+struct ConstRows {
+  const Real* data;
+  long row;
+  ConstRows(const Real* data_, long row_) : data(data_), row(row_) {}
+  ConstRows(const Rows& rows) : data(rows.data), row(rows.row) {}
+  const Real* at(int i) const { return data + i * row; }
+  ConstRows from(int i, int j) const { return {data + i * row + j, row}; }
+};
 
-/// n rounded up to whole vectors.
-constexpr int padded(int n) { return (n + vector_width - 1) / vector_width * vector_width; }
-
-/// One operand as a strided matrix: element (i, k) at data[i * row + k * column].
+/// A matrix with both distances free: element (i, k) at data[i * row + k * column].
 struct Strided {
   const Real* data;
   long row, column;
 };
+inline Strided plain(const ConstRows& x) {
+  return {x.data, x.row, 1};
+}
+inline Strided transposed(const ConstRows& x) {
+  return {x.data, 1, x.row};
+}
 
 namespace detail {
 
+/// Vectors side by side in one block of sums, and rows of sums for a number of vectors: as many as the registers
+/// hold beside one row of b and one broadcast.
+#if defined(__AVX512F__)
+inline constexpr int block_vectors = 4;
+constexpr int block_rows(int vectors) {
+  return vectors == 4 ? 6 : vectors == 3 ? 8 : 12;
+}
+#else
+inline constexpr int block_vectors = 2;
+constexpr int block_rows(int vectors) {
+  return vectors == 2 ? 6 : 8;
+}
+#endif
+
 template <int rows, int vectors, bool accumulate>
-inline void tile_block(int K, Strided a, const Real* b, long b_row, Real* c, long c_row) {
+[[gnu::always_inline]] inline void product_block(int K, Strided a, ConstRows b, Rows c) {
   Vector sum[rows][vectors];
+#pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < vectors; ++v) {
-      if constexpr (accumulate)
-        sum[i][v] = *reinterpret_cast<const Vector*>(c + i * c_row + v * vector_width);
-      else
-        sum[i][v] = Vector{};
-    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sum[i][v] = accumulate ? load(c.at(i) + v * vector_width) : Vector{};
   for (int k = 0; k < K; ++k) {
-    Vector b_part[vectors];
-    for (int v = 0; v < vectors; ++v) b_part[v] = *reinterpret_cast<const Vector*>(b + k * b_row + v * vector_width);
+    Vector b_row[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) b_row[v] = load(b.at(k) + v * vector_width);
+#pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
       const Real factor = a.data[i * a.row + k * a.column];
-      for (int v = 0; v < vectors; ++v) sum[i][v] += factor * b_part[v];
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sum[i][v] += factor * b_row[v];
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < vectors; ++v) *reinterpret_cast<Vector*>(c + i * c_row + v * vector_width) = sum[i][v];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store(c.at(i) + v * vector_width, sum[i][v]);
+}
+
+/// Rows [i, M) in blocks of `rows`, then what is left in smaller blocks.
+template <int rows, int vectors, bool accumulate>
+inline void product_rows(int i, int M, int K, Strided a, ConstRows b, Rows c) {
+  for (; i + rows <= M; i += rows)
+    product_block<rows, vectors, accumulate>(K, {a.data + i * a.row, a.row, a.column}, b, c.from(i, 0));
+  if constexpr (rows > 1) {
+    constexpr int smaller = rows > 8 ? 8 : rows > 4 ? 4 : rows / 2;
+    if (i < M) product_rows<smaller, vectors, accumulate>(i, M, K, a, b, c);
+  }
 }
 
 template <int vectors, bool accumulate>
-inline void tile_column(int M, int K, Strided a, const Real* b, long b_row, Real* c, long c_row) {
-  int i = 0;
-  const auto at = [&](int row) { return Strided{a.data + row * a.row, a.row, a.column}; };
-  for (; i + 8 <= M; i += 8) tile_block<8, vectors, accumulate>(K, at(i), b, b_row, c + i * c_row, c_row);
-  if (M - i >= 4) {
-    tile_block<4, vectors, accumulate>(K, at(i), b, b_row, c + i * c_row, c_row);
-    i += 4;
-  }
-  for (; i < M; ++i) tile_block<1, vectors, accumulate>(K, at(i), b, b_row, c + i * c_row, c_row);
+inline void product_columns(int n, int M, int N, int K, Strided a, ConstRows b, Rows c) {
+  for (; n + vectors * vector_width <= N; n += vectors * vector_width)
+    product_rows<block_rows(vectors), vectors, accumulate>(0, M, K, a, b.from(0, n), c.from(0, n));
+  if constexpr (vectors > 1)
+    if (n < N) product_columns<vectors - 1, accumulate>(n, M, N, K, a, b, c);
 }
 
 }  // namespace detail
 
-/// c(M,N) = [c +] a(M,K) b(K,N): N is a multiple of vector_width; b and c have rows of at least N elements at distances
-/// b_row and c_row. Every element is summed in ascending k.
+/// c(M,N) = [c +] a(M,K) b(K,N); N is a multiple of vector_width. Every element is summed in ascending k.
 template <bool accumulate>
-inline void tile_product(int M, int N, int K, Strided a, const Real* b, long b_row, Real* c, long c_row) {
-  int n = 0;
-  for (; n + 2 * vector_width <= N; n += 2 * vector_width)
-    detail::tile_column<2, accumulate>(M, K, a, b + n, b_row, c + n, c_row);
-  if (n < N) detail::tile_column<1, accumulate>(M, K, a, b + n, b_row, c + n, c_row);
+inline void tile_product(int M, int N, int K, Strided a, ConstRows b, Rows c) {
+  detail::product_columns<detail::block_vectors, accumulate>(0, M, N, K, a, b, c);
+}
+
+/// to(count, width) = from(count, D), zeros in columns [D, width).
+inline void copy_rows(int count, int D, int width, ConstRows from, Rows to) {
+  for (int i = 0; i < count; ++i) {
+    const Real* source = from.at(i);
+    Real* target = to.at(i);
+    int d = 0;
+    for (; d + vector_width <= D; d += vector_width) store(target + d, load(source + d));
+    for (; d < D; ++d) target[d] = source[d];
+    for (; d < width; ++d) target[d] = 0;
+  }
+}
+
+/// to(columns, rows) = factor * transpose of from(rows, columns).
+inline void transpose_scaled(int rows, int columns, Real factor, ConstRows from, Rows to) {
+  int i = 0;
+  for (; i + vector_width <= rows; i += vector_width) {
+    int j = 0;
+    for (; j + vector_width <= columns; j += vector_width) {
+      Vector square[vector_width];
+#pragma GCC unroll 16
+      for (int k = 0; k < vector_width; ++k) square[k] = factor * load(from.at(i + k) + j);
+      transpose(square);
+#pragma GCC unroll 16
+      for (int k = 0; k < vector_width; ++k) store(to.at(j + k) + i, square[k]);
+    }
+    for (; j < columns; ++j)
+      for (int k = i; k < i + vector_width; ++k) to.at(j)[k] = factor * from.at(k)[j];
+  }
+  for (; i < rows; ++i)
+    for (int j = 0; j < columns; ++j) to.at(j)[i] = factor * from.at(i)[j];
+}
+
+/// x(rows, width) = 0.
+inline void clear_rows(int rows, int width, Rows x) {
+  for (int i = 0; i < rows; ++i) std::fill_n(x.at(i), width, Real(0));
 }
 
 }  // namespace dekoder::host

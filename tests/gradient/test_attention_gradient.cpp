@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Central differences through causal attention in double: every element of q, k and v.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/attention.hpp"
+#include "kernels/attention_portable.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+static_assert(sizeof(Real) == 8, "central differences need the double build");
+
+struct Shape {
+  int B, T, H, D;
+  Real rate;
+};
+
+void PrintTo(const Shape& s, std::ostream* out) {
+  *out << "B" << s.B << " T" << s.T << " H" << s.H << " D" << s.D << " dropout " << s.rate;
+}
+
+void fill(const auto& x, const RandomStream& stream) {
+  for (std::size_t i = 0; i < x.size(); ++i) x.data()[i] = stream.normal(i);
+}
+
+class AttentionGradient : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(AttentionGradient, EqualsCentralDifferences) {
+  const auto [B, T, H, D, rate] = GetParam();
+  const ExecSpace exec;
+  const Tensor5 qkv("qkv", B, T, 3, H, D), grad_qkv("grad_qkv", B, T, 3, H, D),
+      grad_portable("grad", B, T, 3, H, D);
+  const Tensor4 out("out", B, T, H, D), grad_out("grad_out", B, T, H, D);
+  const Tensor3 lse("lse", B, H, T), delta("delta", B, H, T);
+  const Dropout dropout{rate, RandomStream(11, site_of("test.attention")), 5};
+  const Real scale = 1 / std::sqrt(Real(D));
+  fill(qkv, RandomStream(1, 1));
+  fill(grad_out, RandomStream(1, 2));
+
+  // The loss is the sum of grad_out * out.
+  const auto loss = [&] {
+    causal_attention(exec, qkv, scale, dropout, out, lse);
+    exec.fence();
+    Real total = 0;
+    for (std::size_t i = 0; i < out.size(); ++i) total += out.data()[i] * grad_out.data()[i];
+    return total;
+  };
+  loss();
+  portable::causal_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_portable);
+  causal_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv);
+  exec.fence();
+  const Real step = 1e-5;
+  for (std::size_t i = 0; i < qkv.size(); ++i) {
+    Real& value = qkv.data()[i];
+    const Real kept = value;
+    value = kept + step;
+    const Real above = loss();
+    value = kept - step;
+    const Real below = loss();
+    value = kept;
+    const Real numeric = (above - below) / (2 * step), bound = 1e-8 + 1e-7 * std::abs(numeric);
+    const std::size_t d = i % D, h = i / D % H, part = i / D / H % 3, t = i / D / H / 3 % T, b = i / D / H / 3 / T;
+    const auto place = ::testing::Message()
+                       << "qkv[" << b << "," << t << "," << part << "," << h << "," << d << "]";
+    ASSERT_NEAR(grad_qkv.data()[i], numeric, bound) << place;
+    ASSERT_NEAR(grad_portable.data()[i], numeric, bound) << "portable " << place;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionGradient,
+                         ::testing::Values(Shape{1, 1, 1, 1, 0}, Shape{2, 5, 2, 3, 0}, Shape{1, 9, 3, 8, 0},
+                                           Shape{1, 37, 1, 5, 0}, Shape{1, 70, 1, 2, 0}, Shape{1, 6, 1, 17, 0},
+                                           Shape{2, 9, 2, 4, 0.4}, Shape{1, 40, 1, 3, 0.2}));
+
+}  // namespace
+}  // namespace dekoder::testing

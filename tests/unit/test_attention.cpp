@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention of the host and of any device against plain loops in double.
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/attention.hpp"
+#include "kernels/attention_portable.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+struct Shape {
+  int B, T, H, D;
+};
+
+void PrintTo(const Shape& s, std::ostream* out) {
+  *out << "B" << s.B << " T" << s.T << " H" << s.H << " D" << s.D;
+}
+
+/// Inputs and outputs of one call, on the device and as the reference sees them.
+struct Case {
+  Shape shape;
+  Real scale;
+  Dropout dropout;
+  Tensor5 qkv, grad_qkv;
+  Tensor4 out, grad_out;
+  Tensor3 lse, delta;
+  std::vector<double> want_out, want_lse, want_grad;
+
+  Case(Shape s, double magnitude, Real rate)
+      : shape(s),
+        scale(Real(1 / std::sqrt(double(s.D)))),
+        dropout{rate, RandomStream(3, site_of("test.attention"), 8), 41},
+        qkv("qkv", s.B, s.T, 3, s.H, s.D),
+        grad_qkv("grad_qkv", s.B, s.T, 3, s.H, s.D),
+        out("out", s.B, s.T, s.H, s.D),
+        grad_out("grad_out", s.B, s.T, s.H, s.D),
+        lse("lse", s.B, s.H, s.T),
+        delta("delta", s.B, s.H, s.T) {
+    const RandomStream numbers(7, site_of("test.numbers"));
+    fill(qkv, numbers.child(1), magnitude);
+    fill(grad_out, numbers.child(2), 1);
+  }
+
+  template <class Tensor>
+  static void fill(const Tensor& x, const RandomStream& stream, double magnitude) {
+    const auto host = Kokkos::create_mirror_view(x);
+    for (std::size_t i = 0; i < x.size(); ++i) host.data()[i] = Real(magnitude * stream.normal(i));
+    Kokkos::deep_copy(x, host);
+  }
+
+  /// Every output holds NaN before a call: nothing may be read or left over.
+  void poison() const {
+    const Real nan = std::numeric_limits<Real>::quiet_NaN();
+    Kokkos::deep_copy(out, nan);
+    Kokkos::deep_copy(lse, nan);
+    Kokkos::deep_copy(delta, nan);
+    Kokkos::deep_copy(grad_qkv, nan);
+  }
+
+  std::size_t at(int b, int t, int part, int h, int d) const {
+    return (((std::size_t(b) * shape.T + t) * 3 + part) * shape.H + h) * shape.D + d;
+  }
+  void reference();
+  void reference_head(const std::vector<double>& x, const std::vector<double>& g, int b, int h);
+};
+
+std::vector<double> doubles(const auto& x) {
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), x);
+  return std::vector<double>(host.data(), host.data() + host.size());
+}
+
+void Case::reference() {
+  const auto x = doubles(qkv), g = doubles(grad_out);
+  want_out.assign(out.size(), 0);
+  want_lse.assign(lse.size(), 0);
+  want_grad.assign(qkv.size(), 0);
+  for (int b = 0; b < shape.B; ++b)
+    for (int h = 0; h < shape.H; ++h) reference_head(x, g, b, h);
+}
+
+void Case::reference_head(const std::vector<double>& x, const std::vector<double>& g, int b, int h) {
+  const auto [B, T, H, D] = shape;
+  const RandomStream stream = dropout.sample(b).child(std::uint64_t(h));
+  for (int t = 0; t < T; ++t) {
+    std::vector<double> weight(t + 1), grad_weight(t + 1), factor(t + 1, 1.0);
+    double largest = -std::numeric_limits<double>::infinity(), total = 0;
+    for (int s = 0; s <= t; ++s) {
+      for (int d = 0; d < D; ++d) weight[s] += double(scale) * x[at(b, t, 0, h, d)] * x[at(b, s, 1, h, d)];
+      largest = std::max(largest, weight[s]);
+      if (dropout.active()) factor[s] = dropout.factor(stream, std::uint64_t(t) * T + s);
+    }
+    for (int s = 0; s <= t; ++s) total += weight[s] = std::exp(weight[s] - largest);
+    want_lse[(std::size_t(b) * H + h) * T + t] = largest + std::log(total);
+    double delta_t = 0;
+    const std::size_t row = ((std::size_t(b) * T + t) * H + h) * D;
+    for (int s = 0; s <= t; ++s) {
+      weight[s] /= total;
+      for (int d = 0; d < D; ++d) {
+        want_out[row + d] += weight[s] * factor[s] * x[at(b, s, 2, h, d)];
+        want_grad[at(b, s, 2, h, d)] += weight[s] * factor[s] * g[row + d];
+        grad_weight[s] += factor[s] * g[row + d] * x[at(b, s, 2, h, d)];
+      }
+      delta_t += weight[s] * grad_weight[s];
+    }
+    for (int s = 0; s <= t; ++s) {
+      const double grad_score = double(scale) * weight[s] * (grad_weight[s] - delta_t);
+      for (int d = 0; d < D; ++d) {
+        want_grad[at(b, t, 0, h, d)] += grad_score * x[at(b, s, 1, h, d)];
+        want_grad[at(b, s, 1, h, d)] += grad_score * x[at(b, t, 0, h, d)];
+      }
+    }
+  }
+}
+
+/// Equal within `tolerance` of the largest magnitude; names the first element that is not.
+::testing::AssertionResult near(const char* name, const auto& tensor, const std::vector<double>& want,
+                                double tolerance) {
+  const auto got = doubles(tensor);
+  double largest = 1;
+  for (double w : want) largest = std::max(largest, std::abs(w));
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (std::abs(got[i] - want[i]) <= tolerance * largest) continue;
+    std::size_t rest = i;
+    std::string index;
+    for (int axis = int(tensor.rank()) - 1; axis >= 0; --axis) {
+      index = std::to_string(rest % tensor.extent(axis)) + (index.empty() ? "" : ",") + index;
+      rest /= tensor.extent(axis);
+    }
+    return ::testing::AssertionFailure() << name << "[" << index << "] is " << got[i] << ", expected " << want[i]
+                                         << " within " << tolerance * largest;
+  }
+  return ::testing::AssertionSuccess();
+}
+
+/// Equal bit for bit; names the first element that is not.
+::testing::AssertionResult same(const char* name, const auto& tensor, const std::vector<double>& want) {
+  const auto got = doubles(tensor);
+  for (std::size_t i = 0; i < got.size(); ++i)
+    if (got[i] != want[i])
+      return ::testing::AssertionFailure()
+             << name << " element " << i << " is " << got[i] << ", before " << want[i];
+  return ::testing::AssertionSuccess();
+}
+
+void run(const ExecSpace& exec, const Case& c) {
+  c.poison();
+  causal_attention(exec, c.qkv, c.scale, c.dropout, c.out, c.lse);
+  causal_attention_backward(exec, c.qkv, c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta, c.grad_qkv);
+  exec.fence();
+}
+
+void run_portable(const ExecSpace& exec, const Case& c) {
+  c.poison();
+  portable::causal_attention(exec, c.qkv, c.scale, c.dropout, c.out, c.lse);
+  portable::causal_attention_backward(exec, c.qkv, c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta,
+                                      c.grad_qkv);
+  exec.fence();
+}
+
+void expect_reference(const Case& c) {
+  EXPECT_TRUE(near("out", c.out, c.want_out, 5e-6));
+  EXPECT_TRUE(near("lse", c.lse, c.want_lse, 2e-6));
+  EXPECT_TRUE(near("grad_qkv", c.grad_qkv, c.want_grad, 2e-5));
+}
+
+class Attention : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(Attention, EqualsPlainLoops) {
+  for (Real rate : {Real(0), Real(0.25)}) {
+    SCOPED_TRACE(rate > 0 ? "with dropout" : "without dropout");
+    Case c(GetParam(), 1, rate);
+    c.reference();
+    run(ExecSpace(), c);
+    expect_reference(c);
+    run_portable(ExecSpace(), c);
+    SCOPED_TRACE("portable");
+    expect_reference(c);
+  }
+}
+
+std::vector<Shape> shapes() {
+  std::vector<Shape> all;
+  for (int T : {1, 2, 31, 64, 65, 130})
+    for (int D : {1, 3, 16, 32, 64, 80, 128}) all.push_back({1 + T % 2, T, D % 3 == 0 ? 3 : 1, D});
+  all.insert(all.end(), {{2, 65, 3, 64}, {1, 17, 2, 256}, {1, 257, 1, 200}, {2, 96, 3, 7}, {1, 33, 2, 255}});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Attention, ::testing::ValuesIn(shapes()), [](const auto& instance) {
+  const Shape& s = instance.param;
+  return "B" + std::to_string(s.B) + "T" + std::to_string(s.T) + "H" + std::to_string(s.H) + "D" +
+         std::to_string(s.D);
+});
+
+TEST(AttentionNumbers, LargeScoresNeitherOverflowNorVanish) {
+  Case c({1, 70, 2, 16}, 30, 0);  // scores of several thousand
+  c.reference();
+  run(ExecSpace(), c);
+  EXPECT_TRUE(near("out", c.out, c.want_out, 1e-3));
+  EXPECT_TRUE(near("lse", c.lse, c.want_lse, 1e-6));
+  for (double g : doubles(c.grad_qkv)) ASSERT_TRUE(std::isfinite(g));
+}
+
+TEST(AttentionNumbers, NanOfOneQueryReachesItsRowAlone) {
+  Case c({1, 40, 1, 8}, 1, 0);
+  Kokkos::deep_copy(Kokkos::subview(c.qkv, 0, 20, 0, 0, Kokkos::ALL), std::numeric_limits<Real>::quiet_NaN());
+  run(ExecSpace(), c);
+  const auto lse = doubles(c.lse), out = doubles(c.out);
+  for (int t = 0; t < 40; ++t) {
+    EXPECT_EQ(std::isnan(lse[t]), t == 20) << "lse at t=" << t;
+    EXPECT_EQ(std::isnan(out[std::size_t(t) * 8]), t == 20) << "out at t=" << t;
+  }
+}
+
+TEST(AttentionNumbers, TheFutureDoesNotReachThePast) {
+  Case c({1, 150, 1, 24}, 1, Real(0.1));
+  run(ExecSpace(), c);
+  const auto before = doubles(c.out);
+  const int first = 77;
+  Case::fill(Kokkos::subview(c.qkv, 0, Kokkos::make_pair(first, 150), Kokkos::ALL, Kokkos::ALL, Kokkos::ALL),
+             RandomStream(1, 2), 50);
+  run(ExecSpace(), c);
+  const auto after = doubles(c.out);
+  for (std::size_t i = 0; i < std::size_t(first) * 24; ++i) ASSERT_EQ(before[i], after[i]) << "out element " << i;
+  EXPECT_NE(before.back(), after.back());
+}
+
+#if !defined(DEKODER_BACKEND_CUDA)
+TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
+  const ExecSpace all;
+  if (all.concurrency() < 2) GTEST_SKIP() << "one thread only: nothing to compare";
+  omp_set_max_active_levels(2);  // Kokkos partitions only where regions may nest
+  const auto parts =
+      Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
+  ASSERT_EQ(parts.front().concurrency(), 1);
+  // One head on several threads is cut into tiles, forward and backward; several heads are not.
+  for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}})
+    for (Real rate : {Real(0), Real(0.3)}) {
+      Case c(shape, 1, rate);
+      run(parts.front(), c);
+      const auto out = doubles(c.out), lse = doubles(c.lse), grad = doubles(c.grad_qkv);
+      run(all, c);
+      EXPECT_TRUE(same("out", c.out, out)) << ::testing::PrintToString(shape);
+      EXPECT_TRUE(same("lse", c.lse, lse)) << ::testing::PrintToString(shape);
+      EXPECT_TRUE(same("grad_qkv", c.grad_qkv, grad)) << ::testing::PrintToString(shape);
+    }
+}
+#endif
+
+TEST(AttentionShapes, ConflictNamesTensorAndAxis) {
+  const Case c({2, 5, 1, 4}, 1, 0);
+  const Tensor3 short_lse("lse", 2, 1, 4);
+  const auto message = [](auto call) -> std::string {
+    try {
+      call();
+    } catch (const ShapeError& error) {
+      return error.what();
+    }
+    return "no ShapeError";
+  };
+  const std::string forward =
+      message([&] { causal_attention(ExecSpace(), c.qkv, c.scale, c.dropout, c.out, short_lse); });
+  EXPECT_NE(forward.find("lse is (2,1,4)"), std::string::npos) << forward;
+  EXPECT_NE(forward.find("conflict at T"), std::string::npos) << forward;
+  const std::string backward = message([&] {
+    causal_attention_backward(ExecSpace(), c.qkv, c.out, c.grad_out, c.lse, c.scale, c.dropout, short_lse,
+                              c.grad_qkv);
+  });
+  EXPECT_NE(backward.find("delta is (2,1,4)"), std::string::npos) << backward;
+}
+
+TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
+  for (Shape s : {Shape{1, 1, 1, 1}, Shape{2, 37, 3, 16}, Shape{1, 70, 2, 33}}) {
+    Case c(s, 1, 0);
+    run(ExecSpace(), c);
+    const auto want = doubles(c.out);
+    const Tensor5 cache("cache", s.B, 2, s.H, s.T, s.D);
+    const Tensor4 token("token", s.B, 3, s.H, s.D);
+    const Tensor3 out("out", s.B, s.H, s.D);
+    Kokkos::deep_copy(cache, std::numeric_limits<Real>::quiet_NaN());  // what is not yet filled is not read
+    for (int t = 0; t < s.T; ++t) {
+      Kokkos::deep_copy(token, Kokkos::subview(c.qkv, Kokkos::ALL, t, Kokkos::ALL, Kokkos::ALL, Kokkos::ALL));
+      cached_attention(ExecSpace(), token, t, c.scale, cache, out);
+      ExecSpace().fence();
+      const auto got = doubles(out);
+      for (int b = 0; b < s.B; ++b)
+        for (int i = 0; i < s.H * s.D; ++i)
+          ASSERT_NEAR(got[std::size_t(b) * s.H * s.D + i], want[(std::size_t(b) * s.T + t) * s.H * s.D + i], 1e-5)
+              << ::testing::PrintToString(s) << " t=" << t << " b=" << b << " element " << i;
+    }
+  }
+}
+
+TEST(CachedAttention, PositionBeyondTheCacheThrows) {
+  const Tensor5 cache("cache", 1, 2, 1, 4, 8);
+  const Tensor4 token("token", 1, 3, 1, 8);
+  const Tensor3 out("out", 1, 1, 8);
+  EXPECT_THROW(cached_attention(ExecSpace(), token, 4, 1, cache, out), ShapeError);
+  EXPECT_THROW(cached_attention(ExecSpace(), token, -1, 1, cache, out), ShapeError);
+}
+
+}  // namespace
+}  // namespace dekoder::testing
