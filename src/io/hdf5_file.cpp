@@ -286,9 +286,15 @@ Hdf5Handle Hdf5Dataset::select(std::span<const std::size_t> offset, std::span<co
 
 namespace {
 
+/// Memory of the shape of the selected block: with shapes that differ HDF5 maps element by element, at a tenth of
+/// the speed.
 Hdf5Handle memory_space(hid_t file_space, const std::string& file, const std::string& name) {
-  const auto selected = static_cast<hsize_t>(H5Sget_select_npoints(file_space));
-  return checked(H5Screate_simple(1, &selected, nullptr), Kind::dataspace, file, name, "no memory space");
+  const int rank = H5Sget_simple_extent_ndims(file_space);
+  if (rank <= 0) return checked(H5Screate(H5S_SCALAR), Kind::dataspace, file, name, "no memory space");
+  std::array<hsize_t, H5S_MAX_RANK> first{}, last{};
+  if (H5Sget_select_bounds(file_space, first.data(), last.data()) < 0) fail(file, name, "no memory space");
+  for (std::size_t axis = 0; axis < static_cast<std::size_t>(rank); ++axis) last[axis] -= first[axis] - 1;
+  return checked(H5Screate_simple(rank, last.data(), nullptr), Kind::dataspace, file, name, "no memory space");
 }
 
 }  // namespace
