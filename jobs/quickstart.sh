@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# jobs/quickstart.sh [TEXT]: from a fresh machine to a trained decoder. Makes what is missing (the toolbox, the build, the
+# corpus), trains input/quickstart.yaml for about five minutes and ends with loss, a sample and the command that goes on.
+# TEXT: any text file instead of Jane Austen. Run again, it resumes; a finished run is shown again.
+# DEKODER_NATIVE=1: build with the machine's own packages instead of the toolbox.
+set -euo pipefail
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+fail() {
+  printf 'quickstart: %s\n' "$@" >&2
+  exit 1
+}
+
+text=${1:-}
+if [ -n "$text" ]; then
+  [ -f "$text" ] && [ -r "$text" ] || fail "$text: not a readable file; expected a text file, e.g. bash jobs/quickstart.sh my.txt"
+  text=$(realpath "$text")
+fi
+cd "$checkout"
+if [ "${DEKODER_NATIVE:-0}" != 1 ] && [ -z "${DEKODER_TOOLBOX:-}" ]; then
+  exec bash jobs/toolbox bash jobs/quickstart.sh ${text:+"$text"}
+fi
+
+dekoder=build/openmp/dekoder
+mkdir -p build/openmp data
+echo "== build"
+if ! { cmake --preset openmp -DDEKODER_TESTS=OFF && cmake --build --preset openmp; } > build/openmp/build.log 2>&1; then
+  grep -E 'error|Error|Could not find' build/openmp/build.log | head -n 10 >&2 || tail -n 10 build/openmp/build.log >&2
+  fail "the build failed (log: build/openmp/build.log)" \
+    "remove build/openmp and try again; with DEKODER_NATIVE=1 check that all packages of the README's cluster section are there"
+fi
+
+if [ -z "$text" ]; then
+  text=data/austen.txt
+  tokens=data/austen-byte.h5 run=runs/quickstart
+  echo "== text: six novels by Jane Austen ($text)"
+  python3 jobs/setup/austen_corpus.py "$text"
+else
+  name=$(basename "$text" | tr -c 'A-Za-z0-9\n' '-')-$(sha256sum "$text" | cut -c1-8)
+  tokens=data/$name.h5 run=runs/$name
+  echo "== text: $text"
+fi
+"$dekoder" prepare "$text" -o "$tokens"
+
+echo "== training (Ctrl-C saves; the same command goes on)"
+code=0
+"$dekoder" train input/quickstart.yaml --set "data.tokens=$tokens" --run "$run" || code=$?
+again="bash jobs/quickstart.sh${1:+ $1}"
+[ $code -ne 85 ] || echo "== saved; go on with: $again"
+[ $code -eq 0 ] || exit $code
+
+echo "== result"
+"$dekoder" eval "$run"
+echo "== sample"
+"$dekoder" generate "$run" --prompt "$(printf '%s' "${DEKODER_PROMPT:-The }")" --tokens 400 --temperature 0.7
+cat <<END
+== the run is in $checkout/$run
+   more steps:   jobs/toolbox $dekoder train input/quickstart.yaml --set data.tokens=$tokens --run $run --set training.steps=6000
+   more text:    jobs/toolbox $dekoder generate $run --prompt "She was"
+END
