@@ -16,8 +16,8 @@ void dgemm_(const char*, const char*, const int*, const int*, const int*, const 
             const double*, const int*, const double*, double*, const int*);
 void sgemv_(const char*, const int*, const int*, const float*, const float*, const int*, const float*, const int*,
             const float*, float*, const int*);
-void dgemv_(const char*, const int*, const int*, const double*, const double*, const int*, const double*, const int*,
-            const double*, double*, const int*);
+void dgemv_(const char*, const int*, const int*, const double*, const double*, const int*, const double*,
+            const int*, const double*, double*, const int*);
 }
 
 namespace KokkosBlas::Impl {
@@ -56,13 +56,29 @@ constexpr ShapeSignature gemm_shapes[2][2] = {
     {{"gemm", "a(M,K) b(K,N) -> c(M,N) bias?(N)"}, {"gemm", "a(M,K) b(N,K) -> c(M,N) bias?(N)"}},
     {{"gemm", "a(K,M) b(K,N) -> c(M,N) bias?(N)"}, {"gemm", "a(K,M) b(N,K) -> c(M,N) bias?(N)"}}};
 
-void add_bias(const ExecSpace& exec, const ConstTensor1& bias, const Tensor2& c) {
+/// c = beta c + bias on every row; beta = 0 does not read c.
+void scale_and_add_bias(const ExecSpace& exec, const ConstTensor1& bias, Real beta, const Tensor2& c) {
   const int N = c.extent_int(1);
   for_each_row(
       "dekoder::gemm::bias", exec, c.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int m) {
         Real* row = &c(m, 0);
         const Real* shift = bias.data();
-        team.each(N, [=](int n) { row[n] += shift[n]; });
+        if (beta == 0)
+          team.each(N, [=](int n) { row[n] = shift[n]; });
+        else
+          team.each(N, [=](int n) { row[n] = beta * row[n] + shift[n]; });
+      });
+}
+
+/// c(M,1) = alpha a(M,K) b(K,1) + beta c. KokkosBlas::gemm hands this one case to gemv, which takes b and c for
+/// vectors without gaps.
+void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstTensor2& a, const ConstTensor2& b, Real beta,
+                         const Tensor2& c) {
+  const int K = a.extent_int(1);
+  for_each_row(
+      "dekoder::gemm::column", exec, c.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int m) {
+        const Real product = alpha * team.sum(K, [=](int k) { return a(m, k) * b(k, 0); });
+        team.once([=] { c(m, 0) = beta == 0 ? product : beta * c(m, 0) + product; });
       });
 }
 
@@ -75,11 +91,16 @@ void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, C
   const int M = extent['M'], N = extent['N'], K = extent['K'];
   flops_asked += std::uint64_t(2) * std::uint64_t(M) * std::uint64_t(N) * std::uint64_t(K);
   if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
+  // The bias first: the product then adds to it, as it would to zeros.
+  if (bias.size() > 0) scale_and_add_bias(exec, bias, beta, c);
+  const Real kept = bias.size() > 0 ? Real(1) : beta;
+  if (N == 1 && !transpose_a && !transpose_b) return matrix_times_column(exec, alpha, a, b, kept, c);
   const char* const names[] = {"N", "T"};
-  KokkosBlas::gemm(exec, names[transpose_a], names[transpose_b], alpha, a, b, beta, c);
-  if (bias.size() > 0) add_bias(exec, bias, c);
+  KokkosBlas::gemm(exec, names[transpose_a], names[transpose_b], alpha, a, b, kept, c);
 }
 
-double gemm_flops() { return static_cast<double>(flops_asked.load()); }
+double gemm_flops() {
+  return static_cast<double>(flops_asked.load());
+}
 
 }  // namespace dekoder

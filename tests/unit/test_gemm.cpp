@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// gemm() against plain loops in double, in every combination of transposes, beta, bias and row distances.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "kernels/gemm.hpp"
+#include "tensor/random_stream.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+struct Shape {
+  int M, N, K;
+};
+
+void PrintTo(const Shape& s, std::ostream* out) {
+  *out << "M" << s.M << " N" << s.N << " K" << s.K;
+}
+
+/// (rows, columns) as the first columns of a wider matrix, `gap` more; everything outside is NaN.
+Tensor2 matrix(int rows, int columns, int gap, std::uint64_t seed) {
+  const Tensor2 wide("wide", rows, columns + gap);
+  const auto host = Kokkos::create_mirror_view(wide);
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < columns + gap; ++j)
+      host(i, j) = j < columns ? Real(RandomStream(seed, 1).normal(std::uint64_t(i) * columns + j))
+                               : std::numeric_limits<Real>::quiet_NaN();
+  Kokkos::deep_copy(wide, host);
+  return Kokkos::subview(wide, Kokkos::ALL, Kokkos::make_pair(0, columns));
+}
+
+auto on_host(const Tensor2& x) {
+  Kokkos::View<Real**, Layout, Kokkos::HostSpace> host("host", x.extent(0), x.extent(1));
+  const Tensor2 packed("packed", x.extent(0), x.extent(1));
+  Kokkos::deep_copy(packed, x);
+  Kokkos::deep_copy(host, packed);
+  return host;
+}
+
+struct Options {
+  bool transpose_a, transpose_b, with_bias;
+  Real alpha, beta;
+  int gap;
+};
+
+std::string text(const Options& o) {
+  return std::string(o.transpose_a ? "T" : "N") + (o.transpose_b ? "T" : "N") + " alpha " +
+         std::to_string(o.alpha) + " beta " + std::to_string(o.beta) + (o.with_bias ? " bias" : "") + " gap " +
+         std::to_string(o.gap);
+}
+
+void check(const Shape& s, const Options& o) {
+  const Tensor2 a = matrix(o.transpose_a ? s.K : s.M, o.transpose_a ? s.M : s.K, o.gap, 1);
+  const Tensor2 b = matrix(o.transpose_b ? s.N : s.K, o.transpose_b ? s.K : s.N, o.gap, 2);
+  const Tensor2 c = matrix(s.M, s.N, o.gap, 3), bias_row = matrix(1, s.N, 0, 4);
+  const auto a_host = on_host(a), b_host = on_host(b), before = on_host(c), bias_host = on_host(bias_row);
+  // beta = 0 must not read c.
+  if (o.beta == 0) Kokkos::deep_copy(c, std::numeric_limits<Real>::quiet_NaN());
+  const ExecSpace exec;
+  gemm(exec, o.transpose_a ? Op::transpose : Op::none, o.transpose_b ? Op::transpose : Op::none, o.alpha, a, b,
+       o.beta, c, o.with_bias ? ConstTensor1(bias_row.data(), std::size_t(s.N)) : ConstTensor1());
+  exec.fence();
+  const auto got = on_host(c);
+  const double tolerance = (sizeof(Real) == 4 ? 1e-6 : 1e-15) * (4 + s.K);
+  for (int m = 0; m < s.M; ++m)
+    for (int n = 0; n < s.N; ++n) {
+      double want = 0;
+      for (int k = 0; k < s.K; ++k)
+        want += double(o.transpose_a ? a_host(k, m) : a_host(m, k)) *
+                double(o.transpose_b ? b_host(n, k) : b_host(k, n));
+      want = double(o.alpha) * want + (o.beta == 0 ? 0 : double(o.beta) * before(m, n)) +
+             (o.with_bias ? bias_host(0, n) : 0);
+      ASSERT_NEAR(got(m, n), want, tolerance) << "c[" << m << "," << n << "] of " << text(o);
+    }
+}
+
+class Gemm : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(Gemm, EqualsPlainLoops) {
+  for (bool transpose_a : {false, true})
+    for (bool transpose_b : {false, true})
+      for (bool with_bias : {false, true})
+        for (Real beta : {Real(0), Real(1), Real(0.5)})
+          for (int gap : {0, 3}) check(GetParam(), {transpose_a, transpose_b, with_bias, 1, beta, gap});
+  check(GetParam(), {false, true, true, Real(-2), 0, 1});
+  check(GetParam(), {true, false, false, Real(0.25), 1, 0});
+}
+
+// N = 1024 and K = 16400 are read by the other library of the two on a CPU.
+INSTANTIATE_TEST_SUITE_P(Shapes, Gemm,
+                         ::testing::Values(Shape{1, 1, 1}, Shape{1, 7, 5}, Shape{3, 1, 4}, Shape{5, 9, 1},
+                                           Shape{17, 33, 29}, Shape{64, 48, 80}, Shape{2, 1024, 3},
+                                           Shape{2, 3, 16400}, Shape{1, 130, 64}));
+
+TEST(GemmRepeats, SameBitsEveryTime) {
+  for (Shape s : {Shape{130, 96, 70}, Shape{33, 1024, 65}}) {
+    const Tensor2 a = matrix(s.M, s.K, 0, 1), b = matrix(s.K, s.N, 0, 2), c("c", s.M, s.N);
+    const ExecSpace exec;
+    gemm(exec, Op::none, Op::none, 1, a, b, 0, c);
+    const auto first = on_host(c);
+    gemm(exec, Op::none, Op::none, 1, a, b, 0, c);
+    const auto second = on_host(c);
+    for (int m = 0; m < s.M; ++m)
+      for (int n = 0; n < s.N; ++n) ASSERT_EQ(first(m, n), second(m, n)) << "c[" << m << "," << n << "]";
+  }
+}
+
+TEST(GemmCount, AddsTwoMNK) {
+  const double before = gemm_flops();
+  gemm(ExecSpace(), Op::none, Op::none, 1, matrix(3, 5, 0, 1), matrix(5, 7, 0, 2), 0, matrix(3, 7, 0, 3));
+  EXPECT_EQ(gemm_flops() - before, 2.0 * 3 * 5 * 7);
+}
+
+TEST(GemmShapes, ConflictNamesTensorAndAxis) {
+  const Tensor2 a("a", 3, 5), b("b", 7, 5), c("c", 3, 7);
+  gemm(ExecSpace(), Op::none, Op::transpose, 1, a, b, 0, c);
+  try {
+    gemm(ExecSpace(), Op::none, Op::none, 1, a, b, 0, c);
+    FAIL() << "no ShapeError";
+  } catch (const ShapeError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("b is (7,5)"), std::string::npos) << message;
+    EXPECT_NE(message.find("conflict at K"), std::string::npos) << message;
+  }
+  EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::transpose, 1, a, b, 0, c, ConstTensor1(a.data(), 6)), ShapeError);
+}
+
+}  // namespace
+}  // namespace dekoder::testing
