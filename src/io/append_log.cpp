@@ -83,7 +83,8 @@ void AppendLog::append(std::string_view text) {
 
 std::uint64_t AppendLog::durable_bytes() {
   if (!flush() || ::fsync(descriptor_) != 0)
-    throw SaveError("{}: cannot be written: {}", path_.string(), std::strerror(errno));
+    throw SaveError("{}: cannot be written: {}; the state is not saved, as its log is not; free some space",
+                    path_.string(), std::strerror(errno));
   return bytes_;
 }
 

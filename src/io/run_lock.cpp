@@ -127,8 +127,9 @@ std::filesystem::path write_own(const std::filesystem::path& file) {
   if (!stream) {
     const int failed = errno;
     ::unlink(own.c_str());
-    throw ConfigError("{}: cannot be written: {}; choose another run directory or mend this one",
-                      file.parent_path().string(), std::strerror(failed));
+    throw ConfigError(
+        "{}: cannot be written: {}; free some space, change its permissions, or choose another run directory",
+        file.parent_path().string(), std::strerror(failed));
   }
   return own;
 }

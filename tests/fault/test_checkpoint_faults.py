@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command dies while it saves, finds damaged files, a full disk, a read-only folder, another trainer."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import dekoder_runs as dk  # noqa: E402
+
+
+def killed_while_saving(workshop, root, whole):
+    for point in ("create", "mid_write", "before_fsync", "before_rename", "after_rename"):
+        for save in (1, 2):
+            run = root / f"killed-{point}-{save}"
+            workshop.train(run, fault=f"checkpoint:{point}@{save}", expect=-signal.SIGKILL)
+            saved = save if point == "after_rename" else save - 1
+            dk.check(list(dk.checkpoints(run)) == [40, 80][:saved], f"{point}@{save}: {list(dk.checkpoints(run))}")
+            said = workshop.train(run)
+            if saved:
+                dk.check(f"going on from step {saved * 40}" in said, f"{point}@{save}: {said}")
+            dk.compare_runs(whole, run)
+        print(f"kill -9 at {point}: passed")
+
+
+def flip(path, place, bit=1):
+    data = bytearray(path.read_bytes())
+    data[place] ^= bit
+    path.write_bytes(data)
+
+
+def damaged_files(workshop, root, whole):
+    damages = {
+        "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+        "empty": lambda path: os.truncate(path, 0),
+        "flipped": lambda path: flip(path, path.read_bytes().find(b"layers: 2")),
+        "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    }
+    for name, damage in damages.items():
+        run = root / f"damaged-{name}"
+        workshop.train(run, fault="checkpoint:create@4", expect=-signal.SIGKILL)  # dies after step 120
+        damage(dk.checkpoints(run)[120])
+        said = workshop.train(run)
+        dk.check("ckpt-00000120.h5" in said and "going on from step 80" in said, f"{name}: {said}")
+        dk.compare_runs(whole, run)
+        run = root / f"all-{name}"
+        workshop.train(run, fault="checkpoint:create@3", expect=-signal.SIGKILL)
+        for path in dk.checkpoints(run).values():
+            damage(path)
+        before = {path: path.read_bytes() for path in dk.checkpoints(run).values()}
+        log = (run / "metrics.jsonl").read_bytes()
+        said = workshop.train(run, expect=3)
+        dk.check(all(path.name in said for path in before), f"{name}: not every file is named: {said}")
+        dk.check({path: path.read_bytes() for path in dk.checkpoints(run).values()} == before, "files were changed")
+        dk.check((run / "metrics.jsonl").read_bytes() == log, "the log was changed")
+        print(f"{name} files: passed")
+
+
+def second_trainer(workshop, root):
+    run = root / "shared"
+    first = workshop.start(run, steps=10**6)
+    dk.wait_until(lambda: 40 in dk.checkpoints(run), "the first checkpoint", first)
+    other = dk.Workshop(tempfile.mkdtemp(dir=root))  # with a stderr of its own
+    lock = (run / "lock").read_bytes()
+    said = other.train(run, steps=10**6, expect=2)
+    dk.check("in use by process" in said and str(first.pid) in said, said)
+    dk.check((run / "lock").read_bytes() == lock, "the second trainer touched the lock")
+    dk.check(first.poll() is None, "the first trainer ended")
+    first.kill()
+    first.wait()
+    second = other.start(run, steps=10**6)  # the lock of the dead one is taken over
+    dk.wait_until(lambda: "took over the lock" in second.log.read_text(), "the lock is taken over", second)
+    dk.check(dk.stop(second) == 85, "exit code after SIGTERM")
+    dk.check(not (run / "lock").exists(), "the lock is left")
+    print("second trainer: passed")
+
+
+def fill(ballast, process):
+    """Takes all space, also what rotation gives back, until the run says that it cannot save."""
+    while "not saved" not in process.log.read_text():
+        dk.check(process.poll() is None, f"a full disk ended the run: {process.log.read_text()}")
+        try:
+            with open(ballast, "ab", buffering=0) as file:
+                file.write(bytes(1 << 14))
+        except OSError:
+            pass
+
+
+def full_disk(workshop, root):
+    disk = root / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=True)
+    run = disk / "run"
+    process = workshop.start(run, steps=10**6)
+    dk.wait_until(lambda: 80 in dk.checkpoints(run), "two checkpoints", process)
+    ballast = disk / "ballast"
+    fill(ballast, process)
+    old = dk.checkpoints(run)
+    dk.check(len(old) > 0, "no earlier checkpoint is left")
+    ballast.unlink()
+    dk.wait_until(lambda: max(dk.checkpoints(run)) > max(old), "a save after the disk was freed", process)
+    dk.check(dk.stop(process) == 85, "exit code after SIGTERM")
+    steps = [line for line in dk.step_lines(run) if '"loss"' in line]
+    last = max(dk.checkpoints(run))
+    dk.check([int(line.split(":")[1].split(",")[0]) for line in steps] == list(range(1, last + 1)), "log lines are missing")
+    again = workshop.start(run, steps=10**6)
+    dk.wait_until(lambda: f"going on from step {last} " in again.log.read_text(), "a restart from the last save", again)
+    dk.check(dk.stop(again) == 85, "exit code after SIGTERM")
+
+    # full when it must save: told, exit 3, earlier files valid
+    process = workshop.start(run, steps=10**6)
+    dk.wait_until(lambda: "going on" in process.log.read_text(), "a restart", process)
+    fill(ballast, process)
+    last = max(dk.checkpoints(run))
+    dk.check(dk.stop(process) == 3, f"exit code {process.returncode}, expected 3: {process.log.read_text()}")
+    dk.check("the state" in process.log.read_text().splitlines()[-1] and "not saved" in process.log.read_text().splitlines()[-1], process.log.read_text())
+    dk.check(max(dk.checkpoints(run)) == last, "other checkpoints")
+    with open(ballast, "ab", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(512))
+        except OSError:
+            pass
+    said = workshop.train(run, steps=10**6, expect=2)
+    dk.check("No space left on device" in said and str(run) in said, said)
+    ballast.unlink()
+    print("full disk: passed")
+
+    before = {path: path.stat().st_mtime_ns for path in disk.rglob("*")}
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    said = workshop.train(run, steps=10**6, expect=2)
+    dk.check("Read-only file system" in said and str(run) in said, said)
+    said = workshop.train(disk / "new", steps=10**6, expect=2)
+    dk.check("Read-only file system" in said, said)
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    dk.check({path: path.stat().st_mtime_ns for path in disk.rglob("*")} == before, "a read-only folder changed")
+    process = workshop.start(run, steps=10**6)
+    dk.wait_until(lambda: "going on" in process.log.read_text(), "a start once it can be written", process)
+    dk.check(dk.stop(process) == 85, "exit code after SIGTERM")
+    print("read-only folder: passed")
+
+
+def main():
+    if "--inside" not in sys.argv:
+        # a mount namespace of its own, for the small disk; nothing of it is seen outside
+        command = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+        private = [*command, "--propagation", "private"]
+        if subprocess.run([*private, "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            private = [*command, "--propagation", "unchanged"]  # in a chroot, whose root is no mount point
+        sys.exit(subprocess.run([*private, sys.executable, __file__, "--inside"]).returncode)
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        workshop = dk.Workshop(folder)
+        whole = root / "whole"
+        workshop.train(whole)
+        try:
+            killed_while_saving(workshop, root, whole)
+            damaged_files(workshop, root, whole)
+            second_trainer(workshop, root)
+            full_disk(workshop, root)
+        finally:
+            subprocess.run(["umount", root / "disk"], stderr=subprocess.DEVNULL)
+    print("passed")
+
+
+main()

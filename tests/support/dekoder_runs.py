@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small training runs of the real command, for tests of saving and restarting."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+
+PROGRAM = pathlib.Path(os.environ["DEKODER_BINARY_DIR"]) / "dekoder"
+
+CONFIG = """\
+model: {{layers: 2, heads: 2, channels: 16, feed_forward: 24, context: 16, dropout: 0.1}}
+data: {{tokens: {tokens}}}
+training: {{steps: {steps}, batch: 4, micro_batch: 2, learning_rate: 1.0e-3, warmup_steps: 10}}
+evaluation: {{every: 30}}
+sampling: {{every: 50, tokens: 5, prompt: "a"}}
+checkpoint: {{every: {every}, keep: 3}}
+"""
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(f"FAILED: {message}")
+
+
+class Workshop:
+    """A folder with a token file of about 40 steps per epoch."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
+        random.seed(5)
+        text = self.folder / "text.txt"
+        text.write_text(" ".join(random.choice(words) for _ in range(500)) + "\n")
+        self.tokens = self.folder / "tokens.h5"
+        subprocess.run([PROGRAM, "prepare", text, "-o", self.tokens], check=True, stdout=subprocess.DEVNULL)
+
+    def config(self, steps, every):
+        path = self.folder / f"config-{steps}-{every}.yaml"
+        path.write_text(CONFIG.format(tokens=self.tokens, steps=steps, every=every))
+        return path
+
+    def start(self, run, steps=200, every=40, fault=None):
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        environment.pop("DEKODER_FAULT", None)
+        if fault:
+            environment["DEKODER_FAULT"] = fault
+        log = open(self.folder / "stderr.txt", "w+")
+        process = subprocess.Popen([PROGRAM, "train", self.config(steps, every), "--run", run], stderr=log,
+                                   stdout=subprocess.DEVNULL, env=environment)
+        process.log = pathlib.Path(log.name)
+        log.close()
+        return process
+
+    def train(self, run, steps=200, every=40, fault=None, expect=0):
+        """Runs to the end; returns what it said."""
+        process = self.start(run, steps, every, fault)
+        code = process.wait(timeout=300)
+        said = process.log.read_text()
+        check(code == expect, f"exit code {code}, expected {expect}; it said:\n{said}")
+        return said
+
+
+def wait_until(condition, what, process=None, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        check(process is None or process.poll() is None,
+              f"the program ended ({process and process.returncode}) before {what}:\n"
+              f"{process and process.log.read_text()}")
+        check(time.monotonic() < end, f"not within {seconds} s: {what}")
+        time.sleep(0.002)
+
+
+def stop(process, number=signal.SIGTERM):
+    process.send_signal(number)
+    return process.wait(timeout=60)
+
+
+def status(run):
+    answer = subprocess.run([PROGRAM, "status", run, "--json"], capture_output=True, text=True)
+    check(answer.returncode == 0, f"dekoder status: {answer.stderr}")
+    return json.loads(answer.stdout)
+
+
+def checkpoints(run):
+    """Paths by step."""
+    return {int(path.stem[5:]): path for path in sorted((pathlib.Path(run) / "checkpoints").glob("ckpt-*.h5"))}
+
+
+def step_lines(run):
+    """Lines of metrics.jsonl without the rate, as texts: what must not depend on restarts."""
+    lines = []
+    for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+        lines.append(line.split(',"tokens_per_second"')[0])
+    return lines
+
+
+def compare_checkpoints(left, right):
+    with h5py.File(left) as a, h5py.File(right) as b:
+        for group in ("parameters", "first_moment", "second_moment"):
+            check(list(a[group]) == list(b[group]) and len(a[group]) > 0, f"{group}: other tensors")
+            for name in a[group]:
+                check(a[group][name][:].tobytes() == b[group][name][:].tobytes(),
+                      f"{group}/{name} differs between {left} and {right}")
+        for field in ("step", "tokens_seen", "config_yaml", "tokenizer", "data_hash", "best_step",
+                      "best_validation_loss"):
+            check(a.attrs[field] == b.attrs[field], f"{field}: {a.attrs[field]} and {b.attrs[field]}")
+
+
+def compare_runs(expected, got):
+    """Every tensor of the last checkpoint, every log line and every sample, bit for bit."""
+    a, b = step_lines(expected), step_lines(got)
+    for i, (line, other) in enumerate(zip(a, b)):
+        check(line == other, f"metrics.jsonl line {i + 1}:\n  {line}\n  {other}")
+    check(len(a) == len(b), f"metrics.jsonl: {len(b)} lines, expected {len(a)}")
+    last = max(checkpoints(expected))
+    check(max(checkpoints(got)) == last, f"last checkpoint {max(checkpoints(got))}, expected {last}")
+    compare_checkpoints(checkpoints(expected)[last], checkpoints(got)[last])
+    check((pathlib.Path(expected) / "samples.txt").read_bytes() == (pathlib.Path(got) / "samples.txt").read_bytes(),
+          "samples.txt differs")
+    left = [p.name for p in pathlib.Path(got).rglob("*.tmp")]
+    check(not left, f"temporary files are left: {left}")
