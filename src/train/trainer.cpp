@@ -37,6 +37,7 @@ ExitCode Trainer::train() {
 }
 
 ExitCode Trainer::run_loop() {
+  if (state_.step < config_.training.steps) write_status(RunState::resumable);
   BatchLoader loader(data_, config_.training.seed, config_.model.context, config_.training.batch, config_.micro_batch(),
                      ranks_.rank(), ranks_.size(), state_.step);
   while (true) {
@@ -133,12 +134,14 @@ void Trainer::save(bool must) {
 }
 
 CheckpointInfo Trainer::resume_or_initialise() {
-  const auto loaded = load_newest_checkpoint(directory_.paths().checkpoints(), model_.store(),
-                                             model_.optimizer().first_moment(), model_.optimizer().second_moment());
+  // The configurations are compared before any tensor is read, so that a changed key is named rather than a shape.
+  const std::filesystem::path folder = directory_.paths().checkpoints();
+  if (!list_checkpoints(folder).empty()) check_restart(newest_checkpoint_info(folder).info);
+  const auto loaded = load_newest_checkpoint(folder, model_.store(), model_.optimizer().first_moment(),
+                                             model_.optimizer().second_moment());
   const std::string yaml = to_yaml(config_), data_hash = data_.header().source_sha256;
   CheckpointInfo state;
   if (loaded) {
-    check_restart(loaded->info);
     state = loaded->info;
     saved_step_ = resumed_step_ = state.step;
     log_info("going on from step {} of {} ({})", state.step, config_.training.steps, loaded->file.filename().string());

@@ -189,7 +189,7 @@ RUNS = [
     (["train", "good.yaml", "--set", "model.context=100000", "--run", "r"], 3, ["byte.h5"]),
     (["train", "char.yaml", "--set", "sampling.prompt=7", "--run", "r"], 2, ["prompt", "7"]),
     (["train", "good.yaml", "--run", "text.txt"], 2, ["text.txt"]),
-    (["train", "char.yaml", "--set", "model.layers=2", "--run", "run"], 2, ["ckpt-", "blocks.01", "has changed"]),
+    (["train", "char.yaml", "--set", "model.layers=2", "--run", "run"], 2, ["model.layers", "1 in the checkpoint, 2 now", "--fresh"]),
     (["train", "char.yaml", "--set", "training.seed=2", "--run", "run"], 2, ["training.seed", "2"]),
 ]
 
