@@ -33,7 +33,7 @@ constexpr Tolerances tolerances{5e-11, 5e-11, 5e-11, 5e-11, 5e-11, 5e-11, 5e-11}
 #else
 // AdamW divides a gradient by its own size: where a gradient is small beside its tensor's largest, its rounding
 // errors grow by that ratio. So single parameters may lie further off than their root mean square.
-constexpr Tolerances tolerances{2e-6, 2e-7, 5e-6, 5e-7, 4e-6, 2e-5, 3e-7};
+constexpr Tolerances tolerances{2e-6, 2e-7, 5e-6, 1e-6, 5e-6, 1e-4, 5e-7};
 #endif
 
 /// A decoder with its optimizer and activations, on the values of a fixture.
