@@ -49,8 +49,7 @@ struct SoftmaxState {
 
 /// Turns one tile of scores into weights exp2(score - maximum so far), 0 above the diagonal, and rescales what was
 /// summed under an older maximum.
-void online_softmax(const ScoreTile& tile, int D, const WeightDropout& drop, SoftmaxState& state,
-                    const ForwardScratch& s) {
+void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const ForwardScratch& s) {
   const IntegerVector lanes = lane_indices();
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v), query = tile.query + v * vector_width;
@@ -73,7 +72,7 @@ void online_softmax(const ScoreTile& tile, int D, const WeightDropout& drop, Sof
     for (k = 0; k < seen; ++k) {
       const Vector weight = exp2(load(scores.at(k)) - largest);
       total += weight;
-      store(scores.at(k), drop.dropout.active() ? weight * drop.factors(query, tile.key + k) : weight);
+      store(scores.at(k), weight);
     }
     const Vector correction = exp2(state.largest[v] - largest);
     state.total[v] = state.total[v] * correction + total;
@@ -83,6 +82,15 @@ void online_softmax(const ScoreTile& tile, int D, const WeightDropout& drop, Sof
       store(out, load(out) * correction);
     }
   }
+}
+
+/// Multiplies the weights of one tile by their dropout factors.
+void drop_weights(const ScoreTile& tile, const WeightDropout& drop, Rows weights) {
+  for (int v = 0; v * vector_width < tile.width(); ++v)
+    for (int k = 0; k < tile.keys_seen(v); ++k) {
+      Real* weight = weights.at(k) + v * vector_width;
+      store(weight, load(weight) * drop.factors(tile.query + v * vector_width, tile.key + k));
+    }
 }
 
 /// out and lse of one tile of queries of head (b, h).
@@ -102,7 +110,8 @@ void forward_tile(ConstTensor5 qkv, int b, int h, int query, Real scale, const W
       tile_product<false>(keys, width - first, D, plain(s.keys.from(band, 0)), s.query.from(0, first),
                           s.weights.from(band, first));
     });
-    online_softmax(tile, D, drop, state, s);
+    online_softmax(tile, D, state, s);
+    if (drop.dropout.active()) drop_weights(tile, drop, s.weights);
     for_each_band(tile, [&](int band, int keys, int first) {
       tile_product<true>(D, width - first, keys, transposed(s.values.from(band, 0)), s.weights.from(band, first),
                          s.out.from(0, first));

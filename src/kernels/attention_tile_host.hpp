@@ -84,11 +84,15 @@ struct WeightDropout {
 
   WeightDropout(const Dropout& dropout_, int b, int h, int T_)
       : dropout(dropout_), stream(dropout_.sample(b).child(std::uint64_t(h))), T(T_) {}
-  Vector factors(int query, int key) const {
+  [[gnu::always_inline]] Vector factors(int query, int key) const {
     Real factor[vector_width];
     const std::uint64_t first = std::uint64_t(query) * std::uint64_t(T) + std::uint64_t(key);
+    const RandomStream numbers = stream;
+    const Dropout chances = dropout;
+    const std::uint64_t distance = std::uint64_t(T);
+#pragma omp simd
     for (int lane = 0; lane < vector_width; ++lane)
-      factor[lane] = dropout.factor(stream, first + std::uint64_t(lane) * std::uint64_t(T));
+      factor[lane] = chances.factor(numbers, first + std::uint64_t(lane) * distance);
     return load(factor);
   }
 };
