@@ -21,6 +21,9 @@ bind() { # bind SOURCE [ro]: SOURCE, a folder or a file, at its own path inside
   [ "${2:-}" != ro ] || mount -o remount,bind,ro "$target" 2> /dev/null || true
 }
 
+# A mount point of its own, as a command that makes mounts expects of its /.
+mount --bind "$root" "$root"
+
 # Every top-level folder that is not the system's own. The one that holds ROOT comes first: a folder laid into ROOT
 # before it would be copied along.
 bound=()
@@ -33,17 +36,16 @@ bind_top() {
     bound+=("$top/")
   fi
 }
-first=/${root#/}
-first=/$(cut -d/ -f2 <<< "$first")
-bind_top "$first"
-for top in /*; do
+first=/$(cut -d/ -f2 <<< "$root")
+for top in "$first" /*; do
+  [ "${bound[0]:-}" != "$top/" ] || continue
   case $top in
-    "$first" | /bin | /boot | /dev | /etc | /lib | /lib32 | /lib64 | /libx32 | /lost+found | /proc | /run | /sbin | /sys | /usr | /var) ;;
+    /bin | /boot | /dev | /etc | /lib | /lib32 | /lib64 | /libx32 | /lost+found | /proc | /run | /sbin | /sys | /usr | /var) ;;
     *) bind_top "$top" ;;
   esac
 done
 # A checkout or a home below one of the system's folders, /var/lib/... say.
-for folder in "$here" "$DEKODER_CHECKOUT" "${HOME:-/root}" "${TMPDIR:-/tmp}"; do
+for folder in "${root%/*}" "$here" "$DEKODER_CHECKOUT" "${HOME:-/root}" "${TMPDIR:-/tmp}"; do
   covered=
   for top in "${bound[@]}"; do
     case "$folder/" in "$top"*) covered=1 ;; esac

@@ -4,6 +4,17 @@
 # mirror, proxy, certificates and keys; no other tool is needed. It grows under a temporary name and gets its own name
 # when it is whole; a lock lets one maker work at a time, and what an interrupted one left behind is cleared away.
 set -euo pipefail
+# The work in a process group of its own: a signal ends all of it, whatever runs at that moment.
+if [ "${3:-}" != grouped ]; then
+  setsid bash "${BASH_SOURCE[0]}" "$@" grouped < /dev/null &
+  group=$!
+  for signal in HUP:129 INT:130 TERM:143; do
+    # shellcheck disable=SC2064
+    trap "kill -TERM -- -$group 2> /dev/null; wait $group; echo 'toolbox: interrupted; nothing is left behind' >&2; exit ${signal#*:}" ${signal%:*}
+  done
+  wait "$group"
+  exit
+fi
 root=$1 owner=$2
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${root%/*}
@@ -31,9 +42,10 @@ for tool in apt-get dpkg-deb flock unshare tar; do
 done
 [ "$(dpkg --print-architecture)" = amd64 ] || fail "is for x86-64 machines, this one is $(dpkg --print-architecture)" "$native"
 
-mkdir -p "$cache"
-chown "$owner" "$cache"
-exec 9> "$cache/toolbox.lock"
+if ! { mkdir -p "$cache" && chown "$owner" "$cache" && : >> "$cache/toolbox.lock"; } 2> /dev/null; then
+  fail "cannot write $cache as root" "set XDG_CACHE_HOME to a folder on a local disk, with $needed_mib MiB free"
+fi
+exec 9>> "$cache/toolbox.lock"
 if ! flock -n 9; then
   echo "toolbox: another run is making it; waiting for that one" >&2
   flock 9
@@ -41,7 +53,7 @@ fi
 [ ! -e "$root/etc/dekoder-toolbox" ] || exit 0
 
 # The lock is ours, so nobody works in the leftovers.
-rm -rf --one-file-system -- "$part"
+rm -rf --one-file-system -- "$cache"/toolbox-*.part "$cache"/toolbox-*.part.aside
 free=$(df -Pm "$cache" | awk 'NR == 2 {print $4}')
 [ "$free" -ge $needed_mib ] || fail "needs $needed_mib MiB under $cache, $free MiB are free" \
   "free some, or set XDG_CACHE_HOME to a folder on a larger local disk"
@@ -50,8 +62,7 @@ mkdir -p "$part"
 log=$cache/toolbox.log
 : > "$log"
 echo "toolbox: making a private Debian 13 root in $root (once; log: $log)" >&2
-trap 'code=$?; [ $code -eq 0 ] || rm -rf --one-file-system -- "$part"' EXIT
-trap 'exit 130' INT
+trap 'code=$?; rm -rf --one-file-system -- "$part" "$part.aside"; exit $code' EXIT
 trap 'exit 143' TERM
 
 explain() { # explain WHAT: the last lines of the log, and what usually helps
@@ -66,21 +77,42 @@ explain() { # explain WHAT: the last lines of the log, and what usually helps
   fail "$1 failed (whole log: $log)" "${hint[@]}"
 }
 
-# The machine's Debian mirror, or Debian's own name for any when this is another distribution.
+# fetch PACKAGE: its files below $aside, from the machine's own distribution, without installing anything.
+aside=$part.aside
+fetch() {
+  rm -rf --one-file-system -- "$aside"
+  mkdir -p "$aside"/{lists/partial,tree}
+  local options=(-qq -o APT::Sandbox::User=root)
+  (
+    cd "$aside"
+    apt-get "${options[@]}" download "$1" || {
+      options+=(-o "Dir::State::Lists=$aside/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=)
+      apt-get "${options[@]}" update && apt-get "${options[@]}" download "$1"
+    }
+    dpkg-deb -x "$1"_*.deb tree
+  ) >> "$log" 2>&1
+}
+
+# Debian's archive: the machine's own mirror, or on another distribution the one its debootstrap package knows.
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mirror=${DEKODER_DEBIAN_MIRROR:-}
 if [ -z "$mirror" ]; then
   mirror=$(apt-get indextargets --no-release-info --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' 2> /dev/null |
-    awk '$2 == "main" && $1 ~ /\/debian\/?$/ && $1 !~ /^mirror/ {print $1; exit}')
+    awk '$2 == "main" && $1 ~ /\/debian\/?$/ && $1 !~ /^(mirror|cdrom)/ {print $1; exit}')
 fi
 if [ -z "$mirror" ]; then
-  mirror=$(. /etc/os-release && [ "$ID" != debian ] && sed -n 's/^default_mirror //p' /usr/share/debootstrap/scripts/sid 2> /dev/null || true)
+  fetch debootstrap || explain "downloading debootstrap, to learn a Debian mirror,"
+  mirror=$(sed -n 's/^default_mirror \(http[^ ]*\)$/\1/p' "$aside/tree/usr/share/debootstrap/scripts/sid" 2> /dev/null | head -n 1)
 fi
 [ -n "$mirror" ] || fail "does not know a Debian mirror: this machine's apt names none" \
-  "set DEKODER_DEBIAN_MIRROR to the address of one (what /etc/apt/sources.list of a Debian machine names), $native"
-
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -e "$keyring" ] || fail "needs Debian's archive keys to check what it downloads" \
-  "apt-get install debian-archive-keyring, $native"
+  "set DEKODER_DEBIAN_MIRROR to the address of one (what /etc/apt/sources.list of a Debian machine names)," "$native"
+if [ ! -e "$keyring" ]; then
+  fetch debian-archive-keyring || explain "downloading debian-archive-keyring, Debian's archive keys,"
+  mkdir -p "$part/usr/share/keyrings"
+  cp -L "$aside/tree$keyring" "$part$keyring" || explain "unpacking debian-archive-keyring"
+  keyring=$part$keyring
+fi
+rm -rf --one-file-system -- "$aside"
 
 # The machine's apt works on an empty system below $part: own lists, own state, own cache, no change outside.
 apt_dir=$part/var/tmp/apt
@@ -133,7 +165,7 @@ step "Debian 13 base system" bootstrap
 rm -rf --one-file-system -- "$apt_dir"
 
 # The machine's apt settings that concern the network.
-printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" $suite > "$part/etc/apt/sources.list"
+printf 'deb [signed-by=%s] %s %s main\n' "${keyring#"$part"}" "$mirror" $suite > "$part/etc/apt/sources.list"
 {
   apt-config dump | grep -E '^Acquire::(http|https|ftp|Retries|Check-Valid-Until|Check-Date|ForceIPv)' |
     grep -vE '::(Auto-?Detect|Proxy-Auto-Detect|User-Agent)|[^"]"";$' || true
@@ -156,6 +188,9 @@ enter env DEKODER_DEB_DIR="$deb_dir" DEKODER_LOG=/var/log/dekoder-setup.log \
 }
 rm -rf "$part/usr/local/share/dekoder-setup/debs"
 rm -f "$part/usr/sbin/policy-rc.d"
+printf '%s\n' "[ ! -f /etc/bash.bashrc ] || . /etc/bash.bashrc" "PS1='(dekoder toolbox) \\w\\\$ '" > "$part/etc/dekoder-bashrc"
 date -u +%FT%TZ > "$part/etc/dekoder-toolbox"
 mv -T "$part" "$root"
+older=$(ls -d "$cache"/toolbox-*/ | grep -vc "^$root/$" || true)
+[ "$older" = 0 ] || echo "toolbox: $older older one(s) stand beside it; jobs/toolbox --remove removes all of them" >&2
 echo "toolbox: ready ($(du -sm --one-file-system "$root" | cut -f1) MB, $SECONDS s)" >&2

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# jobs/toolbox: what a command sees, signals, exit codes, and the message for each way in which making the root fails;
+# jobs/setup/austen_corpus.py on a small file of R's format. Makes no root: that is what got these tests here.
+set -u
+source_dir=${DEKODER_SOURCE_DIR:?}
+scratch=$(mktemp -d)
+trap 'rm -rf --one-file-system "$scratch"' EXIT
+failures=0
+
+check() { # check NAME GOT EXPECTED: EXPECTED is a pattern
+  # shellcheck disable=SC2053
+  if [[ $2 == $3 ]]; then
+    echo "ok    $1"
+  else
+    printf 'FAIL  %s\n  got      %s\n  expected %s\n' "$1" "$2" "$3"
+    failures=$((failures + 1))
+  fi
+}
+
+# A command that must fail: exit code and message in one string.
+outcome() {
+  local said code=0
+  said=$("$@" 2>&1 < /dev/null) || code=$?
+  echo "$code: $said"
+}
+
+toolbox() { env -u DEKODER_TOOLBOX bash "$source_dir/jobs/toolbox" "$@"; }
+export -f toolbox
+export source_dir
+may_mount=
+[ "$(id -u)" = 0 ] && unshare --mount --propagation private true 2> /dev/null && may_mount=1
+
+# --- Inside a root that is there: only where this very test runs in one.
+if [ -n "$may_mount" ] && [ -n "${DEKODER_TOOLBOX:-}" ] && [ -e "$(toolbox --where)/etc/dekoder-toolbox" ]; then
+  check "exit code" "$(outcome toolbox sh -c 'exit 7')" "7: "
+  check "unknown command" "$(outcome toolbox no-such-command)" "127: *no-such-command*"
+  check "arguments arrive as they are" "$(toolbox printf '[%s]' 'a b' '' '$HOME' "it's" '*')" "[a b][][\$HOME][it's][[][*]]"
+  check "standard input" "$(echo text | toolbox cat)" "text"
+  mkdir -p "$scratch/with space"
+  check "working directory" "$(cd "$scratch/with space" && toolbox pwd)" "$scratch/with space"
+  check "environment" "$(DEKODER_PROBE='x y' toolbox printenv DEKODER_PROBE)" "x y"
+  check "the machine's libraries stay outside" "$(LD_LIBRARY_PATH=/nowhere toolbox sh -c 'echo "${LD_LIBRARY_PATH:-none}"')" "none"
+  check "the checkout at its own path" "$(toolbox head -n 1 "$source_dir/jobs/toolbox")" "#!/usr/bin/env bash"
+  check "Debian 13" "$(toolbox sed -n 's/^VERSION_ID=//p' /etc/os-release)" '"13"'
+  check "terminal" "$(toolbox script -qec 'test -t 1 && echo yes' /dev/null | tr -d '\r')" "yes"
+  check "toolbox in the toolbox" "$(toolbox bash "$source_dir/jobs/toolbox" sh -c 'exit 3' > /dev/null 2>&1; echo $?)" "3"
+  for signal in TERM USR1 INT; do
+    # Started with default handling of every signal, which a shell's background command does not have.
+    python3 - "$signal" "$source_dir/jobs/toolbox" > "$scratch/$signal" << 'END'
+import os, signal, subprocess, sys
+name, toolbox = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+script = f'trap "echo got {name}; exit 85" {name}; echo ready; while :; do sleep 0.05; done'
+environment = {k: v for k, v in os.environ.items() if k != "DEKODER_TOOLBOX"}
+child = subprocess.Popen(["bash", toolbox, "bash", "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+assert child.stdout.readline() == "ready\n"
+child.send_signal(getattr(signal, "SIG" + name))
+print(child.stdout.read().strip(), child.wait(timeout=20))
+END
+    check "SIG$signal reaches the command" "$(cat "$scratch/$signal")" "got $signal 85"
+  done
+  check "no mount stays" "$(grep -c "$(toolbox --where)/proc" /proc/self/mounts)" "0"
+else
+  echo "skip  what a command sees: needs root, mounts and the toolbox"
+fi
+
+# --- Making fails with a message that says what to do.
+if [ -n "$may_mount" ]; then
+  export XDG_CACHE_HOME=$scratch/cache
+  mkdir -p "$XDG_CACHE_HOME"
+  part=$(toolbox --where).part
+  mkdir -p "$part/left/behind"
+  if [ -e /usr/bin/apt-get ]; then
+    check "no network" "$(outcome unshare --net bash -c 'toolbox true')" "1: *package lists of * failed*check the network*http_proxy*cmake --preset openmp*"
+    check "nothing half made" "$(ls -d "$part" 2>&1)" "*No such file*"
+    check "a mirror that is none" "$(DEKODER_DEBIAN_MIRROR=http://localhost:1/debian outcome toolbox true)" \
+      "1: *localhost:1/debian failed*DEKODER_DEBIAN_MIRROR*"
+    DEKODER_DEB_DIR=$scratch/no-such check "DEKODER_DEB_DIR without packages" "$(DEKODER_DEB_DIR=$scratch outcome toolbox true)" \
+      "1: *DEKODER_DEB_DIR=$scratch holds no .deb file*"
+    (
+      exec 9> "$XDG_CACHE_HOME/dekoder/toolbox.lock"
+      flock 9
+      sleep 2
+    ) &
+    sleep 0.5
+    check "two at once" "$(DEKODER_DEBIAN_MIRROR=http://localhost:1/debian outcome toolbox true)" "1: *another run is making it; waiting*"
+    wait
+  fi
+  mkdir "$scratch/small"
+  check "disk too small" "$(XDG_CACHE_HOME=$scratch/small outcome unshare --mount bash -c \
+    "mount -t tmpfs -o size=10m tmpfs '$scratch/small' && toolbox true")" "1: *needs * MiB under $scratch/small*XDG_CACHE_HOME*"
+  check "no place to write" "$(XDG_CACHE_HOME=/proc/none outcome toolbox true)" "1: *cannot write /proc/none*XDG_CACHE_HOME*"
+  mkdir "$scratch/bin"
+  for tool in bash env true dirname id cat sed sha256sum cut unshare setsid ls; do ln -s "$(command -v $tool)" "$scratch/bin/"; done
+  check "no apt" "$(outcome env PATH="$scratch/bin" bash -c 'toolbox true')" "1: *needs apt-get*dekoder.def*"
+  chmod 755 "$scratch"
+  check "no root, no sudo" "$(outcome setpriv --reuid 65534 --regid 65534 --clear-groups env PATH="$scratch/bin" bash -c 'toolbox true')" \
+    "1: *needs root or sudo*cmake --preset openmp*"
+fi
+
+# --- The corpus reader: a file in R's format, its records checked one by one.
+check "corpus reader" "$(python3 - "$source_dir/jobs/setup" 2>&1 << 'END'
+import struct, sys, zlib
+sys.path.insert(0, sys.argv[1])
+sys.dont_write_bytecode = True
+import austen_corpus as corpus
+
+def header(version):
+    head = b"X\n" + struct.pack(">iii", version, 0x040300, 0x030500)
+    return head + (struct.pack(">i", 5) + b"UTF-8" if version == 3 else b"")
+
+def strings(lines, version=3):
+    body = struct.pack(">ii", 16, len(lines))
+    for line in lines:
+        body += struct.pack(">ii", 0x00040009, -1 if line is None else len(line)) + (line or b"")
+    return header(version) + body
+
+def record(raw, size=None):
+    return struct.pack(">I", len(raw) if size is None else size) + zlib.compress(raw)
+
+numbers = header(3) + struct.pack(">ii", 13, 1) + struct.pack(">i", 42)
+data = record(strings([b"one", b"", "zw\u00f6lf".encode()])) + record(numbers) + record(strings([b"end"], version=2))
+assert corpus.read_books(data) == "one\n\nzw\u00f6lf\nend\n".encode(), corpus.read_books(data)
+
+def refuses(data, words):
+    try:
+        corpus.read_books(data)
+    except corpus.CorpusError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(f"accepted: {words}")
+
+refuses(record(strings([b"one"]), size=5), "expected 5")
+refuses(struct.pack(">I", 9) + b"not zlib at all", "not a zlib stream")
+refuses(data[:-3], "expected")
+refuses(record(b"A\n12345678901234567890"), "XDR")
+refuses(record(header(3)[:2] + struct.pack(">i", 9) + b"\0" * 30), "version 9")
+print("fine")
+END
+)" "fine"
+
+[ "$failures" = 0 ] || { echo "$failures failed"; exit 1; }
