@@ -35,7 +35,7 @@ may_mount=
 if [ -n "$may_mount" ] && [ -n "${DEKODER_TOOLBOX:-}" ] && [ -e "$(toolbox --where)/etc/dekoder-toolbox" ]; then
   check "exit code" "$(outcome toolbox sh -c 'exit 7')" "7: "
   check "unknown command" "$(outcome toolbox no-such-command)" "127: *no-such-command*"
-  check "arguments arrive as they are" "$(toolbox printf '[%s]' 'a b' '' '$HOME' "it's" '*')" "[a b][][\$HOME][it's][[][*]]"
+  check "arguments arrive as they are" "$(toolbox printf '<%s>' 'a b' '' '$HOME' "it's" '*')" "<a b><><\$HOME><it's><\*>"
   check "standard input" "$(echo text | toolbox cat)" "text"
   mkdir -p "$scratch/with space"
   check "working directory" "$(cd "$scratch/with space" && toolbox pwd)" "$scratch/with space"
@@ -92,7 +92,7 @@ if [ -n "$may_mount" ]; then
     "mount -t tmpfs -o size=10m tmpfs '$scratch/small' && toolbox true")" "1: *needs * MiB under $scratch/small*XDG_CACHE_HOME*"
   check "no place to write" "$(XDG_CACHE_HOME=/proc/none outcome toolbox true)" "1: *cannot write /proc/none*XDG_CACHE_HOME*"
   mkdir "$scratch/bin"
-  for tool in bash env true dirname id cat sed sha256sum cut unshare setsid ls; do ln -s "$(command -v $tool)" "$scratch/bin/"; done
+  for tool in bash env true dirname id cat sed sha256sum cut unshare setsid ls; do ln -s "$(type -P $tool)" "$scratch/bin/"; done
   check "no apt" "$(outcome env PATH="$scratch/bin" bash -c 'toolbox true')" "1: *needs apt-get*dekoder.def*"
   chmod 755 "$scratch"
   check "no root, no sudo" "$(outcome setpriv --reuid 65534 --regid 65534 --clear-groups env PATH="$scratch/bin" bash -c 'toolbox true')" \
