@@ -10,7 +10,7 @@ if [ "${3:-}" != grouped ]; then
   group=$!
   for signal in HUP:129 INT:130 TERM:143; do
     # shellcheck disable=SC2064
-    trap "kill -TERM -- -$group 2> /dev/null; wait $group; echo 'toolbox: interrupted; nothing is left behind' >&2; exit ${signal#*:}" ${signal%:*}
+    trap "kill -TERM -- -$group 2> /dev/null; wait $group || true; echo 'toolbox: interrupted; nothing is left behind' >&2; exit ${signal#*:}" ${signal%:*}
   done
   wait "$group"
   exit
