@@ -11,7 +11,9 @@ namespace {
 int log_rank = 0;
 }
 
-void set_log_rank(int rank) { log_rank = rank; }
+void set_log_rank(int rank) {
+  log_rank = rank;
+}
 
 void log_line(std::string_view text) {
   if (log_rank != 0) return;

@@ -31,8 +31,14 @@ void install_stop_signals() {
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
 }
 
-const volatile std::sig_atomic_t* stop_flag() { return &own_flag; }
-void watch_stop_flag(const volatile std::sig_atomic_t* flag) { watched_flag = flag; }
-int stop_requested() { return *watched_flag; }
+const volatile std::sig_atomic_t* stop_flag() {
+  return &own_flag;
+}
+void watch_stop_flag(const volatile std::sig_atomic_t* flag) {
+  watched_flag = flag;
+}
+int stop_requested() {
+  return *watched_flag;
+}
 
 }  // namespace dekoder

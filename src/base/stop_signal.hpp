@@ -5,8 +5,8 @@
 
 namespace dekoder {
 
-/// From now on SIGTERM, SIGINT and SIGUSR1 only set a flag; the first statement of main, before MPI_Init. A second SIGINT
-/// ends the process at once (exit 130): the last checkpoint stands.
+/// From now on SIGTERM, SIGINT and SIGUSR1 only set a flag; the first statement of main, before MPI_Init. A second
+/// SIGINT ends the process at once (exit 130): the last checkpoint stands.
 void install_stop_signals();
 
 /// The flag: 0, or the number of the signal that came first.

@@ -54,7 +54,7 @@ void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay,
 #else
   // One block is one fp32 vector of 16 lanes.
   Kokkos::parallel_for(
-      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>>(exec, 0, blocks),
+      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static> >(exec, 0, blocks),
       KOKKOS_LAMBDA(int block) {
         const std::size_t first = std::size_t(block) * decay_block;
         Real *g = &gradient(first), *w = &value(first), *m = &first_moment(first), *v = &second_moment(first);

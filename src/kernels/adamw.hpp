@@ -13,16 +13,16 @@ struct AdamWStep {
   Real beta2 = Real(0.95);
   Real epsilon = Real(1e-8);
   Real weight_decay = 0;
-  Real gradient_scale = 1;  ///< clipping factor and mean over micro-batches
+  Real gradient_scale = 1;      ///< clipping factor and mean over micro-batches
   double bias_correction1 = 1;  ///< 1 - beta1^step, step counted from 1
   double bias_correction2 = 1;
 };
 
-/// AdamW over flat buffers in one pass (Loshchilov, Hutter 2019, algorithm 2; decay times learning rate as in PyTorch):
-/// g = gradient_scale * gradient; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
-/// value = value (1 - learning_rate weight_decay) - learning_rate (m / bc1) / (sqrt(v / bc2) + epsilon).
-/// Block i of decay_block elements decays where decay[i] is 1. Updates value, first_moment, second_moment in place and
-/// sets gradient to zero for the next step.
+/// AdamW over flat buffers in one pass (Loshchilov, Hutter 2019, algorithm 2; decay times learning rate as in
+/// PyTorch): g = gradient_scale * gradient; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; value = value
+/// (1 - learning_rate weight_decay) - learning_rate (m / bc1) / (sqrt(v / bc2) + epsilon). Block i of decay_block
+/// elements decays where decay[i] is 1. Updates value, first_moment, second_moment in place and sets gradient to
+/// zero for the next step.
 inline constexpr ShapeSignature adamw_shapes{"adamw",
                                              "decay(K) -> gradient(N) value(N) first_moment(N) second_moment(N)"};
 void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, Tensor1 gradient, Tensor1 value,

@@ -15,8 +15,10 @@ struct HeadRow {
   KOKKOS_FORCEINLINE_FUNCTION HeadRow(int row, int H, int T) : b(row / (H * T)), h(row / T % H), t(row % T) {}
 };
 
-KOKKOS_FORCEINLINE_FUNCTION Real weight_factor(const Dropout& dropout, const RandomStream& stream, int t, int T, int s) {
-  return dropout.active() ? dropout.factor(stream, std::uint64_t(t) * std::uint64_t(T) + std::uint64_t(s)) : Real(1);
+KOKKOS_FORCEINLINE_FUNCTION Real weight_factor(const Dropout& dropout, const RandomStream& stream, int t, int T,
+                                               int s) {
+  return dropout.active() ? dropout.factor(stream, std::uint64_t(t) * std::uint64_t(T) + std::uint64_t(s))
+                          : Real(1);
 }
 
 KOKKOS_FORCEINLINE_FUNCTION Real dot(const RowTeam& team, int D, const Real* a, const Real* b) {
@@ -54,7 +56,8 @@ void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const
 }
 
 void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTensor4 out, ConstTensor4 grad_out,
-                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta, Tensor5 grad_qkv) {
+                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta,
+                               Tensor5 grad_qkv) {
   const auto extent = causal_attention_backward_shapes.match(qkv, out, grad_out, lse, delta, grad_qkv);
   const int B = extent['B'], T = extent['T'], H = extent['H'], D = extent['D'];
   const Dropout drop = dropout;
@@ -71,13 +74,15 @@ void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTen
         for (int s = 0; s <= at.t; ++s) {
           const Real* k = &qkv(at.b, s, 1, at.h, 0);
           const Real weight = fast_exp(scale * dot(team, D, q, k) - row_lse);
-          const Real grad_weight = dot(team, D, go, &qkv(at.b, s, 2, at.h, 0)) * weight_factor(drop, stream, at.t, T, s);
+          const Real grad_weight =
+              dot(team, D, go, &qkv(at.b, s, 2, at.h, 0)) * weight_factor(drop, stream, at.t, T, s);
           const Real grad_score = scale * weight * (grad_weight - row_delta);
           team.each(D, [=](int d) { gq[d] += grad_score * k[d]; });
         }
       });
   for_each_row(
-      "dekoder::causal_attention_backward::key_value", exec, B * H * T, KOKKOS_LAMBDA(const RowTeam& team, int row) {
+      "dekoder::causal_attention_backward::key_value", exec, B * H * T,
+      KOKKOS_LAMBDA(const RowTeam& team, int row) {
         const HeadRow at(row, H, T);
         const int s = at.t;
         const RandomStream stream = drop.sample(at.b).child(std::uint64_t(at.h));
@@ -111,12 +116,14 @@ void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const
 }
 
 void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTensor4 out, ConstTensor4 grad_out,
-                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta, Tensor5 grad_qkv) {
+                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta,
+                               Tensor5 grad_qkv) {
   portable::causal_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv);
 }
 #endif
 
-void cached_attention(const ExecSpace& exec, ConstTensor4 qkv, int position, Real scale, Tensor5 cache, Tensor3 out) {
+void cached_attention(const ExecSpace& exec, ConstTensor4 qkv, int position, Real scale, Tensor5 cache,
+                      Tensor3 out) {
   const auto extent = cached_attention_shapes.match(qkv, cache, out);
   const int B = extent['B'], H = extent['H'], D = extent['D'];
   if (position < 0 || position >= extent['T'])

@@ -10,8 +10,8 @@ void require_partials(const char* function, int given, int needed) {
     throw ShapeError(fmt::format("{}: partials has P={} rows; expected at least {}", function, given, needed));
 }
 
-void add_partials(const std::string& label, const ExecSpace& exec, ConstTensor2 partials, int blocks, int first_column,
-                  Tensor1 result) {
+void add_partials(const std::string& label, const ExecSpace& exec, ConstTensor2 partials, int blocks,
+                  int first_column, Tensor1 result) {
   constexpr int columns = 128;
   const int C = result.extent_int(0);
   for_each_row(

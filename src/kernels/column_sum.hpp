@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums over tokens in a fixed order: blocks of row_block rows, then the blocks in ascending order. The result does not
-// depend on the number of threads.
+// Sums over tokens in a fixed order: blocks of row_block rows, then the blocks in ascending order. The result does
+// not depend on the number of threads.
 #pragma once
 
 #include <string>
@@ -12,13 +12,15 @@ namespace dekoder {
 inline constexpr int row_block = 64;
 
 /// Blocks of N rows: the rows that partials need.
-inline int row_blocks(int rows) { return (rows + row_block - 1) / row_block; }
+inline int row_blocks(int rows) {
+  return (rows + row_block - 1) / row_block;
+}
 
 /// Throws ShapeError where fewer rows of partials were given than needed.
 void require_partials(const char* function, int given, int needed);
 
 /// result[c] += partials(0,first+c) + ... + partials(P-1,first+c), in this order; `label` names the kernel.
-void add_partials(const std::string& label, const ExecSpace& exec, ConstTensor2 partials, int blocks, int first_column,
-                  Tensor1 result);
+void add_partials(const std::string& label, const ExecSpace& exec, ConstTensor2 partials, int blocks,
+                  int first_column, Tensor1 result);
 
 }  // namespace dekoder

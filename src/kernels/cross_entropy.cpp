@@ -15,8 +15,8 @@ void require_vocabulary(const char* function, int vocabulary, int columns) {
 
 }  // namespace
 
-void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, Real grad_scale, Tensor2 logits,
-                   Tensor1 losses) {
+void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, Real grad_scale,
+                   Tensor2 logits, Tensor1 losses) {
   const auto extent = cross_entropy_shapes.match(targets, logits, losses);
   const int padded = extent['V'];
   require_vocabulary("cross_entropy", vocabulary, padded);

@@ -8,10 +8,11 @@ namespace dekoder {
 
 /// Cross-entropy of next-token logits in nats, one chunk of M tokens: losses[m] = log sum_v exp(logits[m,v]) -
 /// logits[m,target[m]], over the first `vocabulary` columns; padding columns count as -infinity.
-/// Overwrites losses and, in place, logits by grad_scale * (softmax(logits) - onehot(target)), 0 in padding columns.
+/// Overwrites losses and, in place, logits by grad_scale * (softmax(logits) - onehot(target)), 0 in padding
+/// columns.
 inline constexpr ShapeSignature cross_entropy_shapes{"cross_entropy", "targets(M) -> logits(M,V) losses(M)"};
-void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, Real grad_scale, Tensor2 logits,
-                   Tensor1 losses);
+void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, Real grad_scale,
+                   Tensor2 logits, Tensor1 losses);
 
 /// The losses alone (evaluation); logits are kept.
 inline constexpr ShapeSignature cross_entropy_loss_shapes{"cross_entropy_loss",

@@ -6,12 +6,12 @@
 
 namespace dekoder {
 
-/// Inverted dropout (Srivastava et al. 2014, section 10) as a pure function: an element is kept where its random number
-/// is >= rate and then scaled by 1 / (1 - rate). The same (stream, sample, element) gives the same answer in forward,
-/// backward and recomputation, on any rank.
+/// Inverted dropout (Srivastava et al. 2014, section 10) as a pure function: an element is kept where its random
+/// number is >= rate and then scaled by 1 / (1 - rate). The same (stream, sample, element) gives the same answer in
+/// forward, backward and recomputation, on any rank.
 struct Dropout {
-  Real rate = 0;            ///< 0: off
-  RandomStream stream;      ///< of (seed, site, step)
+  Real rate = 0;                   ///< 0: off
+  RandomStream stream;             ///< of (seed, site, step)
   std::uint64_t first_sample = 0;  ///< global sample index of sequence b = 0
 
   KOKKOS_INLINE_FUNCTION bool active() const { return rate > 0; }

@@ -71,10 +71,12 @@ void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 
   with_activation(kind, [&](auto tag) { activation_kernel<decltype(tag)::value>(exec, x, y); });
 }
 
-int bias_partials(int tokens) { return row_blocks(tokens); }
+int bias_partials(int tokens) {
+  return row_blocks(tokens);
+}
 
-void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y, Tensor2 grad_x,
-                         Tensor1 grad_bias, Tensor2 partials) {
+void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y,
+                         Tensor2 grad_x, Tensor1 grad_bias, Tensor2 partials) {
   const auto extent = activation_backward_shapes.match(x, grad_y, grad_x, grad_bias, partials);
   const bool with_bias = grad_bias.size() > 0;
   const int P = row_blocks(extent['N']);
@@ -121,7 +123,8 @@ void residual_add(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 delta, con
       });
 }
 
-void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample, Tensor2 y) {
+void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample,
+                   Tensor2 y) {
   const auto extent = apply_dropout_shapes.match(x, y);
   const int C = extent['C'], T = tokens_per_sample;
   const Dropout drop = dropout;

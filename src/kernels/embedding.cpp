@@ -9,7 +9,8 @@ void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 tab
                int first_position, const Dropout& dropout, Tensor2 x) {
   const auto extent = embedding_shapes.match(tokens, table, positions, x);
   const int T = extent['T'], C = extent['C'], N = extent['N'];
-  if (N != extent['B'] * T) throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
+  if (N != extent['B'] * T)
+    throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
   const bool with_positions = positions.size() > 0;
   if (with_positions && first_position + T > extent['S'])
     throw ShapeError(fmt::format("embedding: positions {}..{} of a table with S={} rows", first_position,
@@ -38,9 +39,9 @@ namespace {
 
 #if defined(DEKODER_BACKEND_CUDA)
 
-/// row_begin[v] = first place of token v in row_tokens, which lists the token places in ascending order per token. Each
-/// token counts the ones before it in that order: N^2 comparisons over N threads, no atomics, one answer. (16 million at
-/// N = 4096, far less than one layer; V + 1 binary searches then find the rows.)
+/// row_begin[v] = first place of token v in row_tokens, which lists the token places in ascending order per token.
+/// Each token counts the ones before it in that order: N^2 comparisons over N threads, no atomics, one answer. (16
+/// million at N = 4096, far less than one layer; V + 1 binary searches then find the rows.)
 void sort_tokens(const ExecSpace& exec, const ConstTokenTensor2& tokens, const IntTensor1& row_begin,
                  const IntTensor1& row_tokens) {
   const int N = row_tokens.extent_int(0), rows = row_begin.extent_int(0);
@@ -69,8 +70,8 @@ void sort_tokens(const ExecSpace& exec, const ConstTokenTensor2& tokens, const I
 
 #else
 
-/// row_begin[v] = first place of token v in row_tokens, which lists the token places in ascending order per token: a
-/// counting sort by one thread, 2 N + 2 V steps.
+/// row_begin[v] = first place of token v in row_tokens, which lists the token places in ascending order per token:
+/// a counting sort by one thread, 2 N + 2 V steps.
 void sort_tokens(const ExecSpace& exec, const ConstTokenTensor2& tokens, const IntTensor1& row_begin,
                  const IntTensor1& row_tokens) {
   const int T = tokens.extent_int(1), B = tokens.extent_int(0), V = row_begin.extent_int(0) - 1;
@@ -97,9 +98,10 @@ void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTe
   const auto extent = embedding_backward_shapes.match(tokens, grad_x, grad_table, row_begin, row_tokens);
   const int C = extent['C'];
   if (extent['W'] != extent['V'] + 1 || extent['N'] != extent['B'] * extent['T'])
-    throw ShapeError(fmt::format("embedding_backward: row_begin is ({}), grad_x has {} rows but V={}, B={}, T={}; expected {} and {}",
-                                 extent['W'], extent['N'], extent['V'], extent['B'], extent['T'], extent['V'] + 1,
-                                 extent['B'] * extent['T']));
+    throw ShapeError(fmt::format(
+        "embedding_backward: row_begin is ({}), grad_x has {} rows but V={}, B={}, T={}; expected {} and {}",
+        extent['W'], extent['N'], extent['V'], extent['B'], extent['T'], extent['V'] + 1,
+        extent['B'] * extent['T']));
   sort_tokens(exec, tokens, row_begin, row_tokens);
   for_each_row(
       "dekoder::embedding_backward", exec, extent['V'], KOKKOS_LAMBDA(const RowTeam& team, int v) {
@@ -115,7 +117,8 @@ void position_backward(const ExecSpace& exec, ConstTensor2 grad_x, int tokens_pe
   const auto extent = position_backward_shapes.match(grad_x, grad_positions);
   const int N = extent['N'], C = extent['C'], T = tokens_per_sample;
   if (T > extent['S'] || N % T != 0)
-    throw ShapeError(fmt::format("position_backward: {} tokens in sequences of {} against S={} positions", N, T, extent['S']));
+    throw ShapeError(
+        fmt::format("position_backward: {} tokens in sequences of {} against S={} positions", N, T, extent['S']));
   for_each_row(
       "dekoder::position_backward", exec, T, KOKKOS_LAMBDA(const RowTeam& team, int t) {
         Real* grad_row = &grad_positions(t, 0);

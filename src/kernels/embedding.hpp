@@ -13,9 +13,9 @@ inline constexpr ShapeSignature embedding_shapes{"embedding", "tokens(B,T) table
 void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 table, ConstTensor2 positions,
                int first_position, const Dropout& dropout, Tensor2 x);
 
-/// grad_table[v] += sum over the positions of token v of grad_x, each row by one owner in ascending position: a counting
-/// sort of the tokens, no atomics. row_begin(V+1) and row_tokens(N) are scratch.
-/// (Dropout's factor has already been applied to grad_x.)
+/// grad_table[v] += sum over the positions of token v of grad_x, each row by one owner in ascending position: a
+/// counting sort of the tokens, no atomics. row_begin(V+1) and row_tokens(N) are scratch. (Dropout's factor has
+/// already been applied to grad_x.)
 inline constexpr ShapeSignature embedding_backward_shapes{
     "embedding_backward", "tokens(B,T) grad_x(N,C) -> grad_table(V,C) row_begin(W) row_tokens(N)"};
 void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 grad_x, Tensor2 grad_table,

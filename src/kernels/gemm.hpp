@@ -9,10 +9,10 @@ namespace dekoder {
 
 enum class Op { none, transpose };
 
-/// c = alpha op(a) op(b) + beta c [+ bias on every row], row-major with unit stride in the last axis; op(a) is (M,K),
-/// op(b) is (K,N), c is (M,N), bias is (N) or empty. beta = 0 overwrites c without reading it.
-/// fp32 on CPUs: oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so that a restart takes the same one.
-/// double and other devices: KokkosBlas::gemm. Throws ShapeError where the extents do not fit.
+/// c = alpha op(a) op(b) + beta c [+ bias on every row], row-major with unit stride in the last axis; op(a) is
+/// (M,K), op(b) is (K,N), c is (M,N), bias is (N) or empty. beta = 0 overwrites c without reading it. fp32 on CPUs:
+/// oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so that a restart takes the same one. double
+/// and other devices: KokkosBlas::gemm. Throws ShapeError where the extents do not fit.
 void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, ConstTensor2 b, Real beta, Tensor2 c,
           ConstTensor1 bias = {});
 

@@ -9,8 +9,9 @@ namespace dekoder {
 namespace {
 
 /// Statistics of one row and its normalised, scaled and shifted copy.
-KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Real* x, const Real* gain, const Real* bias,
-                                               Real epsilon, int C, Real* y, Real* mean_out, Real* rstd_out) {
+KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Real* x, const Real* gain,
+                                               const Real* bias, Real epsilon, int C, Real* y, Real* mean_out,
+                                               Real* rstd_out) {
   const Real mean = team.sum(C, [=](int c) { return x[c]; }) / Real(C);
   const Real variance = team.sum(C, [=](int c) { return (x[c] - mean) * (x[c] - mean); }) / Real(C);
   const Real rstd = Real(1) / Kokkos::sqrt(variance + epsilon);
@@ -26,8 +27,8 @@ KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Real* 
 
 }  // namespace
 
-void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon, Tensor2 y,
-                Tensor1 mean, Tensor1 rstd) {
+void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon,
+                Tensor2 y, Tensor1 mean, Tensor1 rstd) {
   const auto extent = layer_norm_shapes.match(x, gain, bias, y, mean, rstd);
   const int C = extent['C'];
   for_each_row(
@@ -37,8 +38,8 @@ void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstT
 }
 
 void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, ConstTensor1 gain,
-                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample, Tensor2 sum,
-                         Tensor2 y, Tensor1 mean, Tensor1 rstd) {
+                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample,
+                         Tensor2 sum, Tensor2 y, Tensor1 mean, Tensor1 rstd) {
   const auto extent = residual_layer_norm_shapes.match(residual, delta, gain, bias, sum, y, mean, rstd);
   const int C = extent['C'], T = tokens_per_sample;
   const Dropout drop = dropout;
@@ -60,11 +61,13 @@ void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTens
       });
 }
 
-int normalization_partials(int tokens) { return row_blocks(tokens); }
+int normalization_partials(int tokens) {
+  return row_blocks(tokens);
+}
 
 void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor2 x, ConstTensor1 gain,
-                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x, Tensor1 grad_gain,
-                         Tensor1 grad_bias, Tensor3 partials) {
+                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x,
+                         Tensor1 grad_gain, Tensor1 grad_bias, Tensor3 partials) {
   const auto extent =
       layer_norm_backward_shapes.match(grad_y, x, gain, mean, rstd, grad_x, grad_gain, grad_bias, partials);
   const int N = extent['N'], C = extent['C'], P = row_blocks(N);
@@ -94,11 +97,11 @@ void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor
           });
         }
       });
-  add_partials("dekoder::layer_norm_backward::gain", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P, 0,
-               grad_gain);
+  add_partials("dekoder::layer_norm_backward::gain", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P,
+               0, grad_gain);
   if (grad_bias.size() > 0)
-    add_partials("dekoder::layer_norm_backward::bias", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P, C,
-                 grad_bias);
+    add_partials("dekoder::layer_norm_backward::bias", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P,
+                 C, grad_bias);
 }
 
 }  // namespace dekoder

@@ -10,18 +10,19 @@ namespace dekoder {
 /// Layer normalisation of each token (Ba, Kiros, Hinton 2016, section 3):
 /// y = gain * (x - mean) * rstd + bias, rstd = 1 / sqrt(variance over C + epsilon), biased variance.
 /// Overwrites y, mean, rstd; layer_norm_backward reads mean and rstd again.
-inline constexpr ShapeSignature layer_norm_shapes{"layer_norm", "x(N,C) gain(C) bias?(C) -> y(N,C) mean(N) rstd(N)"};
-void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon, Tensor2 y,
-                Tensor1 mean, Tensor1 rstd);
+inline constexpr ShapeSignature layer_norm_shapes{"layer_norm",
+                                                  "x(N,C) gain(C) bias?(C) -> y(N,C) mean(N) rstd(N)"};
+void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon,
+                Tensor2 y, Tensor1 mean, Tensor1 rstd);
 
-/// Residual connection and the norm that follows it in one pass: sum = residual + dropout(delta); y = layer_norm(sum).
-/// `sum` may be the same memory as `residual` or `delta`. tokens_per_sample is T: row n belongs to sequence n / T.
-/// Overwrites sum, y, mean, rstd.
+/// Residual connection and the norm that follows it in one pass: sum = residual + dropout(delta); y =
+/// layer_norm(sum). `sum` may be the same memory as `residual` or `delta`. tokens_per_sample is T: row n belongs to
+/// sequence n / T. Overwrites sum, y, mean, rstd.
 inline constexpr ShapeSignature residual_layer_norm_shapes{
     "residual_layer_norm", "residual(N,C) delta(N,C) gain(C) bias?(C) -> sum(N,C) y(N,C) mean(N) rstd(N)"};
 void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, ConstTensor1 gain,
-                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample, Tensor2 sum,
-                         Tensor2 y, Tensor1 mean, Tensor1 rstd);
+                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample,
+                         Tensor2 sum, Tensor2 y, Tensor1 mean, Tensor1 rstd);
 
 /// Rows of partial sums that the parameter gradients of N tokens need (fixed blocks of rows, then a fixed order):
 /// partials(P,2,C) with P = normalization_partials(N).
@@ -35,7 +36,7 @@ inline constexpr ShapeSignature layer_norm_backward_shapes{
     "layer_norm_backward",
     "grad_y(N,C) x(N,C) gain(C) mean(N) rstd(N) -> grad_x(N,C) grad_gain(C) grad_bias?(C) partials(P,2,C)"};
 void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor2 x, ConstTensor1 gain,
-                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x, Tensor1 grad_gain,
-                         Tensor1 grad_bias, Tensor3 partials);
+                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x,
+                         Tensor1 grad_gain, Tensor1 grad_bias, Tensor3 partials);
 
 }  // namespace dekoder

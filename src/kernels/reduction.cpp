@@ -19,7 +19,8 @@ struct Square {
   KOKKOS_FORCEINLINE_FUNCTION static Accumulator of(Real x) { return Accumulator(x) * Accumulator(x); }
 };
 
-/// One thread per leaf: eight running sums in a fixed order, so that the loop has no long chain of dependent additions.
+/// One thread per leaf: eight running sums in a fixed order, so that the loop has no long chain of dependent
+/// additions.
 template <class Term>
 double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstTensor1& x,
                 const AccumulatorTensor1& partials) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row-wise kernels written once: a row belongs to one thread with SIMD lanes on a CPU, to one team of threads on a GPU.
+// Row-wise kernels written once: a row belongs to one thread with SIMD lanes on a CPU, to one team of threads on a
+// GPU.
 #pragma once
 
 #include <string>
@@ -26,7 +27,8 @@ class RowTeam {
   template <class Term>
   KOKKOS_INLINE_FUNCTION Real sum(int n, const Term& term) const {
     Real total = 0;
-    Kokkos::parallel_reduce(Kokkos::TeamVectorRange(member_, n), [&](int i, Real& part) { part += term(i); }, total);
+    Kokkos::parallel_reduce(
+        Kokkos::TeamVectorRange(member_, n), [&](int i, Real& part) { part += term(i); }, total);
     return total;
   }
   /// Largest term(i) over [0, n).
@@ -34,8 +36,8 @@ class RowTeam {
   KOKKOS_INLINE_FUNCTION Real max(int n, const Term& term) const {
     Real largest = -Kokkos::Experimental::infinity_v<Real>;
     Kokkos::parallel_reduce(
-        Kokkos::TeamVectorRange(member_, n),
-        [&](int i, Real& part) { part = Kokkos::max(part, term(i)); }, Kokkos::Max<Real>(largest));
+        Kokkos::TeamVectorRange(member_, n), [&](int i, Real& part) { part = Kokkos::max(part, term(i)); },
+        Kokkos::Max<Real>(largest));
     return largest;
   }
   /// Runs body() on one lane.
@@ -92,7 +94,7 @@ class RowTeam {
 template <class Body>
 void for_each_row(const std::string& label, const ExecSpace& exec, int rows, const Body& body) {
   Kokkos::parallel_for(
-      label, Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>>(exec, 0, rows),
+      label, Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static> >(exec, 0, rows),
       KOKKOS_LAMBDA(int row) { body(RowTeam(), row); });
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Elementary functions without branches, so that loops over them vectorise. In fp32: minimax polynomials (Lawson's
-// iteration on Chebyshev points), a few units in the last place; in double: the standard functions, so that gradient
-// checks see full precision. NaN stays NaN everywhere.
+// iteration on Chebyshev points), a few units in the last place; in double: the standard functions, so that
+// gradient checks see full precision. NaN stays NaN everywhere.
 #pragma once
 
 #include <Kokkos_Core.hpp>
@@ -11,8 +11,8 @@
 namespace dekoder {
 
 /// e^x. fp32: x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody, Waite 1980, chapter 6), a polynomial of
-/// degree 6 for e^r, and n added to the exponent in two halves, for n may be 128. 0 below -87.3, where e^x leaves the
-/// normal numbers; +Inf above 88.72.
+/// degree 6 for e^r, and n added to the exponent in two halves, for n may be 128. 0 below -87.3, where e^x leaves
+/// the normal numbers; +Inf above 88.72.
 KOKKOS_FORCEINLINE_FUNCTION float fast_exp(float x) {
   constexpr float lowest = -87.3f, highest = 88.72f;
   const float bounded = x < lowest ? lowest : (x > highest ? highest : x);  // NaN passes both comparisons
@@ -34,7 +34,9 @@ KOKKOS_FORCEINLINE_FUNCTION float fast_exp(float x) {
   const float low = x < lowest ? 0.0f : y;
   return x > highest ? __builtin_inff() : low;
 }
-KOKKOS_FORCEINLINE_FUNCTION double fast_exp(double x) { return Kokkos::exp(x); }
+KOKKOS_FORCEINLINE_FUNCTION double fast_exp(double x) {
+  return Kokkos::exp(x);
+}
 
 /// tanh x = sign(x) (1 - 2 / (e^(2|x|) + 1)); below 0.6, where this difference cancels, x + x^3 P(x^2).
 KOKKOS_FORCEINLINE_FUNCTION float fast_tanh(float x) {
@@ -51,7 +53,9 @@ KOKKOS_FORCEINLINE_FUNCTION float fast_tanh(float x) {
   const float result = magnitude < 0.6f ? small : (x < 0 ? -large : large);
   return x != x ? x : result;
 }
-KOKKOS_FORCEINLINE_FUNCTION double fast_tanh(double x) { return Kokkos::tanh(x); }
+KOKKOS_FORCEINLINE_FUNCTION double fast_tanh(double x) {
+  return Kokkos::tanh(x);
+}
 
 /// erf x = sign(x) (1 - e^Q(|x|)), Q a polynomial for log erfc; below 0.9 x P(x^2).
 KOKKOS_FORCEINLINE_FUNCTION float fast_erf(float x) {
@@ -76,6 +80,8 @@ KOKKOS_FORCEINLINE_FUNCTION float fast_erf(float x) {
   const float result = magnitude < 0.9f ? small : (x < 0 ? -large : large);
   return x != x ? x : result;
 }
-KOKKOS_FORCEINLINE_FUNCTION double fast_erf(double x) { return Kokkos::erf(x); }
+KOKKOS_FORCEINLINE_FUNCTION double fast_erf(double x) {
+  return Kokkos::erf(x);
+}
 
 }  // namespace dekoder

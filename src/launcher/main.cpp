@@ -40,17 +40,25 @@ int announced_rank() {
   return 0;
 }
 
-/// This version trains on one rank: says so before anything is touched.
-void require_one_rank() {
-  int size = 1;
+/// This version runs on one rank: says so, once and before anything is touched, and returns false on any other
+/// number.
+bool on_one_rank() {
+  int size = 1, rank = 0;
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  if (size > 1) throw ConfigError("started on {} ranks; this version trains on one rank: start a single one", size);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  if (size > 1) {
+    if (rank == 0)
+      log_line(fmt::format("error: started on {} ranks; this version runs on one: start a single one", size));
+    MPI_Barrier(MPI_COMM_WORLD);  // no rank ends, and takes the others along, before the message is out
+    return false;
+  }
   if (announced_ranks() > 1)
     throw ConfigError(
         "the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank (for "
         "several, "
         "later: srun --mpi=pmix or mpirun)",
         announced_ranks(), announced_ranks());
+  return true;
 }
 
 /// Threads stay on their cores unless the user or the job said otherwise; read by the OpenMP runtime when it loads.
@@ -69,14 +77,11 @@ int run(int argc, char** argv) {
     load_run_config(command.config, command.sets);  // faults show before anything is loaded
   pin_threads();
   const dekoder_backend& backend = load_backend(line->backend);
-  if (command.name == "train" || command.name == "bench") {
-    const MpiSession mpi(&argc, &argv);
-    require_one_rank();
-    return backend.run(to_yaml(command).c_str(), stop_flag());
+  std::optional<MpiSession> mpi;
+  if (command.name == "train" || command.name == "bench" || announced_ranks() > 1) {
+    mpi.emplace(&argc, &argv);
+    if (!on_one_rank()) return static_cast<int>(ExitCode::usage);
   }
-  if (announced_ranks() > 1)
-    throw ConfigError("started on {} ranks; dekoder {} runs on one: start a single one", announced_ranks(),
-                      command.name);
   return backend.run(to_yaml(command).c_str(), stop_flag());
 }
 

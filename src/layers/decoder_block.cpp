@@ -9,10 +9,16 @@ namespace dekoder {
 
 namespace {
 
-InitialValues normal(double deviation) { return {InitialValues::Kind::normal, deviation}; }
-InitialValues zero() { return {InitialValues::Kind::constant, 0.0}; }
+InitialValues normal(double deviation) {
+  return {InitialValues::Kind::normal, deviation};
+}
+InitialValues zero() {
+  return {InitialValues::Kind::constant, 0.0};
+}
 /// PyTorch's nn.Linear: uniform within 1 / sqrt(inputs), weights and biases alike.
-InitialValues torch_uniform(int inputs) { return {InitialValues::Kind::uniform, 1.0 / std::sqrt(double(inputs))}; }
+InitialValues torch_uniform(int inputs) {
+  return {InitialValues::Kind::uniform, 1.0 / std::sqrt(double(inputs))};
+}
 
 /// The gradient of dropout(x) with respect to x: `grad` itself without dropout, else `scratch`.
 Tensor2 through_dropout(const ExecSpace& exec, const Tensor2& grad, const Dropout& dropout, int T,
@@ -22,11 +28,15 @@ Tensor2 through_dropout(const ExecSpace& exec, const Tensor2& grad, const Dropou
   return scratch;
 }
 
-std::uint64_t site(int block, int place) { return static_cast<std::uint64_t>(1 + 3 * block + place); }
+std::uint64_t site(int block, int place) {
+  return static_cast<std::uint64_t>(1 + 3 * block + place);
+}
 
 }  // namespace
 
-std::string block_name(int index) { return fmt::format("blocks.{:02}", index); }
+std::string block_name(int index) {
+  return fmt::format("blocks.{:02}", index);
+}
 
 BlockActivations::BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model,
                                    int sequences)
@@ -53,8 +63,9 @@ void DecoderBlock::declare(ParameterLayout& layout, const std::string& prefix, c
   SelfAttention::declare(layout, prefix + ".attention", C, model.bias, plain, gpt2 ? residual : torch_uniform(C),
                          gpt2 ? zero() : torch_uniform(C));
   NormalizationLayer::declare(layout, prefix + ".feed_forward_norm", C, model.bias);
-  FeedForward::declare(layout, prefix + ".feed_forward", C, F, model.bias, plain, gpt2 ? residual : torch_uniform(F),
-                       gpt2 ? zero() : torch_uniform(C), gpt2 ? zero() : torch_uniform(F));
+  FeedForward::declare(layout, prefix + ".feed_forward", C, F, model.bias, plain,
+                       gpt2 ? residual : torch_uniform(F), gpt2 ? zero() : torch_uniform(C),
+                       gpt2 ? zero() : torch_uniform(F));
 }
 
 DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
@@ -78,19 +89,22 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
     else
       attention_norm.forward(exec, x.residual, x.delta, x.dropout, T, saved.attention_norm);
     attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.delta, cached);
-    feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, of_attention, T, saved.feed_forward_norm);
+    feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, of_attention, T,
+                              saved.feed_forward_norm);
     feed_forward.forward(exec, saved.feed_forward_norm.y, saved.feed_forward, scratch.delta);
     return {saved.feed_forward_norm.sum, scratch.delta, of_feed_forward};
   }
   attention.forward(exec, x.residual, of_weights, saved.attention, scratch.delta, cached);
   attention_norm.forward(exec, x.residual, scratch.delta, of_attention, T, saved.attention_norm);
   feed_forward.forward(exec, saved.attention_norm.y, saved.feed_forward, scratch.delta);
-  feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T, saved.feed_forward_norm);
+  feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T,
+                            saved.feed_forward_norm);
   return {saved.feed_forward_norm.y, {}, {}};
 }
 
 void DecoderBlock::backward(const ExecSpace& exec, ConstTensor2 input, const DropoutKey& dropout,
-                            const BlockActivations& saved, const BlockScratch& scratch, Tensor2 grad_residual) const {
+                            const BlockActivations& saved, const BlockScratch& scratch,
+                            Tensor2 grad_residual) const {
   constexpr auto overwrite = GradientWrite::overwrite, accumulate = GradientWrite::accumulate;
   const int T = saved.attention.lse.extent_int(2);
   const Dropout of_weights = dropout.at(site(index, 0));
@@ -111,9 +125,10 @@ void DecoderBlock::backward(const ExecSpace& exec, ConstTensor2 input, const Dro
   feed_forward_norm.backward(exec, saved.feed_forward_norm, grad_residual, overwrite, grad_residual,
                              scratch.norm_partials);
   const Tensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
-  feed_forward.backward(exec, saved.attention_norm.y, saved.feed_forward, grad_down, scratch.feed_forward, accumulate,
-                        grad_residual);
-  attention_norm.backward(exec, saved.attention_norm, grad_residual, overwrite, grad_residual, scratch.norm_partials);
+  feed_forward.backward(exec, saved.attention_norm.y, saved.feed_forward, grad_down, scratch.feed_forward,
+                        accumulate, grad_residual);
+  attention_norm.backward(exec, saved.attention_norm, grad_residual, overwrite, grad_residual,
+                          scratch.norm_partials);
   const Tensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
   attention.backward(exec, input, of_weights, saved.attention, grad_output, scratch.attention, accumulate,
                      grad_residual);

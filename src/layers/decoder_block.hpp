@@ -14,23 +14,23 @@ struct DropoutKey {
   Real rate = 0;
   std::uint64_t seed = 0, step = 0, first_sample = 0;
 
-  /// Sites of block l are 1 + 3 l + {0: attention weights, 1: attention output, 2: feed-forward output}; site 0 is the
-  /// embedding.
+  /// Sites of block l are 1 + 3 l + {0: attention weights, 1: attention output, 2: feed-forward output}; site 0 is
+  /// the embedding.
   Dropout at(std::uint64_t site) const {
     return Dropout{rate, RandomStream(seed, site_of("dropout") + site, step), first_sample};
   }
 };
 
-/// The residual stream between two blocks: residual + dropout(delta), not yet added, so that the norm that comes next adds
-/// it in its own pass. delta is empty where the sum is complete.
+/// The residual stream between two blocks: residual + dropout(delta), not yet added, so that the norm that comes
+/// next adds it in its own pass. delta is empty where the sum is complete.
 struct ResidualStream {
   Tensor2 residual;  ///< (N,C)
   Tensor2 delta;     ///< (N,C) or empty
   Dropout dropout;
 };
 
-/// What one block keeps for its backward pass. Pre-norm: the norms' inputs are the residual stream. Post-norm: their
-/// outputs are.
+/// What one block keeps for its backward pass. Pre-norm: the norms' inputs are the residual stream. Post-norm:
+/// their outputs are.
 struct BlockActivations {
   NormActivations attention_norm;
   AttentionActivations attention;
@@ -64,8 +64,8 @@ struct DecoderBlock {
   static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model);
   DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model, int index);
 
-  /// Takes the stream that enters the block and returns the one that leaves it (scratch.delta is its delta in pre-norm).
-  /// `cached`: generation, one token per sequence (SelfAttention::forward).
+  /// Takes the stream that enters the block and returns the one that leaves it (scratch.delta is its delta in
+  /// pre-norm). `cached`: generation, one token per sequence (SelfAttention::forward).
   ResidualStream forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
                          const BlockActivations& saved, const BlockScratch& scratch,
                          const CachedKeysValues* cached = nullptr) const;

@@ -21,9 +21,10 @@ struct Linear {
   /// y(N,out) = x(N,in) weight^T + bias. Overwrites y.
   void forward(const ExecSpace& exec, ConstTensor2 x, Tensor2 y) const;
 
-  /// grad_x(N,in) = [grad_x +] grad_y(N,out) weight by `write`; grad_weight += grad_y^T x. The weight gradient comes
-  /// first, so that grad_x may be the same memory as x.
-  void backward(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 grad_y, GradientWrite write, Tensor2 grad_x) const;
+  /// grad_x(N,in) = [grad_x +] grad_y(N,out) weight by `write`; grad_weight += grad_y^T x. The weight gradient
+  /// comes first, so that grad_x may be the same memory as x.
+  void backward(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 grad_y, GradientWrite write,
+                Tensor2 grad_x) const;
 
   /// grad_bias += column sums of grad_y; nothing without biases. partials(P,out) is scratch, P = bias_partials(N).
   void backward_bias(const ExecSpace& exec, ConstTensor2 grad_y, Tensor2 partials) const;

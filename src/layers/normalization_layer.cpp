@@ -29,7 +29,8 @@ void NormalizationLayer::forward(const ExecSpace& exec, const NormActivations& s
 }
 
 void NormalizationLayer::forward(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta,
-                                 const Dropout& dropout, int tokens_per_sample, const NormActivations& saved) const {
+                                 const Dropout& dropout, int tokens_per_sample,
+                                 const NormActivations& saved) const {
   residual_layer_norm(exec, residual, delta, gain, bias, epsilon, dropout, tokens_per_sample, saved.sum, saved.y,
                       saved.mean, saved.rstd);
 }

@@ -11,8 +11,8 @@ namespace dekoder {
 
 /// What one norm keeps for its backward pass: its input, its output and the statistics of each token.
 struct NormActivations {
-  Tensor2 sum;  ///< (N,C) residual + delta: the norm's input
-  Tensor2 y;    ///< (N,C) the norm's output
+  Tensor2 sum;         ///< (N,C) residual + delta: the norm's input
+  Tensor2 y;           ///< (N,C) the norm's output
   Tensor1 mean, rstd;  ///< (N)
 
   NormActivations(ActivationArena& arena, const std::string& name, int tokens, int channels);

@@ -9,7 +9,9 @@ namespace dekoder {
 
 namespace {
 
-Real attention_scale(int channels, int heads) { return static_cast<Real>(1.0 / std::sqrt(double(channels) / heads)); }
+Real attention_scale(int channels, int heads) {
+  return static_cast<Real>(1.0 / std::sqrt(double(channels) / heads));
+}
 
 /// (N,3C) as (B,T,3,H,D).
 ConstTensor5 as_heads(const Tensor2& qkv, const Tensor3& lse) {
@@ -25,8 +27,8 @@ Tensor4 as_heads_of_one(const Tensor2& x, const Tensor3& lse) {
 
 }  // namespace
 
-AttentionActivations::AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, int context,
-                                           int heads, int channels)
+AttentionActivations::AttentionActivations(ActivationArena& arena, const std::string& name, int sequences,
+                                           int context, int heads, int channels)
     : qkv(arena.take<Tensor2>(name + ".qkv", "N,3C", sequences * context, 3 * channels)),
       attended(arena.take<Tensor2>(name + ".attended", "N,C", sequences * context, channels)),
       lse(arena.take<Tensor3>(name + ".lse", "B,H,T", sequences, heads, context)) {}
@@ -62,8 +64,8 @@ void SelfAttention::forward(const ExecSpace& exec, ConstTensor2 x, const Dropout
 }
 
 void SelfAttention::backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
-                             const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,
-                             GradientWrite write, Tensor2 grad_x) const {
+                             const AttentionActivations& saved, ConstTensor2 grad_y,
+                             const AttentionScratch& scratch, GradientWrite write, Tensor2 grad_x) const {
   const int C = x.extent_int(1), H = heads, B = saved.lse.extent_int(0), T = saved.lse.extent_int(2);
   output.backward_bias(exec, grad_y, Tensor2(scratch.partials.data(), scratch.partials.extent(0), C));
   output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);

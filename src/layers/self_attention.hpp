@@ -46,10 +46,10 @@ struct SelfAttention {
                       InitialValues qkv_values, InitialValues output_values, InitialValues bias_values);
   SelfAttention(const ParameterStore& store, const std::string& prefix, int heads, bool with_bias);
 
-  /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T = 1):
-  /// its key and value join the cache and it attends to all of it.
-  void forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout, const AttentionActivations& saved,
-               Tensor2 y, const CachedKeysValues* cached = nullptr) const;
+  /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T =
+  /// 1): its key and value join the cache and it attends to all of it.
+  void forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
+               const AttentionActivations& saved, Tensor2 y, const CachedKeysValues* cached = nullptr) const;
   /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
   void backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
                 const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,

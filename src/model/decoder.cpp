@@ -14,7 +14,9 @@ namespace dekoder {
 
 namespace {
 
-bool head_has_bias(const ModelConfig& model) { return model.bias && !model.tied_head; }
+bool head_has_bias(const ModelConfig& model) {
+  return model.bias && !model.tied_head;
+}
 
 Linear make_head(const ModelConfig& model, const ParameterStore& store) {
   if (!model.tied_head) return Linear(store, "head", model.bias);
@@ -46,7 +48,8 @@ int padded_vocabulary(const ModelConfig& model) {
 int head_chunk(const ModelConfig& model, int tokens) {
   constexpr std::size_t most_elements = std::size_t{64} << 20;
   int chunk = 16;
-  while (chunk < tokens && std::size_t(2) * std::size_t(chunk) * std::size_t(padded_vocabulary(model)) <= most_elements)
+  while (chunk < tokens &&
+         std::size_t(2) * std::size_t(chunk) * std::size_t(padded_vocabulary(model)) <= most_elements)
     chunk *= 2;
   return std::min(chunk, tokens);
 }
@@ -85,7 +88,8 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
     embedded = arena.take<Tensor2>("embedded", "N,C", N, C);
   }
   logits = arena.take<Tensor2>("logits.chunk", "M,V", M, V);
-  if (head_has_bias(model)) head_partials = arena.take<Tensor2>("scratch.head_partials", "P,V", bias_partials(M), V);
+  if (head_has_bias(model))
+    head_partials = arena.take<Tensor2>("scratch.head_partials", "P,V", bias_partials(M), V);
   losses = arena.take<Tensor1>("losses", "N", N);
   grad_residual = arena.take<Tensor2>("grad_residual", "N,C", N, C);
   row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1);
@@ -112,7 +116,8 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
     sinusoidal_positions(ExecSpace(), positions);
   }
   for (int l = 0; l < model.layers; ++l) blocks.emplace_back(store, block_name(l), model, l);
-  if (model.norm == NormPlacement::pre) final_norm.emplace_back(store, "final_norm", model.bias, model.norm_epsilon);
+  if (model.norm == NormPlacement::pre)
+    final_norm.emplace_back(store, "final_norm", model.bias, model.norm_epsilon);
 }
 
 void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
@@ -123,7 +128,8 @@ void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dro
 void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
                              const DecoderActivations& saved) const {
   if (cache.position >= model_.context)
-    throw ShapeError(fmt::format("forward_cached: position {} but the cache holds T={}", cache.position, model_.context));
+    throw ShapeError(
+        fmt::format("forward_cached: position {} but the cache holds T={}", cache.position, model_.context));
   run(exec, token, DropoutKey{}, saved, &cache);
   ++cache.position;
 }
@@ -138,7 +144,8 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
     x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, cache == nullptr ? nullptr : &cached);
   }
   if (!final_norm.empty())
-    final_norm.front().forward(exec, x.residual, x.delta, x.dropout, tokens.extent_int(1), saved.final_norm.front());
+    final_norm.front().forward(exec, x.residual, x.delta, x.dropout, tokens.extent_int(1),
+                               saved.final_norm.front());
 }
 
 double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
@@ -148,7 +155,8 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
   for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
     const Tensor2 x_rows = rows(x, begin, end), grad_rows = rows(saved.grad_residual, begin, end);
     head.forward(exec, x_rows, logits);
-    cross_entropy(exec, rows(target, begin, end), model_.vocabulary, grad_scale, logits, rows(saved.losses, begin, end));
+    cross_entropy(exec, rows(target, begin, end), model_.vocabulary, grad_scale, logits,
+                  rows(saved.losses, begin, end));
     head.backward_bias(exec, logits, saved.head_partials);
     head.backward(exec, x_rows, logits, GradientWrite::overwrite, grad_rows);
   });

@@ -20,14 +20,14 @@ int head_chunk(const ModelConfig& model, int tokens);
 struct DecoderActivations {
   std::vector<BlockActivations> blocks;
   BlockScratch scratch;
-  Tensor2 embedded;           ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
+  Tensor2 embedded;  ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
   std::vector<NormActivations> final_norm;  ///< one in pre-norm, none in post-norm
-  Tensor2 logits;             ///< (M,V) one chunk
-  Tensor2 head_partials;      ///< (P,V) bias gradient of the head, where it has one
-  Tensor1 losses;             ///< (N) nats
-  Tensor2 grad_residual;      ///< (N,C)
-  IntTensor1 row_begin, row_tokens;  ///< (V+1), (N) counting sort of the tokens
-  AccumulatorTensor1 partials;  ///< scratch of the loss sum
+  Tensor2 logits;                           ///< (M,V) one chunk
+  Tensor2 head_partials;                    ///< (P,V) bias gradient of the head, where it has one
+  Tensor1 losses;                           ///< (N) nats
+  Tensor2 grad_residual;                    ///< (N,C)
+  IntTensor1 row_begin, row_tokens;         ///< (V+1), (N) counting sort of the tokens
+  AccumulatorTensor1 partials;              ///< scratch of the loss sum
 
   DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences);
 };
@@ -40,24 +40,25 @@ struct KeyValueCache {
   KeyValueCache(const ModelConfig& model, int sequences);
 };
 
-/// A decoder-only transformer: embeddings, L blocks, [norm], head. Owns nothing: parameters are slices of the store,
-/// activations come from the arena.
+/// A decoder-only transformer: embeddings, L blocks, [norm], head. Owns nothing: parameters are slices of the
+/// store, activations come from the arena.
 class Decoder {
  public:
   /// model.vocabulary must be set. Throws ShapeError/std::logic_error where the store is of another model.
   Decoder(const ModelConfig& model, const ParameterStore& store);
 
-  /// Embeds tokens(B,T) and runs all blocks; what backward needs stays in `saved`. B and T must be those of `saved`.
+  /// Embeds tokens(B,T) and runs all blocks; what backward needs stays in `saved`. B and T must be those of
+  /// `saved`.
   void forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                const DecoderActivations& saved) const;
 
-  /// One more token(B,1) per sequence against the cache, whose position moves on; `saved` is of context 1. The logits
-  /// then follow from logits(). Throws ShapeError where the cache is full.
+  /// One more token(B,1) per sequence against the cache, whose position moves on; `saved` is of context 1. The
+  /// logits then follow from logits(). Throws ShapeError where the cache is full.
   void forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
                       const DecoderActivations& saved) const;
 
-  /// Loss and the head's part of backward, in chunks of tokens: returns the sum of the cross-entropies in nats, writes
-  /// d(grad_scale * sum)/d x into saved.grad_residual, accumulates the head's gradients. After forward.
+  /// Loss and the head's part of backward, in chunks of tokens: returns the sum of the cross-entropies in nats,
+  /// writes d(grad_scale * sum)/d x into saved.grad_residual, accumulates the head's gradients. After forward.
   double loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                        const DecoderActivations& saved) const;
 

@@ -26,12 +26,15 @@ std::string table_row(const std::string& name, const std::string& axes, const Sh
 }
 
 /// "blocks", "scratch", "logits": the first word of a name.
-std::string term_of(const std::string& name) { return name.substr(0, name.find('.')); }
+std::string term_of(const std::string& name) {
+  return name.substr(0, name.find('.'));
+}
 
 }  // namespace
 
 double flops_per_token(const ModelConfig& model) {
-  const double L = model.layers, C = model.channels, F = model.feed_forward, V = model.vocabulary, T = model.context;
+  const double L = model.layers, C = model.channels, F = model.feed_forward, V = model.vocabulary,
+               T = model.context;
   const double weights = L * (4 * C * C + 2 * C * F) + V * C;
   return 6 * weights + 6 * L * C * T;
 }
@@ -74,7 +77,8 @@ std::string model_summary(const RunConfig& config) {
   for (const auto& [term, bytes] : terms)
     text += fmt::format("  {:<20} {:>12}\n", "activations: " + term, bytes_text(double(bytes)));
   text += fmt::format("  {:<20} {:>12}\n", "together", bytes_text(4 * flat + double(arena.bytes())));
-  text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3.0 * double(layout.parameters() * sizeof(Real))));
+  text +=
+      fmt::format("checkpoint file      {:>12}\n", bytes_text(3.0 * double(layout.parameters() * sizeof(Real))));
   return text;
 }
 

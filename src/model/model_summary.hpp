@@ -7,16 +7,16 @@
 
 namespace dekoder {
 
-/// Floating-point operations of training per token, the model's own and no recomputation: 6 per weight of every matrix
-/// product (2 forward, 4 backward; the head with the unpadded vocabulary) plus causal attention, 6 L C T
-/// (2 products, half of the T^2 scores, 3 passes).
+/// Floating-point operations of training per token, the model's own and no recomputation: 6 per weight of every
+/// matrix product (2 forward, 4 backward; the head with the unpadded vocabulary) plus causal attention, 6 L C T (2
+/// products, half of the T^2 scores, 3 passes).
 double flops_per_token(const ModelConfig& model);
 
 /// Bytes of all activations and scratch for B sequences.
 std::size_t activation_bytes(const ModelConfig& model, int sequences);
 
-/// What `dekoder describe` prints: every tensor with axes, shape and bytes; parameters; FLOPs per token; memory by term
-/// for this batch. Allocates none of it.
+/// What `dekoder describe` prints: every tensor with axes, shape and bytes; parameters; FLOPs per token; memory by
+/// term for this batch. Allocates none of it.
 std::string model_summary(const RunConfig& config);
 
 }  // namespace dekoder

@@ -29,8 +29,8 @@ std::byte* ActivationArena::claim(ArenaEntry entry) {
   const std::size_t begin = used_, end = begin + (entry.bytes + alignment - 1) / alignment * alignment;
   const bool measuring = memory_.data() == nullptr;
   if (!measuring && end > memory_.size())
-    throw std::logic_error(fmt::format("arena: {} needs {} bytes at {} of {}; the plan and the model differ", entry.name,
-                                       entry.bytes, begin, memory_.size()));
+    throw std::logic_error(fmt::format("arena: {} needs {} bytes at {} of {}; the plan and the model differ",
+                                       entry.name, entry.bytes, begin, memory_.size()));
   used_ = end;
   entries_.push_back(std::move(entry));
   return measuring ? nullptr : memory_.data() + begin;

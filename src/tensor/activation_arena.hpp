@@ -18,8 +18,8 @@ struct ArenaEntry {
 };
 
 /// All activations and scratch of a model in one allocation, planned before it is made: a measuring arena hands out
-/// tensors without memory and keeps the ledger; an arena of its bytes then hands out the same tensors in the same order.
-/// Nothing is given back: a decoder takes its tensors once, at construction.
+/// tensors without memory and keeps the ledger; an arena of its bytes then hands out the same tensors in the same
+/// order. Nothing is given back: a decoder takes its tensors once, at construction.
 class ActivationArena {
  public:
   /// A measuring arena: take() returns tensors of the right shape without memory.

@@ -29,8 +29,8 @@ void ParameterLayout::add(std::string name, std::string axes, std::vector<int> s
 }
 
 const ParameterEntry& ParameterLayout::find(std::string_view name) const {
-  const auto found =
-      std::find_if(entries_.begin(), entries_.end(), [&](const ParameterEntry& entry) { return entry.name == name; });
+  const auto found = std::find_if(entries_.begin(), entries_.end(),
+                                  [&](const ParameterEntry& entry) { return entry.name == name; });
   if (found == entries_.end()) throw std::logic_error(fmt::format("there is no parameter {}", name));
   return *found;
 }
@@ -55,7 +55,8 @@ ParameterStore::ParameterStore(ParameterLayout layout)
       decay_("parameters.decay", layout_.flat_size() / decay_block) {
   const auto flags = Kokkos::create_mirror_view(decay_);
   for (const ParameterEntry& entry : layout_.entries()) {
-    const std::size_t begin = entry.offset / decay_block, end = begin + (entry.size() + decay_block - 1) / decay_block;
+    const std::size_t begin = entry.offset / decay_block,
+                      end = begin + (entry.size() + decay_block - 1) / decay_block;
     for (std::size_t block = begin; block < end; ++block) flags(block) = entry.decays ? 1 : 0;
   }
   Kokkos::deep_copy(decay_, flags);

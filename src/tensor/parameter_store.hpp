@@ -18,13 +18,13 @@ struct InitialValues {
 
 /// One named, shaped slice of the flat buffers.
 struct ParameterEntry {
-  std::string name;             ///< "blocks.03.attention.qkv.weight"
-  std::string axes;             ///< "3C,C": names of the axes, as shown by describe and stored in checkpoints
-  std::vector<int> shape;       ///< extents, outermost first; rank 1 or 2
-  bool decays = false;          ///< weight decay applies (matrices)
+  std::string name;        ///< "blocks.03.attention.qkv.weight"
+  std::string axes;        ///< "3C,C": names of the axes, as shown by describe and stored in checkpoints
+  std::vector<int> shape;  ///< extents, outermost first; rank 1 or 2
+  bool decays = false;     ///< weight decay applies (matrices)
   InitialValues initial;
-  std::size_t offset = 0;       ///< first element in the flat buffers
-  std::size_t size() const;     ///< elements
+  std::size_t offset = 0;    ///< first element in the flat buffers
+  std::size_t size() const;  ///< elements
 };
 
 /// Names, shapes and places of all parameters, before any memory exists. The order of add() is the order in memory.
@@ -48,14 +48,15 @@ class ParameterLayout {
   std::size_t flat_size_ = 0;
 };
 
-/// Values and gradients of all parameters: two flat buffers (one AdamW launch, one reduction, one checkpoint write).
+/// Values and gradients of all parameters: two flat buffers (one AdamW launch, one reduction, one checkpoint
+/// write).
 class ParameterStore {
  public:
   /// Allocates both buffers, zero.
   explicit ParameterStore(ParameterLayout layout);
 
-  /// Draws the initial values, each element a function of (seed, tensor name, index) alone: models that share a tensor
-  /// share its initial values.
+  /// Draws the initial values, each element a function of (seed, tensor name, index) alone: models that share a
+  /// tensor share its initial values.
   void initialise(const ExecSpace& exec, std::uint64_t seed);
 
   const ParameterLayout& layout() const { return layout_; }

@@ -50,7 +50,8 @@ class RandomStream {
   KOKKOS_INLINE_FUNCTION static std::uint64_t mix(std::uint64_t key, std::uint64_t counter) {
     const std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
     const std::uint32_t k2 = 0x1BD11BDAu ^ k0 ^ k1;
-    std::uint32_t x0 = static_cast<std::uint32_t>(counter) + k0, x1 = static_cast<std::uint32_t>(counter >> 32) + k1;
+    std::uint32_t x0 = static_cast<std::uint32_t>(counter) + k0,
+                  x1 = static_cast<std::uint32_t>(counter >> 32) + k1;
     four_rounds(x0, x1, 13, 15, 26, 6);
     x0 += k1, x1 += k2 + 1;
     four_rounds(x0, x1, 17, 29, 16, 24);
@@ -65,7 +66,8 @@ class RandomStream {
   }
 
  private:
-  KOKKOS_INLINE_FUNCTION static void four_rounds(std::uint32_t& x0, std::uint32_t& x1, int r0, int r1, int r2, int r3) {
+  KOKKOS_INLINE_FUNCTION static void four_rounds(std::uint32_t& x0, std::uint32_t& x1, int r0, int r1, int r2,
+                                                 int r3) {
     round(x0, x1, r0);
     round(x0, x1, r1);
     round(x0, x1, r2);

@@ -33,7 +33,8 @@ bool next_item(std::string_view& text, SignatureItem& item) {
 }
 
 std::string extents_text(const TensorExtents& tensor) {
-  return fmt::format("({})", fmt::join(std::span(tensor.extent.data(), static_cast<std::size_t>(tensor.rank)), ","));
+  return fmt::format("({})",
+                     fmt::join(std::span(tensor.extent.data(), static_cast<std::size_t>(tensor.rank)), ","));
 }
 
 std::string known_text(const MatchedExtents& extents) {
@@ -57,7 +58,8 @@ void match_tensor(const ShapeSignature& signature, const SignatureItem& item, co
     const std::size_t comma = std::min(axes.find(','), axes.size());
     const std::string_view axis = axes.substr(0, comma);
     axes.remove_prefix(std::min(comma + 1, axes.size()));
-    if (axis_index >= tensor.rank) throw_conflict(signature, item.name, extents_text(tensor), known, "rank too low");
+    if (axis_index >= tensor.rank)
+      throw_conflict(signature, item.name, extents_text(tensor), known, "rank too low");
     const int got = static_cast<int>(tensor.extent[static_cast<std::size_t>(axis_index++)]);
     if (std::isdigit(static_cast<unsigned char>(axis[0]))) {
       if (std::stoi(std::string(axis)) != got)
@@ -79,15 +81,15 @@ MatchedExtents ShapeSignature::match_extents(std::span<const TensorExtents> tens
   std::string_view text = text_;
   SignatureItem item;
   for (const TensorExtents& tensor : tensors) {
-    if (!next_item(text, item))
-      throw ShapeError(fmt::format("{}: more tensors than {} names", function_, text_));
+    if (!next_item(text, item)) throw ShapeError(fmt::format("{}: more tensors than {} names", function_, text_));
     if (!tensor.present) {
       if (item.optional) continue;
       throw_conflict(*this, item.name, "empty", known, "it must be given");
     }
     match_tensor(*this, item, tensor, known);
   }
-  if (next_item(text, item)) throw ShapeError(fmt::format("{}: {} was not given; expected {}", function_, item.name, text_));
+  if (next_item(text, item))
+    throw ShapeError(fmt::format("{}: {} was not given; expected {}", function_, item.name, text_));
   return known;
 }
 

@@ -31,8 +31,9 @@ struct TensorExtents {
 };
 
 /// The shapes of a function's tensors, documentation and check in one string:
-/// `"x(N,C) gain(C) bias?(C) -> y(N,C) rstd(N)"`. A capital letter is an axis, a number is a fixed extent, `?` marks a
-/// tensor that may be empty. The string is checked for form at compile time and matched at every call in every build.
+/// `"x(N,C) gain(C) bias?(C) -> y(N,C) rstd(N)"`. A capital letter is an axis, a number is a fixed extent, `?`
+/// marks a tensor that may be empty. The string is checked for form at compile time and matched at every call in
+/// every build.
 class ShapeSignature {
  public:
   consteval ShapeSignature(const char* function, const char* text) : function_(function), text_(text) {

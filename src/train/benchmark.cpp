@@ -17,7 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 /// Best rate of a few products of 2048^3, in GFLOP/s.
 double gemm_rate(const ExecSpace& exec) {
@@ -122,11 +124,12 @@ BenchmarkResult benchmark(const RunConfig& config, int steps) {
 std::string benchmark_text(const RunConfig& config, const BenchmarkResult& result) {
   const ModelConfig& model = config.model;
   std::string text = fmt::format(
-      "model             L={} H={} C={} F={} T={} V={}, batch {} in micro-batches of {}, {} on {}, {} threads\n", model.layers,
-      model.heads, model.channels, model.feed_forward, model.context, model.vocabulary, config.training.batch,
-      config.micro_batch(), real_name, ExecSpace::name(), ExecSpace().concurrency());
-  text += fmt::format("tokens/s          {:>12.1f}  (median of {} steps, {:.4f} s each; least {:.4f} s)\n",
-                      result.tokens_per_second, result.steps, result.step_seconds_median, result.step_seconds_least);
+      "model             L={} H={} C={} F={} T={} V={}, batch {} in micro-batches of {}, {} on {}, {} threads\n",
+      model.layers, model.heads, model.channels, model.feed_forward, model.context, model.vocabulary,
+      config.training.batch, config.micro_batch(), real_name, ExecSpace::name(), ExecSpace().concurrency());
+  text +=
+      fmt::format("tokens/s          {:>12.1f}  (median of {} steps, {:.4f} s each; least {:.4f} s)\n",
+                  result.tokens_per_second, result.steps, result.step_seconds_median, result.step_seconds_least);
   text += fmt::format("GFLOP/s           {:>12.1f}  ({:.4g} FLOPs per token, causal count)\n", result.gflops,
                       result.flops_per_token);
   text += fmt::format("GEMM GFLOP/s      {:>12.1f}  (2048^3 in this run)\n", result.gemm_gflops);
@@ -144,14 +147,15 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
   for (const auto& [phase, seconds] : result.phase_seconds)
     phases += fmt::format("{}\"{}\": {}", phases.empty() ? "" : ", ", phase, seconds);
   return fmt::format(
-      "{{\"tokens_per_second\": {}, \"gflops\": {}, \"gemm_gflops\": {}, \"share_of_gemm\": {}, \"flops_per_token\": {}, "
+      "{{\"tokens_per_second\": {}, \"gflops\": {}, \"gemm_gflops\": {}, \"share_of_gemm\": {}, "
+      "\"flops_per_token\": {}, "
       "\"steps\": {}, \"step_seconds_median\": {}, \"step_seconds_least\": {}, \"batch\": {}, \"micro_batch\": {}, "
       "\"context\": {}, \"peak_memory_bytes\": {}, \"threads\": {}, \"real\": \"{}\", \"backend\": \"{}\", "
       "\"config\": {}, \"phase_seconds\": {{{}}}}}\n",
       result.tokens_per_second, result.gflops, result.gemm_gflops, result.share_of_gemm, result.flops_per_token,
-      result.steps, result.step_seconds_median, result.step_seconds_least, config.training.batch, config.micro_batch(),
-      config.model.context, result.peak_memory_bytes, ExecSpace().concurrency(), real_name, ExecSpace::name(),
-      settings_json(config), phases);
+      result.steps, result.step_seconds_median, result.step_seconds_least, config.training.batch,
+      config.micro_batch(), config.model.context, result.peak_memory_bytes, ExecSpace().concurrency(), real_name,
+      ExecSpace::name(), settings_json(config), phases);
 }
 
 }  // namespace dekoder

@@ -14,16 +14,18 @@ struct BenchmarkResult {
   int steps = 0;
   double step_seconds_median = 0, step_seconds_least = 0;
   double tokens_per_second = 0;
-  double flops_per_token = 0;   ///< model_summary.hpp
-  double gflops = 0;            ///< tokens/s times FLOPs per token
-  double gemm_gflops = 0;       ///< this machine's rate at 2048^3 through the gemm seam: best of two sittings, around the steps
-  double share_of_gemm = 0;     ///< gflops / gemm_gflops
-  double peak_memory_bytes = 0; ///< of the process
+  double flops_per_token = 0;  ///< model_summary.hpp
+  double gflops = 0;           ///< tokens/s times FLOPs per token
+  double gemm_gflops =
+      0;  ///< this machine's rate at 2048^3 through the gemm seam: best of two sittings, around the steps
+  double share_of_gemm = 0;                                   ///< gflops / gemm_gflops
+  double peak_memory_bytes = 0;                               ///< of the process
   std::vector<std::pair<std::string, double>> phase_seconds;  ///< per step, means over steps timed with fences
 };
 
-/// Trains on random tokens: micro-batches of config.micro_batch() up to the batch, one optimizer step each time. Two steps
-/// warm up; `steps` steps are timed (0: as many as fill ten seconds, at least three); two more are timed by phase.
+/// Trains on random tokens: micro-batches of config.micro_batch() up to the batch, one optimizer step each time.
+/// Two steps warm up; `steps` steps are timed (0: as many as fill ten seconds, at least three); two more are timed
+/// by phase.
 BenchmarkResult benchmark(const RunConfig& config, int steps);
 
 std::string benchmark_text(const RunConfig& config, const BenchmarkResult& result);

@@ -27,7 +27,8 @@ void print(const std::string& text) {
 
 TokenDataset open_tokens(const RunConfig& config) {
   if (config.data.tokens.empty())
-    throw ConfigError("data.tokens is not set; expected a token file: make one with `dekoder prepare TEXT -o FILE` and name it");
+    throw ConfigError(
+        "data.tokens is not set; expected a token file: make one with `dekoder prepare TEXT -o FILE` and name it");
   return TokenDataset(config.data.tokens);
 }
 
@@ -35,8 +36,8 @@ TokenDataset open_tokens(const RunConfig& config) {
 void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
   if (config.model.vocabulary == 0) config.model.vocabulary = data.vocabulary();
   if (config.model.vocabulary < data.vocabulary())
-    throw ConfigError("model.vocabulary is {} but {} has {} tokens; leave it out, or raise it", config.model.vocabulary,
-                      data.path().string(), data.vocabulary());
+    throw ConfigError("model.vocabulary is {} but {} has {} tokens; leave it out, or raise it",
+                      config.model.vocabulary, data.path().string(), data.vocabulary());
 }
 
 /// Moves what an earlier run left into previous-<n>/ of the run directory.
@@ -44,7 +45,8 @@ void set_aside(const RunPaths& paths) {
   int n = 1;
   while (fs::exists(paths.root / fmt::format("previous-{}", n))) ++n;
   const fs::path aside = paths.root / fmt::format("previous-{}", n);
-  for (const fs::path& file : {paths.config(), paths.metrics(), paths.samples(), paths.status(), paths.checkpoints()}) {
+  for (const fs::path& file :
+       {paths.config(), paths.metrics(), paths.samples(), paths.status(), paths.checkpoints()}) {
     if (!fs::exists(file)) continue;
     fs::create_directories(aside);
     fs::rename(file, aside / file.filename());
@@ -57,7 +59,8 @@ ExitCode run_train(const Command& command) {
   const TokenDataset data = open_tokens(config);
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt);  // characters it lacks are named now, not at the first sample
-  const fs::path root = command.run.empty() ? fs::path("runs") / fs::path(command.config).stem() : fs::path(command.run);
+  const fs::path root =
+      command.run.empty() ? fs::path("runs") / fs::path(command.config).stem() : fs::path(command.run);
   const RunDirectory directory(root);
   if (command.fresh) set_aside(directory.paths());
   const Communicator ranks = Communicator::world();
@@ -74,9 +77,10 @@ ExitCode run_prepare(const Command& command) {
   const PrepareReport report = prepare_tokens(command.text, command.output, parse_tokenizer_kind(command.tokenizer),
                                               command.validation_fraction);
   const TokenFileHeader& header = report.header;
-  print(fmt::format("{}{}: {} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n", command.output,
-                    report.unchanged ? " is up to date" : "", header.tokens, header.source, command.tokenizer,
-                    header.tokenizer.vocabulary(), header.training_tokens, header.validation_tokens()));
+  print(fmt::format("{}{}: {} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
+                    command.output, report.unchanged ? " is up to date" : "", header.tokens, header.source,
+                    command.tokenizer, header.tokenizer.vocabulary(), header.training_tokens,
+                    header.validation_tokens()));
   return ExitCode::finished;
 }
 
@@ -84,7 +88,8 @@ ExitCode run_prepare(const Command& command) {
 CheckpointInfo info_of(const fs::path& run) {
   if (fs::is_regular_file(run)) return read_checkpoint_info(run);
   if (!fs::is_directory(run))
-    throw DataError("{}: no such run directory or checkpoint; expected what `dekoder train --run` wrote", run.string());
+    throw DataError("{}: no such run directory or checkpoint; expected what `dekoder train --run` wrote",
+                    run.string());
   return newest_checkpoint_info(RunPaths{run}.checkpoints()).info;
 }
 
@@ -101,15 +106,17 @@ ExitCode run_eval(const Command& command) {
   TrainingModel model(config);
   const CheckpointInfo info = load_parameters(command.run, model.store());
   if (data.tokenizer().to_text() != info.tokenizer)
-    throw DataError("{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
-                    data.path().string());
+    throw DataError(
+        "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
+        data.path().string());
   const Evaluator evaluator(data, config);
   if (!evaluator.has_tokens())
-    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0", data.path().string());
+    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",
+                    data.path().string());
   const auto validation = evaluator.evaluate(ExecSpace(), model, [] { return stop_requested() != 0; });
   if (!validation) return ExitCode::wants_to_go_on;
-  print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n", info.step,
-                    validation->loss, validation->bits_per_byte, validation->tokens,
+  print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
+                    info.step, validation->loss, validation->bits_per_byte, validation->tokens,
                     evaluator.windows().digest().substr(0, 12)));
   return ExitCode::finished;
 }
@@ -122,8 +129,8 @@ ExitCode run_generate(const Command& command) {
   const std::vector<Token> prompt = tokenizer.encode(command.prompt);
   const Decoder decoder(config.model, store);
   Generator generator(decoder);
-  const SamplingConfig sampling{0, command.prompt, command.tokens, command.temperature, command.top_k, command.top_p,
-                                command.seed};
+  const SamplingConfig sampling{
+      0, command.prompt, command.tokens, command.temperature, command.top_k, command.top_p, command.seed};
   StreamDecoder text(tokenizer);
   print(command.prompt);
   generator.generate(ExecSpace(), prompt, sampling, [&](Token token) {
@@ -153,23 +160,29 @@ ExitCode run_status(const Command& command) {
   const RunPaths paths{command.run};
   const auto status = read_run_status(paths);
   if (!status)
-    throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`", command.run,
-                    paths.status().string());
+    throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`",
+                    command.run, paths.status().string());
   const LastMetrics last = read_last_metrics(paths.metrics());
   if (command.json) {
-    const auto number = [](const auto& row, auto member) { return row ? fmt::format("{}", (*row).*member) : std::string("null"); };
-    print(fmt::format("{{\"state\": \"{}\", \"saved_step\": {}, \"steps\": {}, \"step\": {}, \"loss\": {}, \"validation_loss\": {}, "
-                      "\"bits_per_byte\": {}}}\n",
-                      run_state_name(status->state), status->step, status->steps, number(last.step, &StepMetrics::step),
-                      number(last.step, &StepMetrics::loss), number(last.evaluation, &EvaluationMetrics::validation_loss),
-                      number(last.evaluation, &EvaluationMetrics::bits_per_byte)));
+    const auto number = [](const auto& row, auto member) {
+      return row ? fmt::format("{}", (*row).*member) : std::string("null");
+    };
+    print(fmt::format(
+        "{{\"state\": \"{}\", \"saved_step\": {}, \"steps\": {}, \"step\": {}, \"loss\": {}, \"validation_loss\": "
+        "{}, "
+        "\"bits_per_byte\": {}}}\n",
+        run_state_name(status->state), status->step, status->steps, number(last.step, &StepMetrics::step),
+        number(last.step, &StepMetrics::loss), number(last.evaluation, &EvaluationMetrics::validation_loss),
+        number(last.evaluation, &EvaluationMetrics::bits_per_byte)));
     return ExitCode::finished;
   }
   print(fmt::format("{}: saved at step {} of {}\n", run_state_name(status->state), status->step, status->steps));
-  if (last.step) print(fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss, last.step->tokens_per_second));
+  if (last.step)
+    print(fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss,
+                      last.step->tokens_per_second));
   if (last.evaluation)
-    print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte\n", last.evaluation->step,
-                      last.evaluation->validation_loss, last.evaluation->bits_per_byte));
+    print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte\n",
+                      last.evaluation->step, last.evaluation->validation_loss, last.evaluation->bits_per_byte));
   if (!status->message.empty()) print(status->message + "\n");
   return ExitCode::finished;
 }

@@ -25,8 +25,8 @@ class Evaluator {
   bool has_tokens() const { return windows_.tokens() > 0; }
   const ValidationWindows& windows() const { return windows_; }
 
-  /// Forward passes in micro-batches, without dropout; changes nothing that training reads. Asks `stop` before each and
-  /// returns nothing where it says so.
+  /// Forward passes in micro-batches, without dropout; changes nothing that training reads. Asks `stop` before each
+  /// and returns nothing where it says so.
   std::optional<Validation> evaluate(const ExecSpace& exec, TrainingModel& model,
                                      const std::function<bool()>& stop) const;
 

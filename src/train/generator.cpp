@@ -26,7 +26,8 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const auto more_likely = [&](int a, int b) {
-    return logits[std::size_t(a)] != logits[std::size_t(b)] ? logits[std::size_t(a)] > logits[std::size_t(b)] : a < b;
+    return logits[std::size_t(a)] != logits[std::size_t(b)] ? logits[std::size_t(a)] > logits[std::size_t(b)]
+                                                            : a < b;
   };
   if (sampling.temperature == 0) return *std::min_element(order.begin(), order.end(), more_likely);
   std::sort(order.begin(), order.end(), more_likely);
@@ -67,7 +68,8 @@ void Generator::feed(const ExecSpace& exec, Token token) {
 
 void Generator::restart_if_full(const ExecSpace& exec) {
   if (cache_.position < decoder_.model().context) return;
-  const std::vector<Token> newer(window_.begin() + std::ptrdiff_t(window_.size() - window_.size() / 2), window_.end());
+  const std::vector<Token> newer(window_.begin() + std::ptrdiff_t(window_.size() - window_.size() / 2),
+                                 window_.end());
   cache_.position = 0;
   window_.clear();
   for (Token token : newer) feed(exec, token);
@@ -75,7 +77,8 @@ void Generator::restart_if_full(const ExecSpace& exec) {
 
 void Generator::generate(const ExecSpace& exec, std::span<const Token> prompt, const SamplingConfig& sampling,
                          const std::function<bool(Token)>& emit) {
-  if (prompt.empty()) throw ConfigError("the prompt is empty; expected at least one character; give one with --prompt");
+  if (prompt.empty())
+    throw ConfigError("the prompt is empty; expected at least one character; give one with --prompt");
   cache_.position = 0;
   window_.clear();
   for (Token token : prompt) {

@@ -9,9 +9,9 @@
 
 namespace dekoder {
 
-/// Picks a token from the logits of one position. temperature 0 takes the most likely one (the lowest index of equals);
-/// else softmax(logits / temperature) over the top_k most likely (0: all), cut to the smallest set of mass top_p
-/// (Holtzman et al. 2020, section 3.1), drawn by `uniform` in [0, 1).
+/// Picks a token from the logits of one position. temperature 0 takes the most likely one (the lowest index of
+/// equals); else softmax(logits / temperature) over the top_k most likely (0: all), cut to the smallest set of mass
+/// top_p (Holtzman et al. 2020, section 3.1), drawn by `uniform` in [0, 1).
 int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, double uniform);
 
 /// Text generation one token at a time with a key/value cache. All memory is taken at construction.
@@ -19,8 +19,9 @@ class Generator {
  public:
   explicit Generator(const Decoder& decoder);
 
-  /// Feeds `prompt` (at least one token) and hands sampling.tokens further tokens to `emit`, which returns false to stop.
-  /// Draw i is a function of (sampling.seed, i). Where the context is full, the newer half of it is fed again.
+  /// Feeds `prompt` (at least one token) and hands sampling.tokens further tokens to `emit`, which returns false to
+  /// stop. Draw i is a function of (sampling.seed, i). Where the context is full, the newer half of it is fed
+  /// again.
   void generate(const ExecSpace& exec, std::span<const Token> prompt, const SamplingConfig& sampling,
                 const std::function<bool(Token)>& emit);
 

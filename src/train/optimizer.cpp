@@ -38,16 +38,17 @@ Optimizer::Optimizer(const ParameterLayout& layout)
       second_moment_("optimizer.second_moment", layout.flat_size()),
       norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))) {}
 
-double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, long step, const ParameterStore& store) {
+double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, long step,
+                       const ParameterStore& store) {
   const double norm = std::sqrt(sum_of_squares(exec, store.gradients(), norm_partials_));
   if (!std::isfinite(norm)) {
     const long index = first_non_finite(exec, store.gradients());
-    const std::string where =
-        index < 0 ? "the norm itself (the gradients are finite but too large)"
-                  : store.layout().owner_of(static_cast<std::size_t>(index)).name;
+    const std::string where = index < 0 ? "the norm itself (the gradients are finite but too large)"
+                                        : store.layout().owner_of(static_cast<std::size_t>(index)).name;
     throw DivergedError(
         "step {}: the gradient is not finite; first bad tensor: {}. The parameters were not updated. Lower "
-        "training.learning_rate, lengthen training.warmup_steps or lower training.clip_norm, and start again from the "
+        "training.learning_rate, lengthen training.warmup_steps or lower training.clip_norm, and start again from "
+        "the "
         "last checkpoint",
         step, where);
   }
@@ -57,7 +58,8 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
   adam.beta2 = static_cast<Real>(training.beta2);
   adam.epsilon = static_cast<Real>(training.epsilon);
   adam.weight_decay = static_cast<Real>(training.weight_decay);
-  if (training.clip_norm > 0) adam.gradient_scale = static_cast<Real>(std::min(1.0, training.clip_norm / (norm + 1e-6)));
+  if (training.clip_norm > 0)
+    adam.gradient_scale = static_cast<Real>(std::min(1.0, training.clip_norm / (norm + 1e-6)));
   adam.bias_correction1 = 1 - std::pow(training.beta1, double(step + 1));
   adam.bias_correction2 = 1 - std::pow(training.beta2, double(step + 1));
   adamw(exec, adam, store.decay(), store.gradients(), store.values(), first_moment_, second_moment_);

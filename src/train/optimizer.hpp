@@ -6,10 +6,10 @@
 
 namespace dekoder {
 
-/// Learning rate of optimizer step `step`, counted from 0: linear warm-up to the peak, then constant, linear or cosine
-/// (Loshchilov, Hutter 2017) to the final rate at the last step, wsd (constant, then linear over the last decay_fraction;
-/// Hu et al., MiniCPM, 2024, section 4.2), or inverse_sqrt: peak sqrt(w / (step + 1)) with w = max(warmup_steps, 1)
-/// (Vaswani et al. 2017, section 5.3).
+/// Learning rate of optimizer step `step`, counted from 0: linear warm-up to the peak, then constant, linear or
+/// cosine (Loshchilov, Hutter 2017) to the final rate at the last step, wsd (constant, then linear over the last
+/// decay_fraction; Hu et al., MiniCPM, 2024, section 4.2), or inverse_sqrt: peak sqrt(w / (step + 1)) with w =
+/// max(warmup_steps, 1) (Vaswani et al. 2017, section 5.3).
 double learning_rate(const TrainingConfig& training, long step);
 
 /// AdamW with clipping by the global norm over all parameters at once; owns the moments.

@@ -33,14 +33,20 @@ double Progress::tokens_per_second() const {
   return seconds > 0 ? double(last_step_ - first_step_) * tokens_per_step_ / seconds : 0;
 }
 
-void Progress::pause() { paused_at_ = Clock::now(); }
-void Progress::resume() { paused_ += Clock::now() - paused_at_; }
+void Progress::pause() {
+  paused_at_ = Clock::now();
+}
+void Progress::resume() {
+  paused_ += Clock::now() - paused_at_;
+}
 
 std::string Progress::line(long step, double loss) const {
   const double rate = tokens_per_second();
-  const std::string validation = std::isnan(validation_loss_) ? "" : fmt::format("  validation {:.4f}", validation_loss_);
+  const std::string validation =
+      std::isnan(validation_loss_) ? "" : fmt::format("  validation {:.4f}", validation_loss_);
   const std::string to_go = rate > 0 ? time_text(double(steps_ - step) * tokens_per_step_ / rate) : "?";
-  return fmt::format("step {}/{}  loss {:.4f}{}  {:.0f} tokens/s  {} to go", step, steps_, loss, validation, rate, to_go);
+  return fmt::format("step {}/{}  loss {:.4f}{}  {:.0f} tokens/s  {} to go", step, steps_, loss, validation, rate,
+                     to_go);
 }
 
 void Progress::step_done(long step, double loss) {

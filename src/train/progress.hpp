@@ -8,8 +8,8 @@
 
 namespace dekoder {
 
-/// What a run shows while it goes on: on a terminal one live line, rewritten a few times a second; in a file a plain line
-/// every ten seconds and at the last step.
+/// What a run shows while it goes on: on a terminal one live line, rewritten a few times a second; in a file a
+/// plain line every ten seconds and at the last step.
 class Progress {
  public:
   /// `terminal`: whether stderr is one. tokens_per_step is of all ranks.

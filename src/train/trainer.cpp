@@ -38,8 +38,8 @@ ExitCode Trainer::train() {
 
 ExitCode Trainer::run_loop() {
   if (state_.step < config_.training.steps) write_status(RunState::resumable);
-  BatchLoader loader(data_, config_.training.seed, config_.model.context, config_.training.batch, config_.micro_batch(),
-                     ranks_.rank(), ranks_.size(), state_.step);
+  BatchLoader loader(data_, config_.training.seed, config_.model.context, config_.training.batch,
+                     config_.micro_batch(), ranks_.rank(), ranks_.size(), state_.step);
   while (true) {
     if (due(config_.evaluation.every) && std::isnan(state_.validation_loss)) evaluate();
     if (state_.step > 0 && due(config_.sampling.every) && state_.sampled_step < state_.step) sample();
@@ -62,9 +62,10 @@ void Trainer::train_step(BatchLoader& loader) {
     loss += model_.accumulate_gradients(exec_, dropout, Real(1 / tokens)) / tokens;
   }
   if (!std::isfinite(loss))
-    throw DivergedError("step {}: the loss is {}. The parameters were not updated; the last checkpoint is of step {}. "
-                        "Lower training.learning_rate or lengthen training.warmup_steps",
-                        state_.step + 1, loss, saved_step_);
+    throw DivergedError(
+        "step {}: the loss is {}. The parameters were not updated; the last checkpoint is of step {}. "
+        "Lower training.learning_rate or lengthen training.warmup_steps",
+        state_.step + 1, loss, saved_step_);
   StepMetrics row;
   row.learning_rate = learning_rate(config_.training, state_.step);
   row.gradient_norm = model_.optimizer().step(exec_, config_.training, state_.step, model_.store());
@@ -95,7 +96,8 @@ void Trainer::evaluate() {
   metrics_.write(EvaluationMetrics{state_.step, validation->loss, validation->bits_per_byte, validation->tokens,
                                    evaluator_.windows().digest()});
   log_info("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, {})", state_.step,
-           validation->loss, validation->bits_per_byte, validation->tokens, evaluator_.windows().digest().substr(0, 12));
+           validation->loss, validation->bits_per_byte, validation->tokens,
+           evaluator_.windows().digest().substr(0, 12));
 }
 
 void Trainer::sample() {
@@ -127,8 +129,8 @@ void Trainer::save(bool must) {
     rotate_checkpoints(directory_.paths().checkpoints(), config_.checkpoint.keep, state_.best_step, resumed_step_);
   } catch (const SaveError& error) {
     if (must) throw;
-    log_warning("step {}: not saved: {}; training goes on, the last checkpoint is of step {}", state_.step, error.what(),
-                saved_step_);
+    log_warning("step {}: not saved: {}; training goes on, the last checkpoint is of step {}", state_.step,
+                error.what(), saved_step_);
   }
   progress_.resume();
 }
@@ -144,7 +146,8 @@ CheckpointInfo Trainer::resume_or_initialise() {
   if (loaded) {
     state = loaded->info;
     saved_step_ = resumed_step_ = state.step;
-    log_info("going on from step {} of {} ({})", state.step, config_.training.steps, loaded->file.filename().string());
+    log_info("going on from step {} of {} ({})", state.step, config_.training.steps,
+             loaded->file.filename().string());
   } else {
     model_.store().initialise(exec_, config_.training.seed);
     const std::string identity = yaml + data_hash + std::filesystem::absolute(directory_.paths().root).string();
@@ -160,28 +163,33 @@ CheckpointInfo Trainer::resume_or_initialise() {
 
 void Trainer::check_restart(const CheckpointInfo& saved) const {
   if (saved.tokenizer != data_.tokenizer().to_text() || saved.data_hash != data_.header().source_sha256)
-    throw ConfigError("{}: the run was trained on another text than {} (sha256 {}..., expected {}...); give the run's own "
-                      "token file, or start over with --fresh or another --run",
-                      directory_.paths().root.string(), data_.path().string(), data_.header().source_sha256.substr(0, 12),
-                      saved.data_hash.substr(0, 12));
+    throw ConfigError(
+        "{}: the run was trained on another text than {} (sha256 {}..., expected {}...); give the run's own "
+        "token file, or start over with --fresh or another --run",
+        directory_.paths().root.string(), data_.path().string(), data_.header().source_sha256.substr(0, 12),
+        saved.data_hash.substr(0, 12));
   std::string refused;
-  for (const ConfigDifference& change : config_differences(parse_run_config(saved.config_yaml, "checkpoint", {}), config_)) {
+  for (const ConfigDifference& change :
+       config_differences(parse_run_config(saved.config_yaml, "checkpoint", {}), config_)) {
     if (change.may_change)
       log_info("{} was {} and is now {}", change.key, change.before, change.now);
     else
       refused += fmt::format("\n  {}: {} in the checkpoint, {} now", change.key, change.before, change.now);
   }
   if (!refused.empty())
-    throw ConfigError("{}: a restart cannot change{}\nuse the run's own configuration ({}), or start over with --fresh or "
-                      "another --run",
-                      directory_.paths().root.string(), refused, directory_.paths().config().string());
+    throw ConfigError(
+        "{}: a restart cannot change{}\nuse the run's own configuration ({}), or start over with --fresh or "
+        "another --run",
+        directory_.paths().root.string(), refused, directory_.paths().config().string());
 }
 
 void Trainer::write_status(RunState state, const std::string& message) const {
   directory_.write_status({state, std::max(saved_step_, 0L), config_.training.steps, message});
 }
 
-bool Trainer::stop_agreed() const { return ranks_.max(stop_requested()) != 0; }
+bool Trainer::stop_agreed() const {
+  return ranks_.max(stop_requested()) != 0;
+}
 
 bool Trainer::due(long every) const {
   return state_.step >= config_.training.steps || (every > 0 && state_.step % every == 0);

@@ -19,13 +19,14 @@ namespace dekoder {
 /// One run: the loop, and what it does by period.
 class Trainer {
  public:
-  /// config.model.vocabulary is set. Takes all memory of the run, then goes on from the newest valid checkpoint of the run
-  /// directory, or draws the initial values where there is none. A configuration that differs from the checkpoint's in
-  /// something a restart cannot change throws ConfigError.
-  Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory, const Communicator& ranks);
+  /// config.model.vocabulary is set. Takes all memory of the run, then goes on from the newest valid checkpoint of
+  /// the run directory, or draws the initial values where there is none. A configuration that differs from the
+  /// checkpoint's in something a restart cannot change throws ConfigError.
+  Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory,
+          const Communicator& ranks);
 
-  /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on. Throws
-  /// DivergedError before an update with a loss or gradient that is not finite.
+  /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on.
+  /// Throws DivergedError before an update with a loss or gradient that is not finite.
   ExitCode train();
 
  private:

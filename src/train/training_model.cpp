@@ -17,7 +17,8 @@ void PhaseClock::lap(const ExecSpace& exec, const std::string& phase) {
   const auto now = std::chrono::steady_clock::now();
   const double elapsed = std::chrono::duration<double>(now - last_).count();
   last_ = now;
-  const auto found = std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == phase; });
+  const auto found =
+      std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == phase; });
   if (found == seconds_.end())
     seconds_.emplace_back(phase, elapsed);
   else

@@ -25,18 +25,19 @@ class PhaseClock {
   std::chrono::steady_clock::time_point last_;
 };
 
-/// Everything one optimizer step touches, allocated once: parameters, gradients, moments, activations, token buffers.
+/// Everything one optimizer step touches, allocated once: parameters, gradients, moments, activations, token
+/// buffers.
 class TrainingModel {
  public:
-  /// config.model.vocabulary must be set. Throws an error naming memory and the settings that shrink it where it does not
-  /// fit.
+  /// config.model.vocabulary must be set. Throws an error naming memory and the settings that shrink it where it
+  /// does not fit.
   explicit TrainingModel(const RunConfig& config);
 
   /// Copies inputs(B,T) and targets(B,T) to the device.
   void load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTokenTensor2 targets);
 
-  /// Forward and backward of the loaded micro-batch: gradients of (grad_scale * sum of cross-entropies) are accumulated.
-  /// Returns the sum of the cross-entropies in nats.
+  /// Forward and backward of the loaded micro-batch: gradients of (grad_scale * sum of cross-entropies) are
+  /// accumulated. Returns the sum of the cross-entropies in nats.
   double accumulate_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
                               PhaseClock* clock = nullptr);
 

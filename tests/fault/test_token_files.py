@@ -140,7 +140,7 @@ def test_unusable(folder):
     cases = [
         ("none.txt", "o.h5", "byte", 3, "no such text file"),
         ("t.txt", "none/o.h5", "byte", 3, "does not exist; make it first"),
-        ("t.txt", "t.txt", "byte", 3, "is no usable token file"),
+        ("t.txt", "t.txt", "byte", 2, "is the text itself"),
         (".", "o.h5", "byte", 3, "is a folder"),
     ]
     (folder / "latin1.txt").write_bytes("naïve".encode("latin-1"))

@@ -14,7 +14,9 @@ struct Variant {
   void (*change)(ModelConfig&);
 };
 
-void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
+void PrintTo(const Variant& variant, std::ostream* out) {
+  *out << variant.name;
+}
 
 class DecoderGradient : public ::testing::TestWithParam<Variant> {};
 
@@ -56,21 +58,20 @@ INSTANTIATE_TEST_SUITE_P(
     Variants, DecoderGradient,
     ::testing::Values(
         Variant{"gpt2", [](ModelConfig&) {}},
-        Variant{"post_norm_sinusoidal_relu", [](ModelConfig& m) {
-          m.norm = NormPlacement::post, m.positions = Positions::sinusoidal, m.activation = Activation::relu,
-          m.tied_head = false, m.initialisation = Initialisation::torch_linear;
-        }},
-        Variant{"no_positions_gelu_erf", [](ModelConfig& m) {
-          m.positions = Positions::none, m.activation = Activation::gelu_erf;
-        }},
+        Variant{"post_norm_sinusoidal_relu",
+                [](ModelConfig& m) {
+                  m.norm = NormPlacement::post, m.positions = Positions::sinusoidal,
+                  m.activation = Activation::relu, m.tied_head = false,
+                  m.initialisation = Initialisation::torch_linear;
+                }},
+        Variant{"no_positions_gelu_erf",
+                [](ModelConfig& m) { m.positions = Positions::none, m.activation = Activation::gelu_erf; }},
         Variant{"no_bias_separate_head", [](ModelConfig& m) { m.bias = false, m.tied_head = false; }},
-        Variant{"post_norm_no_bias_one_head", [](ModelConfig& m) {
-          m.norm = NormPlacement::post, m.bias = false, m.heads = 1;
-        }},
+        Variant{"post_norm_no_bias_one_head",
+                [](ModelConfig& m) { m.norm = NormPlacement::post, m.bias = false, m.heads = 1; }},
         Variant{"dropout_pre", [](ModelConfig& m) { m.dropout = 0.3; }},
-        Variant{"dropout_post_separate_head", [](ModelConfig& m) {
-          m.dropout = 0.3, m.norm = NormPlacement::post, m.tied_head = false;
-        }},
+        Variant{"dropout_post_separate_head",
+                [](ModelConfig& m) { m.dropout = 0.3, m.norm = NormPlacement::post, m.tied_head = false; }},
         Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
     [](const auto& instance) { return std::string(instance.param.name); });
 

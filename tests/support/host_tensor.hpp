@@ -70,9 +70,11 @@ std::string index_text(const Tensor& tensor, std::size_t place) {
   return "(" + text + ")";
 }
 
-/// Passes where |got - expected| <= bound (1 + |expected|) everywhere, NaN and Inf alike; names the first bad index.
+/// Passes where |got - expected| <= bound (1 + |expected|) everywhere, NaN and Inf alike; names the first bad
+/// index.
 template <class Tensor>
-::testing::AssertionResult near(const Tensor& tensor, const std::vector<double>& expected, double bound = tolerance) {
+::testing::AssertionResult near(const Tensor& tensor, const std::vector<double>& expected,
+                                double bound = tolerance) {
   const std::vector<double> got = values_of(tensor);
   if (got.size() != expected.size())
     return ::testing::AssertionFailure() << got.size() << " elements, expected " << expected.size();

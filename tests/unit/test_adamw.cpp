@@ -14,7 +14,8 @@ TEST(AdamW, TenStepsEqualTheReference) {
     std::vector<int> flags;
     for (int block = 0; block < blocks; ++block) flags.push_back(block % 3 != 1);
     const auto decay = tensor_of<ByteTensor1>(flags, blocks);
-    const auto value = random_tensor<Tensor1>(1, N), m = filled_tensor<Tensor1>(0, N), v = filled_tensor<Tensor1>(0, N);
+    const auto value = random_tensor<Tensor1>(1, N), m = filled_tensor<Tensor1>(0, N),
+               v = filled_tensor<Tensor1>(0, N);
     const Tensor1 gradient("gradient", N);
     std::vector<double> value_r = values_of(value), m_r(N), v_r(N);
     for (int step = 1; step <= 10; ++step) {
@@ -32,7 +33,8 @@ TEST(AdamW, TenStepsEqualTheReference) {
         const double scaled = 0.25 * g[i];
         m_r[i] = double(s.beta1) * m_r[i] + (1 - double(s.beta1)) * scaled;
         v_r[i] = double(s.beta2) * v_r[i] + (1 - double(s.beta2)) * scaled * scaled;
-        if (flags[i / decay_block] != 0) value_r[i] -= double(s.learning_rate) * double(s.weight_decay) * value_r[i];
+        if (flags[i / decay_block] != 0)
+          value_r[i] -= double(s.learning_rate) * double(s.weight_decay) * value_r[i];
         value_r[i] -= double(s.learning_rate) * (m_r[i] / s.bias_correction1) /
                       (std::sqrt(v_r[i] / s.bias_correction2) + double(s.epsilon));
       }

@@ -36,8 +36,8 @@ TEST(Embedding, EqualsReference) {
         Doubles expected = dropout_factors(dropout, N, C, T);
         for (int n = 0; n < N; ++n)
           for (int c = 0; c < C; ++c)
-            expected[std::size_t(n * C + c)] *=
-                double(table(ids[std::size_t(n)], c)) + (with_positions ? double(positions(first + n % T, c)) : 0.0);
+            expected[std::size_t(n * C + c)] *= double(table(ids[std::size_t(n)], c)) +
+                                                (with_positions ? double(positions(first + n % T, c)) : 0.0);
         EXPECT_TRUE(near(x, expected));
       }
 }
@@ -71,7 +71,8 @@ TEST(EmbeddingBackward, AddsTheGradientOfEveryOccurrence) {
 
 TEST(EmbeddingBackward, ResultsDoNotDependOnThreads) {
   const ExecSpace all;
-  const auto parts = Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
+  const auto parts =
+      Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
   const int B = 4, T = 100, C = 20, V = 9;
   const auto tokens = tensor_of<TokenTensor2>(some_tokens(B * T, V), B, T);
   const auto grad_x = random_tensor<Tensor2>(1, B * T, C);
@@ -120,7 +121,8 @@ TEST(Embedding, ExtentsThatDoNotFitAreErrors) {
   const Tensor2 table("table", 5, 4), x("x", 6, 4);
   EXPECT_THROW(embedding(exec, tokens, table, {}, 0, Dropout{}, Tensor2("x", 5, 4)), ShapeError);
   EXPECT_THROW(embedding(exec, tokens, table, Tensor2("positions", 3, 4), 1, Dropout{}, x), ShapeError);
-  EXPECT_THROW(embedding_backward(exec, tokens, x, table, IntTensor1("begin", 5), IntTensor1("tokens", 6)), ShapeError);
+  EXPECT_THROW(embedding_backward(exec, tokens, x, table, IntTensor1("begin", 5), IntTensor1("tokens", 6)),
+               ShapeError);
   EXPECT_THROW(position_backward(exec, x, 3, Tensor2("positions", 2, 4)), ShapeError);
   EXPECT_THROW(position_backward(exec, x, 4, Tensor2("positions", 4, 4)), ShapeError);
 }

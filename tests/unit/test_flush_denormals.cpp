@@ -17,14 +17,13 @@ struct Outcome {
 /// What one thread of every Kokkos region sees of a denormal result and of a denormal operand.
 std::vector<Outcome> outcomes(const ExecSpace& exec) {
   std::vector<Outcome> seen(std::size_t(exec.concurrency()));
-  Kokkos::parallel_for(
-      "dekoder::test::denormals", Kokkos::TeamPolicy<ExecSpace>(exec, 64 * exec.concurrency(), 1),
-      [&seen](const Kokkos::TeamPolicy<ExecSpace>::member_type&) {
-        volatile float small = std::numeric_limits<float>::min(), half = 0.5f, large = 0x1p100f;
-        volatile float denormal = std::numeric_limits<float>::denorm_min();
-        const volatile float result = small * half, from_operand = denormal * large;
-        seen[std::size_t(omp_get_thread_num())] = {true, result == 0.0f, from_operand == 0.0f};
-      });
+  Kokkos::parallel_for("dekoder::test::denormals", Kokkos::TeamPolicy<ExecSpace>(exec, 64 * exec.concurrency(), 1),
+                       [&seen](const Kokkos::TeamPolicy<ExecSpace>::member_type&) {
+                         volatile float small = std::numeric_limits<float>::min(), half = 0.5f, large = 0x1p100f;
+                         volatile float denormal = std::numeric_limits<float>::denorm_min();
+                         const volatile float result = small * half, from_operand = denormal * large;
+                         seen[std::size_t(omp_get_thread_num())] = {true, result == 0.0f, from_operand == 0.0f};
+                       });
   exec.fence();
   return seen;
 }
@@ -32,7 +31,8 @@ std::vector<Outcome> outcomes(const ExecSpace& exec) {
 TEST(FlushDenormals, HoldsInEveryThread) {
 #if defined(__SSE__)
   const ExecSpace exec;
-  for (const Outcome& thread : outcomes(exec)) EXPECT_FALSE(thread.ran && thread.operand_is_zero) << "flushed already";
+  for (const Outcome& thread : outcomes(exec))
+    EXPECT_FALSE(thread.ran && thread.operand_is_zero) << "flushed already";
   flush_denormals(exec);
   int number = 0;
   for (const Outcome& thread : outcomes(exec)) {

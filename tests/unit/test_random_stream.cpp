@@ -11,7 +11,9 @@ namespace dekoder::testing {
 namespace {
 
 /// Two 32-bit words, the first one low.
-constexpr std::uint64_t words(std::uint32_t low, std::uint32_t high) { return std::uint64_t(high) << 32 | low; }
+constexpr std::uint64_t words(std::uint32_t low, std::uint32_t high) {
+  return std::uint64_t(high) << 32 | low;
+}
 
 TEST(RandomStream, ThreefryKnownAnswers) {
   // Random123's known-answer vectors of threefry2x32 with 20 rounds.

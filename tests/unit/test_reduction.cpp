@@ -46,7 +46,8 @@ TEST(Reduction, LargeFloatsDoNotOverflowInTheirSquares) {
 
 TEST(Reduction, ResultsDoNotDependOnThreads) {
   const ExecSpace all;
-  const auto parts = Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
+  const auto parts =
+      Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
   const auto x = random_tensor<Tensor1>(9, 1000003);
   const AccumulatorTensor1 partials("partials", std::size_t(reduction_leaves(x.size())));
   EXPECT_EQ(sum(all, x, partials), sum(parts[0], x, partials));

@@ -178,8 +178,9 @@ TEST(ShapeSignature, WholeMessage) {
     shapes.match(x, gain, Tensor1(), y);
     FAIL() << "no error";
   } catch (const ShapeError& error) {
-    EXPECT_STREQ(error.what(),
-                 "scale_rows: gain is (5) but C=4, N=3 (conflict at C); expected x(N,C) gain(C) bias?(C) -> y(N,C)");
+    EXPECT_STREQ(
+        error.what(),
+        "scale_rows: gain is (5) but C=4, N=3 (conflict at C); expected x(N,C) gain(C) bias?(C) -> y(N,C)");
   }
 }
 
@@ -193,7 +194,8 @@ TEST(Tensor, ReshapeKeepsMemoryAndChecks) {
   EXPECT_EQ(rows(x, 2, 5).data(), &x(2, 0));
 }
 
-// What holds at compile time: the one precision and space of a build, and that a signature is checked in its constructor.
+// What holds at compile time: the one precision and space of a build, and that a signature is checked in its
+// constructor.
 static_assert(std::is_same_v<Tensor1::value_type, Real> && std::is_same_v<ConstTensor3::value_type, const Real>);
 static_assert(std::is_same_v<Tensor2::array_layout, Kokkos::LayoutRight>);
 static_assert(std::is_same_v<Tensor5::memory_space, ExecSpace::memory_space> && sizeof(Token) == 4);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a training step may and may not do, seen through Kokkos Tools: no allocation, only labelled kernels, the same number
-// of launches each time; and what it computes: micro-batches add up, and nothing depends on how often it ran before.
+// What a training step may and may not do, seen through Kokkos Tools: no allocation, only labelled kernels, the
+// same number of launches each time; and what it computes: micro-batches add up, and nothing depends on how often
+// it ran before.
 #include <gtest/gtest.h>
 
 #include <cmath>
