@@ -102,7 +102,7 @@ if [ -z "$mirror" ]; then
 fi
 if [ -z "$mirror" ]; then
   fetch debootstrap || explain "downloading debootstrap, to learn a Debian mirror,"
-  mirror=$(sed -n 's/^default_mirror \(http[^ ]*\)$/\1/p' "$aside/tree/usr/share/debootstrap/scripts/sid" 2> /dev/null | head -n 1)
+  mirror=$(sed -nE 's#^DEF_MIRROR="(http[^"]*/debian/?)"$#\1#p' "$aside/tree/usr/sbin/debootstrap" | head -n 1)
 fi
 [ -n "$mirror" ] || fail "does not know a Debian mirror: this machine's apt names none" \
   "set DEKODER_DEBIAN_MIRROR to the address of one (what /etc/apt/sources.list of a Debian machine names)," "$native"
