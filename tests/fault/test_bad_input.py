@@ -142,8 +142,8 @@ COMMAND_LINES = [
 
 # Environment, arguments, exit code, fragments.
 ENVIRONMENTS = [
-    ({"OMPI_COMM_WORLD_SIZE": "2"}, ["describe", "good.yaml"], 2, ["started on 2 ranks"]),
-    ({"SLURM_STEP_NUM_TASKS": "4"}, ["generate", "run"], 2, ["started on 4 ranks"]),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, ["describe", "good.yaml"], 2, ["announces 2 ranks", "start a single rank"]),
+    ({"SLURM_STEP_NUM_TASKS": "4"}, ["generate", "run"], 2, ["announces 4 ranks", "start a single rank"]),
     ({"SLURM_STEP_NUM_TASKS": "4"}, ["bench", "good.yaml"], 2, ["announces 4 ranks but MPI sees 1"]),
     ({"CUDA_VISIBLE_DEVICES": ""}, ["describe", "good.yaml", "--backend", "cuda"], 2, ["--backend cuda"]),
 ]
