@@ -3,7 +3,7 @@
 # jobs/quickstart.sh [TEXT]: from a fresh machine to a trained decoder. Makes what is missing (the toolbox, the build, the
 # corpus), trains input/quickstart.yaml for about five minutes and ends with loss, a sample and the command that goes on.
 # TEXT: any text file instead of Jane Austen. Run again, it resumes; a finished run is shown again.
-# DEKODER_NATIVE=1: build with the machine's own packages instead of the toolbox.
+# DEKODER_NATIVE=1 or 0: build with the machine's own packages, or in the toolbox; unset: the former where they suffice.
 set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fail() {
@@ -17,9 +17,9 @@ if [ -n "$text" ]; then
   text=$(realpath "$text")
 fi
 cd "$checkout"
-if [ "${DEKODER_NATIVE:-0}" != 1 ] && [ -z "${DEKODER_TOOLBOX:-}" ]; then
-  exec bash jobs/toolbox bash jobs/quickstart.sh ${text:+"$text"}
-fi
+bash jobs/setup/native.sh || exec bash jobs/toolbox bash jobs/quickstart.sh ${text:+"$text"}
+enter=
+[ -z "${DEKODER_TOOLBOX:-}" ] || enter="jobs/toolbox "
 
 dekoder=build/openmp/dekoder
 mkdir -p build/openmp data
@@ -55,6 +55,6 @@ echo "== sample"
 "$dekoder" generate "$run" --prompt "$(printf '%s' "${DEKODER_PROMPT:-The }")" --tokens 400 --temperature 0.7
 cat <<END
 == the run is in $checkout/$run
-   more steps:   jobs/toolbox $dekoder train input/quickstart.yaml --set data.tokens=$tokens --run $run --set training.steps=6000
-   more text:    jobs/toolbox $dekoder generate $run --prompt "She was"
+   more steps:   $enter$dekoder train input/quickstart.yaml --set data.tokens=$tokens --run $run --set training.steps=6000
+   more text:    $enter$dekoder generate $run --prompt "She was"
 END

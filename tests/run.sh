@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # tests/run.sh [CTEST ARGUMENTS...]: makes what is missing, builds, runs the tests; e.g. `bash tests/run.sh -L unit`.
-# Runs in the toolbox (jobs/toolbox), or with DEKODER_NATIVE=1 with the machine's own packages.
+# Runs in the toolbox (jobs/toolbox), or with the machine's own packages where they suffice (jobs/setup/native.sh).
 #   DEKODER_BUILD   build folder (default build/tests)
 #   DEKODER_WERROR  ON: warnings are errors
 set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$checkout"
-if [ "${DEKODER_NATIVE:-0}" != 1 ] && [ -z "${DEKODER_TOOLBOX:-}" ]; then
-  exec bash jobs/toolbox bash tests/run.sh "$@"
-fi
+bash jobs/setup/native.sh || exec bash jobs/toolbox bash tests/run.sh "$@"
 
 build=${DEKODER_BUILD:-build/tests}
 mkdir -p "$build"

@@ -26,8 +26,11 @@ void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabul
         const int target = targets(m);
         const Real target_logit = row[target];
         const Real largest = team.max(vocabulary, [=](int v) { return row[v]; });
-        team.each(vocabulary, [=](int v) { row[v] = fast_exp(row[v] - largest); });
-        const Real total = team.sum(vocabulary, [=](int v) { return row[v]; });
+        const Real total = team.sum(vocabulary, [=](int v) {
+          const Real weight = fast_exp(row[v] - largest);
+          row[v] = weight;
+          return weight;
+        });
         const Real factor = grad_scale / total;
         team.each(vocabulary, [=](int v) { row[v] *= factor; });
         team.each(padded - vocabulary, [=](int v) { row[vocabulary + v] = 0; });

@@ -104,25 +104,6 @@ void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias
   add_partials("dekoder::bias_backward::sum", exec, partials, P, 0, grad_bias);
 }
 
-void residual_add(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 delta, const Dropout& dropout,
-                  int tokens_per_sample, Tensor2 y) {
-  const auto extent = residual_add_shapes.match(x, delta, y);
-  const int C = extent['C'], T = tokens_per_sample;
-  const Dropout drop = dropout;
-  for_each_row(
-      "dekoder::residual_add", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
-        const Real* x_row = &x(n, 0);
-        const Real* delta_row = &delta(n, 0);
-        Real* y_row = &y(n, 0);
-        const RandomStream stream = drop.sample(n / T);
-        const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
-        team.each(C, [=](int c) {
-          const Real factor = drop.active() ? drop.factor(stream, first + std::uint64_t(c)) : Real(1);
-          y_row[c] = x_row[c] + delta_row[c] * factor;
-        });
-      });
-}
-
 void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample,
                    Tensor2 y) {
   const auto extent = apply_dropout_shapes.match(x, y);

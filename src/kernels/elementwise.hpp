@@ -27,13 +27,8 @@ void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x,
 inline constexpr ShapeSignature bias_backward_shapes{"bias_backward", "grad_y(N,F) -> grad_bias(F) partials(P,F)"};
 void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias, Tensor2 partials);
 
-/// y = x + dropout(delta); y may be the same memory as x or delta. Row n belongs to sequence n / tokens_per_sample;
-/// its element index is (n % tokens_per_sample) * C + c.
-inline constexpr ShapeSignature residual_add_shapes{"residual_add", "x(N,C) delta(N,C) -> y(N,C)"};
-void residual_add(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 delta, const Dropout& dropout,
-                  int tokens_per_sample, Tensor2 y);
-
-/// y = x * dropout factor, in or out of place: the gradient of dropout, and dropout itself.
+/// y = x * dropout factor, in or out of place: the gradient of dropout. Row n belongs to sequence n /
+/// tokens_per_sample; its element index is (n % tokens_per_sample) * C + c.
 inline constexpr ShapeSignature apply_dropout_shapes{"apply_dropout", "x(N,C) -> y(N,C)"};
 void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample, Tensor2 y);
 

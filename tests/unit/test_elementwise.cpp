@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/elementwise.hpp"
+#include "kernels/normalization.hpp"
 
 #include "support/host_tensor.hpp"
 #include "support/reference.hpp"
@@ -86,32 +87,15 @@ TEST(BiasBackward, AddsColumnSums) {
   EXPECT_THROW(bias_backward(exec, grad_y, Tensor1("b", 3), partials), ShapeError);
 }
 
-TEST(ResidualAdd, EqualsReferenceInAndOutOfPlace) {
-  const ExecSpace exec;
-  for (const auto [N, C] : shapes)
-    for (const double rate : {0.0, 0.3})
-      for (const int place : {0, 1, 2}) {
-        SCOPED_TRACE(fmt::format("N={} C={} rate={} place={}", N, C, rate, place));
-        const int T = N % 5 == 0 ? N / 5 : N;
-        const Dropout dropout{Real(rate), RandomStream(1, 2, 3), 7};
-        const auto x = random_tensor<Tensor2>(1, N, C), delta = random_tensor<Tensor2>(2, N, C);
-        Doubles expected = values_of(x);
-        const Doubles added = values_of(delta), factor = dropout_factors(dropout, N, C, T);
-        for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += added[i] * factor[i];
-        const auto y = place == 0 ? filled_tensor<Tensor2>(NAN, N, C) : place == 1 ? x : delta;
-        residual_add(exec, x, delta, dropout, T, y);
-        exec.fence();
-        EXPECT_TRUE(near(y, expected));
-      }
-}
-
 TEST(ApplyDropout, SameMaskForwardAndBackwardAndTheRightMean) {
   const ExecSpace exec;
   const int N = 200, T = 50, C = 129;
   const Dropout dropout{Real(0.3), RandomStream(11, site_of("blocks.00.dropout"), 5), 3};
   const auto ones = filled_tensor<Tensor2>(1, N, C), zero = filled_tensor<Tensor2>(0, N, C);
   const Tensor2 forward("forward", N, C), backward("backward", N, C);
-  residual_add(exec, zero, ones, dropout, T, forward);
+  const Tensor2 y("y", N, C);
+  const Tensor1 gain("gain", C), mean("mean", N), rstd("rstd", N);
+  residual_layer_norm(exec, zero, ones, gain, {}, Real(1e-5), dropout, T, forward, y, mean, rstd);
   apply_dropout(exec, ones, dropout, T, backward);
   exec.fence();
   EXPECT_TRUE(identical(backward, forward));

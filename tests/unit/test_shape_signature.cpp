@@ -34,7 +34,6 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(activation_shapes),
     DEKODER_SIGNATURE(activation_backward_shapes),
     DEKODER_SIGNATURE(bias_backward_shapes),
-    DEKODER_SIGNATURE(residual_add_shapes),
     DEKODER_SIGNATURE(apply_dropout_shapes),
     DEKODER_SIGNATURE(embedding_shapes),
     DEKODER_SIGNATURE(embedding_backward_shapes),
