@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dekoder-report RUN [RUN2 ...] -o report.html: one self-contained page of one or more runs.
+
+The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl and attention.h5: attention maps are
+embedded as the float16 bits of the file. A run may still be training.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from . import report_html
+from .errors import RunError, run_command
+from .report_data import json_for_html, run_data
+from .report_maps import Source, embed
+from .report_text import escaped
+from .run_reader import read_run
+
+MEGABYTE = 1_000_000
+_FOLDER = Path(__file__).resolve().parent
+_SCRIPTS = ("report_charts.js", "report_maps.js", "report_attention.js", "report_page.js")
+_MAP_TAG = 120  # bytes of a map's element around its text, at most
+
+
+def fill(template, parts):
+    """Puts parts into the template's <!--name--> marks; what is put in is not searched again."""
+    return re.sub(r"<!--(\w+)-->", lambda mark: parts[mark.group(1)], template)
+
+
+def resource(name):
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def map_elements(maps):
+    return "\n".join(f'<script type="text/plain" class="map-data" id="map-{run}-{probe}-{step}" '
+                     f'data-encoding="{maps.encoding}">{text}</script>'
+                     for (run, probe, step), text in sorted(maps.texts.items()))
+
+
+def sources_of(runs):
+    """The probes of all runs; a probe's number is its place among all probe names, in the order they come."""
+    sources = []
+    names = list(dict.fromkeys(probe.name for run in runs if run.attention for probe in run.attention.probes.values()))
+    for i, run in enumerate(runs):
+        for probe in run.attention.probes.values() if run.attention else ():
+            maps = len(run.attention.layers) * len(run.attention.heads)
+            sources.append(Source(i, names.index(probe.name), probe.name, maps, probe))
+    return names, sources
+
+
+def build_page(runs, megabytes=10):
+    """The page as text. Raises RunError where a file is damaged or the page cannot be that small."""
+    names = report_html.distinct_names([run.path for run in runs])
+    probe_names, sources = sources_of(runs)
+    data = {"runs": [run_data(run, name) for run, name in zip(runs, names)], "probes": probe_names}
+    parts = {
+        "title": escaped(", ".join(names)),
+        "style": resource("report_page.css"),
+        "script": "\n".join(resource(name) for name in _SCRIPTS),
+        "runs": " <span>and</span> ".join(f"<bdi>{escaped(name)}</bdi>" for name in names),
+        "missing": report_html.missing(runs, names),
+        "summary": report_html.summary(runs, names),
+        "samples": report_html.samples(runs, names),
+        "configuration": report_html.configuration(runs, names),
+        "data": json_for_html(data), "maps": "", "attention_note": "",
+    }
+    template = resource("report_page.html")
+    count = sum(len(source.reader.steps) for source in sources)
+    # Bytes of everything else; the note on what is left out names each step at most once.
+    rest = len(fill(template, parts).encode("utf-8", "replace")) + count * (_MAP_TAG + 16) + 1000
+    budget = int(megabytes * MEGABYTE) - rest
+    if budget < 0:
+        raise RunError(f"the page without attention maps takes {rest / MEGABYTE:.2f} MB, more than --max-megabytes "
+                       f"{megabytes:g}; give a greater number or fewer runs")
+    maps = embed(sources, budget)
+    parts["maps"] = map_elements(maps)
+    parts["attention_note"] = report_html.attention_note(maps, megabytes)
+    return fill(template, parts)
+
+
+def write_page(path, page):
+    """Writes beside the path and renames: whoever looks sees a whole page."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_bytes(page.encode("utf-8", "replace"))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another place with -o") from error
+
+
+def _megabytes(text):
+    value = float(text)
+    if not 0.1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0.1 to 1000 megabytes")
+    return value
+
+
+def main(arguments=None):
+    """Exit codes: 0, 2 usage, 3 missing, truncated or foreign files."""
+    parser = argparse.ArgumentParser(
+        prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, samples, "
+        "attention maps, head statistics, configuration. A run may still be training.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; with two, maps are shown side by side")
+    parser.add_argument("-o", "--output", metavar="FILE", default="report.html", help="default: report.html")
+    parser.add_argument("--max-megabytes", type=_megabytes, default=10, metavar="MB",
+                        help="greatest size of the page, 10^6 bytes each; attention maps of steps in between are left "
+                        "out to keep it (default: 10)")
+    options = parser.parse_args(arguments)
+
+    def report():
+        page = build_page([read_run(path) for path in options.runs], options.max_megabytes)
+        write_page(options.output, page)
+        print(f"{options.output}: {len(page.encode('utf-8', 'replace')) / MEGABYTE:.2f} MB")
+
+    return run_command("dekoder-report", report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of a report: what the page's scripts read as JSON."""
+
+import json
+import math
+
+import numpy as np
+
+from .report_text import visible, visible_token
+
+BEGINNING = 100
+BINS = 400
+"""A curve keeps its first BEGINNING points and merges the others into BINS groups: mean, least and greatest."""
+
+
+def finite(value, digits=None):
+    """A JSON number, or None for NaN and infinities."""
+    value = float(value)
+    if not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}") if digits else value
+
+
+def shortest(value):
+    """A float32 as the shortest decimal number that reads back as the same float32; None for NaN and infinities."""
+    return float(str(np.float32(value))) if np.isfinite(value) else None
+
+
+def bin_edges(count):
+    """Borders of the groups that a curve of `count` points is merged into."""
+    if count <= BEGINNING + BINS:
+        return np.arange(count + 1)
+    later = np.linspace(BEGINNING, count, BINS + 1).round().astype(int)
+    return np.concatenate([np.arange(BEGINNING), later])
+
+
+def step_curves(steps):
+    """Training loss and rate over steps; `merged` says whether points stand for several steps (their last is named)."""
+    count = len(steps["step"])
+    edges = bin_edges(count)
+    curves = {"step": [], "loss": [], "low": [], "high": [], "rate": [], "merged": len(edges) - 1 < count}
+    for first, end in zip(edges[:-1], edges[1:]):
+        losses = np.asarray(steps["loss"][first:end], float)
+        losses = losses[np.isfinite(losses)]
+        rates = np.asarray(steps["tokens_per_second"][first:end], float)
+        rates = rates[np.isfinite(rates)]
+        curves["step"].append(int(steps["step"][end - 1]))
+        curves["loss"].append(finite(losses.mean(), 7) if losses.size else None)
+        curves["low"].append(finite(losses.min(), 7) if losses.size else None)
+        curves["high"].append(finite(losses.max(), 7) if losses.size else None)
+        curves["rate"].append(finite(np.median(rates), 5) if rates.size else None)
+    return curves
+
+
+def evaluation_curves(evaluations):
+    return {"step": [int(step) for step in evaluations["step"]],
+            "loss": [finite(loss) for loss in evaluations["validation_loss"]],
+            "bits": [finite(bits) for bits in evaluations["bits_per_byte"]]}
+
+
+def probe_data(probe):
+    """Texts of the tokens and every captured step's statistics (layer, head, statistic) in one list."""
+    return {"name": probe.name, "source": visible(probe.source),
+            "tokens": [visible(text) for text in probe.token_text],
+            "labels": [visible_token(text) for text in probe.token_text],
+            "ids": [int(token) for token in probe.tokens],
+            "steps": [int(step) for step in probe.steps],
+            "statistics": {str(step): [shortest(v) for v in probe.statistics(step).ravel()] for step in probe.steps}}
+
+
+def attention_data(attention):
+    if attention is None:
+        return None
+    return {"layers": [int(layer) for layer in attention.layers], "heads": [int(head) for head in attention.heads],
+            "statistics": list(attention.statistic_names),
+            "probes": [probe_data(probe) for probe in attention.probes.values() if probe.steps]}
+
+
+def run_data(run, name):
+    return {"name": visible(name), "curves": step_curves(run.steps), "evaluations": evaluation_curves(run.evaluations),
+            "restarts": [int(step) for step in run.restarts], "attention": attention_data(run.attention)}
+
+
+def json_for_html(value):
+    """JSON that may stand inside a script element: ASCII, and no character that HTML gives a meaning."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a report that need no script: summary, samples, configuration, what is missing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .report_text import escaped
+
+RECENT = 100
+"""The training loss named in the summary is the mean of that many last steps."""
+
+
+def distinct_names(paths):
+    """The last parts of each path, as few as tell the runs apart."""
+    paths = [Path(path).resolve() for path in paths]
+    names = [path.name for path in paths]
+    for depth in range(2, max(len(path.parts) for path in paths) + 1):
+        doubled = {name for i, name in enumerate(names) if paths[i] not in paths[:i] and
+                   any(names[j] == name and paths[j] != paths[i] for j in range(len(paths)))}
+        if not doubled:
+            break
+        names = ["/".join(path.parts[-depth:]) if name in doubled else name for path, name in zip(paths, names)]
+    return names
+
+
+def number(value, digits=4):
+    return "\u2013" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
+
+
+def last_step(run):
+    steps = [int(s) for s in (*run.steps["step"][-1:], *run.evaluations["step"][-1:])]
+    return max(steps, default=None)
+
+
+def state_of(run):
+    """(short, sentence) of how far the run is."""
+    status = run.status or {}
+    state, last = status.get("state"), last_step(run)
+    planned = status.get("steps") or run.config.get("training", {}).get("steps")
+    done = f"step {last:,}" if last is not None else "no step yet"
+    of = f" of {int(planned):,}" if planned else ""
+    if state == "finished":
+        return "finished", f"finished at {done}"
+    if state == "failed":
+        message = status.get("message", "")
+        return "failed", f"failed at {done}{of}" + (f": {message}" if message else "")
+    return "not finished", f"not finished: {done}{of} when this page was made"
+
+
+def facts(run):
+    """[(term, value, remark)] of one run."""
+    losses = np.asarray(run.steps["loss"], float)[-RECENT:]
+    losses = losses[np.isfinite(losses)]
+    rates = np.asarray(run.steps["tokens_per_second"], float)
+    rates = rates[np.isfinite(rates)]
+    validation = np.asarray(run.evaluations["validation_loss"], float)
+    bits = np.asarray(run.evaluations["bits_per_byte"], float)
+    best = int(np.nanargmin(validation)) if np.isfinite(validation).any() else None
+    at = f"at step {int(run.evaluations['step'][best]):,}" if best is not None else "no evaluation yet"
+    state, _ = state_of(run)
+    last = last_step(run)
+    planned = run.config.get("training", {}).get("steps")
+    return [
+        ("Training", state, f"step {last:,}" + (f" of {int(planned):,}" if planned else "") if last is not None
+         else "no step yet"),
+        ("Best validation loss", number(validation[best] if best is not None else None),
+         f"nats per token, {at}" if best is not None else at),
+        ("Bits per byte", number(bits[best] if best is not None else None), at),
+        ("Training loss", number(losses.mean() if losses.size else None),
+         f"nats per token, mean of the last {losses.size:,} steps" if losses.size else "no step yet"),
+        ("Tokens seen", f"{int(run.steps['tokens'][-1]):,}" if len(run.steps["tokens"]) else "\u2013", "training"),
+        ("Tokens per second", number(np.median(rates) if rates.size else None, 0), "median over steps"),
+        ("Restarts", str(len(run.restarts)),
+         "from steps " + ", ".join(f"{int(s):,}" for s in run.restarts) if run.restarts else "ran through"),
+    ]
+
+
+def summary(runs, names):
+    """Cards for one run, a table for several."""
+    if len(runs) == 1:
+        cards = "".join(f"<div><dt>{escaped(term)}</dt><dd><b>{escaped(value)}</b> <span>{escaped(remark)}</span></dd>"
+                        "</div>" for term, value, remark in facts(runs[0]))
+        return f'<dl class="facts">{cards}</dl>'
+    head = "".join(f'<th scope="col"><i class="swatch run-{i % 6}"></i>{escaped(name)}</th>'
+                   for i, name in enumerate(names))
+    rows = ""
+    for columns in zip(*(facts(run) for run in runs)):
+        cells = "".join(f"<td><b>{escaped(value)}</b> <span>{escaped(remark)}</span></td>"
+                        for _, value, remark in columns)
+        rows += f'<tr><th scope="row">{escaped(columns[0][0])}</th>{cells}</tr>'
+    return ('<div class="wide" tabindex="0" role="region" aria-label="Summary"><table class="summary"><thead><tr><td></td>'
+            f"{head}</tr></thead><tbody>{rows}</tbody></table></div>")
+
+
+def missing(runs, names):
+    """What the page cannot show, one line each."""
+    lines = []
+    for run, name in zip(runs, names):
+        state, sentence = state_of(run)
+        if state != "finished":
+            lines.append(f"{name}: {sentence}.")
+        if not len(run.steps["step"]):
+            lines.append(f"{name}: no training step in metrics.jsonl yet.")
+        if not len(run.evaluations["step"]):
+            lines.append(f"{name}: no evaluation in metrics.jsonl, so no validation loss and no bits per byte.")
+        if not run.samples:
+            lines.append(f"{name}: no samples in samples.txt.")
+        if run.attention is None:
+            lines.append(f"{name}: no attention.h5: the configuration has no attention section, or the first maps are "
+                         "still to come.")
+        elif not any(probe.steps for probe in run.attention.probes.values()):
+            lines.append(f"{name}: attention.h5 holds no step yet.")
+    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
+    return f'<ul class="notes" aria-label="What is missing">{items}</ul>' if items else ""
+
+
+def attention_note(maps, megabytes):
+    """Which maps the page leaves out."""
+    lines = []
+    if maps.left_out_steps:
+        lines.append(f"To keep this page below {megabytes:g} MB, maps of these steps are left out: "
+                     + ", ".join(f"{step:,}" for step in maps.left_out_steps)
+                     + ". The statistics below hold every step.")
+    if maps.left_out_probes:
+        lines.append("For the same reason, maps of these probes are left out: " + ", ".join(maps.left_out_probes) + ".")
+    if lines:
+        lines.append("A greater --max-megabytes takes them in.")
+    return f'<p class="notes">{escaped(" ".join(lines))}</p>' if lines else ""
+
+
+def samples(runs, names):
+    """Every sample, the last of each run open; a column for each run."""
+    columns = ""
+    for i, (run, name) in enumerate(zip(runs, names)):
+        if not run.samples:
+            continue
+        title = f'<h3><i class="swatch run-{i % 6}"></i>{escaped(name)}</h3>' if len(runs) > 1 else ""
+        items = "".join(f"<details{' open' if n == len(run.samples) - 1 else ''}><summary>Step {int(step):,}</summary>"
+                        f"<pre>{escaped(text)}</pre></details>" for n, (step, text) in enumerate(run.samples))
+        columns += f"<div>{title}{items}</div>"
+    return f'<div class="columns">{columns}</div>' if columns else '<p class="notes">No samples yet.</p>'
+
+
+def flat(config, prefix=""):
+    """{section.key: text} of a nested configuration."""
+    keys = {}
+    for key, value in (config or {}).items():
+        if isinstance(value, dict):
+            keys.update(flat(value, f"{prefix}{key}."))
+        else:
+            keys[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False,
+                                                                                      default=str)
+    return keys
+
+
+def key_table(keys, flats, names, label):
+    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in names)
+    rows = ""
+    for key in keys:
+        cells = "".join(f"<td><code>{escaped(f[key])}</code></td>" if key in f else '<td class="absent">\u2013</td>'
+                        for f in flats)
+        rows += f'<tr><th scope="row"><code>{escaped(key)}</code></th>{cells}</tr>'
+    return (f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(label)}"><table class="keys"><thead><tr>'
+            f'<th scope="col">Key</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
+
+
+def configuration(runs, names):
+    """The differences between runs key by key, then everything."""
+    flats = [flat(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for f in flats for key in f))
+    if not keys:
+        return '<p class="notes">No configuration in these runs.</p>'
+    everything = key_table(keys, flats, names if len(runs) > 1 else ["Value"], "All keys")
+    if len(runs) == 1:
+        return f'<details class="print-open"><summary>All {len(keys)} keys</summary>{everything}</details>'
+    differing = [key for key in keys if len({f.get(key) for f in flats}) > 1]
+    if differing:
+        count = f"{len(differing)} of {len(keys)} keys differ" if len(differing) > 1 else f"1 of {len(keys)} keys differs"
+        differences = f"<h3>{count}</h3>" + key_table(differing, flats, names, "Keys that differ")
+    else:
+        differences = f"<p>All {len(keys)} keys are equal.</p>"
+    return f'{differences}<details class="print-open"><summary>All {len(keys)} keys</summary>{everything}</details>'

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a run directory: config.yaml, metrics.jsonl, samples.txt, status and attention.h5, also while it trains."""
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import yaml
+
+from .attention_reader import AttentionFile, read_attention
+from .errors import RunError
+
+__all__ = ["HeadStatistics", "Run", "RunError", "parse_config", "read_run"]
+
+STEP_COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
+EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
+WHOLE_NUMBERS = ("step", "tokens")
+
+
+class _ConfigLoader(yaml.SafeLoader):
+    """YAML as dekoder writes it: 1e-05 is a number, which PyYAML by itself takes for text."""
+
+
+_ConfigLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+\Z"),
+                                    list("-+0123456789"))
+
+
+@dataclass
+class HeadStatistics:
+    """One row of metrics.jsonl about a probe's attention: values maps a statistic to an array (layer, head)."""
+
+    step: int
+    probe: str
+    values: dict
+
+
+@dataclass
+class Run:
+    """A run directory's contents. Arrays of one table have one length; it is 0 before the first row."""
+
+    path: Path
+    name: str  # the folder's
+    status: Optional[dict]  # state ("resumable", "finished", "failed"), step, steps, message; None: not written yet
+    config_text: str  # config.yaml as it stands
+    config: dict  # the same, section -> key -> value
+    steps: dict  # STEP_COLUMNS -> array, one element per optimizer step; nats per token, tokens/s
+    evaluations: dict  # EVALUATION_COLUMNS -> array, one element per evaluation
+    validation_hash: Optional[str]  # of the validation tokens: losses of runs with equal hashes are comparable
+    restarts: list  # steps at which the run was resumed, in order
+    samples: list  # (step, text)
+    head_statistics: list = field(default_factory=list)  # HeadStatistics in the order of the log
+    attention: Optional[AttentionFile] = None  # None: no maps were captured
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Closes the attention file; everything else is in memory."""
+        if self.attention is not None:
+            self.attention.close()
+
+    @property
+    def last_step(self) -> int:
+        """Newest step in the log, 0 before the first."""
+        return int(self.steps["step"][-1]) if len(self.steps["step"]) else 0
+
+
+def read_run(path) -> Run:
+    """Reads the run directory `path`. A last line that is not whole yet (the run is writing it) is left out. Raises
+    RunError where the folder is no run directory or one of its files is not what dekoder writes."""
+    path = Path(path)
+    expected = "expected the folder of a run, with config.yaml and metrics.jsonl (dekoder train ... --run FOLDER)"
+    if not path.exists():
+        raise RunError(f"{path}: no such folder; {expected}; check the path")
+    if not path.is_dir():
+        raise RunError(f"{path}: is a file; {expected}")
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (path / name).is_file():
+            raise RunError(f"{path}: has no {name}; {expected}; name another folder")
+    config_text, config = _read_config(path / "config.yaml")
+    rows = _read_rows(path / "metrics.jsonl")
+    evaluations = rows["evaluations"]
+    attention = path / "attention.h5"
+    return Run(
+        path=path,
+        name=path.resolve().name,
+        status=_read_status(path / "status"),
+        config_text=config_text,
+        config=config,
+        steps=_table(rows["steps"], STEP_COLUMNS),
+        evaluations=_table(evaluations, EVALUATION_COLUMNS),
+        validation_hash=evaluations[-1].get("validation_hash") if evaluations else None,
+        restarts=rows["restarts"],
+        samples=_read_samples(path / "samples.txt"),
+        head_statistics=rows["head_statistics"],
+        attention=read_attention(attention) if attention.exists() else None,
+    )
+
+
+def parse_config(text) -> dict:
+    """Configuration text as section -> key -> value. Raises yaml.YAMLError where it is none."""
+    return yaml.load(text, Loader=_ConfigLoader)
+
+
+def _read_bytes(path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}; check the disk and the permissions") from error
+
+
+def _read_config(path):
+    try:
+        text = _read_bytes(path).decode("utf-8")
+        config = parse_config(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path}: is no YAML: {reason}; expected the configuration that dekoder wrote there") from error
+    sections = config if isinstance(config, dict) else {}
+    for section in ("model", "training"):
+        if not isinstance(sections.get(section), dict):
+            raise RunError(f"{path}: has no section {section}; expected the configuration that dekoder wrote there; "
+                           "name the folder of a run")
+    return text, config
+
+
+def _read_status(path):
+    if not path.exists():
+        return None
+    pairs = [line.partition(":") for line in _read_bytes(path).decode("utf-8", "replace").splitlines()]
+    values = {key: value.strip() for key, _, value in pairs}
+    try:
+        if values["state"] not in ("resumable", "finished", "failed"):
+            raise ValueError(values["state"])
+        return {"state": values["state"], "step": int(values["step"]), "steps": int(values["steps"]),
+                "message": values.get("message", "")}
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{path}: is not the status of a run; expected lines state, step, steps, message; "
+                       "delete it") from error
+
+
+def _read_samples(path):
+    if not path.exists():
+        return []
+    text = _read_bytes(path).decode("utf-8", "replace")
+    heads = list(re.finditer(r"(?:\A|(?<=\n\n))=== step (\d+)\n", text))
+    if text.strip() and (not heads or heads[0].start() != 0):
+        raise RunError(f"{path}:1: is no text of samples; expected '=== step N' on the first line; delete or replace it")
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    samples = []
+    for head, end in zip(heads, ends):
+        sample = text[head.end():end]
+        samples.append((int(head.group(1)), sample[:-2] if sample.endswith("\n\n") else sample))
+    return samples
+
+
+def _read_rows(path):
+    """Rows of metrics.jsonl by kind; rows of kinds that this version does not know are left out."""
+    rows = {"steps": [], "evaluations": [], "restarts": [], "head_statistics": []}
+    lines = _read_bytes(path).split(b"\n")[:-1]  # behind the last line end: nothing, or a line being written
+    newest = 0
+    for number, line in enumerate(lines, 1):
+        row = _parse_row(path, number, line)
+        if row is None:
+            continue
+        step = row["step"]
+        if step < newest:
+            raise RunError(f"{path}:{number}: step {step} after step {newest}; expected steps in order, as in the log of "
+                           "one run; rows of another run are in it")
+        newest = step
+        if "loss" in row:
+            rows["steps"].append(row)
+        elif "validation_loss" in row:
+            rows["evaluations"].append(row)
+        elif row.get("resumed"):
+            rows["restarts"].append(step)
+        elif "attention" in row:
+            rows["head_statistics"].append(_head_statistics(path, number, row))
+    if lines and not any(rows.values()):
+        raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another run")
+    return rows
+
+
+def _parse_row(path, number, line):
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or isinstance(row.get("step"), bool) or not isinstance(row.get("step"), int):
+            raise ValueError("no object with a whole number as step")
+        for key in STEP_COLUMNS + EVALUATION_COLUMNS:
+            if not isinstance(row.get(key), (int, float, type(None))):
+                raise ValueError(f"{key} is no number")
+        return row
+    except ValueError as error:
+        start = line[:40].decode("utf-8", "replace")
+        raise RunError(f"{path}:{number}: not a row of a log ({error}): {start!r}; expected one JSON object per line with "
+                       "a step; the file is damaged or of another program: restore it from a copy") from error
+
+
+def _head_statistics(path, number, row):
+    try:
+        values = {name: np.array(by_layer, dtype=np.float64) for name, by_layer in row["attention"].items()}
+        if not values or any(v.ndim != 2 or v.shape != next(iter(values.values())).shape for v in values.values()):
+            raise ValueError("ragged lists")
+        return HeadStatistics(row["step"], str(row["probe"]), values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}:{number}: head statistics are not whole ({error}); expected a probe and, per statistic, "
+                       "one list of heads per layer; restore the file from a copy") from error
+
+
+def _table(rows, columns):
+    """Columns of rows as arrays; what is null or missing reads NaN, in whole numbers 0."""
+    table = {}
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        if column in WHOLE_NUMBERS:
+            table[column] = np.array([value or 0 for value in values], dtype=np.int64)
+        else:
+            table[column] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return table

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small run directory for tests, in the layout of a real one: config.yaml, metrics.jsonl, samples.txt, status,
+attention.h5. Numbers follow formulas below, so that a test knows what must come out."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+STATISTICS = ("entropy", "mean_distance", "previous_token", "first_token", "same_token", "duplicate_token", "induction")
+TEXTS = ("It is a truth,\nit is $5.", "Na\u00efve \u2014 ab ab")
+
+
+@dataclass
+class SyntheticRun:
+    """What write_run wrote. maps[probe][step] is float16 (layer, head, query, key), statistics[probe][step] float32
+    (layer, head, statistic); steps and evaluations are lists of the dicts that stand in metrics.jsonl."""
+
+    path: Path
+    steps: list
+    evaluations: list
+    restarts: list
+    samples: list
+    captured: list
+    texts: dict
+    tokens: dict
+    maps: dict
+    statistics: dict
+
+
+def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), restarts=(20,), positions="learned",
+              texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True) -> SyntheticRun:
+    """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads are
+    the model's layers and heads that were captured (all where None); attention=False: nothing was captured."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    layer_numbers = list(range(layers)) if chosen_layers is None else list(chosen_layers)
+    head_numbers = list(range(heads)) if chosen_heads is None else list(chosen_heads)
+    config = config_text(layers, heads, steps, positions, texts if attention else (), seed, chosen_layers, chosen_heads)
+    probes = {f"text_{i}": text for i, text in enumerate(texts)} if attention else {}
+    run = SyntheticRun(path=path, steps=[], evaluations=[], restarts=list(restarts), samples=[],
+                       captured=sorted(captured) if attention else [], texts=probes,
+                       tokens={name: np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+                               for name, text in probes.items()},
+                       maps={name: {} for name in probes}, statistics={name: {} for name in probes})
+    for name, tokens in run.tokens.items():
+        for step in run.captured:
+            maps = attention_maps(tokens, layer_numbers, head_numbers, step / max(steps, 1), positions != "none", seed)
+            run.maps[name][step] = maps
+            run.statistics[name][step] = head_statistics(maps, tokens)
+    (path / "config.yaml").write_text(config, encoding="utf-8")
+    (path / "status").write_text(f"state: finished\nstep: {steps}\nsteps: {steps}\nmessage: \n")
+    write_metrics(run, steps, seed, positions)
+    write_samples(run, steps)
+    if attention:
+        write_attention(path / "attention.h5", run, config, layer_numbers, head_numbers)
+    return run
+
+
+def config_text(layers, heads, steps, positions, texts, seed, chosen_layers=None, chosen_heads=None):
+    """config.yaml as the trainer writes it, the sections that matter here."""
+    quoted = ", ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+    return (
+        f"model:\n  layers: {layers}\n  heads: {heads}\n  channels: {16 * heads}\n  context: 32\n  vocabulary: 256\n"
+        f"  positions: {positions}\n  norm: pre\n  norm_epsilon: 1e-05\n  dropout: 0\n"
+        'data:\n  tokens: "data/austen-byte.h5"\n'
+        f"training:\n  seed: {seed}\n  steps: {steps}\n  batch: 4\n  learning_rate: 0.002\n"
+        "evaluation:\n  every: 10\n  tokens: 65536\n"
+        'sampling:\n  every: 20\n  prompt: "It is"\n'
+        f"attention:\n  texts: [{quoted}]\n  windows: 0\n  window_tokens: 0\n  layers: {list(chosen_layers or [])}\n"
+        f"  heads: {list(chosen_heads or [])}\n  every: 20\n  steps: []\n  max_megabytes: 256\n")
+
+
+def write_metrics(run, steps, seed, positions):
+    """Rows in the trainer's order: at each step the step's row, then evaluation, then attention; resumed behind them."""
+    gap = 0.2 if positions == "none" else 0.0
+    lines = []
+    for step in range(steps + 1):
+        if step:
+            run.steps.append({"step": step, "loss": 2.0 + gap + 3.5 / (1 + 0.3 * step) + 0.05 * np.sin(7 * step + seed),
+                              "learning_rate": 0.002 * min(1.0, step / 10), "gradient_norm": 0.5 + 1 / step,
+                              "tokens": 128 * step, "tokens_per_second": 5000.0 + step})
+            lines.append(run.steps[-1])
+        if step % 10 == 0:
+            loss = 2.1 + gap + 3.4 / (1 + 0.3 * step)
+            run.evaluations.append({"step": step, "validation_loss": loss, "bits_per_byte": loss / np.log(2),
+                                    "tokens": 65536, "validation_hash": "c312fa7a" * 8})
+            lines.append(run.evaluations[-1])
+        if step in run.captured:
+            for probe, by_step in run.statistics.items():
+                values = {name: by_step[step][:, :, i].astype(float).tolist() for i, name in enumerate(STATISTICS)}
+                lines.append({"step": step, "probe": probe, "attention": values})
+        if step in run.restarts:
+            lines.append({"step": step, "resumed": True})
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    (run.path / "metrics.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_samples(run, steps):
+    """One sample at half of the steps and one at the end; the first has an empty line and a line end in it."""
+    run.samples = [(steps // 2, "It is it is\n\n\u2014 the the\n"), (steps, "It is a truth universally acknowledged")]
+    (run.path / "samples.txt").write_text("".join(f"=== step {step}\n{text}\n\n" for step, text in run.samples),
+                                          encoding="utf-8")
+
+
+def attention_maps(tokens, layer_numbers, head_numbers, trained, positions, seed):
+    """float16 (layer, head, query, key): at trained = 0 about even weights; on the way to trained = 1 the head h of layer
+    l goes to the pattern number (l + h) of previous token, first token, earlier equal tokens; without positions all go
+    to equal tokens."""
+    n = len(tokens)
+    query, key = np.indices((n, n))
+    equal = tokens[:, None] == tokens[None, :]
+    patterns = [key == np.maximum(query - 1, 0), key == 0, equal & (key <= query)]
+    maps = np.zeros((len(layer_numbers), len(head_numbers), n, n))
+    for i, layer in enumerate(layer_numbers):
+        for j, head in enumerate(head_numbers):
+            noise = np.random.default_rng([seed, layer, head]).normal(size=(n, n))
+            pattern = patterns[(layer + head) % 3] if positions else patterns[2]
+            score = 0.1 * noise + trained * (0.5 * noise + 6.0 * pattern)
+            weights = np.where(key <= query, np.exp(score), 0.0)
+            maps[i, j] = weights / weights.sum(axis=1, keepdims=True)
+    return maps.astype(np.float16)
+
+
+def head_statistics(maps, tokens):
+    """float32 (layer, head, statistic) of float16 maps, straight from the definitions."""
+    weights = maps.astype(np.float64)
+    n = len(tokens)
+    query, key = np.indices((n, n))
+    earlier = key < query
+    equal = tokens[:, None] == tokens[None, :]
+    induction = np.zeros((n, n))
+    for t in range(n):
+        for s in range(1, t + 1):
+            induction[t, s] = s - 1 < t and tokens[s - 1] == tokens[t]
+    patterns = {"previous_token": key == query - 1, "first_token": key == 0, "same_token": key == query,
+                "duplicate_token": equal & earlier, "induction": induction}
+    logarithm = np.log(weights, where=weights > 0, out=np.zeros_like(weights))
+    values = {"entropy": -(weights * logarithm).sum(axis=(2, 3)) / n,
+              "mean_distance": (weights * (query - key)).sum(axis=(2, 3)) / n}
+    total = weights.sum(axis=(2, 3))
+    for name, pattern in patterns.items():
+        values[name] = (weights * pattern).sum(axis=(2, 3)) / total
+    return np.stack([values[name] for name in STATISTICS], axis=2).astype(np.float32)
+
+
+def token_text(tokens):
+    """Text of byte tokens: ASCII as it is, a byte that is no UTF-8 alone as \\xC3."""
+    return [chr(token) if token < 128 else f"\\x{token:02X}" for token in tokens]
+
+
+def write_attention(path, run, config, layer_numbers, head_numbers):
+    """attention.h5 with all captured steps."""
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "dekoder-attention"
+        file.attrs["major"], file.attrs["minor"] = np.int32(1), np.int32(0)
+        file.attrs["run_id"] = "0123456789abcdef"
+        file.attrs["config"] = config
+        file.attrs["tokenizer"] = "byte"
+        file.attrs["writer"] = "dekoder 0.1.0"
+        file["layers"] = np.array(layer_numbers, np.int32)
+        file["heads"] = np.array(head_numbers, np.int32)
+        statistics = file.create_group("statistics")
+        statistics.attrs["names"] = ",".join(STATISTICS)
+        for name, text in run.texts.items():
+            write_probe(file, name, text, run)
+
+
+def write_probe(file, name, text, run):
+    """Groups /attention/<name> and /statistics/<name>."""
+    tokens = run.tokens[name]
+    group = file.create_group(f"attention/{name}")
+    group.attrs["text"] = text
+    group.attrs["source"] = "configuration"
+    group.attrs["causal"] = np.uint8(1)
+    group["tokens"] = tokens
+    encoded = [text.encode() for text in token_text(tokens)]
+    group["token_text"] = np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
+    statistics = file.create_group(f"statistics/{name}")
+    for step in run.captured:
+        maps = run.maps[name][step]
+        written = group.create_dataset(f"step_{step}", data=maps, chunks=(1, 1) + maps.shape[2:], shuffle=True,
+                                       compression="gzip", fletcher32=True)
+        written.attrs["axes"], written.attrs["step"] = "layer,head,query,key", np.int64(step)
+        written = statistics.create_dataset(f"step_{step}", data=run.statistics[name][step])
+        written.attrs["axes"], written.attrs["step"] = "layer,head,statistic", np.int64(step)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run directory reads back as it was written, whole, half written and while it trains; what is none is refused."""
+import math
+import os
+import re
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.run_reader import RunError, read_run  # noqa: E402
+from synthetic_run import STATISTICS, write_run  # noqa: E402
+
+
+class RunReader(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name) / "run-a"
+        self.written = write_run(self.folder)
+        self.metrics = self.folder / "metrics.jsonl"
+
+    def refused(self, *words):
+        with self.assertRaises(RunError) as caught:
+            read_run(self.folder)
+        message = str(caught.exception)
+        self.assertNotIn("\n", message)
+        for word in words:
+            self.assertIn(word, message)
+
+    def test_reads_back(self):
+        run = read_run(self.folder)
+        self.assertEqual((run.name, run.last_step), ("run-a", 40))
+        self.assertEqual(run.status, {"state": "finished", "step": 40, "steps": 40, "message": ""})
+        self.assertEqual(run.config["model"]["positions"], "learned")
+        self.assertEqual(run.config["model"]["norm_epsilon"], 1e-05)
+        self.assertEqual(run.config["training"]["learning_rate"], 0.002)
+        self.assertEqual(run.config["attention"]["texts"], list(self.written.texts.values()))
+        for column in ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second"):
+            self.assertEqual(run.steps[column].tolist(), [row[column] for row in self.written.steps], column)
+        self.assertEqual(run.evaluations["step"].tolist(), [0, 10, 20, 30, 40])
+        self.assertEqual(run.evaluations["bits_per_byte"].tolist(),
+                         [row["bits_per_byte"] for row in self.written.evaluations])
+        self.assertEqual(run.validation_hash, "c312fa7a" * 8)
+        self.assertEqual(run.restarts, [20])
+        self.assertEqual(run.samples, self.written.samples)
+        self.assertEqual(run.attention.probe().steps, [0, 20, 40])
+
+    def test_head_statistics_rows(self):
+        run = read_run(self.folder)
+        self.assertEqual([(row.step, row.probe) for row in run.head_statistics],
+                         [(step, probe) for step in (0, 20, 40) for probe in ("text_0", "text_1")])
+        row = run.head_statistics[3]
+        for i, name in enumerate(STATISTICS):
+            self.assertEqual(row.values[name].tolist(),
+                             self.written.statistics["text_1"][20][:, :, i].astype(float).tolist())
+
+    def test_line_being_written_is_left_out(self):
+        whole = self.metrics.read_bytes()
+        rows = len(read_run(self.folder).steps["step"])
+        for more in (b'{"step":41,"loss":2.5', b'{"step":41,"loss":2.5,"tokens":1}', b"{"):
+            self.metrics.write_bytes(whole + more)
+            self.assertEqual(len(read_run(self.folder).steps["step"]), rows)
+        self.metrics.write_bytes(whole + b'{"step":41,"loss":2.5}\n')
+        self.assertEqual(read_run(self.folder).steps["loss"][-1], 2.5)
+
+    def test_run_that_has_just_begun(self):
+        self.metrics.write_bytes(b"")
+        for name in ("status", "samples.txt", "attention.h5"):
+            (self.folder / name).unlink()
+        run = read_run(self.folder)
+        self.assertEqual((run.last_step, len(run.evaluations["step"]), run.samples), (0, 0, []))
+        self.assertIsNone(run.status)
+        self.assertIsNone(run.attention)
+
+    def test_null_is_nan(self):
+        self.metrics.write_text('{"step":1,"loss":null,"learning_rate":0.1,"gradient_norm":null,"tokens":8,'
+                                '"tokens_per_second":9.5}\n')
+        steps = read_run(self.folder).steps
+        self.assertTrue(math.isnan(steps["loss"][0]) and math.isnan(steps["gradient_norm"][0]))
+        self.assertEqual((steps["learning_rate"][0], steps["tokens"][0]), (0.1, 8))
+
+    def test_kinds_of_rows_of_later_versions_are_left_out(self):
+        with self.metrics.open("a") as file:
+            file.write('{"step":40,"temperature":55.5}\n')
+        self.assertEqual(read_run(self.folder).last_step, 40)
+
+    def test_damaged_metrics(self):
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        for bad in ('{"step":3,"loss"\n', "\0\0\0\0\n", "[1]\n", '{"loss":1}\n', '{"step":"a"}\n', '{"step":3,"loss":"x"}\n',
+                    '{"step":3,"attention":{"entropy":[[1,2],[3]]},"probe":"text_0"}\n',
+                    '{"step":3,"attention":{"entropy":[[1]],"induction":[[1,2]]},"probe":"text_0"}\n'):
+            self.metrics.write_text("".join(lines[:5]) + bad + "".join(lines[5:]))
+            self.refused("metrics.jsonl:6:", "expected", "restore")
+
+    def test_metrics_of_two_runs(self):
+        with self.metrics.open("a") as file:
+            file.write('{"step":7,"loss":2.5}\n')
+        self.refused("metrics.jsonl:", "step 7 after step 40", "another run")
+
+    def test_foreign_metrics(self):
+        self.metrics.write_text('{"step":1,"accuracy":0.5}\n')
+        self.refused("metrics.jsonl: no row", "expected")
+
+    def test_foreign_folders(self):
+        self.metrics.unlink()
+        self.refused("has no metrics.jsonl", "expected the folder of a run")
+        with self.assertRaisesRegex(RunError, "nowhere: no such folder"):
+            read_run(self.folder / "nowhere")
+        with self.assertRaisesRegex(RunError, "status: is a file"):
+            read_run(self.folder / "status")
+
+    def test_foreign_config(self):
+        for text, words in (("a: [1\n", "is no YAML"), ("- 1\n", "no section model"), ("model: 3\n", "no section model"),
+                            ("model: {}\n", "no section training")):
+            (self.folder / "config.yaml").write_text(text)
+            self.refused("config.yaml", words, "expected")
+
+    def test_foreign_status(self):
+        for text in ("", "state: dancing\nstep: 1\nsteps: 2\n", "state: finished\nstep: one\nsteps: 2\n"):
+            (self.folder / "status").write_text(text)
+            self.refused("status: is not the status of a run", "delete it")
+        message = "loss is NaN: see step 3"
+        (self.folder / "status").write_text(f"state: failed\nstep: 1\nsteps: 2\nmessage: {message}\n")
+        self.assertEqual(read_run(self.folder).status["message"], message)
+
+    def test_samples(self):
+        samples = self.folder / "samples.txt"
+        samples.write_bytes(b"=== step 5\na\xc3\n\n=== step 6\nnot a head:\n=== step 7\n\n\n=== step 8\n\n\n")
+        self.assertEqual(read_run(self.folder).samples,
+                         [(5, "a\ufffd"), (6, "not a head:\n=== step 7\n"), (8, "")])
+        samples.write_text("something else\n")
+        self.refused("samples.txt:1:", "expected '=== step N'")
+
+    @unittest.skipIf(os.geteuid() == 0, "root reads everything")
+    def test_no_permission(self):
+        self.metrics.chmod(0)
+        self.refused("metrics.jsonl: cannot be read: Permission denied")
+
+    def test_rows_are_what_the_log_writes(self):
+        """The synthetic log has the same keys, in the same order, as src/io/metrics_log.cpp prints."""
+        source = (Path(__file__).resolve().parents[2] / "src/io/metrics_log.cpp").read_text()
+        source = re.sub(r'"\n\s*"', "", source)
+        for row in (self.written.steps[0], self.written.evaluations[0]):
+            printed = ",".join(f'\\"{key}\\":' + ("{}" if isinstance(value, (int, float)) else '\\"{}\\"')
+                               for key, value in row.items())
+            self.assertIn(printed, source)
+
+
+if __name__ == "__main__":
+    unittest.main()
