@@ -45,6 +45,13 @@ class DataError : public UserError {
       : UserError(ExitCode::no_data, fmt::format(format, std::forward<Args>(args)...)) {}
 };
 
+/// Something could not be saved: no space, no permission, a failing disk. The files from before are untouched and
+/// training can go on; the message says why and what to do.
+class SaveError : public DataError {
+ public:
+  using DataError::DataError;
+};
+
 /// NaN or Inf where a number was due (exit 4).
 class DivergedError : public UserError {
  public:

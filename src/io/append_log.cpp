@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.hpp"
 #include "base/log.hpp"
-#include "io/checkpoint.hpp"
 
 namespace dekoder {
 

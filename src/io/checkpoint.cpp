@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/checkpoint.hpp"
 
-#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -225,21 +222,6 @@ void verify_tensor(const CheckedFile& checked, const TensorRecord& record) {
 
 // ---- writing
 
-/// Deletes a temporary file unless it got its final name.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(fs::path path) : path_(std::move(path)) {}
-  TemporaryFile(const TemporaryFile&) = delete;
-  ~TemporaryFile() {
-    if (!path_.empty()) ::unlink(path_.c_str());
-  }
-  const fs::path& path() const { return path_; }
-  void keep() { path_.clear(); }
-
- private:
-  fs::path path_;
-};
-
 std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayout& layout) {
   std::uint64_t bytes = std::uint64_t{1} << 16;
   bytes += info.config_yaml.size() + info.tokenizer.size();
@@ -251,25 +233,6 @@ std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayou
     bytes += group_names.size() * (stored + stored / 1024 + 2048);
   }
   return bytes;
-}
-
-void require_space(const fs::path& folder, std::uint64_t bytes) {
-  struct statvfs space = {};
-  if (::statvfs(folder.empty() ? "." : folder.c_str(), &space) != 0) return;  // not known: writing will tell
-  const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
-  if (free_bytes < bytes)
-    throw DataError("{}: {:.1f} MB are free, {:.1f} MB are needed; free some space", folder.string(),
-                    double(free_bytes) / 1e6, double(bytes) / 1e6);
-}
-
-/// Lets the file system set the space aside, where it can, so that it cannot run out half way.
-void reserve_space(const fs::path& file, std::uint64_t bytes) {
-  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
-  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", file.string(), std::strerror(errno));
-  const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
-  ::close(descriptor);
-  if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
-    throw DataError("{}: no space for {:.1f} MB: {}", file.string(), double(bytes) / 1e6, std::strerror(failed));
 }
 
 std::vector<TensorRecord> write_group(Hdf5File& file, const char* group, const ParameterLayout& layout,
@@ -325,12 +288,9 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, co
   const fs::path final_name = folder / checkpoint_file_name(info.step);
   TemporaryFile temporary(folder / fmt::format(".{}.tmp", checkpoint_file_name(info.step)));
   try {
-    ::unlink(temporary.path().c_str());  // of a dead writer
     require_space(folder, file_bytes_needed(info, layout));
     write_contents(temporary.path(), info, layout, {store.values(), first_moment, second_moment});
-    // gives back what was reserved beyond the end
-    if (::truncate(temporary.path().c_str(), static_cast<off_t>(fs::file_size(temporary.path()))) != 0)
-      throw DataError("{}: cannot be cut to its length: {}", temporary.path().string(), std::strerror(errno));
+    release_space(temporary.path());
     fault_point("checkpoint:before_fsync");
     sync_file(temporary.path());
     verify_checkpoint(temporary.path());

@@ -12,6 +12,7 @@
 #include <limits>
 #include <string>
 
+#include "base/error.hpp"
 #include "tensor/parameter_store.hpp"
 
 namespace dekoder {
@@ -34,13 +35,6 @@ struct CheckpointInfo {
   std::uint64_t samples_bytes = 0;     ///< length of samples.txt that belongs to this state
   std::string run_id;                  ///< names the run over all its restarts
   std::string writer;                  ///< program version and backend, for information only
-};
-
-/// A state could not be saved: no space, no permission, a failing disk. The files from before are untouched and
-/// training can go on; the message says why and what to do.
-class SaveError : public DataError {
- public:
-  using DataError::DataError;
 };
 
 /// Written by a newer program: nothing is wrong with the file, so nothing older is used in its place.

@@ -2,11 +2,13 @@
 #include "io/durable_file.hpp"
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "base/error.hpp"
 
@@ -40,6 +42,40 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
     throw DataError("{}: cannot be renamed to {}: {}", temporary.string(), final_name.string(),
                     std::strerror(errno));
   sync_folder(final_name.parent_path());
+}
+
+TemporaryFile::TemporaryFile(std::filesystem::path path) : path_(std::move(path)) {
+  ::unlink(path_.c_str());
+}
+
+TemporaryFile::~TemporaryFile() {
+  if (!path_.empty()) ::unlink(path_.c_str());
+}
+
+void require_space(const std::filesystem::path& folder, std::uint64_t bytes) {
+  struct statvfs space = {};
+  if (::statvfs(folder.empty() ? "." : folder.c_str(), &space) != 0) return;  // not known: writing will tell
+  const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
+  if (free_bytes < bytes)
+    throw DataError("{}: {:.1f} MB are free, {:.1f} MB are needed; free some space", folder.string(),
+                    double(free_bytes) / 1e6, double(bytes) / 1e6);
+}
+
+void reserve_space(const std::filesystem::path& file, std::uint64_t bytes) {
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
+  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", file.string(), std::strerror(errno));
+  const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  ::close(descriptor);
+  if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
+    throw DataError("{}: no space for {:.1f} MB: {}", file.string(), double(bytes) / 1e6, std::strerror(failed));
+}
+
+void release_space(const std::filesystem::path& file) {
+  std::error_code failure;
+  const std::uintmax_t bytes = std::filesystem::file_size(file, failure);
+  if (failure) throw DataError("{}: has no size: {}", file.string(), failure.message());
+  if (::truncate(file.c_str(), static_cast<off_t>(bytes)) != 0)
+    throw DataError("{}: cannot be cut to its length: {}", file.string(), std::strerror(errno));
 }
 
 void write_file_whole(const std::filesystem::path& file, std::string_view contents) {

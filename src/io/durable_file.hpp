@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
@@ -16,6 +17,33 @@ void sync_folder(const std::filesystem::path& folder);
 /// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old
 /// file or the whole new one and never a part: sync_file, rename, sync_folder.
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name);
+
+/// Deletes a temporary file unless it got its final name.
+class TemporaryFile {
+ public:
+  /// Removes what a dead writer may have left under this name.
+  explicit TemporaryFile(std::filesystem::path path);
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile();
+
+  const std::filesystem::path& path() const { return path_; }
+  /// Takes the name out of this object's hands.
+  void keep() { path_.clear(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Throws DataError where fewer than `bytes` are free on the file system of `folder`.
+void require_space(const std::filesystem::path& folder, std::uint64_t bytes);
+
+/// Lets the file system set `bytes` aside for the first bytes of a file, where it can, so that space cannot run out
+/// half way. Throws DataError where there is not enough.
+void reserve_space(const std::filesystem::path& file, std::uint64_t bytes);
+
+/// Gives back what was set aside beyond the end of a file.
+void release_space(const std::filesystem::path& file);
 
 /// Replaces the contents of a small file: a reader, or a restart, sees the old or the new ones, never a part.
 /// Throws DataError with the system's reason; the old file is then untouched.

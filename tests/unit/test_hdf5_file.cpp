@@ -90,6 +90,87 @@ TEST_F(Hdf5FileTest, ReadsAndWritesHyperslabs) {
   EXPECT_THROW(file.close(), std::logic_error) << "a dataset is still open";
 }
 
+TEST_F(Hdf5FileTest, KeepsHalves) {
+  const std::vector<Half> halves = {to_half(1), to_half(-0.1f), to_half(65504), {1}, {0x7c00}, {0x8000}};
+  const std::vector<std::size_t> shape = {2, 3};
+  {
+    Hdf5File file = Hdf5File::create(path("half.h5"));
+    file.write<Half>("/x", halves, shape);
+    file.close();
+  }
+  const Hdf5File file = Hdf5File::open(path("half.h5"));
+  EXPECT_EQ(file.dataset("/x").type(), Hdf5Type::float16);
+  EXPECT_EQ(file.read<Half>("/x"), halves);
+  EXPECT_NE(message([&] { file.read<float>("/x"); }).find("holds float16, expected float32"), std::string::npos);
+}
+
+TEST_F(Hdf5FileTest, FiltersMakeFilesSmaller) {
+  std::vector<Half> values(256 * 256);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = to_half(static_cast<float>(i % 400));
+  const std::vector<std::size_t> shape = {4, 64, 256}, chunk = {1, 64, 256};
+  const auto bytes_with = [&](bool shuffle, int gzip) {
+    Hdf5File file = Hdf5File::create(path("filters.h5"));
+    file.write<Half>("/x", values, shape, Hdf5Storage{.chunk = chunk, .shuffle = shuffle, .gzip = gzip});
+    file.close();
+    EXPECT_EQ(Hdf5File::open(path("filters.h5")).read<Half>("/x"), values);
+    return fs::file_size(path("filters.h5"));
+  };
+  const auto plain = bytes_with(false, 0), zipped = bytes_with(false, 4), both = bytes_with(true, 4);
+  EXPECT_GT(plain, sizeof(Half) * values.size());
+  EXPECT_LT(zipped, plain / 2);
+  EXPECT_LT(both, zipped);
+  EXPECT_EQ(bytes_with(true, 0), plain) << "to shuffle does not make smaller";
+}
+
+TEST_F(Hdf5FileTest, KeepsListsOfTexts) {
+  const std::vector<std::string> texts = {"a", "é", "", "€uro", " ", "\n"};
+  {
+    Hdf5File file = Hdf5File::create(path("texts.h5"));
+    file.write_texts("/group/texts", texts);
+    file.write_texts("/none", {});
+    file.write_texts("/empty", std::vector<std::string>{"", ""});
+    file.write<int>("/x", std::vector<int>{1});
+    file.close();
+  }
+  const Hdf5File file = Hdf5File::open(path("texts.h5"));
+  EXPECT_EQ(file.read_texts("/group/texts"), texts);
+  EXPECT_EQ(file.read_texts("/none"), std::vector<std::string>{});
+  EXPECT_EQ(file.read_texts("/empty"), (std::vector<std::string>{"", ""}));
+  EXPECT_NE(message([&] { file.read_texts("/x"); }).find("holds integers"), std::string::npos);
+  EXPECT_NE(message([&] { file.read_texts("/y"); }).find("no such dataset"), std::string::npos);
+  EXPECT_NE(message([&] { file.read<int>("/group/texts"); }).find("holds text, expected plain numbers"),
+            std::string::npos);
+}
+
+TEST_F(Hdf5FileTest, AddsToAFileAndCopiesOutOfOne) {
+  const std::vector<float> one = {1, 2, 3}, two = {4, 5};
+  {
+    Hdf5File file = Hdf5File::create(path("old.h5"));
+    file.write<float>("/group/one", one);
+    file.write_attribute("/group/one", "step", std::int64_t{1});
+    file.close();
+  }
+  {
+    Hdf5File file = Hdf5File::edit(path("old.h5"));
+    file.write<float>("/group/two", two);
+    file.close();
+  }
+  const Hdf5File old = Hdf5File::open(path("old.h5"));
+  EXPECT_EQ(old.read<float>("/group/one"), one);
+  EXPECT_EQ(old.read<float>("/group/two"), two);
+  {
+    Hdf5File file = Hdf5File::create(path("new.h5"));
+    file.copy(old, "/group/one");
+    EXPECT_NE(message([&] { file.copy(old, "/group/three"); }).find("cannot be copied"), std::string::npos);
+    file.close();
+  }
+  const Hdf5File copied = Hdf5File::open(path("new.h5"));
+  EXPECT_EQ(copied.members("/group"), std::vector<std::string>{"one"});
+  EXPECT_EQ(copied.read<float>("/group/one"), one);
+  EXPECT_EQ(copied.attribute<std::int64_t>("/group/one", "step"), 1);
+  EXPECT_NE(message([&] { Hdf5File::edit(path("none.h5")); }).find("no such file"), std::string::npos);
+}
+
 TEST_F(Hdf5FileTest, NamesWhatIsWrong) {
   {
     Hdf5File file = Hdf5File::create(path("b.h5"));

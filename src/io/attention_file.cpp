@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/attention_file.hpp"
+
+#include <fmt/ranges.h>
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "base/log.hpp"
+#include "io/durable_file.hpp"
+#include "io/fault_point.hpp"
+#include "io/half.hpp"
+#include "io/hdf5_file.hpp"
+
+namespace dekoder {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Extents = std::vector<std::size_t>;
+
+constexpr const char* format_name = "dekoder-attention";
+constexpr std::int32_t format_major = 1, format_minor = 0;
+constexpr const char* map_axes = "layer,head,query,key";
+constexpr const char* statistic_axes = "layer,head,statistic";
+constexpr std::string_view step_prefix = "step_";
+
+std::string probe_path(const AttentionProbe& probe) {
+  return fmt::format("/attention/{}", probe.name);
+}
+std::string map_path(const AttentionProbe& probe, long step) {
+  return fmt::format("/attention/{}/{}{}", probe.name, step_prefix, step);
+}
+std::string statistics_group(const AttentionProbe& probe) {
+  return fmt::format("/statistics/{}", probe.name);
+}
+std::string statistics_path(const AttentionProbe& probe, long step) {
+  return fmt::format("/statistics/{}/{}{}", probe.name, step_prefix, step);
+}
+
+Extents map_shape(const AttentionFileInfo& info, const AttentionProbe& probe) {
+  return {info.layers.size(), info.heads.size(), probe.tokens.size(), probe.tokens.size()};
+}
+Extents statistics_shape(const AttentionFileInfo& info) {
+  return {info.layers.size(), info.heads.size(), info.statistic_names.size()};
+}
+std::size_t product(const Extents& extents) {
+  std::size_t elements = 1;
+  for (const std::size_t extent : extents) elements *= extent;
+  return elements;
+}
+
+std::string statistic_names(const AttentionFileInfo& info) {
+  return fmt::format("{}", fmt::join(info.statistic_names, ","));
+}
+
+/// Bytes as text that every reader of UTF-8 takes: a byte that is none, and a NUL, as \xC3.
+std::string readable(std::string_view bytes) {
+  std::string text;
+  while (!bytes.empty()) {
+    utf8proc_int32_t code_point = 0;
+    const auto* front = reinterpret_cast<const utf8proc_uint8_t*>(bytes.data());
+    const utf8proc_ssize_t taken = utf8proc_iterate(front, std::ssize(bytes), &code_point);
+    const std::size_t length = taken > 0 ? static_cast<std::size_t>(taken) : 1;
+    if (taken <= 0 || code_point == 0)
+      text += fmt::format("\\x{:02X}", *front);
+    else
+      text += bytes.substr(0, length);
+    bytes.remove_prefix(length);
+  }
+  return text;
+}
+
+/// Checks the info and makes its texts readable.
+AttentionFileInfo prepared(AttentionFileInfo info) {
+  if (info.layers.empty() || info.heads.empty() || info.probes.empty() || info.statistic_names.empty())
+    throw ShapeError("attention file: no layers, heads, probes or statistics");
+  for (AttentionProbe& probe : info.probes) {
+    if (probe.tokens.empty() || probe.token_texts.size() != probe.tokens.size())
+      throw ShapeError(fmt::format("attention file: probe {} has {} tokens and {} texts of them", probe.name,
+                                   probe.tokens.size(), probe.token_texts.size()));
+    probe.text = readable(probe.text);
+    for (std::string& text : probe.token_texts) text = readable(text);
+  }
+  return info;
+}
+
+// ---- reading
+
+[[noreturn]] void fail_other(const Hdf5File& file, std::string_view what) {
+  throw DataError("{}: is of {}", file.path().string(), what);
+}
+
+void require_info(const Hdf5File& file, const AttentionFileInfo& info) {
+  if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != format_name)
+    throw DataError("{}: is HDF5 but no attention file of dekoder", file.path().string());
+  if (const auto major = file.attribute<std::int32_t>("/", "major"); major != format_major)
+    fail_other(file, fmt::format("format {}, this program writes {}", major, format_major));
+  if (file.text_attribute("/", "run_id") != info.run_id) fail_other(file, "another run");
+  if (file.text_attribute("/", "tokenizer") != info.tokenizer) fail_other(file, "another tokenizer");
+  if (file.read<std::int32_t>("/layers") != info.layers) fail_other(file, "other layers");
+  if (file.read<std::int32_t>("/heads") != info.heads) fail_other(file, "other heads");
+  if (file.text_attribute("/statistics", "names") != statistic_names(info)) fail_other(file, "other statistics");
+  std::vector<std::string> names;
+  for (const AttentionProbe& probe : info.probes) names.push_back(probe.name);
+  std::sort(names.begin(), names.end());
+  if (file.members("/attention") != names || file.members("/statistics") != names) fail_other(file, "other texts");
+  for (const AttentionProbe& probe : info.probes) {
+    const std::string path = probe_path(probe);
+    if (file.text_attribute(path, "text") != probe.text || file.text_attribute(path, "source") != probe.source ||
+        file.read<Token>(path + "/tokens") != probe.tokens ||
+        file.read_texts(path + "/token_text") != probe.token_texts)
+      fail_other(file, fmt::format("another text {}", probe.name));
+  }
+}
+
+/// Steps among the members of a group.
+std::set<long> steps_in(const Hdf5File& file, const std::string& group) {
+  std::set<long> steps;
+  for (const std::string& name : file.members(group)) {
+    if (!name.starts_with(step_prefix)) continue;
+    long step = -1;
+    const char* const end = name.data() + name.size();
+    const auto [parsed, error] = std::from_chars(name.data() + step_prefix.size(), end, step);
+    if (error != std::errc() || parsed != end || step < 0)
+      throw DataError("{}:{}/{}: is the name of no step", file.path().string(), group, name);
+    steps.insert(step);
+  }
+  return steps;
+}
+
+/// The steps of a file; each is there for all probes.
+std::set<long> common_steps(const Hdf5File& file, const AttentionFileInfo& info) {
+  const std::set<long> steps = steps_in(file, probe_path(info.probes.front()));
+  for (const AttentionProbe& probe : info.probes)
+    if (steps_in(file, probe_path(probe)) != steps || steps_in(file, statistics_group(probe)) != steps)
+      throw DataError("{}: its steps differ from text to text", file.path().string());
+  return steps;
+}
+
+/// Reads a step and so checks it.
+void verify_step(const Hdf5File& file, const AttentionFileInfo& info, long step) {
+  std::vector<Half> weights;
+  std::vector<float> statistics(product(statistics_shape(info)));
+  for (const AttentionProbe& probe : info.probes) {
+    const Extents shape = map_shape(info, probe);
+    weights.resize(product(shape));
+    file.read(map_path(probe, step), std::span(weights), shape);
+    file.read(statistics_path(probe, step), std::span(statistics), statistics_shape(info));
+  }
+}
+
+// ---- writing
+
+void write_info(Hdf5File& file, const AttentionFileInfo& info) {
+  file.write_attribute("/", "format", format_name);
+  file.write_attribute("/", "major", format_major);
+  file.write_attribute("/", "minor", format_minor);
+  file.write_attribute("/", "run_id", info.run_id);
+  file.write_attribute("/", "config", info.config_yaml);
+  file.write_attribute("/", "tokenizer", info.tokenizer);
+  file.write_attribute("/", "writer", info.writer);
+  file.write<std::int32_t>("/layers", info.layers);
+  file.write<std::int32_t>("/heads", info.heads);
+  file.create_group("/statistics");
+  file.write_attribute("/statistics", "names", statistic_names(info));
+  for (const AttentionProbe& probe : info.probes) {
+    const std::string path = probe_path(probe);
+    file.create_group(path);
+    file.create_group(statistics_group(probe));
+    file.write_attribute(path, "text", probe.text);
+    file.write_attribute(path, "source", probe.source);
+    file.write_attribute(path, "causal", std::uint8_t{1});
+    file.write<Token>(path + "/tokens", probe.tokens);
+    file.write_texts(path + "/token_text", probe.token_texts);
+  }
+}
+
+void write_step(Hdf5File& file, const AttentionFileInfo& info, long step, std::span<const AttentionMaps> maps) {
+  std::vector<Half> weights;
+  for (std::size_t p = 0; p < maps.size(); ++p) {
+    const AttentionProbe& probe = info.probes[p];
+    const std::size_t tokens = probe.tokens.size();
+    weights.resize(maps[p].weights.size());
+    std::transform(maps[p].weights.begin(), maps[p].weights.end(), weights.begin(), to_half);
+    const std::string map = map_path(probe, step), statistics = statistics_path(probe, step);
+    file.write<Half>(map, weights, map_shape(info, probe),
+                     Hdf5Storage{.chunk = {1, 1, tokens, tokens}, .shuffle = true, .gzip = 4});
+    file.write_attribute(map, "axes", map_axes);
+    file.write_attribute(map, "step", std::int64_t{step});
+    if (p == 0) fault_point("attention:mid_write");
+    file.write<float>(statistics, maps[p].statistics, statistics_shape(info));
+    file.write_attribute(statistics, "axes", statistic_axes);
+    file.write_attribute(statistics, "step", std::int64_t{step});
+  }
+}
+
+/// The whole way of a new file: `fill(file)` writes into `begin(temporary)`, at most `bytes` of them; then the file
+/// takes its name. What fails is a SaveError that begins with `loss`.
+template <class Begin, class Fill>
+void replace_file(const fs::path& path, const fs::path& temporary_path, std::uint64_t bytes, std::string_view loss,
+                  Begin begin, Fill fill) {
+  const auto fail = [&](const std::exception& error) {
+    throw SaveError("{}; {} is as it was: {}", loss, path.string(), error.what());
+  };
+  try {
+    TemporaryFile temporary(temporary_path);
+    require_space(path.parent_path(), bytes);
+    Hdf5File file = begin(temporary.path());
+    reserve_space(temporary.path(), bytes);
+    fill(file);
+    file.close();
+    release_space(temporary.path());
+    fault_point("attention:before_rename");
+    publish_file(temporary.path(), path);
+    temporary.keep();
+    fault_point("attention:after_rename");
+  } catch (const DataError& error) {
+    fail(error);
+  } catch (const fs::filesystem_error& error) {
+    fail(error);
+  }
+}
+
+void move_aside(const fs::path& path, const std::string& reason) {
+  for (int number = 1;; ++number) {
+    const fs::path aside =
+        path.parent_path() / fmt::format("{}-{}{}", path.stem().string(), number, path.extension().string());
+    std::error_code failure;
+    if (fs::exists(fs::symlink_status(aside, failure))) continue;
+    fs::rename(path, aside, failure);
+    if (failure)
+      throw SaveError("{}: cannot be moved to {}: {}; it is in the way: {}", path.string(), aside.string(),
+                      failure.message(), reason);
+    log_warning("{}; moved to {}, a new file is begun", reason, aside.string());
+    return;
+  }
+}
+
+}  // namespace
+
+AttentionFile::AttentionFile(std::filesystem::path path, AttentionFileInfo info, long kept_step)
+    : path_(std::move(path)),
+      temporary_(path_.parent_path() / fmt::format(".{}.tmp", path_.filename().string())),
+      info_(prepared(std::move(info))) {
+  std::error_code ignored;
+  if (fs::remove(temporary_, ignored))
+    log_info("removed {}, left by a writer that did not finish", temporary_.string());
+  if (!fs::exists(fs::symlink_status(path_, ignored))) return;
+  bool dropped = false, current = false;
+  try {
+    const Hdf5File file = Hdf5File::open(path_);
+    require_info(file, info_);
+    steps_ = common_steps(file, info_);
+    dropped = std::erase_if(steps_, [&](long step) { return step > kept_step; }) > 0;
+    for (const long step : steps_) verify_step(file, info_, step);
+    current = file.text_attribute("/", "config") == info_.config_yaml &&
+              file.text_attribute("/", "writer") == info_.writer;
+  } catch (const DataError& error) {
+    steps_.clear();
+    move_aside(path_, error.what());
+    return;
+  }
+  if (dropped || !current) rewrite();
+}
+
+void AttentionFile::rewrite() const {
+  std::error_code ignored;
+  const auto create = [](const fs::path& temporary) { return Hdf5File::create(temporary); };
+  replace_file(path_, temporary_, fs::file_size(path_, ignored) + attention_bytes(info_, 0),
+               "steps that will be repeated cannot be dropped", create, [&](Hdf5File& file) {
+                 const Hdf5File source = Hdf5File::open(path_);
+                 write_info(file, info_);
+                 for (const long step : steps_)
+                   for (const AttentionProbe& probe : info_.probes) {
+                     file.copy(source, map_path(probe, step));
+                     file.copy(source, statistics_path(probe, step));
+                   }
+               });
+}
+
+void AttentionFile::append(long step, std::span<const AttentionMaps> one_per_probe) {
+  if (step < 0 || has(step)) throw std::logic_error(fmt::format("attention file: step {} once more", step));
+  if (one_per_probe.size() != info_.probes.size())
+    throw ShapeError(
+        fmt::format("attention file: maps of {} probes, expected {}", one_per_probe.size(), info_.probes.size()));
+  for (std::size_t p = 0; p < one_per_probe.size(); ++p)
+    if (one_per_probe[p].weights.size() != product(map_shape(info_, info_.probes[p])) ||
+        one_per_probe[p].statistics.size() != product(statistics_shape(info_)))
+      throw ShapeError(fmt::format("attention file: {} weights and {} statistics of {}, expected ({}) and ({})",
+                                   one_per_probe[p].weights.size(), one_per_probe[p].statistics.size(),
+                                   info_.probes[p].name, fmt::join(map_shape(info_, info_.probes[p]), ","),
+                                   fmt::join(statistics_shape(info_), ",")));
+  std::error_code absent;
+  const std::uintmax_t old_bytes = fs::file_size(path_, absent);
+  if (absent) steps_.clear();
+  const auto begin = [&](const fs::path& temporary) {
+    if (absent) return Hdf5File::create(temporary);
+    fs::copy_file(path_, temporary);
+    return Hdf5File::edit(temporary);
+  };
+  replace_file(path_, temporary_, (absent ? 0 : old_bytes) + attention_bytes(info_, 1),
+               fmt::format("attention maps of step {} are not saved", step), begin, [&](Hdf5File& file) {
+                 if (absent) write_info(file, info_);
+                 write_step(file, info_, step, one_per_probe);
+               });
+  steps_.insert(step);
+}
+
+std::uint64_t attention_bytes(const AttentionFileInfo& info, long steps) {
+  constexpr std::uint64_t file_overhead = 32 << 10, probe_overhead = 8 << 10, step_overhead = 4 << 10;
+  const std::uint64_t maps = info.layers.size() * info.heads.size();
+  std::uint64_t bytes = file_overhead + info.config_yaml.size() + 4 * (info.layers.size() + info.heads.size());
+  for (const AttentionProbe& probe : info.probes) {
+    const std::uint64_t tokens = probe.tokens.size(), map_bytes = sizeof(Half) * tokens * tokens;
+    std::uint64_t longest = 0;
+    for (const std::string& text : probe.token_texts) longest = std::max(longest, 4 * std::uint64_t{text.size()});
+    bytes += probe_overhead + 4 * probe.text.size() + probe.source.size() + tokens * (sizeof(Token) + longest);
+    bytes +=
+        static_cast<std::uint64_t>(steps) *
+        (step_overhead + maps * (map_bytes + map_bytes / 1024 + 64 + sizeof(float) * info.statistic_names.size()));
+  }
+  return bytes;
+}
+
+}  // namespace dekoder
