@@ -13,6 +13,8 @@
 
 #include "kernels/adamw.hpp"
 #include "kernels/attention.hpp"
+#include "kernels/attention_statistics.hpp"
+#include "kernels/attention_weights.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
@@ -29,6 +31,8 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(causal_attention_shapes),
     DEKODER_SIGNATURE(causal_attention_backward_shapes),
     DEKODER_SIGNATURE(cached_attention_shapes),
+    DEKODER_SIGNATURE(attention_weights_shapes),
+    DEKODER_SIGNATURE(attention_statistics_shapes),
     DEKODER_SIGNATURE(cross_entropy_shapes),
     DEKODER_SIGNATURE(cross_entropy_loss_shapes),
     DEKODER_SIGNATURE(activation_shapes),
