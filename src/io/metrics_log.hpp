@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// metrics.jsonl: one JSON object per line, one line per optimizer step and per evaluation. Numbers are printed so
-// that reading gives back the same bits; NaN and infinities, which JSON lacks, are null.
+// metrics.jsonl: one JSON object per line, one line per optimizer step, per evaluation, per probe of a captured
+// step and per restart. Numbers are printed so that reading gives back the same bits; NaN and infinities, which
+// JSON lacks, are null.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "io/append_log.hpp"
 
@@ -29,6 +31,20 @@ struct EvaluationMetrics {
   std::string validation_hash;  ///< of the validation tokens: equal hashes make losses comparable
 };
 
+/// Statistics of every captured head on one probe, averaged over the probe's queries.
+struct AttentionMetrics {
+  long step = 0;                   ///< optimizer steps done before
+  std::string probe;               ///< name without quotes and backslashes: "text_0"
+  int layers = 0, heads = 0;       ///< captured ones
+  std::vector<float> statistics;   ///< (layer, head, statistic)
+  std::vector<std::string> names;  ///< of the statistics
+};
+
+/// The run went on from the checkpoint of this step; the log was cut to it before.
+struct RestartMetrics {
+  long step = 0;
+};
+
 class MetricsLog {
  public:
   /// As AppendLog: `kept_bytes` is metrics_bytes of the checkpoint, 0 in a new run.
@@ -36,6 +52,9 @@ class MetricsLog {
 
   void write(const StepMetrics& metrics);
   void write(const EvaluationMetrics& metrics);
+  /// Throws ShapeError where the statistics are not (layers, heads, names).
+  void write(const AttentionMetrics& metrics);
+  void write(const RestartMetrics& metrics);
   /// See AppendLog::durable_bytes.
   std::uint64_t durable_bytes() { return log_.durable_bytes(); }
 
@@ -43,7 +62,7 @@ class MetricsLog {
   AppendLog log_;
 };
 
-/// The last lines of each kind.
+/// The last line of an optimizer step and that of an evaluation.
 struct LastMetrics {
   std::optional<StepMetrics> step;
   std::optional<EvaluationMetrics> evaluation;
@@ -51,5 +70,18 @@ struct LastMetrics {
 
 /// Reads a log, also one that is being written; empty where there is none. Lines that are not whole are skipped.
 LastMetrics read_last_metrics(const std::filesystem::path& path);
+
+/// All lines, by kind, each kind in the order of the file.
+struct MetricsHistory {
+  std::vector<StepMetrics> steps;
+  std::vector<EvaluationMetrics> evaluations;
+  std::vector<AttentionMetrics> attention;
+  std::vector<RestartMetrics> restarts;
+};
+
+/// Reads a whole log, also one that is being written: a last line without its end is skipped. Lines of other kinds,
+/// as newer programs may write, are passed over. Throws DataError naming file and line where there is no such file
+/// or a line is no JSON object with a step.
+MetricsHistory read_metrics(const std::filesystem::path& path);
 
 }  // namespace dekoder

@@ -41,26 +41,27 @@ class Workshop:
         self.tokens = self.folder / "tokens.h5"
         subprocess.run([PROGRAM, "prepare", text, "-o", self.tokens], check=True, stdout=subprocess.DEVNULL)
 
-    def config(self, steps, every):
+    def config(self, steps, every, extra=""):
         path = self.folder / f"config-{steps}-{every}.yaml"
-        path.write_text(CONFIG.format(tokens=self.tokens, steps=steps, every=every))
+        path.write_text(CONFIG.format(tokens=self.tokens, steps=steps, every=every) + extra)
         return path
 
-    def start(self, run, steps=200, every=40, fault=None):
+    def start(self, run, steps=200, every=40, fault=None, extra="", sets=()):
         environment = dict(os.environ, OMP_NUM_THREADS="1")
         environment.pop("DEKODER_FAULT", None)
         if fault:
             environment["DEKODER_FAULT"] = fault
         log = open(self.folder / "stderr.txt", "w+")
-        process = subprocess.Popen([PROGRAM, "train", self.config(steps, every), "--run", run], stderr=log,
-                                   stdout=subprocess.DEVNULL, env=environment)
+        settings = [word for setting in sets for word in ("--set", setting)]
+        process = subprocess.Popen([PROGRAM, "train", self.config(steps, every, extra), "--run", run, *settings],
+                                   stderr=log, stdout=subprocess.DEVNULL, env=environment)
         process.log = pathlib.Path(log.name)
         log.close()
         return process
 
-    def train(self, run, steps=200, every=40, fault=None, expect=0):
-        """Runs to the end; returns what it said."""
-        process = self.start(run, steps, every, fault)
+    def train(self, run, steps=200, every=40, fault=None, expect=0, extra="", sets=()):
+        """Runs to the end; returns what it said. `extra`: further sections of the configuration; `sets`: --set."""
+        process = self.start(run, steps, every, fault, extra, sets)
         code = process.wait(timeout=300)
         said = process.log.read_text()
         check(code == expect, f"exit code {code}, expected {expect}; it said:\n{said}")
@@ -94,23 +95,24 @@ def checkpoints(run):
 
 
 def step_lines(run):
-    """Lines of metrics.jsonl without the rate, as texts: what must not depend on restarts."""
+    """Lines of metrics.jsonl as texts, without the rate and the marks of restarts: what restarts must not change."""
     lines = []
     for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines():
-        json.loads(line)
+        if json.loads(line).get("resumed"):
+            continue
         lines.append(line.split(',"tokens_per_second"')[0])
     return lines
 
 
-def compare_checkpoints(left, right):
+def compare_checkpoints(left, right, fields=("step", "tokens_seen", "config_yaml", "tokenizer", "data_hash", "best_step",
+                                             "best_validation_loss")):
     with h5py.File(left) as a, h5py.File(right) as b:
         for group in ("parameters", "first_moment", "second_moment"):
             check(list(a[group]) == list(b[group]) and len(a[group]) > 0, f"{group}: other tensors")
             for name in a[group]:
                 check(a[group][name][:].tobytes() == b[group][name][:].tobytes(),
                       f"{group}/{name} differs between {left} and {right}")
-        for field in ("step", "tokens_seen", "config_yaml", "tokenizer", "data_hash", "best_step",
-                      "best_validation_loss"):
+        for field in fields:
             check(a.attrs[field] == b.attrs[field], f"{field}: {a.attrs[field]} and {b.attrs[field]}")
 
 

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <csignal>
@@ -117,6 +118,110 @@ TEST_F(MetricsLogTest, LastOfEachKind) {
   EXPECT_EQ(last.evaluation->step, 3);
   EXPECT_EQ(last.evaluation->validation_loss, 3.0);
   EXPECT_EQ(last.evaluation->validation_hash, "h");
+}
+
+/// 2 layers, 3 heads, 2 statistics; every number says where it belongs.
+AttentionMetrics attention(long step) {
+  AttentionMetrics metrics{step, "text_0", 2, 3, {}, {"entropy", "first_token"}};
+  for (int l = 0; l < 2; ++l)
+    for (int h = 0; h < 3; ++h)
+      for (int s = 0; s < 2; ++s) metrics.statistics.push_back(float(100 * s + 10 * l + h) + 0.1f);
+  return metrics;
+}
+
+TEST_F(MetricsLogTest, AttentionAndRestartLinesAreThese) {
+  MetricsLog log(file, 0);
+  AttentionMetrics metrics = attention(500);
+  metrics.statistics[0] = std::numeric_limits<float>::quiet_NaN();
+  log.write(metrics);
+  log.write(RestartMetrics{500});
+  EXPECT_EQ(contents(),
+            "{\"step\":500,\"probe\":\"text_0\",\"attention\":{\"entropy\":[[null,1.1,2.1],[10.1,11.1,12.1]],"
+            "\"first_token\":[[100.1,101.1,102.1],[110.1,111.1,112.1]]}}\n"
+            "{\"step\":500,\"resumed\":true}\n");
+  metrics.heads = 2;
+  EXPECT_THROW(log.write(metrics), ShapeError);
+}
+
+TEST_F(MetricsLogTest, EveryLineComesBackByKind) {
+  MetricsLog log(file, 0);
+  log.write(attention(0));
+  for (long s = 1; s <= 4; ++s) log.write(step(s));
+  log.write(EvaluationMetrics{4, 1.0 / 3, std::nan(""), 10, "h"});
+  log.write(attention(4));
+  log.write(RestartMetrics{4});
+  log.write(StepMetrics{5, std::nan(""), 1, 2, 3, 4});
+  const MetricsHistory history = read_metrics(file);
+  ASSERT_EQ(history.steps.size(), 5u);
+  for (long s = 1; s <= 4; ++s) {
+    const StepMetrics &got = history.steps[std::size_t(s - 1)], expected = step(s);
+    EXPECT_EQ(got.step, s);
+    EXPECT_EQ(got.loss, expected.loss);
+    EXPECT_EQ(got.learning_rate, expected.learning_rate);
+    EXPECT_EQ(got.gradient_norm, expected.gradient_norm);
+    EXPECT_EQ(got.tokens, expected.tokens);
+    EXPECT_EQ(got.tokens_per_second, expected.tokens_per_second);
+  }
+  EXPECT_TRUE(std::isnan(history.steps[4].loss));
+  ASSERT_EQ(history.evaluations.size(), 1u);
+  EXPECT_EQ(history.evaluations[0].validation_loss, 1.0 / 3);
+  EXPECT_TRUE(std::isnan(history.evaluations[0].bits_per_byte));
+  EXPECT_EQ(history.evaluations[0].validation_hash, "h");
+  ASSERT_EQ(history.attention.size(), 2u);
+  EXPECT_EQ(history.attention[1].step, 4);
+  EXPECT_EQ(history.attention[1].probe, "text_0");
+  EXPECT_EQ(history.attention[1].layers, 2);
+  EXPECT_EQ(history.attention[1].heads, 3);
+  EXPECT_EQ(history.attention[1].names, attention(4).names);
+  EXPECT_EQ(history.attention[1].statistics, attention(4).statistics);
+  ASSERT_EQ(history.restarts.size(), 1u);
+  EXPECT_EQ(history.restarts[0].step, 4);
+  const LastMetrics last = read_last_metrics(file);  // neither attention nor restarts count
+  EXPECT_EQ(last.step->step, 5);
+  EXPECT_EQ(last.evaluation->step, 4);
+}
+
+TEST_F(MetricsLogTest, ALogThatEndsAnywhereIsRead) {
+  {
+    MetricsLog log(file, 0);
+    log.write(step(1));
+    log.write(EvaluationMetrics{1, 2, 3, 10, "h"});
+    log.write(attention(1));
+    log.write(RestartMetrics{1});
+    log.write(step(2));
+  }
+  const std::string whole = contents();
+  for (std::size_t length = 0; length <= whole.size(); ++length) {
+    const std::string text = whole.substr(0, length);
+    std::ofstream(file, std::ios::trunc) << text;
+    const MetricsHistory history = read_metrics(file);
+    const auto lines = std::size_t(std::count(text.begin(), text.end(), '\n'));
+    EXPECT_EQ(history.steps.size(), lines == 5 ? 2u : lines == 0 ? 0u : 1u) << length;
+    EXPECT_EQ(history.evaluations.size(), lines >= 2 ? 1u : 0u) << length;
+    EXPECT_EQ(history.attention.size(), lines >= 3 ? 1u : 0u) << length;
+    EXPECT_EQ(history.restarts.size(), lines >= 4 ? 1u : 0u) << length;
+    const LastMetrics last = read_last_metrics(file);
+    EXPECT_EQ(last.step ? last.step->step : 0, lines == 5 ? 2 : lines == 0 ? 0 : 1) << length;
+    EXPECT_EQ(last.evaluation.has_value(), lines >= 2) << length;
+  }
+}
+
+TEST_F(MetricsLogTest, ForeignLinesAreNamed) {
+  EXPECT_THROW(read_metrics(folder / "missing.jsonl"), DataError);
+  for (const std::string bad :
+       {"", "words", "{}", "{\"loss\":1}", "[1,2]", "{\"step\":x,\"resumed\":true}", "{\"step\":1,\"loss\":1}",
+        "{\"step\":1,\"attention\":{\"a\":[[1]],\"b\":[[1,2]]},\"probe\":\"p\"}",
+        "{\"step\":1,\"attention\":{\"a\":[[1]]},\"probe\":\"p\"", "{\"step\":1}}", "{\"step\":null}"}) {
+    std::ofstream(file, std::ios::trunc) << "{\"step\":7,\"resumed\":true}\n" << bad << "\n";
+    try {
+      read_metrics(file);
+      ADD_FAILURE() << "taken: " << bad;
+    } catch (const DataError& error) {
+      EXPECT_NE(std::string(error.what()).find("metrics.jsonl:2: "), std::string::npos) << error.what();
+    }
+  }
+  std::ofstream(file, std::ios::trunc) << "{\"step\":7,\"of_another_kind\":[1,{\"a\":\"}\"}]}\n";
+  EXPECT_TRUE(read_metrics(file).steps.empty());
 }
 
 TEST_F(MetricsLogTest, FullDiskLosesNoLine) {
