@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/comparison_report.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace dekoder {
+
+namespace {
+
+/// Run 0 is A; runs after Z are R26, R27, ...
+std::string letter(std::size_t run) {
+  return run < 26 ? std::string(1, char('A' + run)) : fmt::format("R{}", run);
+}
+
+/// Columns wide enough for their cells: the first to the left, the others to the right.
+std::string table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line = "  ";
+    for (std::size_t c = 0; c < row.size(); ++c)
+      line += c == 0 ? fmt::format("{:<{}}", row[c], widths[c]) : fmt::format("  {:>{}}", row[c], widths[c]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return text;
+}
+
+std::string runs_text(const RunComparison& comparison) {
+  std::string text = "runs\n";
+  for (std::size_t r = 0; r < comparison.runs.size(); ++r) {
+    const ComparedRun& run = comparison.runs[r];
+    const std::vector<StepMetrics>& steps = run.metrics.steps;
+    text +=
+        fmt::format("  {}  {}: step {} of {}, {}, {}\n", letter(r), run.name, steps.empty() ? 0 : steps.back().step,
+                    run.config.training.steps, run.status ? run_state_name(run.status->state) : "no status",
+                    run.metrics.restarts.empty() ? "never restarted"
+                                                 : fmt::format("restarts: {}", run.metrics.restarts.size()));
+  }
+  return text;
+}
+
+std::string fact_text(const PairedFact& fact, const std::string& other) {
+  const char* verdict = !fact.known ? "not known" : fact.equal() ? "equal" : "DIFFERENT";
+  std::string text = fmt::format("  {:<18} {:<10} ", fact.what, verdict);
+  if (fact.known && fact.equal()) return text + fact.first + "\n";
+  const auto shown = [](const std::string& value) { return value.empty() ? std::string("(none)") : value; };
+  return text + fmt::format("A: {}, {}: {}\n", shown(fact.first), other, shown(fact.other));
+}
+
+std::string initial_values_text(const InitialValuesPairing& values, const std::string& other) {
+  std::string text = fmt::format("  {:<18} {:<10} {} of {} shared tensors bit for bit\n", "initial values",
+                                 values.paired() ? "equal" : "DIFFERENT", values.equal,
+                                 values.equal + values.different.size() + values.other_shape.size());
+  const auto list = [&](const std::string& what, const std::vector<std::string>& names) {
+    if (!names.empty()) text += fmt::format("    {}: {}\n", what, fmt::join(names, ", "));
+  };
+  list("other values", values.different);
+  list("other shape", values.other_shape);
+  list("only in A", values.only_first);
+  list("only in " + other, values.only_other);
+  return text;
+}
+
+std::string pairing_text(const Pairing& pairing, const std::string& other) {
+  std::string text = fmt::format("\npairing of {} with A\n", other);
+  for (const PairedFact& fact : pairing.facts) text += fact_text(fact, other);
+  text += initial_values_text(pairing.initial_values, other);
+  text += fmt::format("  {:<18} {}\n", "configuration",
+                      pairing.differences.empty() ? std::string("equal")
+                                                  : fmt::format("differs in {}:", pairing.differences.size()));
+  for (const ConfigDifference& change : pairing.differences)
+    text += fmt::format("    {}: {} in A, {} in {}\n", change.key, change.before, change.now, other);
+  const std::vector<std::string> unpaired = pairing.unpaired();
+  if (unpaired.empty())
+    text += fmt::format("  {} is paired with A: same data in the same order, same initial values\n", other);
+  else
+    text += fmt::format("  {} is NOT paired with A: {}; read its differences with care\n", other,
+                        fmt::join(unpaired, ", "));
+  return text;
+}
+
+std::string validation_text(const RunComparison& comparison) {
+  const LossComparison& losses = comparison.losses;
+  const std::size_t runs = comparison.runs.size();
+  std::string text = "\nvalidation loss at common steps (nats per token; gaps also in bits per byte)\n";
+  if (losses.validation.empty()) return text + "  no step at which all runs were evaluated\n";
+  for (std::size_t r = 1; r < runs; ++r)
+    if (!losses.incomparable[r].empty())
+      text += fmt::format("  losses of {} are NOT comparable: {}\n", letter(r), losses.incomparable[r]);
+  std::vector<std::vector<std::string>> rows = {{"step"}};
+  for (std::size_t r = 0; r < runs; ++r) rows[0].push_back(letter(r));
+  for (std::size_t r = 1; r < runs; ++r) {
+    rows[0].push_back(letter(r) + " - A");
+    rows[0].push_back("bits/byte");
+  }
+  for (const ValidationRow& row : losses.validation) {
+    rows.push_back({fmt::format("{}", row.step)});
+    for (const double loss : row.loss) rows.back().push_back(fmt::format("{:.4f}", loss));
+    for (std::size_t r = 1; r < runs; ++r) {
+      const bool comparable = losses.incomparable[r].empty();
+      rows.back().push_back(comparable ? fmt::format("{:+.4f}", row.loss[r] - row.loss[0]) : "-");
+      rows.back().push_back(comparable ? fmt::format("{:+.4f}", row.bits_per_byte[r] - row.bits_per_byte[0]) : "-");
+    }
+  }
+  text += table(rows);
+  const ValidationRow& last = losses.validation.back();
+  for (std::size_t r = 1; r < runs; ++r)
+    if (losses.incomparable[r].empty())
+      text +=
+          fmt::format("  final gap {} - A at step {}: {:+.4f} nats per token, {:+.4f} bits per byte\n", letter(r),
+                      last.step, last.loss[r] - last.loss[0], last.bits_per_byte[r] - last.bits_per_byte[0]);
+  return text;
+}
+
+std::string training_text(const RunComparison& comparison) {
+  const std::vector<TrainingWindow>& windows = comparison.losses.training;
+  const std::size_t runs = comparison.runs.size();
+  std::string text = "\ntraining loss, means over steps (nats per token; +- standard error of the mean gap)\n";
+  if (windows.empty()) return text + "  no step that all runs have made\n";
+  std::vector<std::vector<std::string>> rows = {{"steps"}};
+  for (std::size_t r = 0; r < runs; ++r) rows[0].push_back(letter(r));
+  for (std::size_t r = 1; r < runs; ++r) {
+    rows[0].push_back(letter(r) + " - A");
+    rows[0].push_back("+-");
+  }
+  for (const TrainingWindow& window : windows) {
+    rows.push_back({fmt::format("{} to {}", window.first_step, window.last_step)});
+    for (const double loss : window.loss) rows.back().push_back(fmt::format("{:.4f}", loss));
+    for (std::size_t r = 1; r < runs; ++r) {
+      rows.back().push_back(fmt::format("{:+.4f}", window.loss[r] - window.loss[0]));
+      rows.back().push_back(fmt::format("{:.4f}", window.gap_error[r]));
+    }
+  }
+  return text + table(rows);
+}
+
+std::string head_table(const HeadTable& heads) {
+  std::vector<std::vector<std::string>> rows = {{""}};
+  for (const int head : heads.heads) rows[0].push_back(fmt::format("head {}", head));
+  std::size_t i = 0;
+  for (const int layer : heads.layers) {
+    rows.push_back({fmt::format("layer {}", layer)});
+    for (std::size_t h = 0; h < heads.heads.size(); ++h)
+      rows.back().push_back(fmt::format("{:.4f}", heads.values[i++]));
+  }
+  return table(rows);
+}
+
+std::string maps_text(const RunComparison& comparison) {
+  const AttentionComparison& attention = comparison.attention;
+  std::string text =
+      "\nattention maps: total variation distance, 0 (equal) to 1 (no key in common), mean over queries and "
+      "probes\n";
+  for (std::size_t r = 0; r < comparison.runs.size(); ++r) {
+    if (!attention.has_maps[r])
+      text +=
+          fmt::format("  {} has no attention maps; train with a section `attention:` to have them\n", letter(r));
+    if (const auto& change = attention.changes[r])
+      text += fmt::format("  {}, step {} against step {} ({})\n{}", letter(r), change->last_step,
+                          change->first_step, fmt::join(change->probes, ", "), head_table(change->distance));
+  }
+  for (std::size_t r = 1; r < comparison.runs.size(); ++r) {
+    if (const auto& difference = attention.differences[r])
+      text += fmt::format("  {} against A, both at step {} ({})\n{}", letter(r), difference->last_step,
+                          fmt::join(difference->probes, ", "), head_table(difference->distance));
+    else if (attention.has_maps[0] && attention.has_maps[r])
+      text += fmt::format("  {} against A: no probe, head or captured step in common\n", letter(r));
+  }
+  return text;
+}
+
+std::string statistics_text(const RunComparison& comparison) {
+  std::string text = "\nhead statistics";
+  const auto& statistics = comparison.attention.statistics;
+  const auto& has_maps = comparison.attention.has_maps;
+  if (std::find(has_maps.begin(), has_maps.end(), true) == has_maps.end())
+    return text + "\n  no run has attention maps\n";
+  if (!statistics) return text + "\n  no probe, head or captured step in common\n";
+  text += fmt::format(" at step {} (means over {}; entropy in nats, distance in tokens, else mass from 0 to 1)\n",
+                      statistics->step, fmt::join(statistics->probes, ", "));
+  std::vector<std::vector<std::string>> rows = {{"layer.head", "run"}};
+  for (const std::string& name : statistics->names) rows[0].push_back(name);
+  const std::size_t S = statistics->names.size();
+  std::size_t head_index = 0;
+  for (const int layer : statistics->layers)
+    for (const int head : statistics->heads) {
+      std::string name = fmt::format("{}.{}", layer, head);
+      for (std::size_t r = 0; r < comparison.runs.size(); ++r) {
+        if (statistics->values[r].empty()) continue;
+        rows.push_back({std::exchange(name, ""), letter(r)});
+        for (std::size_t s = 0; s < S; ++s)
+          rows.back().push_back(fmt::format("{:.4f}", statistics->values[r][head_index * S + s]));
+      }
+      ++head_index;
+    }
+  return text + table(rows);
+}
+
+// ---- JSON
+
+std::string json(double value) {
+  return std::isfinite(value) ? fmt::format("{}", value) : "null";
+}
+std::string json(long value) {
+  return fmt::format("{}", value);
+}
+std::string json(int value) {
+  return fmt::format("{}", value);
+}
+std::string json(std::size_t value) {
+  return fmt::format("{}", value);
+}
+std::string json(bool value) {
+  return value ? "true" : "false";
+}
+/// UTF-8 as it is; quotation marks, backslashes and control characters escaped (RFC 8259, section 7).
+std::string json(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\')
+      result += fmt::format("\\{}", c);
+    else if (static_cast<unsigned char>(c) < 0x20)
+      result += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    else
+      result += c;
+  }
+  return result + "\"";
+}
+template <class T>
+std::string json(const std::vector<T>& values) {
+  std::string result = "[";
+  for (std::size_t i = 0; i < values.size(); ++i) result += (i == 0 ? "" : ", ") + json(T(values[i]));
+  return result + "]";
+}
+
+using JsonMembers = std::vector<std::pair<const char*, std::string>>;
+
+/// An object of members that are JSON already.
+std::string json_object(const JsonMembers& members) {
+  std::string result = "{";
+  for (const auto& [key, value] : members)
+    result += fmt::format("{}\"{}\": {}", result.size() == 1 ? "" : ", ", key, value);
+  return result + "}";
+}
+
+/// A list with what `of` makes of each element, JSON already.
+template <class T, class ToJson>
+std::string json_list(const T& elements, ToJson&& of) {
+  std::string result = "[";
+  for (const auto& element : elements) result += (result.size() == 1 ? "" : ",\n  ") + of(element);
+  return result + "]";
+}
+
+std::string run_json(const ComparedRun& run) {
+  return json_object({{"name", json(run.name)},
+                      {"step", json(run.metrics.steps.empty() ? 0L : run.metrics.steps.back().step)},
+                      {"steps", json(run.config.training.steps)},
+                      {"state", run.status ? json(std::string(run_state_name(run.status->state))) : "null"},
+                      {"restarts", json(run.metrics.restarts.size())}});
+}
+
+std::string pairing_json(const Pairing& pairing) {
+  const auto fact = [](const PairedFact& f) {
+    return json_object({{"what", json(f.what)},
+                        {"equal", f.known ? json(f.equal()) : "null"},
+                        {"first", json(f.first)},
+                        {"other", json(f.other)}});
+  };
+  const auto difference = [](const ConfigDifference& d) {
+    return json_object({{"key", json(d.key)}, {"first", json(d.before)}, {"other", json(d.now)}});
+  };
+  const InitialValuesPairing& values = pairing.initial_values;
+  return json_object({{"paired", json(pairing.unpaired().empty())},
+                      {"unpaired", json(pairing.unpaired())},
+                      {"facts", json_list(pairing.facts, fact)},
+                      {"initial_values", json_object({{"equal", json(values.equal)},
+                                                      {"different", json(values.different)},
+                                                      {"other_shape", json(values.other_shape)},
+                                                      {"only_first", json(values.only_first)},
+                                                      {"only_other", json(values.only_other)}})},
+                      {"differences", json_list(pairing.differences, difference)}});
+}
+
+/// Differences to the first value, null where `comparable` says that there is none.
+std::string gaps_json(const std::vector<double>& values, const std::vector<bool>& comparable) {
+  std::vector<double> gaps;
+  for (std::size_t r = 0; r < values.size(); ++r)
+    gaps.push_back(comparable[r] ? values[r] - values[0] : std::nan(""));
+  return json(gaps);
+}
+
+std::string losses_json(const LossComparison& losses) {
+  std::vector<bool> comparable, all;
+  for (const std::string& reason : losses.incomparable) {
+    comparable.push_back(reason.empty());
+    all.push_back(true);
+  }
+  const auto validation = [&](const ValidationRow& row) {
+    return json_object({{"step", json(row.step)},
+                        {"loss", json(row.loss)},
+                        {"bits_per_byte", json(row.bits_per_byte)},
+                        {"gap", gaps_json(row.loss, comparable)},
+                        {"gap_bits_per_byte", gaps_json(row.bits_per_byte, comparable)}});
+  };
+  const auto training = [&](const TrainingWindow& window) {
+    return json_object({{"first_step", json(window.first_step)},
+                        {"last_step", json(window.last_step)},
+                        {"loss", json(window.loss)},
+                        {"gap", gaps_json(window.loss, all)},
+                        {"gap_error", json(window.gap_error)}});
+  };
+  return json_object({{"comparable", json(comparable)},
+                      {"validation", json_list(losses.validation, validation)},
+                      {"training", json_list(losses.training, training)}});
+}
+
+std::string attention_json(const AttentionComparison& attention) {
+  const auto distance = [](const std::optional<MapDistance>& d) {
+    if (!d) return std::string("null");
+    return json_object({{"first_step", json(d->first_step)},
+                        {"last_step", json(d->last_step)},
+                        {"probes", json(d->probes)},
+                        {"layers", json(d->distance.layers)},
+                        {"heads", json(d->distance.heads)},
+                        {"distance", json(d->distance.values)}});
+  };
+  const auto& statistics = attention.statistics;
+  const auto of_run = [](const std::vector<double>& values) {
+    return values.empty() ? std::string("null") : json(values);
+  };
+  return json_object(
+      {{"has_maps", json(attention.has_maps)},
+       {"changes", json_list(attention.changes, distance)},
+       {"differences", json_list(attention.differences, distance)},
+       {"statistics", !statistics ? "null"
+                                  : json_object({{"step", json(statistics->step)},
+                                                 {"names", json(statistics->names)},
+                                                 {"probes", json(statistics->probes)},
+                                                 {"layers", json(statistics->layers)},
+                                                 {"heads", json(statistics->heads)},
+                                                 {"values", json_list(statistics->values, of_run)}})}});
+}
+
+}  // namespace
+
+std::string comparison_json(const RunComparison& comparison) {
+  return json_object({{"runs", json_list(comparison.runs, run_json)},
+                      {"pairings", json_list(comparison.pairings, pairing_json)},
+                      {"losses", losses_json(comparison.losses)},
+                      {"attention", attention_json(comparison.attention)}}) +
+         "\n";
+}
+
+std::string comparison_text(const RunComparison& comparison) {
+  std::string text = runs_text(comparison);
+  for (std::size_t p = 0; p < comparison.pairings.size(); ++p)
+    text += pairing_text(comparison.pairings[p], letter(p + 1));
+  return text + validation_text(comparison) + training_text(comparison) + maps_text(comparison) +
+         statistics_text(comparison);
+}
+
+}  // namespace dekoder
