@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """dekoder-report RUN [RUN2 ...] -o report.html: one self-contained page of one or more runs.
 
-The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl and attention.h5: attention maps are
-embedded as the float16 bits of the file. A run may still be training.
+The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl and attention.h5: attention maps
+are embedded as the float16 bits of the file. A run may still be training.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def map_elements(maps):
 def sources_of(runs):
     """The probes of all runs; a probe's number is its place among all probe names, in the order they come."""
     sources = []
-    names = list(dict.fromkeys(probe.name for run in runs if run.attention for probe in run.attention.probes.values()))
+    names = list(dict.fromkeys(name for run in runs if run.attention for name in run.attention.probes))
     for i, run in enumerate(runs):
         for probe in run.attention.probes.values() if run.attention else ():
             maps = len(run.attention.layers) * len(run.attention.heads)
@@ -102,13 +102,13 @@ def _megabytes(text):
 def main(arguments=None):
     """Exit codes: 0, 2 usage, 3 missing, truncated or foreign files."""
     parser = argparse.ArgumentParser(
-        prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, samples, "
-        "attention maps, head statistics, configuration. A run may still be training.")
+        prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, "
+        "samples, attention maps, head statistics, configuration. A run may still be training.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; with two, maps are shown side by side")
     parser.add_argument("-o", "--output", metavar="FILE", default="report.html", help="default: report.html")
     parser.add_argument("--max-megabytes", type=_megabytes, default=10, metavar="MB",
-                        help="greatest size of the page, 10^6 bytes each; attention maps of steps in between are left "
-                        "out to keep it (default: 10)")
+                        help="greatest size of the page, 10^6 bytes each; to keep it, attention maps of steps in "
+                        "between are left out (default: 10)")
     options = parser.parse_args(arguments)
 
     def report():

@@ -109,7 +109,7 @@ class Chart {
     if (left === right) left -= 1, right += 1;
     if (bottom === top) bottom -= Math.abs(bottom) * 0.05 || 1, top += Math.abs(top) * 0.05 || 1;
     if (!spec.zero) bottom -= (top - bottom) * 0.04;
-    if (spec.ceiling === undefined || top > spec.ceiling) top += (top - bottom) * 0.04;
+    top += (top - bottom) * 0.04;
     left = Math.max(0, left);
     const first = stepScale.position(left), span = stepScale.position(right) - first;
     this.x = (step) => margin.left + ((stepScale.position(step) - first) / span) * inner.width;

@@ -35,7 +35,7 @@ def bin_edges(count):
 
 
 def step_curves(steps):
-    """Training loss and rate over steps; `merged` says whether points stand for several steps (their last is named)."""
+    """Training loss and rate over steps; `merged`: points stand for several steps, of which the last is named."""
     count = len(steps["step"])
     edges = bin_edges(count)
     curves = {"step": [], "loss": [], "low": [], "high": [], "rate": [], "merged": len(edges) - 1 < count}
@@ -77,7 +77,8 @@ def attention_data(attention):
 
 
 def run_data(run, name):
-    return {"name": visible(name), "curves": step_curves(run.steps), "evaluations": evaluation_curves(run.evaluations),
+    return {"name": visible(name), "curves": step_curves(run.steps),
+            "evaluations": evaluation_curves(run.evaluations), "validation_hash": run.validation_hash,
             "restarts": [int(step) for step in run.restarts], "attention": attention_data(run.attention)}
 
 

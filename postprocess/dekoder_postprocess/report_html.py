@@ -63,25 +63,26 @@ def facts(run):
     last = last_step(run)
     planned = run.config.get("training", {}).get("steps")
     return [
-        ("Training", state, f"step {last:,}" + (f" of {int(planned):,}" if planned else "") if last is not None
+        ("State", state, f"step {last:,}" + (f" of {int(planned):,}" if planned else "") if last is not None
          else "no step yet"),
         ("Best validation loss", number(validation[best] if best is not None else None),
          f"nats per token, {at}" if best is not None else at),
         ("Bits per byte", number(bits[best] if best is not None else None), at),
         ("Training loss", number(losses.mean() if losses.size else None),
          f"nats per token, mean of the last {losses.size:,} steps" if losses.size else "no step yet"),
-        ("Tokens seen", f"{int(run.steps['tokens'][-1]):,}" if len(run.steps["tokens"]) else "\u2013", "training"),
+        ("Tokens seen", f"{int(run.steps['tokens'][-1]):,}" if len(run.steps["tokens"]) else "\u2013",
+         "in training"),
         ("Tokens per second", number(np.median(rates) if rates.size else None, 0), "median over steps"),
         ("Restarts", str(len(run.restarts)),
-         "from steps " + ", ".join(f"{int(s):,}" for s in run.restarts) if run.restarts else "ran through"),
+         f"from step{'s' if len(run.restarts) > 1 else ''} " + ", ".join(f"{int(s):,}" for s in run.restarts) if run.restarts else "ran through"),
     ]
 
 
 def summary(runs, names):
     """Cards for one run, a table for several."""
     if len(runs) == 1:
-        cards = "".join(f"<div><dt>{escaped(term)}</dt><dd><b>{escaped(value)}</b> <span>{escaped(remark)}</span></dd>"
-                        "</div>" for term, value, remark in facts(runs[0]))
+        cards = "".join(f"<div><dt>{escaped(term)}</dt><dd><b>{escaped(value)}</b> <span>{escaped(remark)}</span>"
+                        "</dd></div>" for term, value, remark in facts(runs[0]))
         return f'<dl class="facts">{cards}</dl>'
     head = "".join(f'<th scope="col"><i class="swatch run-{i % 6}"></i>{escaped(name)}</th>'
                    for i, name in enumerate(names))
@@ -90,8 +91,8 @@ def summary(runs, names):
         cells = "".join(f"<td><b>{escaped(value)}</b> <span>{escaped(remark)}</span></td>"
                         for _, value, remark in columns)
         rows += f'<tr><th scope="row">{escaped(columns[0][0])}</th>{cells}</tr>'
-    return ('<div class="wide" tabindex="0" role="region" aria-label="Summary"><table class="summary"><thead><tr><td></td>'
-            f"{head}</tr></thead><tbody>{rows}</tbody></table></div>")
+    return ('<div class="wide" tabindex="0" role="region" aria-label="Summary"><table class="summary"><thead><tr>'
+            f"<td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 
 
 def missing(runs, names):
@@ -108,10 +109,13 @@ def missing(runs, names):
         if not run.samples:
             lines.append(f"{name}: no samples in samples.txt.")
         if run.attention is None:
-            lines.append(f"{name}: no attention.h5: the configuration has no attention section, or the first maps are "
-                         "still to come.")
+            lines.append(f"{name}: no attention.h5: the configuration asks for no attention maps, or the first ones "
+                         "are still to come.")
         elif not any(probe.steps for probe in run.attention.probes.values()):
             lines.append(f"{name}: attention.h5 holds no step yet.")
+    if len({run.validation_hash for run in runs if len(run.evaluations["step"])}) > 1:
+        lines.append("The runs were evaluated on different validation tokens: their validation losses cannot be "
+                     "compared.")
     items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return f'<ul class="notes" aria-label="What is missing">{items}</ul>' if items else ""
 
@@ -124,7 +128,8 @@ def attention_note(maps, megabytes):
                      + ", ".join(f"{step:,}" for step in maps.left_out_steps)
                      + ". The statistics below hold every step.")
     if maps.left_out_probes:
-        lines.append("For the same reason, maps of these probes are left out: " + ", ".join(maps.left_out_probes) + ".")
+        lines.append("For the same reason, maps of these probes are left out: " + ", ".join(maps.left_out_probes)
+                     + ".")
     if lines:
         lines.append("A greater --max-megabytes takes them in.")
     return f'<p class="notes">{escaped(" ".join(lines))}</p>' if lines else ""
@@ -137,8 +142,9 @@ def samples(runs, names):
         if not run.samples:
             continue
         title = f'<h3><i class="swatch run-{i % 6}"></i>{escaped(name)}</h3>' if len(runs) > 1 else ""
-        items = "".join(f"<details{' open' if n == len(run.samples) - 1 else ''}><summary>Step {int(step):,}</summary>"
-                        f"<pre>{escaped(text)}</pre></details>" for n, (step, text) in enumerate(run.samples))
+        items = "".join(f"<details{' open' if n == len(run.samples) - 1 else ''}><summary>Step {int(step):,}"
+                        f"</summary><pre>{escaped(text)}</pre></details>"
+                        for n, (step, text) in enumerate(run.samples))
         columns += f"<div>{title}{items}</div>"
     return f'<div class="columns">{columns}</div>' if columns else '<p class="notes">No samples yet.</p>'
 
@@ -150,8 +156,8 @@ def flat(config, prefix=""):
         if isinstance(value, dict):
             keys.update(flat(value, f"{prefix}{key}."))
         else:
-            keys[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False,
-                                                                                      default=str)
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            keys[f"{prefix}{key}"] = text
     return keys
 
 
@@ -162,8 +168,8 @@ def key_table(keys, flats, names, label):
         cells = "".join(f"<td><code>{escaped(f[key])}</code></td>" if key in f else '<td class="absent">\u2013</td>'
                         for f in flats)
         rows += f'<tr><th scope="row"><code>{escaped(key)}</code></th>{cells}</tr>'
-    return (f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(label)}"><table class="keys"><thead><tr>'
-            f'<th scope="col">Key</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
+    return (f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(label)}"><table class="keys"><thead>'
+            f'<tr><th scope="col">Key</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
 
 
 def configuration(runs, names):
@@ -177,7 +183,7 @@ def configuration(runs, names):
         return f'<details class="print-open"><summary>All {len(keys)} keys</summary>{everything}</details>'
     differing = [key for key in keys if len({f.get(key) for f in flats}) > 1]
     if differing:
-        count = f"{len(differing)} of {len(keys)} keys differ" if len(differing) > 1 else f"1 of {len(keys)} keys differs"
+        count = f"{len(differing)} of {len(keys)} keys " + ("differ" if len(differing) > 1 else "differs")
         differences = f"<h3>{count}</h3>" + key_table(differing, flats, names, "Keys that differ")
     else:
         differences = f"<p>All {len(keys)} keys are equal.</p>"

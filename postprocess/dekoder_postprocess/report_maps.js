@@ -76,7 +76,7 @@ const weightRamp = Array.from({ length: 256 }, (_, i) => {
 /// Difference -1..1: blue below, orange above; the page shows through where there is none.
 const differenceRamp = Array.from({ length: 511 }, (_, i) => {
   const x = (i - 255) / 255;
-  return [...(x < 0 ? oklch(0.55, 0.17, 255) : oklch(0.65, 0.19, 45)), Math.round(255 * Math.abs(x))];
+  return [...(x < 0 ? oklch(0.55, 0.17, 255) : oklch(0.65, 0.19, 45)), Math.round(255 * Math.abs(x) ** 0.75)];
 });
 
 /// How values become places on a ramp; `largest` is the largest magnitude of the row.
@@ -121,7 +121,7 @@ function colourBar(label, scale, signed) {
   context.putImageData(image, 0, 0);
   const values = signed ? [...scaleTicks[scale].slice(1).map((v) => -v).reverse(), ...scaleTicks[scale]] : scaleTicks[scale];
   for (const value of values) {
-    if (signed && Math.abs(value) < 0.1 && value !== 0) continue;
+    if (signed && ![0, 0.1, 0.5, 1].includes(Math.abs(value))) continue;
     const place = colourScales[scale](value, 1);
     const text = String(value).replace("-", "\u2212");
     make("span", { class: "bar-tick", style: `left:${100 * (signed ? (place + 1) / 2 : place)}%` }, box, text);

@@ -10,7 +10,7 @@ import numpy as np
 from .errors import RunError
 
 PLAIN_LIMIT = 1_000_000
-"""Bytes of text up to which the maps of a page stay uncompressed: such a page needs no decompression in the browser."""
+"""Bytes of text up to which the maps of a page stay uncompressed: such a page unpacks in any browser."""
 
 
 def lower_triangles(weights, where):
@@ -19,7 +19,7 @@ def lower_triangles(weights, where):
     Raises RunError where the maps are not square or hold something above the diagonal: `where` names them.
     """
     if weights.ndim != 4 or weights.shape[2] != weights.shape[3]:
-        raise RunError(f"{where}: shape {weights.shape}; expected (layer, head, query, key) with as many keys as queries")
+        raise RunError(f"{where}: shape {weights.shape}; expected (layer, head, query, key), as many keys as queries")
     if np.any(np.triu(weights, 1)):
         raise RunError(f"{where}: weights above the diagonal; expected causal attention, zero where key > query")
     queries, keys = np.tril_indices(weights.shape[2])
@@ -100,7 +100,7 @@ class _Packer:
 
 
 def spread(steps, count, always):
-    """`count` of the sorted steps, evenly by their order, the first and the last among them, and those of `always`."""
+    """`count` of the sorted steps, evenly by their order, first and last among them, and those of `always`."""
     if count >= len(steps):
         return set(steps)
     return {steps[i] for i in np.linspace(0, len(steps) - 1, count).round().astype(int)} | set(always)

@@ -15,7 +15,7 @@ def _escape(character):
 
 
 def visible(text):
-    """The text with control characters, surrogates and reordering marks as \\x.., \\u....; line ends and tabs stay."""
+    """The text with control characters, surrogates and reordering marks as escapes; line ends and tabs stay."""
     return "".join(c if c in "\n\t" or (unicodedata.category(c) not in ("Cc", "Cs") and c not in _UNRULY)
                    else _escape(c) for c in str(text))
 

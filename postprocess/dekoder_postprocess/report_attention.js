@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+// The attention section: a grid of all heads, one head enlarged, two runs and their difference, the text under it.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const runColour = (run) => `var(--run-${run % 6})`;
+const signed = (value) => String(Number(value.toPrecision(5))).replace("-", "\u2212");
+
+/// Fills a select with [value, text] and keeps its value where that still stands.
+function fillSelect(select, options, value) {
+  select.replaceChildren(...options.map(([v, text]) => make("option", { value: v }, null, text)));
+  select.value = String(value);
+}
+
+class AttentionView {
+  constructor(data, onChange) {
+    this.data = data;
+    this.onChange = onChange;
+    const able = data.runs.map((run, i) => (run.attention && run.attention.probes.length ? i : -1)).filter((i) => i >= 0);
+    this.able = able;
+    if (!able.length) return void (byId("attention-none").hidden = false);
+    byId("attention-body").hidden = false;
+    this.state = { a: able[0], b: able.length > 1 ? able[1] : -1, view: able.length > 1 ? "difference" : "a", scale: "root",
+      query: -1, key: -1 };
+    this.maps = { a: null, b: null };
+    this.serial = 0;
+    this.wire();
+    this.chooseRuns();
+  }
+
+  run(kind) { return this.data.runs[this.state[kind]]; }
+  attention(kind) { return this.state[kind] < 0 ? null : this.run(kind).attention; }
+  probe(kind) {
+    const attention = this.attention(kind);
+    return attention && attention.probes.find((probe) => probe.name === this.data.probes[this.state.probe]);
+  }
+  /// What is shown side by side.
+  kinds() { return this.state.b < 0 ? ["a"] : ["a", "b", "difference"]; }
+  name(kind) { return kind === "difference" ? `${this.letter("b")} \u2212 ${this.letter("a")}` : this.run(kind).name; }
+  letter(kind) { return this.state.b < 0 ? "" : kind.toUpperCase(); }
+
+  wire() {
+    const select = (id, change) => byId(id).addEventListener("change", (event) => change(event.target.value));
+    select("run-a", (value) => (this.state.a = Number(value), this.chooseRuns()));
+    select("run-b", (value) => (this.state.b = Number(value), this.chooseRuns()));
+    select("probe", (value) => (this.state.probe = Number(value), this.chooseProbe()));
+    select("scale", (value) => (this.state.scale = value, this.paint()));
+    for (const radio of document.querySelectorAll("[name=grid-view]"))
+      radio.addEventListener("change", () => (this.state.view = radio.value, this.paintGrid()));
+    byId("step").addEventListener("input", (event) => this.chooseStep(Number(event.target.value)));
+    byId("play").addEventListener("click", () => this.play());
+    byId("strip").addEventListener("click", (event) => {
+      const token = event.target.closest("[data-token]");
+      if (token) this.point(Number(token.dataset.token), Math.min(Math.max(0, this.state.key), Number(token.dataset.token)));
+    });
+    if (typeof ResizeObserver !== "undefined") new ResizeObserver(() => this.layout()).observe(byId("panels"));
+  }
+
+  chooseRuns() {
+    const { state, able, data } = this;
+    if (state.b === state.a) state.b = -1;
+    fillSelect(byId("run-a"), able.map((i) => [i, data.runs[i].name]), state.a);
+    const others = able.filter((i) => i !== state.a).map((i) => [i, data.runs[i].name]);
+    fillSelect(byId("run-b"), [[-1, "no other run"], ...others], state.b);
+    byId("run-b-label").hidden = able.length < 2;
+    byId("grid-shows").hidden = state.b < 0;
+    if (state.b < 0) state.view = "a";
+    document.querySelector(`[name=grid-view][value=${state.view}]`).checked = true;
+    const names = data.probes.map((name, i) => [i, name]).filter(([, name]) =>
+      this.attention("a").probes.some((probe) => probe.name === name));
+    if (!names.some(([i]) => i === state.probe)) state.probe = names[0][0];
+    fillSelect(byId("probe"), names.map(([i, name]) => [i, `${name} (${this.tokensOf(name)} tokens)`]), state.probe);
+    const { layers, heads } = this.attention("a");
+    if (!layers.includes(state.layer)) state.layer = layers[0];
+    if (!heads.includes(state.head)) state.head = heads[0];
+    this.buildGrid();
+    this.chooseProbe();
+  }
+
+  tokensOf(name) { return this.attention("a").probes.find((probe) => probe.name === name).tokens.length; }
+
+  chooseProbe() {
+    const { state } = this, shown = new Set();
+    for (const kind of ["a", "b"])
+      for (const step of (this.probe(kind) || { steps: [] }).steps)
+        if (mapStore.has(state[kind], state.probe, step)) shown.add(step);
+    this.steps = [...shown].sort((x, y) => x - y);
+    const n = this.probe("a").tokens.length;
+    state.query = state.query < 0 ? n - 1 : Math.min(state.query, n - 1);
+    state.key = state.key < 0 ? Math.max(0, n - 2) : Math.min(state.key, state.query);
+    const slider = byId("step");
+    slider.max = Math.max(0, this.steps.length - 1);
+    slider.disabled = byId("play").disabled = this.steps.length < 2;
+    const last = this.steps.length - 1;
+    const at = this.steps.includes(state.step) ? this.steps.indexOf(state.step) : last;
+    this.buildPanels();
+    this.buildStrips();
+    this.chooseStep(at);
+  }
+
+  /// Shows the step at that place of the slider.
+  async chooseStep(place) {
+    const { state } = this, serial = ++this.serial;
+    const slider = byId("step");
+    slider.value = place;
+    state.step = this.steps[place];
+    const planned = place === 0 && state.step === 0 ? " (initial values)" : place === this.steps.length - 1 ? " (last)" : "";
+    const text = this.steps.length ? `${grouped(state.step)}${planned}` : "none";
+    slider.setAttribute("aria-valuetext", `step ${text}`);
+    byId("step-shown").textContent = text;
+    const problem = [];
+    if (!this.steps.length) problem.push("The maps of this probe are left out of this page.");
+    if (state.b >= 0 && !this.sameTokens()) problem.push("The two runs hold different tokens under this probe: no difference.");
+    try {
+      const load = (kind) => {
+        const probe = this.probe(kind);
+        if (!probe || !probe.steps.includes(state.step) || !mapStore.has(state[kind], state.probe, state.step)) return null;
+        return mapStore.load(state[kind], state.probe, state.step, this.attention(kind).heads.length, probe.tokens.length);
+      };
+      const [a, b] = await Promise.all([load("a"), load("b")]);
+      if (serial !== this.serial) return;
+      this.maps = { a, b };
+    } catch (error) {
+      this.maps = { a: null, b: null };
+      problem.push(error.message);
+    }
+    for (const kind of ["a", "b"])
+      if (this.state[kind] >= 0 && !this.maps[kind] && this.steps.length && !problem.length)
+        problem.push(`${this.run(kind).name} has no maps of this probe at step ${grouped(state.step)}.`);
+    byId("attention-problem").hidden = !problem.length;
+    byId("attention-problem").textContent = problem.join(" ");
+    this.paint();
+    this.onChange();
+    document.body.dataset.step = place;
+  }
+
+  play() {
+    const button = byId("play");
+    const stop = () => (clearInterval(this.timer), (this.timer = 0), button.setAttribute("aria-pressed", "false"), (button.textContent = "\u25b6"));
+    if (this.timer) return stop();
+    button.setAttribute("aria-pressed", "true");
+    button.textContent = "\u25a0";
+    if (Number(byId("step").value) === this.steps.length - 1) this.chooseStep(0);
+    this.timer = setInterval(() => {
+      const next = Number(byId("step").value) + 1;
+      if (next >= this.steps.length) return stop();
+      this.chooseStep(next);
+    }, 700);
+  }
+
+  sameTokens() {
+    const a = this.probe("a"), b = this.probe("b");
+    return !!a && !!b && a.ids.length === b.ids.length && a.ids.every((id, i) => id === b.ids[i]);
+  }
+
+  /// (query, key) => weight of what a panel shows for one head, or null where there is nothing.
+  cells(kind, layer, head) {
+    if (kind === "difference") {
+      const a = this.cells("a", layer, head), b = this.cells("b", layer, head);
+      return a && b && this.sameTokens() ? (q, k) => b(q, k) - a(q, k) : null;
+    }
+    const attention = this.attention(kind), maps = this.maps[kind];
+    const i = attention.layers.indexOf(layer), j = attention.heads.indexOf(head);
+    return maps && i >= 0 && j >= 0 ? (q, k) => maps.weight(i, j, q, k) : null;
+  }
+
+  buildGrid() {
+    const { layers, heads } = this.attention("a"), grid = byId("grid");
+    grid.replaceChildren();
+    grid.style.setProperty("--heads", heads.length);
+    make("span", { class: "corner" }, grid);
+    for (const head of heads) make("span", { class: "grid-head" }, grid, heads.length > 8 ? `${head}` : `head ${head}`);
+    this.thumbs = [];
+    for (const layer of layers) {
+      make("span", { class: "grid-layer" }, grid, `layer ${layer}`);
+      for (const head of heads) {
+        const button = make("button", { type: "button", class: "thumb", "data-layer": layer, "data-head": head }, grid);
+        const canvas = make("canvas", {}, button);
+        button.addEventListener("click", () => this.enlarge(layer, head, true));
+        this.thumbs.push({ button, canvas, layer, head });
+      }
+    }
+    grid.onkeydown = (event) => {
+      const jump = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -heads.length, ArrowDown: heads.length }[event.key];
+      const at = this.thumbs.findIndex((thumb) => thumb.button === document.activeElement);
+      if (jump === undefined || !this.thumbs[at + jump]) return;
+      event.preventDefault();
+      const next = this.thumbs[at + jump];
+      this.enlarge(next.layer, next.head, false);
+      next.button.focus();
+    };
+  }
+
+  /// Makes a head the enlarged one; on a narrow screen, where it stands below the grid, goes there.
+  enlarge(layer, head, go) {
+    Object.assign(this.state, { layer, head });
+    this.paint();
+    this.onChange();
+    const top = byId("detail").getBoundingClientRect().top;
+    if (go && (top < 0 || top > window.innerHeight * 0.6)) byId("detail-title").scrollIntoView({ block: "start" });
+  }
+
+  paint() {
+    this.paintGrid();
+    this.paintDetail();
+  }
+
+  paintGrid() {
+    const { state } = this, n = this.probe("a").tokens.length;
+    for (const { button, canvas, layer, head } of this.thumbs) {
+      const chosen = layer === state.layer && head === state.head;
+      button.setAttribute("aria-pressed", chosen);
+      button.tabIndex = chosen ? 0 : -1;
+      button.setAttribute("aria-label", `Enlarge layer ${layer}, head ${head}`);
+      const at = this.cells(state.view, layer, head);
+      button.classList.toggle("empty", !at);
+      const size = state.view === "b" && this.probe("b") ? this.probe("b").tokens.length : n;
+      paintMap(canvas, size, at || (() => 0), state.scale, !at || state.view === "difference");
+    }
+  }
+
+  buildPanels() {
+    const place = byId("panels");
+    place.replaceChildren();
+    place.dataset.count = this.kinds().length;
+    byId("attention-maps").dataset.count = this.kinds().length;
+    this.panels = this.kinds().map((kind) => {
+      const figure = make("figure", { class: "panel", "data-kind": kind }, place);
+      const caption = make("figcaption", {}, figure);
+      if (kind !== "difference" && this.state.b >= 0) make("i", { class: `swatch run-${this.state[kind] % 6}` }, caption);
+      if (this.state.b >= 0) make("b", {}, caption, kind === "difference" ? this.name(kind) : `${this.letter(kind)}: ${this.name(kind)}`);
+      const map = make("div", { class: "map" }, figure);
+      const canvas = make("canvas", { "aria-hidden": "true" }, map);
+      const axes = makeSvg("svg", { class: "map-axes", tabindex: 0, role: "img" }, map);
+      const panel = { kind, figure, canvas, axes };
+      this.listen(panel);
+      return panel;
+    });
+  }
+
+  listen(panel) {
+    const move = (event) => {
+      const box = panel.axes.getBoundingClientRect(), { left, top, cell, n } = panel;
+      const k = Math.floor((event.clientX - box.left - left) / cell), q = Math.floor((event.clientY - box.top - top) / cell);
+      if (q >= 0 && q < n && k >= 0 && k < n) this.point(q, k);
+    };
+    panel.axes.addEventListener("pointermove", move);
+    panel.axes.addEventListener("pointerdown", move);
+    panel.axes.addEventListener("keydown", (event) => {
+      const jump = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+      if (!jump) return;
+      event.preventDefault();
+      const q = Math.min(panel.n - 1, Math.max(0, this.state.query + jump[0]));
+      this.point(q, Math.min(q, Math.max(0, this.state.key + jump[1])));
+    });
+  }
+
+  paintDetail() {
+    const { state } = this;
+    byId("detail-title").textContent = `Layer ${state.layer}, head ${state.head}` +
+      (this.steps.length ? `, step ${grouped(state.step)}` : "");
+    for (const panel of this.panels) {
+      const at = this.cells(panel.kind, state.layer, state.head);
+      const probe = this.probe(panel.kind === "b" ? "b" : "a");
+      panel.probe = probe;
+      panel.n = probe ? probe.tokens.length : 0;
+      panel.figure.classList.toggle("empty", !at);
+      if (panel.n) paintMap(panel.canvas, panel.n, at || (() => 0), state.scale, !at || panel.kind === "difference");
+      panel.axes.setAttribute("aria-label", `Attention map of ${panel.n} tokens, layer ${state.layer}, head ${state.head}. ` +
+        "Arrow keys move over queries and keys.");
+    }
+    byId("legends").replaceChildren(colourBar("weight", state.scale, false),
+      ...(state.b < 0 ? [] : [colourBar("difference B \u2212 A", state.scale, true)]));
+    this.layout();
+    this.point(state.query, state.key);
+  }
+
+  /// Sizes of the enlarged maps: whole pixels of the screen per cell where that wastes little room.
+  layout() {
+    for (const panel of this.panels || []) {
+      const { n, axes, canvas, figure, probe } = panel;
+      if (!n || !figure.clientWidth) continue;
+      const left = 44, top = 4, bottom = 44;
+      const room = Math.min(figure.clientWidth - left - 6, 560);
+      const ratio = window.devicePixelRatio || 1, even = Math.floor((room / n) * ratio) / ratio;
+      const cell = even * n > 0.88 * room ? even : room / n;
+      const size = cell * n;
+      Object.assign(panel, { left, top, cell, size });
+      Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${size}px`, height: `${size}px` });
+      canvas.classList.toggle("sharp", cell >= 1.5);
+      axes.replaceChildren();
+      axes.setAttribute("width", left + size + 6);
+      axes.setAttribute("height", top + size + bottom);
+      this.mapAxes(panel, probe, left, top, size, cell);
+      panel.focus = makeSvg("g", { class: "focus" }, axes);
+    }
+    this.mark();
+  }
+
+  mapAxes(panel, probe, left, top, size, cell) {
+    const { axes, n } = panel;
+    makeSvg("path", { d: `M${left} ${top}V${top + size}H${left + size}`, class: "axis" }, axes);
+    const steps = Array.from({ length: n }, (_, i) => `H${left + (i + 1) * cell}V${top + (i + 1) * cell}`).join("");
+    makeSvg("path", { d: `M${left} ${top}${steps}`, class: "outline" }, axes);
+    const spelled = cell >= 11 && probe.labels.every((label) => label.length <= 4);
+    const every = spelled ? 1 : [1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128, 256].find((s) => s * cell >= 34) || 512;
+    for (let i = 0; i < n; i += every) {
+      const middle = (i + 0.5) * cell, text = spelled ? probe.labels[i] : String(i);
+      if (!spelled) {
+        makeSvg("line", { x1: left - 4, x2: left, y1: top + middle, y2: top + middle, class: "axis" }, axes);
+        makeSvg("line", { x1: left + middle, x2: left + middle, y1: top + size, y2: top + size + 4, class: "axis" }, axes);
+      }
+      makeSvg("text", { x: left - 7, y: top + middle + 4, "text-anchor": "end" }, axes, text);
+      makeSvg("text", { x: left + middle, y: top + size + 17, "text-anchor": "middle" }, axes, text);
+    }
+    const unit = spelled ? "token" : "position";
+    makeSvg("text", { x: left + size / 2, y: top + size + 36, "text-anchor": "middle", class: "axis-name" }, axes, `key ${unit}`);
+    makeSvg("text", { transform: `translate(12 ${top + size / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis-name" },
+      axes, `query ${unit}`);
+  }
+
+  /// Points at a query and a key: in every panel, in the line under them and in the text.
+  point(q, k) {
+    Object.assign(this.state, { query: q, key: k });
+    this.mark();
+    this.read();
+    this.shade();
+  }
+
+  mark() {
+    const { query: q, key: k } = this.state;
+    for (const { focus, left, top, cell, n } of this.panels || []) {
+      if (!focus) continue;
+      focus.replaceChildren();
+      if (q >= n || k >= n) continue;
+      const thick = Math.max(cell, 1);
+      makeSvg("rect", { x: left, y: top + q * cell, width: (q + 1) * cell, height: thick, class: "guide" }, focus);
+      makeSvg("rect", { x: left + k * cell, y: top + k * cell, width: thick, height: (n - k) * cell, class: "guide" }, focus);
+      if (k <= q) makeSvg("rect", { x: left + k * cell - 1, y: top + q * cell - 1, width: cell + 2, height: cell + 2, class: "cell" }, focus);
+    }
+  }
+
+  read() {
+    const { state } = this, { query: q, key: k } = state, probe = this.probe("a"), readout = byId("readout");
+    readout.replaceChildren();
+    Object.assign(readout.dataset, { query: q, key: k });
+    for (const kind of ["a", "b", "difference"]) delete readout.dataset[kind];
+    const token = (name, at) => {
+      const item = make("span", { class: "token-name" }, readout);
+      item.append(`${name} ${at} `);
+      make("code", {}, item, `\u201c${probe.labels[at]}\u201d`);
+    };
+    token("query", q);
+    readout.append(" \u2192 ");
+    token("key", k);
+    if (k > q) return void make("span", {}, readout, "later than the query: not visible");
+    for (const kind of this.kinds()) {
+      const at = this.cells(kind, state.layer, state.head);
+      if (!at) continue;
+      const value = at(q, k);
+      readout.dataset[kind] = value;
+      const item = make("span", { class: "value" }, readout);
+      item.append(kind === "difference" ? "difference " : state.b < 0 ? "weight " : `${this.letter(kind)} `);
+      make("b", {}, item, signed(value));
+    }
+  }
+
+  buildStrips() {
+    const place = byId("strip"), probe = this.probe("a");
+    byId("strip-title").textContent = "Text, shaded by the chosen query\u2019s attention";
+    byId("strip-source").textContent = `Probe ${probe.name}: ${probe.source}.`;
+    place.replaceChildren();
+    this.strips = this.kinds().filter((kind) => kind !== "difference" && (kind === "a" || this.sameTokens())).map((kind) => {
+      const line = make("span", { class: "strip-line" }, place);
+      if (this.state.b >= 0) make("b", {}, line, `${this.letter(kind)} `);
+      const tokens = probe.tokens.map((text, i) => {
+        const token = make("span", { "data-token": i, title: `${i}: ${probe.labels[i]}` }, line);
+        token.textContent = /^\s$/.test(text) && text !== " " ? probe.labels[i] : text;
+        if (text.endsWith("\n")) make("br", {}, line);
+        return token;
+      });
+      return { kind, tokens };
+    });
+  }
+
+  shade() {
+    const { layer, head, query: q, scale } = this.state;
+    for (const { kind, tokens } of this.strips || []) {
+      const at = this.cells(kind, layer, head);
+      let largest = 0;
+      for (let k = 0; at && k <= q; ++k) largest = Math.max(largest, at(q, k));
+      tokens.forEach((token, k) => {
+        const share = at && k <= q ? colourScales[scale](at(q, k), largest) : 0;
+        token.style.backgroundColor = `color-mix(in srgb, var(--strip) ${Math.round(80 * share)}%, transparent)`;
+        token.className = k === q ? "query" : k > q ? "unseen" : "";
+      });
+    }
+  }
+}

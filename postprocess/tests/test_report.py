@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report's parts without a browser: packed maps, budget, escaping, what is missing, exit codes."""
+import contextlib
+import io
+import json
+import re
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess import report, report_data, report_html, report_maps, report_text  # noqa: E402
+from dekoder_postprocess.errors import RunError  # noqa: E402
+from dekoder_postprocess.run_reader import read_run  # noqa: E402
+from synthetic_run import write_run  # noqa: E402
+
+
+def embedded(page):
+    """{(run, probe, step): (encoding, text)} of the maps in a page."""
+    found = re.findall(r'id="map-(\d+)-(\d+)-(\d+)" data-encoding="(\w+)">([^<]*)</script>', page)
+    return {(int(r), int(p), int(s)): (encoding, text) for r, p, s, encoding, text in found}
+
+
+def page_json(page):
+    return json.loads(re.search(r'id="report-data">(.*?)</script>', page, re.S).group(1))
+
+
+class Scratch(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name)
+
+    def command(self, *arguments):
+        """(exit code, standard output, standard error)"""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = report.main([str(a) for a in arguments])
+            except SystemExit as end:
+                code = end.code
+        return code, out.getvalue(), err.getvalue()
+
+
+class Maps(Scratch):
+    def test_pack_keeps_bits(self):
+        bits = np.arange(65536, dtype=np.uint16)
+        for compress in (False, True):
+            text = report_maps.pack(bits, compress)
+            self.assertRegex(text, r"^[A-Za-z0-9+/=]+$")
+            np.testing.assert_array_equal(report_maps.unpack(text, compress), bits)
+
+    def test_order_of_triangles(self):
+        maps = np.tril(np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)).astype(np.float16)
+        bits = report_maps.lower_triangles(maps, "here").view(np.float16)
+        at = ((1 * 3 + 2) * 10) + 3 * 4 // 2 + 1  # layer 1, head 2, query 3, key 1
+        self.assertEqual(bits[at], maps[1, 2, 3, 1])
+        self.assertEqual(bits.size, 2 * 3 * 10)
+
+    def test_refuses_what_is_not_causal(self):
+        for bad in (np.ones((1, 1, 3, 3)), np.zeros((1, 1, 3, 4)), np.zeros((3, 3))):
+            with self.assertRaisesRegex(RunError, "probe x, step 5"):
+                report_maps.lower_triangles(bad, "probe x, step 5")
+
+    def test_every_map_of_the_file_is_in_the_page(self):
+        run = write_run(self.folder / "a")
+        page = report.build_page([read_run(run.path)])
+        maps = embedded(page)
+        self.assertEqual(sorted(maps), [(0, p, s) for p in (0, 1) for s in (0, 20, 40)])
+        for (_, probe, step), (encoding, text) in maps.items():
+            self.assertEqual(encoding, "plain")
+            with h5py.File(run.path / "attention.h5") as file:
+                weights = file[f"attention/text_{probe}/step_{step}"][:]
+            q, k = np.tril_indices(weights.shape[2])
+            np.testing.assert_array_equal(report_maps.unpack(text, False), weights.view(np.uint16)[..., q, k].ravel())
+
+    def test_statistics_are_the_files(self):
+        run = write_run(self.folder / "a")
+        data = page_json(report.build_page([read_run(run.path)]))
+        probe = data["runs"][0]["attention"]["probes"][1]
+        self.assertEqual(probe["name"], "text_1")
+        values = np.array(probe["statistics"]["20"], np.float64).astype(np.float32)
+        np.testing.assert_array_equal(values, run.statistics["text_1"][20].ravel())
+
+
+class Budget(Scratch):
+    def setUp(self):
+        super().setUp()
+        text = "".join(chr(97 + i * i % 26) for i in range(96))
+        self.written = write_run(self.folder / "long", layers=4, heads=6, captured=range(0, 41, 4),
+                             texts=(text, text[::-1]))
+
+    def page(self, megabytes):
+        page = report.build_page([read_run(self.written.path)], megabytes)
+        self.assertLessEqual(len(page.encode()), megabytes * 1_000_000)
+        return page
+
+    def test_large_pages_are_compressed(self):
+        page = self.page(10)
+        self.assertEqual({encoding for encoding, _ in embedded(page).values()}, {"deflate"})
+        self.assertEqual(len(embedded(page)), 2 * 11)
+        self.assertNotIn("left out", page.split('id="report-data"')[0].split("<main>")[1])
+
+    def test_steps_are_thinned_and_named(self):
+        page = self.page(3)
+        for probe in (0, 1):
+            steps = [s for _, p, s in embedded(page) if p == probe]
+            self.assertEqual((steps[0], steps[-1]), (0, 40))
+            self.assertTrue(2 <= len(steps) < 11, steps)
+        left = sorted(set(range(0, 41, 4)) - set(steps))
+        self.assertIn("maps of these steps are left out: " + ", ".join(map(str, left)) + ".", page)
+        self.assertEqual(list(page_json(page)["runs"][0]["attention"]["probes"][0]["statistics"]),
+                         [str(s) for s in range(0, 41, 4)])
+
+    def test_first_and_last_stay(self):
+        page = self.page(1.4)
+        self.assertEqual(sorted({s for _, _, s in embedded(page)}), [0, 40])
+
+    def test_probes_are_left_out_and_named(self):
+        page = self.page(0.7)
+        self.assertEqual({p for _, p, _ in embedded(page)}, {0})
+        self.assertIn("maps of these probes are left out: text_1.", page)
+
+    def test_nothing_fits(self):
+        page = self.page(0.2)
+        self.assertEqual(embedded(page), {})
+        self.assertIn("text_0, text_1", page)
+
+    def test_spread(self):
+        self.assertEqual(report_maps.spread([0, 1, 2, 3, 4], 3, {0, 4}), {0, 2, 4})
+        self.assertEqual(report_maps.spread([0, 1, 2], 9, {0}), {0, 1, 2})
+        self.assertEqual(report_maps.spread([0, 5, 10, 20], 2, {0, 10, 20}), {0, 10, 20})
+
+
+class Texts(Scratch):
+    HOSTILE = ("</script><script>window.hacked = 1</script> <!--data--> \"'&amp; "
+               "\x00\x07\u202e \U0001f600 \ud800")
+
+    def test_visible(self):
+        self.assertEqual(report_text.visible("a\x00\x1b\u202eb\n\t\ud800\u00e9"),
+                         "a\\x00\\x1b\\u202eb\n\t\\ud800\u00e9")
+        self.assertEqual(report_text.visible_token(" \n"), "\u2423\u23ce")
+        self.assertEqual(report_text.escaped("<\"'&>"), "&lt;&quot;&#x27;&amp;&gt;")
+
+    def test_json_is_inert(self):
+        text = report_data.json_for_html({"x": self.HOSTILE})
+        self.assertNotRegex(text, "[<>&\u0080-\uffff]")
+        self.assertEqual(json.loads(text)["x"], self.HOSTILE)
+
+    def test_hostile_texts_stay_texts(self):
+        run = write_run(self.folder / "a", texts=("</script><script>window.hacked = 1</script> <!--data-->",))
+        with open(run.path / "samples.txt", "ab") as file:
+            file.write(b"=== step 41\n</pre><script>window.hacked = 2</script>\x00\xff <!--data-->\n\n")
+        hostile = self.folder / "a<b>&\"'"
+        run.path.rename(hostile)
+        page = report.build_page([read_run(hostile)])
+        self.assertNotIn("<script>window", page)
+        self.assertEqual(page.count("<!--data-->"), 0)
+        self.assertIn("&lt;!--data--&gt;", page)
+        self.assertIn("a&lt;b&gt;&amp;&quot;&#x27;", page)
+        self.assertEqual(page.count("<script"), page.count("</script>"))
+
+    def test_nothing_from_the_network(self):
+        run = write_run(self.folder / "a")
+        page = report.build_page([read_run(run.path)])
+        links = [url for url in re.findall(r"https?://[^\s\"')]+", page) if url != "http://www.w3.org/2000/svg"]
+        self.assertEqual(links, [])
+        self.assertIn("default-src 'none'", page)
+        self.assertNotRegex(page, r"<(img|iframe|object|embed)|@import|url\(")
+
+    def test_distinct_names(self):
+        names = report_html.distinct_names
+        self.assertEqual(names(["x/a", "x/b"]), ["a", "b"])
+        self.assertEqual(names(["/x/one/run", "/x/two/run", "/y/c"]), ["one/run", "two/run", "c"])
+        self.assertEqual(names(["/x/a", "/x/a"]), ["a", "a"])
+
+
+class Curves(unittest.TestCase):
+    def table(self, count):
+        step = np.arange(1, count + 1)
+        return {"step": step, "loss": 5.0 / step, "tokens_per_second": np.full(count, 7.0)}
+
+    def test_short_ones_are_whole(self):
+        curves = report_data.step_curves(self.table(450))
+        self.assertEqual(curves["step"], list(range(1, 451)))
+        self.assertFalse(curves["merged"])
+
+    def test_long_ones_are_merged(self):
+        table = self.table(20000)
+        table["loss"][5000:6000] = np.nan
+        curves = report_data.step_curves(table)
+        self.assertTrue(curves["merged"])
+        self.assertEqual(len(curves["step"]), report_data.BEGINNING + report_data.BINS)
+        self.assertEqual(curves["step"][:100], list(range(1, 101)))
+        self.assertEqual(curves["step"][-1], 20000)
+        self.assertIsNone(curves["loss"][200])
+        for low, mean, high in zip(curves["low"], curves["loss"], curves["high"]):
+            self.assertTrue(mean is None or low <= mean <= high)
+
+    def test_none_at_all(self):
+        self.assertEqual(report_data.step_curves(self.table(0))["step"], [])
+
+
+class Incomplete(Scratch):
+    def only(self, name, keep):
+        """A run whose metrics.jsonl holds the rows that `keep` chooses, without status, samples and maps."""
+        run = write_run(self.folder / name, attention=False)
+        lines = [line for line in (run.path / "metrics.jsonl").read_text().splitlines() if keep(json.loads(line))]
+        (run.path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+        (run.path / "status").unlink()
+        (run.path / "samples.txt").unlink()
+        return run.path
+
+    def test_says_what_is_missing(self):
+        path = self.only("early", lambda row: row["step"] == 1 and "loss" in row)
+        page = report.build_page([read_run(path)])
+        for words in ("not finished: step 1 of 40", "no evaluation", "no samples", "no attention.h5"):
+            self.assertIn(words, page)
+
+    def test_nothing_yet(self):
+        page = report.build_page([read_run(self.only("empty", lambda row: False))])
+        self.assertIn("no training step", page)
+
+    def test_differences_of_configurations(self):
+        a, b = write_run(self.folder / "a"), write_run(self.folder / "b", positions="none", seed=1)
+        page = report.build_page([read_run(a.path), read_run(b.path)])
+        part = page.split('id="configuration"')[1].split("<details")[0]
+        self.assertIn("1 of ", part)
+        self.assertEqual(re.findall(r'<th scope="row"><code>([^<]*)', part), ["model.positions"])
+        self.assertEqual(re.findall(r"<td><code>([^<]*)", part), ["learned", "none"])
+        same = report.build_page([read_run(a.path), read_run(a.path)])
+        self.assertIn("keys are equal", same)
+
+
+class Command(Scratch):
+    def test_writes_a_page(self):
+        run, page = write_run(self.folder / "a"), self.folder / "page.html"
+        code, out, err = self.command(run.path, "-o", page)
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn(str(page), out)
+        self.assertTrue(page.read_text().startswith("<!DOCTYPE html>"))
+        self.assertEqual([p.name for p in self.folder.iterdir() if "tmp" in p.name], [])
+
+    def test_unusable_files(self):
+        run = write_run(self.folder / "a")
+        attention = run.path / "attention.h5"
+        whole = attention.read_bytes()
+        for damage in (whole[: len(whole) // 2], b"no HDF5 at all", b""):
+            attention.write_bytes(damage)
+            code, _, err = self.command(run.path, "-o", self.folder / "page.html")
+            self.assertEqual((code, err.count("\n")), (3, 1), err)
+            self.assertIn("attention.h5", err)
+        self.assertFalse((self.folder / "page.html").exists())
+        code, _, err = self.command(self.folder / "nowhere")
+        self.assertEqual((code, err.count("\n")), (3, 1), err)
+
+    def test_unwritable(self):
+        run = write_run(self.folder / "a")
+        code, _, err = self.command(run.path, "-o", self.folder / "no" / "such" / "page.html")
+        self.assertEqual((code, err.count("\n")), (3, 1), err)
+        self.assertIn("-o", err)
+
+    def test_usage(self):
+        self.assertEqual(self.command()[0], 2)
+        self.assertEqual(self.command(self.folder, "--max-megabytes", "nan")[0], 2)
+        self.assertEqual(self.command(self.folder, "--max-megabytes", "many")[0], 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report in a real browser, at desktop and phone width: no console error, slider, hover and click work, and the
+numbers shown equal those in the file. Runs: a synthetic pair, incomplete and hostile ones, and one trained by the
+command that was built (DEKODER_BINARY_DIR). Screenshots are kept in the build's folder."""
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess import report  # noqa: E402
+from dekoder_postprocess.report_text import visible_token  # noqa: E402
+from report_browser import DESKTOP, PHONE, Browser  # noqa: E402
+from synthetic_run import write_run  # noqa: E402
+
+TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune,\n"
+        "must be in want of a wife")
+PROGRAM = Path(os.environ.get("DEKODER_BINARY_DIR", "/nowhere")) / "dekoder"
+
+
+def setUpModule():
+    global browser, scratch
+    scratch = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(scratch.cleanup)
+    browser = Browser()
+    unittest.addModuleCleanup(browser.close)
+
+
+def make_page(name, *runs, megabytes=10):
+    path = Path(scratch.name) / f"{name}.html"
+    code = report.main([*map(str, runs), "-o", str(path), "--max-megabytes", str(megabytes)])
+    assert code == 0, f"dekoder-report ended with {code}"
+    return path
+
+
+class Page(unittest.TestCase):
+    """Checks that every page must pass."""
+
+    def look(self, path, name, size=DESKTOP, dark=False):
+        browser.open(path, size, dark)
+        browser.screenshot(name)
+        self.assertEqual(browser.messages(), [])
+        self.assertLessEqual(browser.overflow(), 0, f"{name}: wider than the window")
+        self.assertEqual(browser.script("return performance.getEntriesByType('resource').length"), 0)
+
+    def check_hover(self, panel, weights, labels, query, key):
+        """weights: (query, key) of what the panel shows, as doubles."""
+        browser.hover(panel, weights.shape[-1], query, key)
+        shown = browser.script("return {...document.getElementById('readout').dataset}")
+        self.assertEqual((int(shown["query"]), int(shown["key"])), (query, key))
+        text = browser.text("#readout")
+        self.assertIn(f"query {query} \u201c{labels[query]}\u201d", text)
+        self.assertIn(f"key {key} \u201c{labels[key]}\u201d", text)
+        if key > query:
+            self.assertIn("not visible", text)
+            return
+        self.assertEqual(float(shown[panel]), weights[query, key])
+        values = [float(value.text.replace("\u2212", "-")) for value in browser.find_all("#readout .value b")]
+        self.assertTrue(any(np.isclose(value, weights[query, key], rtol=6e-5, atol=0) for value in values), text)
+        if panel != "difference":
+            self.assertIn(weights[query, key], [float(np.float16(value)) for value in values])
+
+
+class FileOfARun:
+    """What attention.h5 holds, read here and not by the reader under test."""
+
+    def __init__(self, run):
+        self._file = h5py.File(Path(run) / "attention.h5", "r", locking=False)
+
+    def weights(self, probe, step):
+        return self._file[f"attention/{probe}/step_{step}"][:]
+
+    def labels(self, probe):
+        return [visible_token(text.decode()) for text in self._file[f"attention/{probe}/token_text"][:]]
+
+    def steps(self, probe):
+        return sorted(int(name[5:]) for name in self._file[f"attention/{probe}"] if name.startswith("step_"))
+
+    def probes(self):
+        return sorted(self._file["attention"])
+
+    def heads(self):
+        return len(self._file["heads"])
+
+
+class OneRun(Page):
+    NAME = "one"
+
+    @classmethod
+    def make_run(cls):
+        return write_run(Path(scratch.name) / "first", layers=4, heads=6, steps=400, captured=range(0, 401, 40),
+                         restarts=(120, 250), texts=(TEXT, "Na\u00efve \u2014 ab ab")).path
+
+    @classmethod
+    def setUpClass(cls):
+        cls.run_path = cls.make_run()
+        cls.page = make_page(cls.NAME, cls.run_path)
+        cls.file = FileOfARun(cls.run_path)
+        cls.probe = cls.file.probes()[0]
+        cls.steps = cls.file.steps(cls.probe)
+
+    def test_looks(self):
+        self.look(self.page, f"{self.NAME}-desktop")
+        self.look(self.page, f"{self.NAME}-desktop-dark", dark=True)
+        self.look(self.page, f"{self.NAME}-phone", PHONE)
+        self.look(self.page, f"{self.NAME}-phone-dark", PHONE, dark=True)
+
+    def test_all_maps_bit_for_bit(self):
+        browser.open(self.page)
+        for p, probe in enumerate(self.file.probes()):
+            for step in self.file.steps(probe):
+                weights = self.file.weights(probe, step)
+                q, k = np.tril_indices(weights.shape[2])
+                got = browser.whole_map(0, p, step, self.file.heads(), weights.shape[2])
+                np.testing.assert_array_equal(np.array(got), weights.view(np.uint16)[..., q, k].ravel())
+
+    def test_slider(self):
+        browser.open(self.page)
+        last = len(self.steps) - 1
+        self.assertEqual(browser.script("return document.getElementById('step').value"), str(last))
+        pictures = {}
+        for place in (0, last // 2, last):
+            browser.choose_step(place)
+            self.assertIn(f"{self.steps[place]:,}", browser.text("#step-shown"))
+            self.assertIn(f"step {self.steps[place]:,}", browser.text("#detail-title"))
+            pictures[place] = (browser.painted(".thumb canvas"), browser.painted(".panel canvas"))
+        self.assertEqual(len(set(pictures.values())), len({0, last // 2, last}))
+        browser.choose_step(0)
+        self.assertEqual((browser.painted(".thumb canvas"), browser.painted(".panel canvas")), pictures[0])
+        self.assertEqual(browser.messages(), [])
+
+    def test_hover_shows_the_files_numbers(self):
+        draw = random.Random(3)
+        labels = self.file.labels(self.probe)
+        for size in (DESKTOP, PHONE):
+            browser.open(self.page, size)
+            for place in (0, len(self.steps) - 1):
+                browser.choose_step(place)
+                weights = self.file.weights(self.probe, self.steps[place]).astype(float)
+                layer, head = draw.randrange(weights.shape[0]), draw.randrange(weights.shape[1])
+                browser.find(f".thumb[data-layer='{layer}'][data-head='{head}']").click()
+                cells = [(0, 0), (len(labels) - 1, 0), (len(labels) - 1, len(labels) - 1), (2, 5)]
+                cells += [(q, draw.randrange(q + 1)) for q in (draw.randrange(len(labels)) for _ in range(4))]
+                for query, key in cells:
+                    self.check_hover("a", weights[layer, head], labels, query, key)
+        self.assertEqual(browser.messages(), [])
+
+    def test_click_enlarges(self):
+        browser.open(self.page, PHONE)
+        before = browser.painted(".panel canvas")
+        browser.find(".thumb[data-layer='1'][data-head='1']").click()
+        self.assertIn("Layer 1, head 1", browser.text("#detail-title"))
+        self.assertNotEqual(browser.painted(".panel canvas"), before)
+        self.assertEqual(browser.painted(".panel canvas"),
+                         browser.painted(".thumb[data-layer='1'][data-head='1'] canvas"))
+        thumb, large = (browser.script("return document.querySelector(arguments[0]).getBoundingClientRect().width", s)
+                        for s in (".thumb canvas", ".panel canvas"))
+        self.assertGreater(large, 2 * thumb)
+        top = browser.script("return document.querySelector('.panel canvas').getBoundingClientRect().top")
+        self.assertTrue(0 <= top < PHONE[1], top)
+
+    def test_keyboard(self):
+        from selenium.webdriver.common.keys import Keys
+        browser.open(self.page)
+        map_ = browser.find(".panel[data-kind=a] .map-axes")
+        browser.hover("a", len(self.file.labels(self.probe)), 6, 3)
+        map_.send_keys(Keys.ARROW_LEFT, Keys.ARROW_UP)
+        readout = browser.find("#readout")
+        self.assertEqual([readout.get_attribute("data-query"), readout.get_attribute("data-key")], ["5", "2"])
+        slider = browser.find("#step")
+        slider.send_keys(Keys.HOME)
+        browser.settle()
+        self.assertIn(f"{self.steps[0]:,}", browser.text("#step-shown"))
+        browser.find(".thumb[aria-pressed=true]").send_keys(Keys.ARROW_RIGHT)
+        self.assertIn("head 1", browser.text("#detail-title"))
+
+    def test_text_chooses_the_query(self):
+        browser.open(self.page)
+        browser.find("#strip [data-token='4']").click()
+        self.assertEqual(browser.script("return document.getElementById('readout').dataset.query"), "4")
+
+    def test_table_equals_the_file(self):
+        browser.open(self.page)
+        with h5py.File(self.run_path / "attention.h5", "r", locking=False) as file:
+            values = file[f"statistics/{self.probe}/step_{self.steps[-1]}"][:]
+        rows = browser.script("return [...document.querySelectorAll('#statistics-table tbody tr')].map((row) =>"
+                              " [...row.querySelectorAll('td')].map((cell) => cell.textContent))")
+        expected = [[f"{value:.3f}" for value in row] for row in values.astype(float).reshape(-1, values.shape[2])]
+        self.assertEqual(len(rows), len(expected))
+        for row, line in zip(rows, expected):
+            for shown, value in zip(row, line):
+                self.assertLessEqual(abs(float(shown) - float(value)), 1.001e-3)
+        browser.find("[data-column='2']").click()
+        sorted_ = [float(cell.text) for cell in browser.find_all("#statistics-table tbody tr td:nth-child(4)")]
+        self.assertEqual(sorted_, sorted(sorted_, reverse=True))
+
+    def test_curves_of_every_statistic(self):
+        browser.open(self.page)
+        names = browser.script("return [...document.getElementById('statistic').options].map((o) => o.value)")
+        self.assertEqual(len(names), 8)
+        layers = len({thumb.get_attribute("data-layer") for thumb in browser.find_all(".thumb")})
+        for name in names:
+            browser.choose("#statistic", name)
+            count = layers * (7 if name == "all" else 1)
+            curves = len(browser.find_all("#statistics-charts .chart path.line"))
+            self.assertEqual(curves, count * self.file.heads(), name)
+        self.assertEqual(browser.messages(), [])
+
+    def test_print(self):
+        browser.open(self.page, dark=True)
+        pdf = browser.print_pdf(f"{self.NAME}-print")
+        self.assertTrue(pdf.read_bytes().startswith(b"%PDF"))
+        self.assertEqual(browser.script("return statisticsPrinted"), 7)
+        self.assertEqual(browser.messages(), [])
+
+
+class TwoRuns(Page):
+    @classmethod
+    def setUpClass(cls):
+        common = dict(layers=4, heads=6, steps=400, captured=range(0, 401, 40),
+                      texts=(TEXT, "Na\u00efve \u2014 ab ab"))
+        cls.a = write_run(Path(scratch.name) / "with-positions", **common).path
+        cls.b = write_run(Path(scratch.name) / "without-positions", positions="none", restarts=(), **common).path
+        cls.page = make_page("two", cls.a, cls.b)
+
+    def test_looks(self):
+        self.look(self.page, "two-desktop")
+        self.look(self.page, "two-desktop-dark", dark=True)
+        self.look(self.page, "two-phone", PHONE)
+
+    def test_difference(self):
+        a, b = FileOfARun(self.a), FileOfARun(self.b)
+        left, right = (f.weights("text_0", 400).astype(float)[2, 1] for f in (a, b))
+        self.assertGreater(np.abs(right - left).max(), 0.1)
+        labels = a.labels("text_0")
+        for size in (DESKTOP, PHONE):
+            browser.open(self.page, size)
+            self.assertEqual(len(browser.find_all(".panel")), 3)
+            browser.find(".thumb[data-layer='2'][data-head='1']").click()
+            for query, key in ((30, 29), (60, 3), (len(labels) - 1, 0)):
+                self.check_hover("a", left, labels, query, key)
+                self.check_hover("b", right, labels, query, key)
+                self.check_hover("difference", right - left, labels, query, key)
+        self.assertEqual(browser.messages(), [])
+
+    def test_grid_shows_each(self):
+        browser.open(self.page)
+        pictures = set()
+        for view in ("a", "b", "difference"):
+            browser.find(f"[name=grid-view][value={view}]").click()
+            pictures.add(browser.painted(".thumb canvas"))
+        self.assertEqual(len(pictures), 3)
+
+    def test_runs_can_change_places(self):
+        browser.open(self.page)
+        browser.choose("#run-b", -1)
+        self.assertEqual(len(browser.find_all(".panel")), 1)
+        browser.choose("#run-a", 1)
+        weights = FileOfARun(self.b).weights("text_0", 400).astype(float)
+        self.check_hover("a", weights[0, 0], FileOfARun(self.a).labels("text_0"), 20, 11)
+        self.assertEqual(browser.messages(), [])
+
+
+class OddRuns(Page):
+    """Runs that lack something, hold evil texts or differ in what they captured."""
+
+    def test_only_begun(self):
+        path = write_run(Path(scratch.name) / "begun", attention=False, restarts=()).path
+        rows = (path / "metrics.jsonl").read_text().splitlines()
+        (path / "metrics.jsonl").write_text("".join(row + "\n" for row in rows if row.startswith('{"step":1,"loss"')))
+        (path / "status").unlink()
+        (path / "samples.txt").unlink()
+        page = make_page("begun", path)
+        self.look(page, "begun-phone", PHONE)
+        self.look(page, "begun-desktop")
+        self.assertIn("no attention.h5", browser.text(".notes"))
+        self.assertTrue(browser.find("#attention-none").is_displayed())
+
+    def test_one_step_one_head(self):
+        path = write_run(Path(scratch.name) / "single", layers=1, heads=1, steps=1, captured=(0,), restarts=(),
+                         texts=("a",)).path
+        self.look(make_page("single", path), "single-desktop")
+        self.assertIn("query 0 \u201ca\u201d", browser.text("#readout"))
+        self.assertEqual(browser.script("return document.getElementById('readout').dataset.a"), "1")
+
+    def test_different_captures(self):
+        a = write_run(Path(scratch.name) / "some", layers=4, heads=4, chosen_layers=(1, 3), chosen_heads=(0, 2)).path
+        b = write_run(Path(scratch.name) / "others", layers=4, heads=4, captured=(0, 30), texts=("Other text",)).path
+        c = write_run(Path(scratch.name) / "none", attention=False).path
+        page = make_page("different", a, b, c)
+        self.look(page, "different-desktop")
+        self.assertIn("different tokens", browser.text("#attention-problem"))
+        browser.choose("#run-a", 1)
+        browser.choose("#run-b", 0)
+        browser.choose_step(0)
+        self.assertEqual(browser.messages(), [])
+
+    def test_evil_texts(self):
+        evil = "</script><script>window.hacked = 1</script>\t\n\x01 &lt;"
+        path = write_run(Path(scratch.name) / "<b>evil&amp;", texts=(evil,)).path
+        with open(path / "samples.txt", "a") as file:
+            file.write("=== step 41\n</pre><img src=x onerror='window.hacked = 2'>\u202e\n\n")
+        self.look(make_page("evil", path), "evil-desktop")
+        self.assertIsNone(browser.script("return window.hacked ?? null"))
+        self.assertIn("</pre><img src=x", browser.text("#samples"))
+        self.assertEqual(browser.text("h1"), "<b>evil&amp;")
+        self.assertEqual([t.text for t in browser.find_all("#strip [data-token]")][:9], list("</script>"))
+
+    def test_steps_left_out(self):
+        path = write_run(Path(scratch.name) / "large", layers=4, heads=6, captured=range(0, 41, 4),
+                         texts=(TEXT, TEXT[::-1])).path
+        page = make_page("large", path, megabytes=2)
+        self.assertLess(page.stat().st_size, 2_000_000)
+        self.look(page, "large-desktop")
+        self.assertIn("left out", browser.text("#attention"))
+        browser.choose_step(0)
+        self.assertIn("0 (initial values)", browser.text("#step-shown"))
+
+
+@unittest.skipUnless("DEKODER_BINARY_DIR" in os.environ, "DEKODER_BINARY_DIR names no build")
+class TrainedRun(OneRun):
+    """The same checks on a run that the built command trained, interrupted once."""
+
+    NAME = "trained"
+    CONFIG = """\
+model: {{layers: 2, heads: 4, channels: 32, feed_forward: 64, context: 64}}
+data: {{tokens: {tokens}}}
+training: {{steps: {steps}, batch: 8, learning_rate: 3.0e-3, warmup_steps: 10}}
+evaluation: {{every: 50, tokens: 2048}}
+sampling: {{every: 100, tokens: 60, prompt: "alpha"}}
+checkpoint: {{every: 100}}
+attention: {{texts: ["alpha beta gamma, alpha beta gamma\\n", "\u03b1\u03b2"], windows: 1, every: 100}}
+"""
+
+    @classmethod
+    def make_run(cls):
+        folder = Path(scratch.name)
+        words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
+        draw = random.Random(5)
+        (folder / "text.txt").write_text(" ".join(draw.choice(words) for _ in range(4000)) + "\n")
+        tokens = folder / "tokens.h5"
+        subprocess.run([PROGRAM, "prepare", folder / "text.txt", "-o", tokens], check=True, stdout=subprocess.DEVNULL)
+        for steps in (150, 300):  # the second one resumes the first
+            config = folder / f"config-{steps}.yaml"
+            config.write_text(cls.CONFIG.format(tokens=tokens, steps=steps))
+            done = subprocess.run([PROGRAM, "train", config, "--run", folder / "trained"], capture_output=True,
+                                  text=True, env=dict(os.environ, OMP_NUM_THREADS="1"))
+            assert done.returncode == 0, done.stderr
+        return folder / "trained"
+
+
+if __name__ == "__main__":
+    unittest.main()
