@@ -38,20 +38,24 @@ std::string runs_text(const RunComparison& comparison) {
   for (std::size_t r = 0; r < comparison.runs.size(); ++r) {
     const ComparedRun& run = comparison.runs[r];
     const std::vector<StepMetrics>& steps = run.metrics.steps;
-    text +=
-        fmt::format("  {}  {}: step {} of {}, {}, {}\n", letter(r), run.name, steps.empty() ? 0 : steps.back().step,
-                    run.config.training.steps, run.status ? run_state_name(run.status->state) : "no status",
-                    run.metrics.restarts.empty() ? "never restarted"
-                                                 : fmt::format("restarts: {}", run.metrics.restarts.size()));
+    text += fmt::format(
+        "  {}  {}: step {} of {}, {}, {}\n", letter(r), run.name, steps.empty() ? 0 : steps.back().step,
+        run.config.training.steps, run.status ? run_state_name(run.status->state) : "no status",
+        run.metrics.restarts.empty() ? "never restarted" : fmt::format("{} restarts", run.metrics.restarts.size()));
   }
   return text;
+}
+
+/// Digests by their first digits, as there is no other text of that length.
+std::string shown(const std::string& value) {
+  if (value.empty()) return "(none)";
+  return value.size() == 64 ? value.substr(0, 12) + "..." : value;
 }
 
 std::string fact_text(const PairedFact& fact, const std::string& other) {
   const char* verdict = !fact.known ? "not known" : fact.equal() ? "equal" : "DIFFERENT";
   std::string text = fmt::format("  {:<18} {:<10} ", fact.what, verdict);
-  if (fact.known && fact.equal()) return text + fact.first + "\n";
-  const auto shown = [](const std::string& value) { return value.empty() ? std::string("(none)") : value; };
+  if (fact.known && fact.equal()) return text + shown(fact.first) + "\n";
   return text + fmt::format("A: {}, {}: {}\n", shown(fact.first), other, shown(fact.other));
 }
 

@@ -109,7 +109,7 @@ InitialValuesPairing pair_initial_values(const ExecSpace& exec, const RunConfig&
 
 /// A tokenizer in a few letters: equal ones have equal names.
 std::string tokenizer_fact(const ComparedRun& run) {
-  if (!run.saved) return "";
+  if (!run.saved) return "no checkpoint yet";
   const std::string& text = run.saved->tokenizer;
   Xxh64 digest;
   digest.update(text);
@@ -142,17 +142,18 @@ Pairing pair_runs(const ExecSpace& exec, const ComparedRun& first, const Compare
   };
   const RunConfig &a = first.config, &b = other.config;
   const bool saved = first.saved && other.saved;
-  const auto text_hash = [](const ComparedRun& run) {
-    return run.saved ? run.saved->data_hash : std::string("no checkpoint yet");
+  const auto of_saved = [](const ComparedRun& run, std::string CheckpointInfo::* field) {
+    return run.saved ? (*run.saved).*field : std::string("no checkpoint yet");
   };
   const std::string first_validation = validation_hash(first), other_validation = validation_hash(other);
   fact("seed", a.training.seed, b.training.seed);
-  fact("text", text_hash(first), text_hash(other), saved);
+  fact("text", of_saved(first, &CheckpointInfo::data_hash), of_saved(other, &CheckpointInfo::data_hash), saved);
   fact("tokenizer", tokenizer_fact(first), tokenizer_fact(other), saved);
   fact("batch", a.training.batch, b.training.batch);
   fact("context", a.model.context, b.model.context);
   fact("validation tokens", first_validation, other_validation,
        !first_validation.empty() && !other_validation.empty());
+  fact("program", of_saved(first, &CheckpointInfo::writer), of_saved(other, &CheckpointInfo::writer), saved);
   pairing.initial_values = pair_initial_values(exec, a, b);
   pairing.differences = config_differences(a, b);
   return pairing;

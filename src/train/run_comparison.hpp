@@ -50,6 +50,8 @@ struct InitialValuesPairing {
 /// Whether another run is paired with A: same seed, same data in the same order, same initial values of what both
 /// have. What then differs is the configuration alone.
 struct Pairing {
+  /// Seed, text, tokenizer, batch, context: what the order of the data follows from. Equal validation tokens show
+  /// that the text was split at the same place. Another backend or precision (program) rounds differently.
   std::vector<PairedFact> facts;
   InitialValuesPairing initial_values;
   std::vector<ConfigDifference> differences;  ///< before: A's value, now: the other's
