@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # jobs/quickstart.sh [TEXT]: from a fresh machine to a trained decoder. Makes what is missing (the toolbox, the build, the
-# corpus), trains input/quickstart.yaml for about five minutes and ends with loss, a sample and the command that goes on.
+# corpus), trains input/quickstart.yaml for about five minutes and ends with loss, a sample, a report as one HTML page and the
+# command that goes on.
 # TEXT: any text file instead of Jane Austen. Run again, it resumes; a finished run is shown again.
 # DEKODER_NATIVE=1 or 0: build with the machine's own packages, or in the toolbox; unset: the former where they suffice.
 set -euo pipefail
@@ -53,8 +54,15 @@ echo "== result"
 "$dekoder" eval "$run"
 echo "== sample"
 "$dekoder" generate "$run" --prompt "$(printf '%s' "${DEKODER_PROMPT:-The }")" --tokens 400 --temperature 0.7
+echo "== report"
+if python3 -c 'import h5py, numpy' 2> /dev/null; then
+  python3 postprocess/bin/dekoder-report "$run" -o "$run/report.html"
+else
+  echo "no report: Python's h5py and numpy are missing here; install them, then: postprocess/bin/dekoder-report $run -o $run/report.html"
+fi
 cat <<END
 == the run is in $checkout/$run
    more steps:   $enter$dekoder train input/quickstart.yaml --set data.tokens=$tokens --run $run --set training.steps=6000
+   a text's attention: $enter$dekoder attention $run --text "It was a dark and stormy night"
    more text:    $enter$dekoder generate $run --prompt "She was"
 END

@@ -19,9 +19,11 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("config", c.config);
   visit("sets", c.sets);
   visit("run", c.run);
+  visit("runs", c.runs);
   visit("fresh", c.fresh);
   visit("text", c.text);
   visit("output", c.output);
+  visit("step", c.step);
   visit("tokenizer", c.tokenizer);
   visit("validation_fraction", c.validation_fraction);
   visit("tokens_file", c.tokens_file);
@@ -60,6 +62,14 @@ void check_command(const Command& c) {
     expect(!std::filesystem::equivalent(c.text, c.output, ignored),
            fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, c.text));
   }
+  if (c.name == "attention") {
+    expect(!c.text.empty(), "--text is empty; expected at least one character");
+    expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
+  }
+  if (c.name == "compare")
+    expect(c.runs.size() >= 2, fmt::format("compare got {} run {}; expected at least two, e.g. dekoder compare "
+                                           "runs/positions runs/no-positions",
+                                           c.runs.size(), c.runs.size() == 1 ? "directory" : "directories"));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   // The command crosses the border as YAML, which is UTF-8 and would replace anything else.
   const Command crossed = command_from_yaml(to_yaml(c));
@@ -67,10 +77,11 @@ void check_command(const Command& c) {
            {"--prompt", &Command::prompt},
            {"the configuration's name", &Command::config},
            {"the run directory's name", &Command::run},
-           {"the text's name", &Command::text},
+           {"the text", &Command::text},
            {"--output", &Command::output},
            {"--tokens-file", &Command::tokens_file}})
     expect(crossed.*member == c.*member, fmt::format("{} is not UTF-8; expected UTF-8 text", what));
+  expect(crossed.runs == c.runs, "a run directory's name is not UTF-8; expected UTF-8 text");
   if (!faults.empty()) throw ConfigError("{}", faults);
 }
 

@@ -9,13 +9,17 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;               ///< train, prepare, eval, generate, describe, bench, status
+  std::string name;               ///< train, prepare, eval, generate, describe, bench, status, attention, compare
   std::string config;             ///< train, describe, bench: configuration file
   std::vector<std::string> sets;  ///< train, describe, bench: "section.key=value"
-  std::string run;     ///< train, eval, generate, status: run directory (eval, generate: or a checkpoint file)
-  bool fresh = false;  ///< train: start over in a run directory that has checkpoints
-  std::string text;    ///< prepare: text file
-  std::string output;  ///< prepare: token file
+  std::string run;  ///< train, eval, generate, status, attention: run directory (eval, generate, attention: or a
+                    ///< checkpoint file)
+  std::vector<std::string> runs;  ///< compare: run directories, at least two
+  bool fresh = false;             ///< train: start over in a run directory that has checkpoints
+  std::string text;               ///< prepare: text file; attention: the text itself
+  std::string
+      output;      ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory
+  long step = -1;  ///< attention: of the checkpoint; -1: the newest
   std::string tokenizer = "byte";    ///< prepare: byte or char
   double validation_fraction = 0.1;  ///< prepare: share of the tokens held out at the end
   std::string tokens_file;           ///< eval: another token file than the run's
@@ -26,7 +30,7 @@ struct Command {
   double top_p = 1.0;                ///< generate
   std::uint64_t seed = 1;            ///< generate
   int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
-  bool json = false;                 ///< bench, status
+  bool json = false;                 ///< bench, status, compare
 };
 
 /// Throws ConfigError naming every option of the command that is out of range, each with what is expected.

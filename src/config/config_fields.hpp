@@ -44,7 +44,8 @@ constexpr std::array<std::string_view, 5> names_of(Schedule) {
   return {"constant", "linear", "cosine", "wsd", "inverse_sqrt"};
 }
 
-/// visit(key, member, range) for every setting; the range of texts and enums is not looked at.
+/// visit(key, member, range) for every setting; the range of texts and enums is not looked at, that of a list holds
+/// for each of its elements.
 template <class Config, class Visitor>
 void visit_fields(Config& config, Visitor&& visit) {
   auto& m = config.model;
@@ -91,6 +92,15 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("sampling.seed", s.seed, at_least(0));
   visit("checkpoint.every", config.checkpoint.every, at_least(0));
   visit("checkpoint.keep", config.checkpoint.keep, at_least(1));
+  auto& a = config.attention;
+  visit("attention.texts", a.texts, Range{});
+  visit("attention.windows", a.windows, at_least(0));
+  visit("attention.window_tokens", a.window_tokens, at_least(0));
+  visit("attention.layers", a.layers, at_least(0));
+  visit("attention.heads", a.heads, at_least(0));
+  visit("attention.every", a.every, at_least(0));
+  visit("attention.steps", a.steps, at_least(0));
+  visit("attention.max_megabytes", a.max_megabytes, at_least(1));
 }
 
 }  // namespace dekoder

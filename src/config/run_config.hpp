@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/activation.hpp"
 
@@ -79,6 +80,19 @@ struct CheckpointConfig {
   int keep = 3;      ///< newest files kept, besides the best by validation loss
 };
 
+/// Attention maps kept in attention.h5. No texts and no windows: none. Captured are step 0, the last step, and
+/// those below.
+struct AttentionConfig {
+  std::vector<std::string> texts;  ///< probes: texts of at most context tokens
+  int windows = 0;                 ///< further probes: windows spread evenly over the held-out part
+  int window_tokens = 0;           ///< length of a window; 0: context
+  std::vector<int> layers;         ///< counted from 0; empty: all
+  std::vector<int> heads;          ///< counted from 0; empty: all
+  long every = 500;                ///< steps; 0: none but those listed
+  std::vector<long> steps;         ///< further steps
+  int max_megabytes = 256;         ///< the run does not start where the maps could take more, uncompressed
+};
+
 /// One run.
 struct RunConfig {
   ModelConfig model;
@@ -87,6 +101,7 @@ struct RunConfig {
   EvaluationConfig evaluation;
   SamplingConfig sampling;
   CheckpointConfig checkpoint;
+  AttentionConfig attention;
 
   int micro_batch() const { return training.micro_batch == 0 ? training.batch : training.micro_batch; }
 };

@@ -127,40 +127,31 @@ class Reader {
     }
   }
 
-  void take(std::string_view key, bool& member, Range) {
-    const Given* given = find(key);
-    if (given == nullptr) return;
-    const std::string word = given->value.IsScalar() && given->value.Tag() != "!" ? given->value.Scalar() : "";
-    if (word != "true" && word != "false") return wrong(*given, key, "true or false");
-    member = word == "true";
-  }
-  void take(std::string_view key, std::string& member, Range) {
-    const Given* given = find(key);
-    if (given == nullptr) return;
-    if (!given->value.IsScalar()) return wrong(*given, key, "a text");
-    member = given->value.Scalar();
-  }
+  /// Takes a key's value where there is one; a fault otherwise.
   template <class T>
   void take(std::string_view key, T& member, Range range) {
-    const Given* given = find(key);
-    if (given == nullptr) return;
-    if constexpr (std::is_enum_v<T>) {
-      take_enum(*given, key, member);
-    } else {
-      const char* kind = std::is_integral_v<T> ? "a whole number" : "a number";
-      T value{};
-      bool too_large = false;
-      if (!read_number(given->value, value, too_large)) {
-        const std::string most =
-            too_large ? fmt::format(" and at most {}", std::numeric_limits<T>::max()) : std::string();
-        return wrong(*given, key, fmt::format("{}{}{}", kind, range_text(range), most));
-      }
-      const double number = static_cast<double>(value);
-      const bool low = range.above ? number > range.low : number >= range.low;
-      const bool high = range.below ? number < range.high : number <= range.high;
-      if (!std::isfinite(number) || !low || !high)
-        return wrong(*given, key, fmt::format("{}{}", kind, range_text(range)));
-      member = value;
+    const auto found = given_.find(std::string(key));
+    if (found == given_.end()) return;
+    const Given& given = found->second;
+    if (const std::string expected = read_value(given.value, member, range); !expected.empty())
+      wrong(given, given.value, key, expected);
+  }
+  template <class T>
+  void take(std::string_view key, std::vector<T>& member, Range range) {
+    const auto found = given_.find(std::string(key));
+    if (found == given_.end()) return;
+    const Given& given = found->second;
+    if (!given.value.IsSequence()) {
+      T any{};
+      const std::string element = read_value(YAML::Node(YAML::NodeType::Null), any, range);
+      return wrong(given, given.value, key, fmt::format("a list in [ ], each {}", element));
+    }
+    member.clear();
+    for (std::size_t i = 0; i < given.value.size(); ++i) {
+      T element{};
+      const std::string expected = read_value(given.value[i], element, range);
+      if (!expected.empty()) return wrong(given, given.value[i], fmt::format("{}[{}]", key, i), expected);
+      member.push_back(element);
     }
   }
 
@@ -212,29 +203,57 @@ class Reader {
     given_[full] = {value, position(name, value.IsNull() ? key.Mark() : value.Mark())};
   }
 
-  const Given* find(std::string_view key) const {
-    const auto found = given_.find(std::string(key));
-    return found == given_.end() ? nullptr : &found->second;
+  /// `shown_node` is what is wrong in the value of a key, or a part of it.
+  void wrong(const Given& given, const YAML::Node& shown_node, std::string_view key, const std::string& expected) {
+    wrong_keys_.emplace(key.substr(0, key.find('[')));
+    fault(given.where, fmt::format("{} is {}; expected {}", key, shown(shown_node), expected));
+  }
+
+  // read_value(node, value, range): puts a node's value into `value`, or returns what was expected instead.
+
+  static std::string read_value(const YAML::Node& node, bool& value, Range) {
+    const std::string word = node.IsScalar() && node.Tag() != "!" ? node.Scalar() : "";
+    if (word != "true" && word != "false") return "true or false";
+    value = word == "true";
+    return "";
+  }
+
+  static std::string read_value(const YAML::Node& node, std::string& value, Range) {
+    if (!node.IsScalar()) return "a text";
+    value = node.Scalar();
+    return "";
   }
 
   template <class Enum>
-  void take_enum(const Given& given, std::string_view key, Enum& member) {
+    requires std::is_enum_v<Enum>
+  static std::string read_value(const YAML::Node& node, Enum& value, Range) {
     constexpr auto names = names_of(Enum{});
     std::string expected = "one of";
     for (std::size_t i = 0; i < names.size(); ++i) {
-      if (given.value.IsScalar() && given.value.Scalar() == names[i]) {
-        member = static_cast<Enum>(i);
-        return;
+      if (node.IsScalar() && node.Scalar() == names[i]) {
+        value = static_cast<Enum>(i);
+        return "";
       }
       expected += fmt::format("{} {}", i == 0 ? "" : ",", names[i]);
     }
-    const std::string word = given.value.IsScalar() ? given.value.Scalar() : "";
-    wrong(given, key, expected + did_you_mean(word, std::vector<std::string>(names.begin(), names.end())));
+    const std::string word = node.IsScalar() ? node.Scalar() : "";
+    return expected + did_you_mean(word, std::vector<std::string>(names.begin(), names.end()));
   }
 
-  void wrong(const Given& given, std::string_view key, const std::string& expected) {
-    wrong_keys_.emplace(key);
-    fault(given.where, fmt::format("{} is {}; expected {}", key, shown(given.value), expected));
+  template <class Number>
+    requires std::is_arithmetic_v<Number>
+  static std::string read_value(const YAML::Node& node, Number& value, Range range) {
+    const std::string expected = (std::is_integral_v<Number> ? "a whole number" : "a number") + range_text(range);
+    Number read{};
+    bool too_large = false;
+    if (!read_number(node, read, too_large))
+      return expected + (too_large ? fmt::format(" and at most {}", std::numeric_limits<Number>::max()) : "");
+    const double number = static_cast<double>(read);
+    const bool low = range.above ? number > range.low : number >= range.low;
+    const bool high = range.below ? number < range.high : number <= range.high;
+    if (!std::isfinite(number) || !low || !high) return expected;
+    value = read;
+    return "";
   }
 
   static std::string range_text(Range range) {
@@ -276,6 +295,31 @@ void check_contradictions(const RunConfig& config, Reader& reader) {
                             t.final_learning_rate, t.learning_rate));
   contradiction({"sampling.prompt"}, config.sampling.prompt.empty(),
                 "sampling.prompt is empty; expected at least one character");
+  const AttentionConfig& a = config.attention;
+  const auto largest = [](const auto& list) {
+    return list.empty() ? 0 : *std::max_element(list.begin(), list.end());
+  };
+  const auto repeated = [](auto list) {
+    std::sort(list.begin(), list.end());
+    return std::adjacent_find(list.begin(), list.end()) != list.end();
+  };
+  contradiction({"attention.layers", "model.layers"}, largest(a.layers) >= m.layers,
+                fmt::format("attention.layers names layer {} but model.layers is {}; expected 0 to {}",
+                            largest(a.layers), m.layers, m.layers - 1));
+  contradiction({"attention.heads", "model.heads"}, largest(a.heads) >= m.heads,
+                fmt::format("attention.heads names head {} but model.heads is {}; expected 0 to {}",
+                            largest(a.heads), m.heads, m.heads - 1));
+  contradiction({"attention.layers"}, repeated(a.layers),
+                "attention.layers names a layer twice; expected each once");
+  contradiction({"attention.heads"}, repeated(a.heads), "attention.heads names a head twice; expected each once");
+  contradiction({"attention.steps", "training.steps"}, largest(a.steps) > t.steps,
+                fmt::format("attention.steps has {} but training.steps is {}; expected steps of the run",
+                            largest(a.steps), t.steps));
+  contradiction({"attention.window_tokens", "model.context"}, a.window_tokens > m.context,
+                fmt::format("attention.window_tokens {} is more than model.context {}; shorten the windows",
+                            a.window_tokens, m.context));
+  contradiction({"attention.texts"}, std::count(a.texts.begin(), a.texts.end(), "") > 0,
+                "attention.texts has an empty text; expected at least one character");
   // The widest tensors: queries, keys and values or the hidden layer of a micro-batch; the token table.
   const double channels = m.channels, width = std::max(3 * channels, double(m.feed_forward));
   const double activations = double(config.micro_batch()) * m.context * width;
@@ -308,11 +352,19 @@ std::string yaml_value(double value) {
   return fmt::format("{}", value);
 }
 template <class T>
+  requires(std::is_enum_v<T> || std::is_arithmetic_v<T>)
 std::string yaml_value(T value) {
   if constexpr (std::is_enum_v<T>)
     return std::string(names_of(T{})[static_cast<std::size_t>(value)]);
   else
     return fmt::format("{}", value);
+}
+
+template <class T>
+std::string yaml_value(const std::vector<T>& values) {
+  std::string list;
+  for (const T& value : values) list += (list.empty() ? "" : ", ") + yaml_value(value);
+  return "[" + list + "]";
 }
 
 /// Whether a run may go on from a checkpoint with another value of this key.

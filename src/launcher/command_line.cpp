@@ -57,6 +57,15 @@ void add_commands(CLI::App& app, CommandLine& line) {
   generate->add_option("--top-p", c.top_p, "keep the smallest set of this mass")->capture_default_str();
   generate->add_option("--seed", c.seed, "of the draws")->capture_default_str();
 
+  CLI::App* attention =
+      sub("attention", "Attention maps and head statistics of a text, from a checkpoint, into an HDF5 file.",
+          "dekoder attention runs/first --text \"It is a truth universally acknowledged\"");
+  add_run(*attention, c, "run directory or checkpoint file");
+  attention->add_option("--text", c.text, "the text, at most as long as the model's context")->required();
+  attention->add_option("--step", c.step, "step of the checkpoint (default: the newest)");
+  attention->add_option("-o,--output", c.output,
+                        "file of the maps (default: attention-text.h5 in the run directory)");
+
   CLI::App* describe =
       sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
           "dekoder describe input/gpt2-124m.yaml");
@@ -67,6 +76,12 @@ void add_commands(CLI::App& app, CommandLine& line) {
   add_config(*bench, c);
   bench->add_option("--steps", c.steps, "timed steps; 0: as many as fill ten seconds")->capture_default_str();
   bench->add_flag("--json", c.json, "one JSON object on stdout");
+
+  CLI::App* compare =
+      sub("compare", "Whether runs are a pair, and what differs: losses, attention maps and head statistics.",
+          "dekoder compare runs/positions runs/no-positions");
+  compare->add_option("runs", c.runs, "run directories; all are compared with the first")->required();
+  compare->add_flag("--json", c.json, "one JSON object on stdout");
 
   CLI::App* status = sub("status", "Where a run stands.", "dekoder status runs/first");
   add_run(*status, c, "run directory");

@@ -76,4 +76,15 @@ void SelfAttention::backward(const ExecSpace& exec, ConstTensor2 x, const Dropou
   qkv.backward(exec, x, scratch.grad_qkv, write, grad_x);
 }
 
+void SelfAttention::weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence,
+                            Tensor3 weights) const {
+  const int C = saved.attended.extent_int(1), H = heads, T = saved.lse.extent_int(2), n = weights.extent_int(1);
+  const ConstTensor2 qkv_rows = rows(saved.qkv, sequence * T, sequence * T + n);
+  const ConstTensor2 lse = reshape<ConstTensor2>(saved.lse, saved.lse.extent_int(0) * H, T);
+  attention_weights(
+      exec, reshape<ConstTensor4>(qkv_rows, n, 3, H, C / H),
+      Kokkos::subview(lse, Kokkos::make_pair(sequence * H, (sequence + 1) * H), Kokkos::make_pair(0, n)),
+      attention_scale(C, H), weights);
+}
+
 }  // namespace dekoder

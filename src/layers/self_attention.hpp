@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/attention.hpp"
+#include "kernels/attention_weights.hpp"
 #include "layers/linear.hpp"
 #include "tensor/activation_arena.hpp"
 
@@ -54,6 +55,8 @@ struct SelfAttention {
   void backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
                 const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,
                 GradientWrite write, Tensor2 grad_x) const;
+  /// The softmax weights(H,n,n) among the first n tokens of one sequence, recomputed from what forward saved.
+  void weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence, Tensor3 weights) const;
 };
 
 }  // namespace dekoder

@@ -12,6 +12,7 @@
 #include "io/checkpoint_folder.hpp"
 #include "model/model_summary.hpp"
 #include "train/benchmark.hpp"
+#include "train/comparison_report.hpp"
 #include "train/trainer.hpp"
 
 namespace dekoder {
@@ -46,7 +47,7 @@ void set_aside(const RunPaths& paths) {
   while (fs::exists(paths.root / fmt::format("previous-{}", n))) ++n;
   const fs::path aside = paths.root / fmt::format("previous-{}", n);
   for (const fs::path& file :
-       {paths.config(), paths.metrics(), paths.samples(), paths.status(), paths.checkpoints()}) {
+       {paths.config(), paths.metrics(), paths.samples(), paths.attention(), paths.status(), paths.checkpoints()}) {
     if (!fs::exists(file)) continue;
     fs::create_directories(aside);
     fs::rename(file, aside / file.filename());
@@ -141,6 +142,60 @@ ExitCode run_generate(const Command& command) {
   return ExitCode::finished;
 }
 
+/// One line per head.
+std::string statistics_table(const AttentionFileInfo& info, const AttentionMaps& maps) {
+  std::string text = fmt::format("{:<12}", "layer.head");
+  for (const std::string& name : info.statistic_names) text += fmt::format(" {:>15}", name);
+  text += "\n";
+  std::size_t i = 0;
+  for (const int layer : info.layers)
+    for (const int head : info.heads) {
+      text += fmt::format("{:<12}", fmt::format("{}.{}", layer, head));
+      for (std::size_t s = 0; s < info.statistic_names.size(); ++s)
+        text += fmt::format(" {:>15.4f}", maps.statistics[i++]);
+      text += "\n";
+    }
+  return text;
+}
+
+ExitCode run_attention(const Command& command) {
+  const bool one_file = fs::is_regular_file(command.run);
+  const fs::path folder = one_file ? fs::path(command.run).parent_path() : fs::path(command.run);
+  fs::path run = command.run;
+  if (command.step >= 0) {
+    if (one_file)
+      throw ConfigError("--step {} and a checkpoint file, {}; give the run directory, or leave --step out",
+                        command.step, command.run);
+    run = RunPaths{command.run}.checkpoints() / checkpoint_file_name(command.step);
+    if (!fs::exists(run)) {
+      std::vector<long> steps;
+      for (const fs::path& file : list_checkpoints(run.parent_path())) steps.push_back(checkpoint_step(file));
+      throw DataError("{}: no checkpoint of step {}; there are those of steps {}", command.run, command.step,
+                      fmt::join(steps, ", "));
+    }
+  }
+  const RunConfig config = parse_run_config(info_of(run).config_yaml, run.string(), {});
+  ParameterStore store(decoder_parameters(config.model));
+  const CheckpointInfo info = load_parameters(run, store);
+  const Tokenizer tokenizer = Tokenizer::from_text(info.tokenizer, run.string());
+  const AttentionProbe probe =
+      text_probe("text_0", "command line", command.text, tokenizer, config.model.context, "--text");
+  RunConfig all_heads = config;
+  all_heads.attention = AttentionConfig{};
+  const AttentionFileInfo file_info = attention_file_info(all_heads, info, tokenizer, {probe});
+
+  const Decoder decoder(config.model, store);
+  ActivationArena arena(activation_bytes(config.model, 1));
+  const DecoderActivations activations(arena, config.model, 1);
+  const std::vector<AttentionMaps> maps = AttentionCapture(decoder, activations, file_info).capture(ExecSpace());
+  const fs::path output = command.output.empty() ? folder / "attention-text.h5" : fs::path(command.output);
+  AttentionFile(output, file_info, -1).append(info.step, maps);
+  print(fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", info.step, probe.tokens.size(),
+                    file_info.layers.size(), file_info.heads.size(), output.string(),
+                    statistics_table(file_info, maps.front())));
+  return ExitCode::finished;
+}
+
 ExitCode run_describe(const Command& command) {
   RunConfig config = load_run_config(command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
@@ -156,6 +211,14 @@ ExitCode run_bench(const Command& command) {
   return ExitCode::finished;
 }
 
+ExitCode run_compare(const Command& command) {
+  std::vector<ComparedRun> runs;
+  for (const std::string& root : command.runs) runs.push_back(read_compared_run(root));
+  const RunComparison comparison = compare_runs(ExecSpace(), runs);
+  print(command.json ? comparison_json(comparison) : comparison_text(comparison));
+  return ExitCode::finished;
+}
+
 ExitCode run_status(const Command& command) {
   const RunPaths paths{command.run};
   const auto status = read_run_status(paths);
@@ -163,20 +226,25 @@ ExitCode run_status(const Command& command) {
     throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`",
                     command.run, paths.status().string());
   const LastMetrics last = read_last_metrics(paths.metrics());
+  const std::string trainer = RunLock::live_holder(paths.lock());
   if (command.json) {
     const auto number = [](const auto& row, auto member) {
       return row ? fmt::format("{}", (*row).*member) : std::string("null");
     };
-    print(fmt::format(
-        "{{\"state\": \"{}\", \"saved_step\": {}, \"steps\": {}, \"step\": {}, \"loss\": {}, \"validation_loss\": "
-        "{}, "
-        "\"bits_per_byte\": {}}}\n",
-        run_state_name(status->state), status->step, status->steps, number(last.step, &StepMetrics::step),
-        number(last.step, &StepMetrics::loss), number(last.evaluation, &EvaluationMetrics::validation_loss),
-        number(last.evaluation, &EvaluationMetrics::bits_per_byte)));
+    print(
+        fmt::format("{{\"state\": \"{}\", \"running\": {}, \"saved_step\": {}, \"steps\": {}, \"step\": {}, "
+                    "\"loss\": {}, \"validation_loss\": "
+                    "{}, "
+                    "\"bits_per_byte\": {}}}\n",
+                    run_state_name(status->state), !trainer.empty(), status->step, status->steps,
+                    number(last.step, &StepMetrics::step), number(last.step, &StepMetrics::loss),
+                    number(last.evaluation, &EvaluationMetrics::validation_loss),
+                    number(last.evaluation, &EvaluationMetrics::bits_per_byte)));
     return ExitCode::finished;
   }
-  print(fmt::format("{}: saved at step {} of {}\n", run_state_name(status->state), status->step, status->steps));
+  print(fmt::format("{}: saved at step {} of {}\n", trainer.empty() ? run_state_name(status->state) : "running",
+                    status->step, status->steps));
+  if (!trainer.empty()) print("trained by " + trainer + "\n");
   if (last.step)
     print(fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss,
                       last.step->tokens_per_second));
@@ -194,8 +262,10 @@ ExitCode run_command(const Command& command) {
   if (command.name == "prepare") return run_prepare(command);
   if (command.name == "eval") return run_eval(command);
   if (command.name == "generate") return run_generate(command);
+  if (command.name == "attention") return run_attention(command);
   if (command.name == "describe") return run_describe(command);
   if (command.name == "bench") return run_bench(command);
+  if (command.name == "compare") return run_compare(command);
   if (command.name == "status") return run_status(command);
   throw ConfigError("unknown command '{}'; expected launcher and plug-in of one build", command.name);
 }

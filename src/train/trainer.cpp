@@ -25,7 +25,30 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       metrics_(directory.paths().metrics(), state_.metrics_bytes),
       samples_(directory.paths().samples(), state_.samples_bytes),
       progress_(state_.step, config.training.steps, double(config.training.batch) * config.model.context,
-                isatty(STDERR_FILENO) == 1) {}
+                isatty(STDERR_FILENO) == 1) {
+  open_attention();
+}
+
+void Trainer::open_attention() {
+  const long captures = attention_captures(config_);
+  if (captures == 0) return;
+  AttentionFileInfo info =
+      attention_file_info(config_, state_, data_.tokenizer(), attention_probes(config_, data_));
+  const double megabytes = double(attention_bytes(info, captures)) / 1e6;
+  if (megabytes > config_.attention.max_megabytes)
+    throw ConfigError(
+        "attention maps of {} steps, {} probes, {} layers and {} heads could take {:.0f} MB, more than "
+        "attention.max_megabytes {}; raise it, or lengthen attention.every, choose attention.layers or "
+        "attention.heads, or "
+        "shorten the probes (attention.texts, attention.windows, attention.window_tokens)",
+        captures, info.probes.size(), info.layers.size(), info.heads.size(), megabytes,
+        config_.attention.max_megabytes);
+  log_info("attention maps: {} probes at {} steps, {} layers, {} heads: at most {:.1f} MB in {}",
+           info.probes.size(), captures, info.layers.size(), info.heads.size(), megabytes,
+           directory_.paths().attention().filename().string());
+  attention_.emplace(AttentionRecord{info, AttentionCapture(model_.decoder(), model_.activations(), info),
+                                     AttentionFile(directory_.paths().attention(), info, resumed_step_)});
+}
 
 ExitCode Trainer::train() {
   try {
@@ -37,12 +60,17 @@ ExitCode Trainer::train() {
 }
 
 ExitCode Trainer::run_loop() {
-  if (state_.step < config_.training.steps) write_status(RunState::resumable);
+  if (state_.step < config_.training.steps) {
+    write_status(RunState::resumable);
+    if (resumed_step_ > 0) metrics_.write(RestartMetrics{resumed_step_});
+  }
   BatchLoader loader(data_, config_.training.seed, config_.model.context, config_.training.batch,
                      config_.micro_batch(), ranks_.rank(), ranks_.size(), state_.step);
   while (true) {
     if (due(config_.evaluation.every) && std::isnan(state_.validation_loss)) evaluate();
     if (state_.step > 0 && due(config_.sampling.every) && state_.sampled_step < state_.step) sample();
+    if (attention_ && captures_attention(config_, state_.step) && !attention_->file.has(state_.step))
+      capture_attention();
     const bool finished = state_.step >= config_.training.steps, stop = stop_agreed();
     if ((state_.step > 0 && due(config_.checkpoint.every)) || finished || stop) save(finished || stop);
     if (finished) return write_status(RunState::finished), ExitCode::finished;
@@ -114,6 +142,19 @@ void Trainer::sample() {
   if (stopped) return;
   state_.sampled_step = state_.step;
   samples_.append(fmt::format("=== step {}\n{}\n\n", state_.step, data_.tokenizer().decode(tokens)));
+}
+
+void Trainer::capture_attention() {
+  progress_.pause();
+  const std::vector<AttentionMaps> maps = attention_->capture.capture(exec_);
+  try {
+    attention_->file.append(state_.step, maps);
+    for (std::size_t i = 0; i < maps.size(); ++i)
+      metrics_.write(attention_metrics(state_.step, attention_->info, attention_->info.probes[i], maps[i]));
+  } catch (const SaveError& error) {
+    log_warning("step {}: attention not recorded: {}; training goes on", state_.step, error.what());
+  }
+  progress_.resume();
 }
 
 void Trainer::save(bool must) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/error.hpp"
@@ -9,12 +10,20 @@
 #include "io/metrics_log.hpp"
 #include "io/run_directory.hpp"
 #include "parallel/communicator.hpp"
+#include "train/attention_capture.hpp"
 #include "train/evaluator.hpp"
 #include "train/generator.hpp"
 #include "train/progress.hpp"
 #include "train/training_model.hpp"
 
 namespace dekoder {
+
+/// The attention maps of a run: what is captured, how, and where it goes.
+struct AttentionRecord {
+  AttentionFileInfo info;
+  AttentionCapture capture;
+  AttentionFile file;
+};
 
 /// One run: the loop, and what it does by period.
 class Trainer {
@@ -32,10 +41,12 @@ class Trainer {
  private:
   ExitCode run_loop();
   CheckpointInfo resume_or_initialise();
+  void open_attention();
   void check_restart(const CheckpointInfo& saved) const;
   void train_step(BatchLoader& loader);
   void evaluate();
   void sample();
+  void capture_attention();
   void save(bool must);
   void write_status(RunState state, const std::string& message = "") const;
   bool stop_agreed() const;
@@ -54,6 +65,7 @@ class Trainer {
   CheckpointInfo state_;  ///< of the parameters as they are now
   MetricsLog metrics_;
   AppendLog samples_;
+  std::optional<AttentionRecord> attention_;  ///< where the configuration names probes
   Progress progress_;
 };
 

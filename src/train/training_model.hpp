@@ -48,6 +48,7 @@ class TrainingModel {
   ParameterStore& store() { return store_; }
   Optimizer& optimizer() { return optimizer_; }
   const Decoder& decoder() const { return decoder_; }
+  const DecoderActivations& activations() const { return activations_; }
   std::size_t activation_bytes() const { return arena_.bytes(); }
 
  private:

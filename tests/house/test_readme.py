@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 # Appended to the README's commands, so that each ends in a moment.
 TINY = ["model.layers=1", "model.heads=2", "model.channels=16", "model.feed_forward=16", "model.context=32",
         "training.batch=2", "training.micro_batch=0", "training.steps=3", "training.warmup_steps=1", "evaluation.tokens=64",
-        "sampling.tokens=4"]
+        "sampling.tokens=4", 'attention.texts=["It is a truth"]', "attention.window_tokens=8"]
 SMALLER = {
     "train": [word for setting in TINY for word in ("--set", setting)],
     "bench": ["--set", "model.layers=1", "--set", "model.context=32", "--set", "model.vocabulary=64", "--steps", "1"],
@@ -35,7 +35,7 @@ class Readme(unittest.TestCase):
     def test_dekoder_commands_run(self):
         lines = [line for line in shell_lines() if line.startswith("dekoder ")]
         self.assertEqual({shlex.split(line)[1] for line in lines},
-                         {"prepare", "describe", "train", "eval", "generate", "status", "bench"})
+                         {"prepare", "describe", "train", "eval", "generate", "status", "bench", "compare", "attention"})
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "input").symlink_to(ROOT / "input")
             (Path(folder) / "data").mkdir()

@@ -30,6 +30,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.config = "a folder/with: colon #.yaml";
   c.sets = {"a.b=c d", "e.f=\"g\"", ""};
   c.run = "-run";
+  c.runs = {"a", "b: c", "\xc3\x89 \"d\""};
   c.fresh = true;
   c.text = "t\\ext";
   c.output = "out";
@@ -49,6 +50,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.config, c.config);
   EXPECT_EQ(back.sets, c.sets);
   EXPECT_EQ(back.run, c.run);
+  EXPECT_EQ(back.runs, c.runs);
   EXPECT_EQ(back.fresh, c.fresh);
   EXPECT_EQ(back.text, c.text);
   EXPECT_EQ(back.output, c.output);
@@ -83,6 +85,18 @@ TEST(Command, ATextThatIsNotUtf8IsRefused) {
   c = named("status");
   c.run = "\xff";
   EXPECT_EQ(refusal(c), "the run directory's name is not UTF-8; expected UTF-8 text");
+}
+
+TEST(Command, CompareWantsTwoRunsInUtf8) {
+  Command c = named("compare");
+  EXPECT_NE(refusal(c).find("compare got 0 run directories; expected at least two"), std::string::npos)
+      << refusal(c);
+  c.runs = {"a"};
+  EXPECT_NE(refusal(c).find("compare got 1 run directory; expected at least two"), std::string::npos) << refusal(c);
+  c.runs = {"a", "b"};
+  EXPECT_EQ(refusal(c), "");
+  c.runs = {"a", "b", "\xff"};
+  EXPECT_EQ(refusal(c), "a run directory's name is not UTF-8; expected UTF-8 text");
 }
 
 TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {

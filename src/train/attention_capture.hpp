@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "data/token_dataset.hpp"
+#include "io/attention_file.hpp"
+#include "io/checkpoint.hpp"
+#include "io/metrics_log.hpp"
+#include "model/decoder.hpp"
+
+namespace dekoder {
+
+/// Whether a run captures attention after `step` updates.
+bool captures_attention(const RunConfig& config, long step);
+
+/// How many steps of the whole run captures_attention is true for.
+long attention_captures(const RunConfig& config);
+
+/// The probe of a text. Throws ConfigError that begins with `where` for an empty text, a character that the
+/// vocabulary lacks, or more than `context` tokens.
+AttentionProbe text_probe(const std::string& name, const std::string& source, const std::string& text,
+                          const Tokenizer& tokenizer, int context, const std::string& where);
+
+/// All probes of a run: text_<i> for the texts of the configuration, window_<i> for windows of the held-out part
+/// (windows of them, spread evenly from its start). Throws ConfigError as text_probe, and where the held-out part
+/// is shorter than a window.
+std::vector<AttentionProbe> attention_probes(const RunConfig& config, const TokenDataset& data);
+
+/// What attention.h5 says of a run in this state: layers and heads in ascending order, all of them where the
+/// configuration names none.
+AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointInfo& state,
+                                      const Tokenizer& tokenizer, std::vector<AttentionProbe> probes);
+
+/// The line of metrics.jsonl for one probe at one step.
+AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, const AttentionProbe& probe,
+                                   const AttentionMaps& maps);
+
+/// Recomputes the attention weights of probes, which the fused kernel never stores. All device memory is taken at
+/// construction.
+class AttentionCapture {
+ public:
+  /// `activations` serve as scratch: their B sequences bound the probes of one forward pass. Keeps references to
+  /// both.
+  AttentionCapture(const Decoder& decoder, const DecoderActivations& activations, const AttentionFileInfo& info);
+
+  /// Weights and statistics of every probe under the decoder's parameters, without dropout. Overwrites the
+  /// activations and nothing else.
+  std::vector<AttentionMaps> capture(const ExecSpace& exec) const;
+
+ private:
+  AttentionMaps maps_of_row(const ExecSpace& exec, const AttentionProbe& probe, int row) const;
+
+  const Decoder& decoder_;
+  const DecoderActivations& activations_;
+  AttentionFileInfo info_;
+  TokenTensor2 tokens_;  ///< (B,T)
+  Tensor1 weights_;      ///< (H T T), all heads of one layer of one probe
+  Tensor2 statistics_;   ///< (H,S)
+};
+
+}  // namespace dekoder
