@@ -20,7 +20,7 @@ from .run_reader import read_run
 
 MEGABYTE = 1_000_000
 _FOLDER = Path(__file__).resolve().parent
-_SCRIPTS = ("report_charts.js", "report_maps.js", "report_attention.js", "report_page.js")
+_SCRIPTS = ("report_charts.js", "report_maps.js", "report_panel.js", "report_attention.js", "report_page.js")
 _MAP_TAG = 120  # bytes of a map's element around its text, at most
 
 

@@ -23,6 +23,7 @@ class AttentionView {
     this.state = { a: able[0], b: able.length > 1 ? able[1] : -1, view: able.length > 1 ? "difference" : "a", scale: "root",
       query: -1, key: -1 };
     this.maps = { a: null, b: null };
+    this.panels = [];
     this.serial = 0;
     this.wire();
     this.chooseRuns();
@@ -53,7 +54,8 @@ class AttentionView {
       const token = event.target.closest("[data-token]");
       if (token) this.point(Number(token.dataset.token), Math.min(Math.max(0, this.state.key), Number(token.dataset.token)));
     });
-    if (typeof ResizeObserver !== "undefined") new ResizeObserver(() => this.layout()).observe(byId("panels"));
+    if (typeof ResizeObserver !== "undefined")
+      new ResizeObserver(() => this.panels.forEach((panel) => panel.layout())).observe(byId("panels"));
   }
 
   chooseRuns() {
@@ -64,8 +66,7 @@ class AttentionView {
     fillSelect(byId("run-b"), [[-1, "no other run"], ...others], state.b);
     byId("run-b-label").hidden = able.length < 2;
     byId("grid-shows").hidden = state.b < 0;
-    if (state.b < 0) state.view = "a";
-    document.querySelector(`[name=grid-view][value=${state.view}]`).checked = true;
+    this.chooseView(state.b < 0 ? "a" : state.view);
     const names = data.probes.map((name, i) => [i, name]).filter(([, name]) =>
       this.attention("a").probes.some((probe) => probe.name === name));
     if (!names.some(([i]) => i === state.probe)) state.probe = names[0][0];
@@ -75,6 +76,11 @@ class AttentionView {
     if (!heads.includes(state.head)) state.head = heads[0];
     this.buildGrid();
     this.chooseProbe();
+  }
+
+  chooseView(view) {
+    this.state.view = view;
+    document.querySelector(`[name=grid-view][value=${view}]`).checked = true;
   }
 
   tokensOf(name) { return this.attention("a").probes.find((probe) => probe.name === name).tokens.length; }
@@ -91,11 +97,15 @@ class AttentionView {
     const slider = byId("step");
     slider.max = Math.max(0, this.steps.length - 1);
     slider.disabled = byId("play").disabled = this.steps.length < 2;
-    const last = this.steps.length - 1;
-    const at = this.steps.includes(state.step) ? this.steps.indexOf(state.step) : last;
+    const held = (kind) => (step) => state[kind] < 0 || mapStore.has(state[kind], state.probe, step);
+    const common = this.steps.filter((step) => held("a")(step) && held("b")(step));
+    const first = common.length ? common.at(-1) : this.steps.at(-1);  // both runs where that is possible
+    const at = this.steps.indexOf(this.steps.includes(state.step) ? state.step : first);
+    if (state.b >= 0 && !this.sameTokens() && state.view === "difference") this.chooseView("a");
+    this.maps = { a: null, b: null };
     this.buildPanels();
     this.buildStrips();
-    this.chooseStep(at);
+    this.chooseStep(Math.max(0, at));
   }
 
   /// Shows the step at that place of the slider.
@@ -125,7 +135,7 @@ class AttentionView {
       problem.push(error.message);
     }
     for (const kind of ["a", "b"])
-      if (this.state[kind] >= 0 && !this.maps[kind] && this.steps.length && !problem.length)
+      if (this.state[kind] >= 0 && !this.maps[kind] && this.steps.length)
         problem.push(`${this.run(kind).name} has no maps of this probe at step ${grouped(state.step)}.`);
     byId("attention-problem").hidden = !problem.length;
     byId("attention-problem").textContent = problem.join(" ");
@@ -229,29 +239,7 @@ class AttentionView {
       const caption = make("figcaption", {}, figure);
       if (kind !== "difference" && this.state.b >= 0) make("i", { class: `swatch run-${this.state[kind] % 6}` }, caption);
       if (this.state.b >= 0) make("b", {}, caption, kind === "difference" ? this.name(kind) : `${this.letter(kind)}: ${this.name(kind)}`);
-      const map = make("div", { class: "map" }, figure);
-      const canvas = make("canvas", { "aria-hidden": "true" }, map);
-      const axes = makeSvg("svg", { class: "map-axes", tabindex: 0, role: "img" }, map);
-      const panel = { kind, figure, canvas, axes };
-      this.listen(panel);
-      return panel;
-    });
-  }
-
-  listen(panel) {
-    const move = (event) => {
-      const box = panel.axes.getBoundingClientRect(), { left, top, cell, n } = panel;
-      const k = Math.floor((event.clientX - box.left - left) / cell), q = Math.floor((event.clientY - box.top - top) / cell);
-      if (q >= 0 && q < n && k >= 0 && k < n) this.point(q, k);
-    };
-    panel.axes.addEventListener("pointermove", move);
-    panel.axes.addEventListener("pointerdown", move);
-    panel.axes.addEventListener("keydown", (event) => {
-      const jump = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-      if (!jump) return;
-      event.preventDefault();
-      const q = Math.min(panel.n - 1, Math.max(0, this.state.query + jump[0]));
-      this.point(q, Math.min(q, Math.max(0, this.state.key + jump[1])));
+      return new MapPanel(figure, kind, (q, k) => this.point(q, k), () => this.state);
     });
   }
 
@@ -260,84 +248,22 @@ class AttentionView {
     byId("detail-title").textContent = `Layer ${state.layer}, head ${state.head}` +
       (this.steps.length ? `, step ${grouped(state.step)}` : "");
     for (const panel of this.panels) {
-      const at = this.cells(panel.kind, state.layer, state.head);
       const probe = this.probe(panel.kind === "b" ? "b" : "a");
-      panel.probe = probe;
-      panel.n = probe ? probe.tokens.length : 0;
-      panel.figure.classList.toggle("empty", !at);
-      if (panel.n) paintMap(panel.canvas, panel.n, at || (() => 0), state.scale, !at || panel.kind === "difference");
+      panel.paint(this.cells(panel.kind, state.layer, state.head), probe ? probe.labels : [], state.scale);
       panel.axes.setAttribute("aria-label", `Attention map of ${panel.n} tokens, layer ${state.layer}, head ${state.head}. ` +
         "Arrow keys move over queries and keys.");
     }
     byId("legends").replaceChildren(colourBar("weight", state.scale, false),
       ...(state.b < 0 ? [] : [colourBar("difference B \u2212 A", state.scale, true)]));
-    this.layout();
     this.point(state.query, state.key);
-  }
-
-  /// Sizes of the enlarged maps: whole pixels of the screen per cell where that wastes little room.
-  layout() {
-    for (const panel of this.panels || []) {
-      const { n, axes, canvas, figure, probe } = panel;
-      if (!n || !figure.clientWidth) continue;
-      const left = 44, top = 4, bottom = 44;
-      const room = Math.min(figure.clientWidth - left - 6, 560);
-      const ratio = window.devicePixelRatio || 1, even = Math.floor((room / n) * ratio) / ratio;
-      const cell = even * n > 0.88 * room ? even : room / n;
-      const size = cell * n;
-      Object.assign(panel, { left, top, cell, size });
-      Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${size}px`, height: `${size}px` });
-      canvas.classList.toggle("sharp", cell >= 1.5);
-      axes.replaceChildren();
-      axes.setAttribute("width", left + size + 6);
-      axes.setAttribute("height", top + size + bottom);
-      this.mapAxes(panel, probe, left, top, size, cell);
-      panel.focus = makeSvg("g", { class: "focus" }, axes);
-    }
-    this.mark();
-  }
-
-  mapAxes(panel, probe, left, top, size, cell) {
-    const { axes, n } = panel;
-    makeSvg("path", { d: `M${left} ${top}V${top + size}H${left + size}`, class: "axis" }, axes);
-    const steps = Array.from({ length: n }, (_, i) => `H${left + (i + 1) * cell}V${top + (i + 1) * cell}`).join("");
-    makeSvg("path", { d: `M${left} ${top}${steps}`, class: "outline" }, axes);
-    const spelled = cell >= 11 && probe.labels.every((label) => label.length <= 4);
-    const every = spelled ? 1 : [1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128, 256].find((s) => s * cell >= 34) || 512;
-    for (let i = 0; i < n; i += every) {
-      const middle = (i + 0.5) * cell, text = spelled ? probe.labels[i] : String(i);
-      if (!spelled) {
-        makeSvg("line", { x1: left - 4, x2: left, y1: top + middle, y2: top + middle, class: "axis" }, axes);
-        makeSvg("line", { x1: left + middle, x2: left + middle, y1: top + size, y2: top + size + 4, class: "axis" }, axes);
-      }
-      makeSvg("text", { x: left - 7, y: top + middle + 4, "text-anchor": "end" }, axes, text);
-      makeSvg("text", { x: left + middle, y: top + size + 17, "text-anchor": "middle" }, axes, text);
-    }
-    const unit = spelled ? "token" : "position";
-    makeSvg("text", { x: left + size / 2, y: top + size + 36, "text-anchor": "middle", class: "axis-name" }, axes, `key ${unit}`);
-    makeSvg("text", { transform: `translate(12 ${top + size / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis-name" },
-      axes, `query ${unit}`);
   }
 
   /// Points at a query and a key: in every panel, in the line under them and in the text.
   point(q, k) {
     Object.assign(this.state, { query: q, key: k });
-    this.mark();
+    for (const panel of this.panels) panel.mark(q, k);
     this.read();
     this.shade();
-  }
-
-  mark() {
-    const { query: q, key: k } = this.state;
-    for (const { focus, left, top, cell, n } of this.panels || []) {
-      if (!focus) continue;
-      focus.replaceChildren();
-      if (q >= n || k >= n) continue;
-      const thick = Math.max(cell, 1);
-      makeSvg("rect", { x: left, y: top + q * cell, width: (q + 1) * cell, height: thick, class: "guide" }, focus);
-      makeSvg("rect", { x: left + k * cell, y: top + k * cell, width: thick, height: (n - k) * cell, class: "guide" }, focus);
-      if (k <= q) makeSvg("rect", { x: left + k * cell - 1, y: top + q * cell - 1, width: cell + 2, height: cell + 2, class: "cell" }, focus);
-    }
   }
 
   read() {

@@ -167,11 +167,11 @@ class Chart {
     });
     makeSvg("path", { d: path, class: "line", style: `stroke:${line.colour};stroke-width:${line.width || 1.5}`,
       "stroke-dasharray": line.dash || "none" }, group);
-    const lone = line.y.filter((value) => value !== null).length === 1;
-    if (!line.points && !lone) return;
+    const count = line.y.filter((value) => value !== null).length;
+    if (count !== 1 && (!line.points || count > this.width / 8)) return;  // so many would hide the line
+    const r = count === 1 || line.points === true ? 3 : 2;
     line.x.forEach((step, i) => {
-      if (line.y[i] !== null) makeSvg("circle", { cx: this.x(step), cy: this.y(line.y[i]), r: line.points === true || lone ? 3 : 2,
-        style: `fill:${line.colour}` }, group);
+      if (line.y[i] !== null) makeSvg("circle", { cx: this.x(step), cy: this.y(line.y[i]), r, style: `fill:${line.colour}` }, group);
     });
   }
 

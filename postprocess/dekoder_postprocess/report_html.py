@@ -61,6 +61,7 @@ def facts(run):
     at = f"at step {int(run.evaluations['step'][best]):,}" if best is not None else "no evaluation yet"
     state, _ = state_of(run)
     last = last_step(run)
+    restarts = ", ".join(f"{int(step):,}" for step in run.restarts)
     planned = run.config.get("training", {}).get("steps")
     return [
         ("State", state, f"step {last:,}" + (f" of {int(planned):,}" if planned else "") if last is not None
@@ -69,12 +70,13 @@ def facts(run):
          f"nats per token, {at}" if best is not None else at),
         ("Bits per byte", number(bits[best] if best is not None else None), at),
         ("Training loss", number(losses.mean() if losses.size else None),
-         f"nats per token, mean of the last {losses.size:,} steps" if losses.size else "no step yet"),
+         ("nats per token, mean of the last " + (f"{losses.size:,} steps" if losses.size > 1 else "step"))
+         if losses.size else "no step yet"),
         ("Tokens seen", f"{int(run.steps['tokens'][-1]):,}" if len(run.steps["tokens"]) else "\u2013",
          "in training"),
         ("Tokens per second", number(np.median(rates) if rates.size else None, 0), "median over steps"),
         ("Restarts", str(len(run.restarts)),
-         f"from step{'s' if len(run.restarts) > 1 else ''} " + ", ".join(f"{int(s):,}" for s in run.restarts) if run.restarts else "ran through"),
+         ("from steps " if len(run.restarts) > 1 else "from step ") + restarts if restarts else "ran through"),
     ]
 
 
@@ -99,6 +101,7 @@ def missing(runs, names):
     """What the page cannot show, one line each."""
     lines = []
     for run, name in zip(runs, names):
+        name = name if len(runs) > 1 else "This run"
         state, sentence = state_of(run)
         if state != "finished":
             lines.append(f"{name}: {sentence}.")

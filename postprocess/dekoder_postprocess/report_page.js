@@ -96,16 +96,15 @@ class StatisticsView {
     legend.replaceChildren();
     for (const [j, head] of heads.entries()) {
       const item = make("span", {}, legend);
-      make("i", { class: "dash", style: `background:${this.colour(j)}` }, item);
+      const fill = j < 8 ? this.colour(j) : `repeating-linear-gradient(to right, ${this.colour(j)} 0 8px, transparent 8px 10px)`;
+      make("i", { class: "dash", style: `background:${fill}` }, item);
       item.append(`head ${head}`);
     }
     if (this.attention.state.b >= 0) make("span", {}, legend, `solid: A, ${this.attention.name("a")}; dashed: B, ${this.attention.name("b")}`);
     for (const one of name === "all" ? this.contents().names : [name]) {
-      if (name === "all") {
-        const title = make("h3", {}, byId("statistics-charts"), meaning(one)[0]);
-        make("span", { class: "unit" }, title, meaning(one)[2]);
-      }
-      const place = make("div", { class: "columns charts layers" }, byId("statistics-charts"));
+      const part = make("div", { class: "statistic" }, byId("statistics-charts"));
+      if (name === "all") make("span", { class: "unit" }, make("h3", {}, part, meaning(one)[0]), meaning(one)[2]);
+      const place = make("div", { class: "columns charts layers" }, part);
       for (const layer of this.attention.attention("a").layers) {
         const host = make("div", {}, place);
         this.drawn.push(new Chart(host, this.spec(one, layer)));

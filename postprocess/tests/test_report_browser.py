@@ -16,8 +16,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report  # noqa: E402
 from dekoder_postprocess.report_text import visible_token  # noqa: E402
-from report_browser import DESKTOP, PHONE, Browser  # noqa: E402
 from synthetic_run import write_run  # noqa: E402
+
+try:
+    from report_browser import DESKTOP, PHONE, Browser
+    from selenium.webdriver.common.keys import Keys
+    lacking = None
+except ModuleNotFoundError as error:
+    if "DEKODER_TOOLBOX" in os.environ:  # which has it
+        raise
+    lacking = f"needs a browser: the Python package {error.name}, Chromium and its driver, as in the toolbox"
+    DESKTOP = PHONE = None
 
 TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune,\n"
         "must be in want of a wife")
@@ -26,6 +35,8 @@ PROGRAM = Path(os.environ.get("DEKODER_BINARY_DIR", "/nowhere")) / "dekoder"
 
 def setUpModule():
     global browser, scratch
+    if lacking:
+        raise unittest.SkipTest(lacking)
     scratch = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(scratch.cleanup)
     browser = Browser()
@@ -166,7 +177,6 @@ class OneRun(Page):
         self.assertTrue(0 <= top < PHONE[1], top)
 
     def test_keyboard(self):
-        from selenium.webdriver.common.keys import Keys
         browser.open(self.page)
         map_ = browser.find(".panel[data-kind=a] .map-axes")
         browser.hover("a", len(self.file.labels(self.probe)), 6, 3)
@@ -321,6 +331,34 @@ class OddRuns(Page):
         self.assertIn("left out", browser.text("#attention"))
         browser.choose_step(0)
         self.assertIn("0 (initial values)", browser.text("#step-shown"))
+
+
+    def test_no_map_fits(self):
+        path = write_run(Path(scratch.name) / "huge", layers=4, heads=6, captured=range(0, 41, 4),
+                         texts=(TEXT, TEXT[::-1])).path
+        self.look(make_page("huge", path, megabytes=0.2), "huge-desktop")
+        self.assertIn("left out of this page", browser.text("#attention-problem"))
+        self.assertEqual(len(browser.find_all("#statistics-table tbody tr")), 24)
+
+    def test_logarithmic_steps(self):
+        browser.open(make_page("logarithmic", write_run(Path(scratch.name) / "logarithmic").path))
+        before = browser.script("return document.querySelector('#chart-loss path.line').getAttribute('d')")
+        browser.find("#log-steps").click()
+        self.assertIn("optimizer step (logarithmic)", browser.text("#chart-loss"))
+        after = browser.script("return document.querySelector('#chart-loss path.line').getAttribute('d')")
+        self.assertNotEqual(after, before)
+
+    def test_chart_reads_out(self):
+        run = write_run(Path(scratch.name) / "read-out")
+        browser.open(make_page("read-out", run.path))
+        chart = browser.find("#chart-loss svg[tabindex]")
+        chart.send_keys(Keys.HOME)  # step 0, an evaluation
+        self.assertIn("Step 0", browser.text("#chart-loss .chart-readout"))
+        self.assertIn("validation 5.5", browser.text("#chart-loss .chart-readout"))
+        chart.send_keys(Keys.ARROW_RIGHT)
+        said = browser.text("#chart-loss .chart-readout")
+        self.assertIn("Step 1", said)
+        self.assertAlmostEqual(float(said.split("training ")[1]), run.steps[0]["loss"], delta=1e-4)
 
 
 @unittest.skipUnless("DEKODER_BINARY_DIR" in os.environ, "DEKODER_BINARY_DIR names no build")
