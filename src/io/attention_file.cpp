@@ -5,13 +5,13 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "base/log.hpp"
+#include "io/attention_reader.hpp"
 #include "io/durable_file.hpp"
 #include "io/fault_point.hpp"
 #include "io/half.hpp"
@@ -24,24 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 using Extents = std::vector<std::size_t>;
 
-constexpr const char* format_name = "dekoder-attention";
-constexpr std::int32_t format_major = 1, format_minor = 0;
 constexpr const char* map_axes = "layer,head,query,key";
 constexpr const char* statistic_axes = "layer,head,statistic";
-constexpr std::string_view step_prefix = "step_";
-
-std::string probe_path(const AttentionProbe& probe) {
-  return fmt::format("/attention/{}", probe.name);
-}
-std::string map_path(const AttentionProbe& probe, long step) {
-  return fmt::format("/attention/{}/{}{}", probe.name, step_prefix, step);
-}
-std::string statistics_group(const AttentionProbe& probe) {
-  return fmt::format("/statistics/{}", probe.name);
-}
-std::string statistics_path(const AttentionProbe& probe, long step) {
-  return fmt::format("/statistics/{}/{}{}", probe.name, step_prefix, step);
-}
 
 Extents map_shape(const AttentionFileInfo& info, const AttentionProbe& probe) {
   return {info.layers.size(), info.heads.size(), probe.tokens.size(), probe.tokens.size()};
@@ -90,77 +74,24 @@ AttentionFileInfo prepared(AttentionFileInfo info) {
   return info;
 }
 
-// ---- reading
-
-[[noreturn]] void fail_other(const Hdf5File& file, std::string_view what) {
-  throw DataError("{}: is of {}", file.path().string(), what);
-}
-
-void require_info(const Hdf5File& file, const AttentionFileInfo& info) {
-  if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != format_name)
-    throw DataError("{}: is HDF5 but no attention file of dekoder", file.path().string());
-  if (const auto major = file.attribute<std::int32_t>("/", "major"); major != format_major)
-    fail_other(file, fmt::format("format {}, this program writes {}", major, format_major));
-  if (file.text_attribute("/", "run_id") != info.run_id) fail_other(file, "another run");
-  if (file.text_attribute("/", "tokenizer") != info.tokenizer) fail_other(file, "another tokenizer");
-  if (file.read<std::int32_t>("/layers") != info.layers) fail_other(file, "other layers");
-  if (file.read<std::int32_t>("/heads") != info.heads) fail_other(file, "other heads");
-  if (file.text_attribute("/statistics", "names") != statistic_names(info)) fail_other(file, "other statistics");
-  std::vector<std::string> names;
-  for (const AttentionProbe& probe : info.probes) names.push_back(probe.name);
-  std::sort(names.begin(), names.end());
-  if (file.members("/attention") != names || file.members("/statistics") != names) fail_other(file, "other texts");
-  for (const AttentionProbe& probe : info.probes) {
-    const std::string path = probe_path(probe);
-    if (file.text_attribute(path, "text") != probe.text || file.text_attribute(path, "source") != probe.source ||
-        file.read<Token>(path + "/tokens") != probe.tokens ||
-        file.read_texts(path + "/token_text") != probe.token_texts)
-      fail_other(file, fmt::format("another text {}", probe.name));
-  }
-}
-
-/// Steps among the members of a group.
-std::set<long> steps_in(const Hdf5File& file, const std::string& group) {
-  std::set<long> steps;
-  for (const std::string& name : file.members(group)) {
-    if (!name.starts_with(step_prefix)) continue;
-    long step = -1;
-    const char* const end = name.data() + name.size();
-    const auto [parsed, error] = std::from_chars(name.data() + step_prefix.size(), end, step);
-    if (error != std::errc() || parsed != end || step < 0)
-      throw DataError("{}:{}/{}: is the name of no step", file.path().string(), group, name);
-    steps.insert(step);
-  }
-  return steps;
-}
-
-/// The steps of a file; each is there for all probes.
-std::set<long> common_steps(const Hdf5File& file, const AttentionFileInfo& info) {
-  const std::set<long> steps = steps_in(file, probe_path(info.probes.front()));
+/// Why a file cannot be gone on with under `info`: "another run"; nothing where it can.
+std::string difference(const AttentionFileInfo& found, const AttentionFileInfo& info) {
+  if (found.run_id != info.run_id) return "another run";
+  if (found.tokenizer != info.tokenizer) return "another tokenizer";
+  if (found.layers != info.layers) return "other layers";
+  if (found.heads != info.heads) return "other heads";
+  if (found.statistic_names != info.statistic_names) return "other statistics";
+  if (found.probes.size() != info.probes.size()) return "other texts";
   for (const AttentionProbe& probe : info.probes)
-    if (steps_in(file, probe_path(probe)) != steps || steps_in(file, statistics_group(probe)) != steps)
-      throw DataError("{}: its steps differ from text to text", file.path().string());
-  return steps;
+    if (std::find(found.probes.begin(), found.probes.end(), probe) == found.probes.end())
+      return fmt::format("another text {}", probe.name);
+  return "";
 }
-
-/// Reads a step and so checks it.
-void verify_step(const Hdf5File& file, const AttentionFileInfo& info, long step) {
-  std::vector<Half> weights;
-  std::vector<float> statistics(product(statistics_shape(info)));
-  for (const AttentionProbe& probe : info.probes) {
-    const Extents shape = map_shape(info, probe);
-    weights.resize(product(shape));
-    file.read(map_path(probe, step), std::span(weights), shape);
-    file.read(statistics_path(probe, step), std::span(statistics), statistics_shape(info));
-  }
-}
-
-// ---- writing
 
 void write_info(Hdf5File& file, const AttentionFileInfo& info) {
-  file.write_attribute("/", "format", format_name);
-  file.write_attribute("/", "major", format_major);
-  file.write_attribute("/", "minor", format_minor);
+  file.write_attribute("/", "format", attention_file::format);
+  file.write_attribute("/", "major", attention_file::major_version);
+  file.write_attribute("/", "minor", attention_file::minor_version);
   file.write_attribute("/", "run_id", info.run_id);
   file.write_attribute("/", "config", info.config_yaml);
   file.write_attribute("/", "tokenizer", info.tokenizer);
@@ -170,9 +101,9 @@ void write_info(Hdf5File& file, const AttentionFileInfo& info) {
   file.create_group("/statistics");
   file.write_attribute("/statistics", "names", statistic_names(info));
   for (const AttentionProbe& probe : info.probes) {
-    const std::string path = probe_path(probe);
+    const std::string path = "/attention/" + probe.name;
     file.create_group(path);
-    file.create_group(statistics_group(probe));
+    file.create_group("/statistics/" + probe.name);
     file.write_attribute(path, "text", probe.text);
     file.write_attribute(path, "source", probe.source);
     file.write_attribute(path, "causal", std::uint8_t{1});
@@ -188,7 +119,8 @@ void write_step(Hdf5File& file, const AttentionFileInfo& info, long step, std::s
     const std::size_t tokens = probe.tokens.size();
     weights.resize(maps[p].weights.size());
     std::transform(maps[p].weights.begin(), maps[p].weights.end(), weights.begin(), to_half);
-    const std::string map = map_path(probe, step), statistics = statistics_path(probe, step);
+    const std::string map = attention_file::map_path(probe.name, step),
+                      statistics = attention_file::statistics_path(probe.name, step);
     file.write<Half>(map, weights, map_shape(info, probe),
                      Hdf5Storage{.chunk = {1, 1, tokens, tokens}, .shuffle = true, .gzip = 4});
     file.write_attribute(map, "axes", map_axes);
@@ -244,6 +176,14 @@ void move_aside(const fs::path& path, const std::string& reason) {
 
 }  // namespace
 
+std::string attention_file::map_path(const std::string& probe, long step) {
+  return fmt::format("/attention/{}/step_{}", probe, step);
+}
+
+std::string attention_file::statistics_path(const std::string& probe, long step) {
+  return fmt::format("/statistics/{}/step_{}", probe, step);
+}
+
 AttentionFile::AttentionFile(std::filesystem::path path, AttentionFileInfo info, long kept_step)
     : path_(std::move(path)),
       temporary_(path_.parent_path() / fmt::format(".{}.tmp", path_.filename().string())),
@@ -254,13 +194,16 @@ AttentionFile::AttentionFile(std::filesystem::path path, AttentionFileInfo info,
   if (!fs::exists(fs::symlink_status(path_, ignored))) return;
   bool dropped = false, current = false;
   try {
-    const Hdf5File file = Hdf5File::open(path_);
-    require_info(file, info_);
-    steps_ = common_steps(file, info_);
-    dropped = std::erase_if(steps_, [&](long step) { return step > kept_step; }) > 0;
-    for (const long step : steps_) verify_step(file, info_, step);
-    current = file.text_attribute("/", "config") == info_.config_yaml &&
-              file.text_attribute("/", "writer") == info_.writer;
+    const AttentionReader reader(path_);
+    if (const std::string other = difference(reader.info(), info_); !other.empty())
+      throw DataError("{}: is of {}", path_.string(), other);
+    for (const long step : reader.steps()) {
+      if (step > kept_step) continue;
+      for (std::size_t p = 0; p < info_.probes.size(); ++p) reader.read(p, step);  // throws where it is damaged
+      steps_.insert(step);
+    }
+    dropped = steps_.size() < reader.steps().size();
+    current = reader.info().config_yaml == info_.config_yaml && reader.info().writer == info_.writer;
   } catch (const DataError& error) {
     steps_.clear();
     move_aside(path_, error.what());
@@ -278,8 +221,8 @@ void AttentionFile::rewrite() const {
                  write_info(file, info_);
                  for (const long step : steps_)
                    for (const AttentionProbe& probe : info_.probes) {
-                     file.copy(source, map_path(probe, step));
-                     file.copy(source, statistics_path(probe, step));
+                     file.copy(source, attention_file::map_path(probe.name, step));
+                     file.copy(source, attention_file::statistics_path(probe.name, step));
                    }
                });
 }

@@ -30,6 +30,18 @@
 
 namespace dekoder {
 
+namespace attention_file {
+
+inline constexpr const char* format = "dekoder-attention";
+inline constexpr std::int32_t major_version = 1;  ///< another one is refused
+inline constexpr std::int32_t minor_version = 0;  ///< additions that older readers may ignore
+
+/// Datasets of a step of the probe named `probe`.
+std::string map_path(const std::string& probe, long step);
+std::string statistics_path(const std::string& probe, long step);
+
+}  // namespace attention_file
+
 /// A text whose attention is looked at.
 struct AttentionProbe {
   std::string name;                      ///< of its group: text_0, window_0
@@ -37,6 +49,8 @@ struct AttentionProbe {
   std::string text;                      ///< all of it; any bytes
   std::vector<Token> tokens;             ///< n of them
   std::vector<std::string> token_texts;  ///< the bytes each token stands for
+
+  bool operator==(const AttentionProbe&) const = default;
 };
 
 /// What all steps of a file have in common.
@@ -85,8 +99,8 @@ class AttentionFile {
 };
 
 /// Upper bound of a file's size in bytes with `steps` steps: the uncompressed values, and for HDF5's own structures
-/// 32 KiB, 8 KiB for a probe, 4 KiB for a step of a probe and 64 bytes + 1/1024 for a map. Compressed, maps take
-/// about a third to a half.
+/// 32 KiB, 8 KiB for a probe, 4 KiB for a step of a probe and 64 bytes + 1/1024 for a map. Compressed it is about
+/// half of that, as the half above the diagonal is 0.
 std::uint64_t attention_bytes(const AttentionFileInfo& info, long steps);
 
 }  // namespace dekoder

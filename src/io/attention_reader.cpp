@@ -13,15 +13,6 @@ namespace dekoder {
 
 namespace {
 
-constexpr int known_major = 1;
-
-std::string map_name(const std::string& probe, long step) {
-  return fmt::format("/attention/{}/step_{}", probe, step);
-}
-std::string statistics_name(const std::string& probe, long step) {
-  return fmt::format("/statistics/{}/step_{}", probe, step);
-}
-
 /// The number in "step_500", or -1.
 long step_of(const std::string& member) {
   constexpr std::string_view prefix = "step_";
@@ -64,12 +55,12 @@ AttentionReader::AttentionReader(const std::filesystem::path& path) : file_(Hdf5
 }
 
 void AttentionReader::check_format() const {
-  if (!file_.has_attribute("/", "format") || file_.text_attribute("/", "format") != "dekoder-attention")
+  if (!file_.has_attribute("/", "format") || file_.text_attribute("/", "format") != attention_file::format)
     throw DataError("{}: is an HDF5 file but holds no attention maps; expected an attention.h5 of `dekoder train`",
                     file_.path().string());
-  if (const int major = file_.attribute<int>("/", "major"); major != known_major)
+  if (const int major = file_.attribute<int>("/", "major"); major != attention_file::major_version)
     throw DataError("{}: has format {}, this program reads format {}; read it with the program that wrote it",
-                    file_.path().string(), major, known_major);
+                    file_.path().string(), major, attention_file::major_version);
 }
 
 void AttentionReader::read_probes() {
@@ -101,8 +92,8 @@ void AttentionReader::read_steps() {
       throw DataError("{}: {} has maps of {} steps and {} of {}, expected the same; the file is damaged",
                       file_.path().string(), info_.probes[0].name, steps_.size(), probe, steps.size());
     for (const long step : steps) {
-      require_shape(file_, map_name(probe, step), {L, H, n, n});
-      require_shape(file_, statistics_name(probe, step), {L, H, info_.statistic_names.size()});
+      require_shape(file_, attention_file::map_path(probe, step), {L, H, n, n});
+      require_shape(file_, attention_file::statistics_path(probe, step), {L, H, info_.statistic_names.size()});
     }
   }
 }
@@ -110,8 +101,9 @@ void AttentionReader::read_steps() {
 AttentionMaps AttentionReader::read(std::size_t probe, long step) const {
   const std::string& name = info_.probes.at(probe).name;
   AttentionMaps maps;
-  for (const Half weight : file_.read<Half>(map_name(name, step))) maps.weights.push_back(to_float(weight));
-  maps.statistics = file_.read<float>(statistics_name(name, step));
+  for (const Half weight : file_.read<Half>(attention_file::map_path(name, step)))
+    maps.weights.push_back(to_float(weight));
+  maps.statistics = file_.read<float>(attention_file::statistics_path(name, step));
   return maps;
 }
 

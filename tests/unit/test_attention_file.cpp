@@ -284,7 +284,7 @@ TEST_F(AttentionFileTest, WhatDoesNotFitIsMovedAside) {
                                    {"other statistics", &statistics, good},
                                    {"truncated", &info_, maps_begin},
                                    {"Fletcher32", &info_, flipped},
-                                   {"no attention file", &info_, foreign},
+                                   {"no attention maps", &info_, foreign},
                                    {"cannot be opened", &info_, "text"},
                                    {"cannot be opened", &info_, ""}};
   int number = 0;
