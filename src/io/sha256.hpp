@@ -7,6 +7,8 @@
 #include <span>
 #include <string>
 
+#include "io/block_buffer.hpp"
+
 namespace dekoder {
 
 /// SHA-256 of bytes that come piece by piece (FIPS 180-4, section 6.2).
@@ -21,9 +23,7 @@ class Sha256 {
 
   std::array<std::uint32_t, 8> state_ = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  std::array<std::byte, 64> pending_{};
-  std::size_t pending_bytes_ = 0;
-  std::uint64_t total_bytes_ = 0;
+  BlockBuffer<64> blocks_;
 };
 
 /// The digest of one piece of memory.

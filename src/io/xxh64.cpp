@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/xxh64.hpp"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -28,34 +27,21 @@ std::uint64_t mixed(std::uint64_t accumulator, std::uint64_t lane) {
 }  // namespace
 
 void Xxh64::update(std::span<const std::byte> bytes) {
-  total_bytes_ += bytes.size();
   auto lanes = lanes_;  // a local copy stays in registers
-  const auto take_stripe = [&lanes](std::span<const std::byte> stripe) {
+  blocks_.update(bytes, [&lanes](std::span<const std::byte> stripe) {
     for (std::size_t i = 0; i < 4; ++i) lanes[i] = mixed(lanes[i], word_at<std::uint64_t>(stripe.subspan(8 * i)));
-  };
-  if (pending_bytes_ > 0) {
-    const std::size_t taken = std::min(bytes.size(), pending_.size() - pending_bytes_);
-    std::copy_n(bytes.begin(), taken, pending_.begin() + static_cast<std::ptrdiff_t>(pending_bytes_));
-    pending_bytes_ += taken;
-    bytes = bytes.subspan(taken);
-    if (pending_bytes_ < pending_.size()) return;
-    take_stripe(pending_);
-    pending_bytes_ = 0;
-  }
-  for (; bytes.size() >= 32; bytes = bytes.subspan(32)) take_stripe(bytes);
+  });
   lanes_ = lanes;
-  std::copy(bytes.begin(), bytes.end(), pending_.begin());
-  pending_bytes_ = bytes.size();
 }
 
 std::uint64_t Xxh64::digest() const {
   std::uint64_t hash = p5;
-  if (total_bytes_ >= 32) {
+  if (blocks_.total_bytes() >= 32) {
     hash = std::rotl(lanes_[0], 1) + std::rotl(lanes_[1], 7) + std::rotl(lanes_[2], 12) + std::rotl(lanes_[3], 18);
     for (const std::uint64_t lane : lanes_) hash = (hash ^ mixed(0, lane)) * p1 + p4;
   }
-  hash += total_bytes_;
-  std::span<const std::byte> rest(pending_.data(), pending_bytes_);
+  hash += blocks_.total_bytes();
+  std::span<const std::byte> rest = blocks_.rest();
   for (; rest.size() >= 8; rest = rest.subspan(8))
     hash = std::rotl(hash ^ mixed(0, word_at<std::uint64_t>(rest)), 27) * p1 + p4;
   for (; rest.size() >= 4; rest = rest.subspan(4))

@@ -7,6 +7,8 @@
 #include <span>
 #include <string_view>
 
+#include "io/block_buffer.hpp"
+
 namespace dekoder {
 
 /// XXH64 with seed 0 (Y. Collet, "xxHash fast digest algorithm", specification 0.1.1, section XXH64) of bytes that
@@ -22,9 +24,7 @@ class Xxh64 {
   static constexpr std::uint64_t prime1 = 0x9E3779B185EBCA87, prime2 = 0xC2B2AE3D27D4EB4F;
 
   std::array<std::uint64_t, 4> lanes_ = {prime1 + prime2, prime2, 0, 0 - prime1};
-  std::array<std::byte, 32> pending_{};
-  std::size_t pending_bytes_ = 0;
-  std::uint64_t total_bytes_ = 0;
+  BlockBuffer<32> blocks_;
 };
 
 }  // namespace dekoder
