@@ -242,7 +242,8 @@ void remove_leftovers(const fs::path& folder, const std::string& prefix) {
   }
 }
 
-/// Whether `output` is there already with this content; throws where it is something else than a token file.
+/// Whether `output` is there already with this content, in the present format; throws where it is something else
+/// than a token file.
 bool already_prepared(const fs::path& output, TokenFileHeader& header) {
   std::error_code ignored;
   if (!fs::exists(output, ignored)) return false;
@@ -253,6 +254,8 @@ bool already_prepared(const fs::path& output, TokenFileHeader& header) {
       return false;
     header = there;
     return true;
+  } catch (const token_file::OlderFormatError&) {
+    return false;
   } catch (const DataError& error) {
     throw DataError("{}: is there already and is no usable token file ({}); remove it or name another output",
                     output.string(), error.what());

@@ -26,7 +26,12 @@ void require_format(const Hdf5File& file) {
   if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != token_file::format)
     throw DataError("{}: is no token file (root attribute format, expected {}); {}", name, token_file::format,
                     remedy);
-  if (const int major = file.attribute<int>("/", "major"); major != token_file::major_version)
+  const int major = file.attribute<int>("/", "major");
+  if (major < token_file::major_version)
+    throw token_file::OlderFormatError(
+        "{}: token file of format {}, this program reads {}; run `dekoder prepare` again, with the same output",
+        name, major, token_file::major_version);
+  if (major > token_file::major_version)
     throw DataError("{}: token file of format {}, this program reads {}; prepare the text again", name, major,
                     token_file::major_version);
 }

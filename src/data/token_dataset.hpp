@@ -7,7 +7,9 @@
 #include <span>
 #include <string>
 
+#include "base/error.hpp"
 #include "data/tokenizer.hpp"
+#include "io/xxh64.hpp"
 
 namespace dekoder {
 
@@ -29,20 +31,28 @@ struct TokenFileHeader {
 namespace token_file {
 
 inline constexpr const char* format = "dekoder-tokens";
-inline constexpr int major_version = 1;  ///< another one is refused
+inline constexpr int major_version = 2;  ///< another one is refused
 inline constexpr int minor_version = 0;  ///< additions that older readers may ignore
 inline constexpr std::uint64_t block_bytes = 64 * 1024;
 
-/// Reads and checks the header. Throws DataError where the file is missing, damaged, foreign or of a newer format.
+/// Written by an older program: nothing is wrong with the file, but `dekoder prepare` must make it again.
+class OlderFormatError : public DataError {
+ public:
+  using DataError::DataError;
+};
+
+/// Reads and checks the header. Throws DataError where the file is missing, damaged, foreign or of a newer format,
+/// OlderFormatError where it is of an older one.
 TokenFileHeader read_header(const std::filesystem::path& file);
 
-/// Digest of block `block` (FNV-1a over its tokens and its number): finds blocks that are zeroed, swapped or
-/// changed.
+/// Digest of block `block` (XXH64 over its number, 8 bytes, and its tokens, little-endian): finds blocks that are
+/// zeroed, swapped or changed.
 template <class Stored>
 std::uint64_t block_digest(std::uint64_t block, std::span<const Stored> tokens) {
-  std::uint64_t hash = (0xcbf29ce484222325u ^ block) * 0x100000001b3u;
-  for (const Stored token : tokens) hash = (hash ^ token) * 0x100000001b3u;
-  return hash;
+  Xxh64 digest;
+  digest.update(std::as_bytes(std::span(&block, 1)));
+  digest.update(std::as_bytes(tokens));
+  return digest.digest();
 }
 
 }  // namespace token_file

@@ -145,7 +145,8 @@ class DamagedTokenFile : public testing::Test {
 TEST_F(DamagedTokenFile, EveryInconsistencyIsNamed) {
   EXPECT_EQ(message([](Parts&) {}), "");
   expect([](Parts& p) { p.format = "dekoder-checkpoint"; }, "is no token file");
-  expect([](Parts& p) { p.major = 2; }, "format 2, this program reads 1");
+  expect([](Parts& p) { p.major = 3; }, "format 3, this program reads 2; prepare the text again");
+  expect([](Parts& p) { p.major = 1; }, "format 1, this program reads 2; run `dekoder prepare` again");
   expect([](Parts& p) { p.tokenizer = "bpe"; }, "tokenizer 'bpe' is unknown");
   expect([](Parts& p) { p.tokens = 7; }, "6 values on 1 axes, expected 7 tokens");
   expect([](Parts& p) { p.training_tokens = 7; }, "training_tokens is 7, expected 1 to 6");
@@ -157,6 +158,16 @@ TEST_F(DamagedTokenFile, EveryInconsistencyIsNamed) {
   expect([](Parts& p) { p.values = {0, 0, 0, 0, 1, 2}, p.keep_digests = true; },
          "block 0 (tokens 0 to 3): damaged");
   expect([](Parts& p) { std::swap(p.digests[0], p.digests[1]), p.keep_digests = true; }, "damaged");
+}
+
+TEST_F(DamagedTokenFile, PrepareReplacesAnOlderFormat) {
+  EXPECT_NE(message([](Parts& p) { p.major = 1; }), "");
+  const auto source = scratch_.write("text.txt", "abcabc");
+  EXPECT_FALSE(prepare_tokens(source, scratch_ / "t.h5", TokenizerKind::characters, 0.3).unchanged);
+  EXPECT_EQ(all_text(TokenDataset(scratch_ / "t.h5")), "abcabc");
+  EXPECT_NE(message([](Parts& p) { p.major = 3; }), "");
+  EXPECT_THROW(prepare_tokens(source, scratch_ / "t.h5", TokenizerKind::characters, 0.3), DataError)
+      << "what a newer program wrote is not overwritten";
 }
 
 TEST_F(DamagedTokenFile, ForeignFilesAreNamed) {
