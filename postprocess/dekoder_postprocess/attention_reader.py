@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads attention.h5, the attention maps and head statistics that `dekoder train` and `dekoder attention` write.
 
-The trainer replaces the file as a whole at each captured step, so an open one stays as it was: a reader sees the steps
-that were there when it opened the file.
+The trainer replaces the file as a whole at each captured step, so an open one stays as it was: a reader sees the
+steps that were there when it opened the file.
 """
 from __future__ import annotations
 
@@ -78,12 +78,13 @@ class _Handle:
 class Probe:
     """One text whose attention was captured.
 
-    name; text; source ("configuration", "held-out tokens A to B", "command line"); tokens: int32 (token);
+    path: of the file; name; text; source ("configuration", "held-out tokens A to B", "command line"); tokens: int32 (token);
     token_text: list of str, one per token, a byte that is no UTF-8 alone as \\xC3; steps: sorted list of int.
     """
 
     def __init__(self, handle, name, group):
         self._handle = handle
+        self.path = handle.path
         self.name = name
         self.text = _text(group.attrs.get("text", ""))
         self.source = _text(group.attrs.get("source", ""))
@@ -103,7 +104,7 @@ class Probe:
     def _known(self, step):
         if step not in self.steps:
             steps = ", ".join(map(str, self.steps)) or "none"
-            raise RunError(f"{self._handle.path}: no step {step} of probe {self.name}; captured steps: {steps}")
+            raise RunError(f"{self.path}: no step {step} of probe {self.name}; captured steps: {steps}")
         return step
 
 
@@ -111,8 +112,8 @@ class AttentionFile:
     """An open attention file; also a context manager that closes it.
 
     path; run_id; config_text: the run's configuration as YAML; tokenizer; layers, heads: lists of int, which of the
-    model's layers and heads stand at axes 0 and 1 of the maps; statistic_names: list of str; probes: dict name -> Probe,
-    texts before windows, in order of their numbers.
+    model's layers and heads stand at axes 0 and 1 of the maps; statistic_names: list of str; probes: dict name ->
+    Probe, texts before windows, in order of their numbers.
     """
 
     def __init__(self, path):

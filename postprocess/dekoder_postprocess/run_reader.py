@@ -122,7 +122,7 @@ def _read_config(path):
         config = parse_config(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"{path}: is no YAML: {reason}; expected the configuration that dekoder wrote there") from error
+        raise RunError(f"{path}: is no YAML: {reason}; expected the configuration that dekoder wrote") from error
     sections = config if isinstance(config, dict) else {}
     for section in ("model", "training"):
         if not isinstance(sections.get(section), dict):
@@ -152,7 +152,7 @@ def _read_samples(path):
     text = _read_bytes(path).decode("utf-8", "replace")
     heads = list(re.finditer(r"(?:\A|(?<=\n\n))=== step (\d+)\n", text))
     if text.strip() and (not heads or heads[0].start() != 0):
-        raise RunError(f"{path}:1: is no text of samples; expected '=== step N' on the first line; delete or replace it")
+        raise RunError(f"{path}:1: is no text of samples; expected '=== step N' on the first line; delete it")
     ends = [head.start() for head in heads[1:]] + [len(text)]
     samples = []
     for head, end in zip(heads, ends):
@@ -172,8 +172,8 @@ def _read_rows(path):
             continue
         step = row["step"]
         if step < newest:
-            raise RunError(f"{path}:{number}: step {step} after step {newest}; expected steps in order, as in the log of "
-                           "one run; rows of another run are in it")
+            raise RunError(f"{path}:{number}: step {step} after step {newest}; expected steps in order, as in the "
+                           "log of one run; rows of another run are in it")
         newest = step
         if "loss" in row:
             rows["steps"].append(row)
@@ -184,7 +184,8 @@ def _read_rows(path):
         elif "attention" in row:
             rows["head_statistics"].append(_head_statistics(path, number, row))
     if lines and not any(rows.values()):
-        raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another run")
+        raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another "
+                       "run")
     return rows
 
 
@@ -201,8 +202,8 @@ def _parse_row(path, number, line):
         return row
     except ValueError as error:
         start = line[:40].decode("utf-8", "replace")
-        raise RunError(f"{path}:{number}: not a row of a log ({error}): {start!r}; expected one JSON object per line with "
-                       "a step; the file is damaged or of another program: restore it from a copy") from error
+        raise RunError(f"{path}:{number}: not a row of a log ({error}): {start!r}; expected one JSON object per line "
+                       "with a step; the file is damaged or of another program: restore it from a copy") from error
 
 
 def _head_statistics(path, number, row):
@@ -212,8 +213,8 @@ def _head_statistics(path, number, row):
             raise ValueError("ragged lists")
         return HeadStatistics(row["step"], str(row["probe"]), values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}:{number}: head statistics are not whole ({error}); expected a probe and, per statistic, "
-                       "one list of heads per layer; restore the file from a copy") from error
+        raise RunError(f"{path}:{number}: head statistics are not whole ({error}); expected a probe and, per "
+                       "statistic, one list of heads per layer; restore the file from a copy") from error
 
 
 def _table(rows, columns):

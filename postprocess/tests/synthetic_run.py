@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-STATISTICS = ("entropy", "mean_distance", "previous_token", "first_token", "same_token", "duplicate_token", "induction")
+STATISTICS = ("entropy", "mean_distance", "previous_token", "first_token", "same_token", "duplicate_token",
+              "induction")
 TEXTS = ("It is a truth,\nit is $5.", "Na\u00efve \u2014 ab ab")
 
 
@@ -33,13 +34,14 @@ class SyntheticRun:
 
 def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), restarts=(20,), positions="learned",
               texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True) -> SyntheticRun:
-    """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads are
-    the model's layers and heads that were captured (all where None); attention=False: nothing was captured."""
+    """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads
+    are the model's layers and heads that were captured (all where None); attention=False: nothing was captured."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     layer_numbers = list(range(layers)) if chosen_layers is None else list(chosen_layers)
     head_numbers = list(range(heads)) if chosen_heads is None else list(chosen_heads)
-    config = config_text(layers, heads, steps, positions, texts if attention else (), seed, chosen_layers, chosen_heads)
+    config = config_text(layers, heads, steps, positions, texts if attention else (), seed, chosen_layers,
+                         chosen_heads)
     probes = {f"text_{i}": text for i, text in enumerate(texts)} if attention else {}
     run = SyntheticRun(path=path, steps=[], evaluations=[], restarts=list(restarts), samples=[],
                        captured=sorted(captured) if attention else [], texts=probes,
@@ -48,7 +50,7 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
                        maps={name: {} for name in probes}, statistics={name: {} for name in probes})
     for name, tokens in run.tokens.items():
         for step in run.captured:
-            maps = attention_maps(tokens, layer_numbers, head_numbers, step / max(steps, 1), positions != "none", seed)
+            maps = attention_maps(tokens, layer_numbers, head_numbers, step / steps, positions != "none", seed)
             run.maps[name][step] = maps
             run.statistics[name][step] = head_statistics(maps, tokens)
     (path / "config.yaml").write_text(config, encoding="utf-8")
@@ -75,12 +77,13 @@ def config_text(layers, heads, steps, positions, texts, seed, chosen_layers=None
 
 
 def write_metrics(run, steps, seed, positions):
-    """Rows in the trainer's order: at each step the step's row, then evaluation, then attention; resumed behind them."""
+    """Rows in the trainer's order: at each step the step's row, then evaluation, attention, at last resumed."""
     gap = 0.2 if positions == "none" else 0.0
     lines = []
     for step in range(steps + 1):
         if step:
-            run.steps.append({"step": step, "loss": 2.0 + gap + 3.5 / (1 + 0.3 * step) + 0.05 * np.sin(7 * step + seed),
+            run.steps.append({"step": step,
+                              "loss": 2.0 + gap + 3.5 / (1 + 0.3 * step) + 0.05 * np.sin(7 * step + seed),
                               "learning_rate": 0.002 * min(1.0, step / 10), "gradient_norm": 0.5 + 1 / step,
                               "tokens": 128 * step, "tokens_per_second": 5000.0 + step})
             lines.append(run.steps[-1])
@@ -107,9 +110,9 @@ def write_samples(run, steps):
 
 
 def attention_maps(tokens, layer_numbers, head_numbers, trained, positions, seed):
-    """float16 (layer, head, query, key): at trained = 0 about even weights; on the way to trained = 1 the head h of layer
-    l goes to the pattern number (l + h) of previous token, first token, earlier equal tokens; without positions all go
-    to equal tokens."""
+    """float16 (layer, head, query, key): at trained = 0 about even weights; on the way to trained = 1 head h of layer
+    l goes to the pattern number (l + h) of previous token, first token, earlier equal tokens; without positions all
+    go to equal tokens."""
     n = len(tokens)
     query, key = np.indices((n, n))
     equal = tokens[:, None] == tokens[None, :]

@@ -76,7 +76,8 @@ class AttentionReader(unittest.TestCase):
 
     def test_probes_in_order_of_their_numbers(self):
         write_run(self.folder / "many", texts=[f"text {i}" for i in range(12)], captured=(0,))
-        self.assertEqual(list(read_attention(self.folder / "many/attention.h5").probes), [f"text_{i}" for i in range(12)])
+        probes = read_attention(self.folder / "many/attention.h5").probes
+        self.assertEqual(list(probes), [f"text_{i}" for i in range(12)])
 
     def test_replaced_while_open(self):
         """The trainer renames a longer file over it: the open one stays as it was, the next one has the new step."""

@@ -88,7 +88,8 @@ class RunReader(unittest.TestCase):
 
     def test_damaged_metrics(self):
         lines = self.metrics.read_text().splitlines(keepends=True)
-        for bad in ('{"step":3,"loss"\n', "\0\0\0\0\n", "[1]\n", '{"loss":1}\n', '{"step":"a"}\n', '{"step":3,"loss":"x"}\n',
+        for bad in ('{"step":3,"loss"\n', "\0\0\0\0\n", "[1]\n", '{"loss":1}\n', '{"step":"a"}\n',
+                    '{"step":3,"loss":"x"}\n',
                     '{"step":3,"attention":{"entropy":[[1,2],[3]]},"probe":"text_0"}\n',
                     '{"step":3,"attention":{"entropy":[[1]],"induction":[[1,2]]},"probe":"text_0"}\n'):
             self.metrics.write_text("".join(lines[:5]) + bad + "".join(lines[5:]))
@@ -112,7 +113,8 @@ class RunReader(unittest.TestCase):
             read_run(self.folder / "status")
 
     def test_foreign_config(self):
-        for text, words in (("a: [1\n", "is no YAML"), ("- 1\n", "no section model"), ("model: 3\n", "no section model"),
+        for text, words in (("a: [1\n", "is no YAML"), ("- 1\n", "no section model"),
+                            ("model: 3\n", "no section model"),
                             ("model: {}\n", "no section training")):
             (self.folder / "config.yaml").write_text(text)
             self.refused("config.yaml", words, "expected")
