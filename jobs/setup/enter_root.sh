@@ -76,7 +76,7 @@ if [ "$user" != 0 ] && ! grep -q "^[^:]*:[^:]*:$user:" "$root/etc/passwd"; then
   grep -q "^[^:]*:[^:]*:$group:" "$root/etc/group" || { getent group "$group" || echo "group$group:x:$group:"; } >> "$root/etc/group"
 fi
 
-path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$DEKODER_CHECKOUT/postprocess/bin
 cuda=${CUDA_HOME:-${CUDA_PATH:-/usr/local/cuda}}
 cuda=$(readlink -f "$cuda" || true)
 if [ -n "$cuda" ] && [ -x "$cuda/bin/nvcc" ]; then

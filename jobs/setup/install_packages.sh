@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs packages.txt into the Debian 13 system it runs in, as root: the toolbox, an Apptainer image or a container.
+# Without PyPI (a machine that reaches Debian's mirror alone) the "pip:" packages stay out, with a line that says so.
 # Kokkos comes from Debian unstable and the Kokkos Kernels headers from experimental, both pinned so that nothing else
 # moves. DEKODER_DEB_DIR may name a folder with .deb files of these two; they are then used instead.
 set -euo pipefail
@@ -17,8 +18,9 @@ step() { # step TEXT COMMAND...: one line with the seconds it took
 }
 
 list() { sed -E 's/#.*//; s/[[:space:]]+$//; /^$/d' "$here/packages.txt"; }
-mapfile -t plain < <(list | grep -vE '/|^headers:')
+mapfile -t plain < <(list | grep -vE '/|^headers:|^pip:')
 mapfile -t unstable < <(list | sed -nE '/^headers:/!s#/sid$##p')
+mapfile -t from_pypi < <(list | sed -n 's/^pip://p')
 headers=$(list | sed -n 's/^headers://p')
 
 add_suites() {
@@ -69,9 +71,23 @@ install_kokkos_kernels() {
   rm -rf "$scratch"
 }
 
+install_from_pypi() {
+  # The machine's bundle of certificates, where the toolbox has put it beside Debian's: a proxy may need it.
+  local bundle=/etc/ssl/certs/dekoder-machine.crt
+  [ ! -e "$bundle" ] ||
+    export PIP_CERT=$bundle REQUESTS_CA_BUNDLE=$bundle CURL_CA_BUNDLE=$bundle SSL_CERT_FILE=$bundle
+  python3 -m pip install --quiet --break-system-packages --root-user-action ignore --disable-pip-version-check \
+    --no-cache-dir --no-input "${from_pypi[@]}" || without_pypi=1
+}
+
 add_suites
 step "package lists" "${apt[@]}" update
 step "${#plain[@]} packages and what they need" "${apt[@]}" install -y --no-install-recommends "${plain[@]}"
 step "Kokkos" install_kokkos
 step "Kokkos Kernels (headers)" install_kokkos_kernels
+without_pypi=
+step "${#from_pypi[@]} packages of PyPI" install_from_pypi
+[ -z "$without_pypi" ] || printf '  %s\n' \
+  "without ${from_pypi[*]}: pip failed, PyPI may be out of reach; dekoder-tensorboard alone needs them; later:" \
+  "bash jobs/toolbox python3 -m pip install --break-system-packages ${from_pypi[*]}"
 "${apt[@]}" clean

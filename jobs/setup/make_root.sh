@@ -173,6 +173,8 @@ printf 'deb [signed-by=%s] %s %s main\n' "${keyring#"$part"}" "$mirror" $suite >
   [ ! -e "$part/etc/ssl/certs/dekoder-machine.crt" ] || echo 'Acquire::https::CAInfo "/etc/ssl/certs/dekoder-machine.crt";'
 } > "$part/etc/apt/apt.conf.d/90machine"
 
+[ ! -e /etc/pip.conf ] || cp -L /etc/pip.conf "$part/etc/pip.conf" # the machine's package index, proxy, certificates
+
 mkdir -p "$part/usr/local/share/dekoder-setup/debs"
 cp "$here"/{packages.txt,install_packages.sh,kokkos_kernels_prefix.sh} "$part/usr/local/share/dekoder-setup/"
 deb_dir=
