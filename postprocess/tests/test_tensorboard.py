@@ -157,7 +157,8 @@ class EventFiles(unittest.TestCase):
 
 class WithoutThePackage(unittest.TestCase):
     def test_message(self):
-        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(sys.modules, {"tensorboard": None}):
+        missing = dict.fromkeys([name for name in sys.modules if name.split(".")[0] == "tensorboard"] + ["tensorboard"])
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(sys.modules, missing):
             write_run(folder)
             code, said = quiet(folder)
             self.assertEqual(code, 3)
