@@ -30,6 +30,8 @@ struct DecoderActivations {
   AccumulatorTensor1 partials;              ///< scratch of the loss sum
 
   DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences);
+
+  std::size_t sequences() const { return blocks.front().attention.lse.extent(0); }  ///< B
 };
 
 /// Keys and values of all blocks, for generation one token at a time.

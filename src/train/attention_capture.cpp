@@ -125,8 +125,7 @@ AttentionCapture::AttentionCapture(const Decoder& decoder, const DecoderActivati
     : decoder_(decoder),
       activations_(activations),
       info_(info),
-      tokens_("attention.tokens", activations.blocks.front().attention.lse.extent(0),
-              std::size_t(decoder.model().context)),
+      tokens_("attention.tokens", activations.sequences(), std::size_t(decoder.model().context)),
       weights_("attention.weights", std::size_t(decoder.model().heads) * tokens_.extent(1) * tokens_.extent(1)),
       statistics_("attention.statistics", std::size_t(decoder.model().heads), attention_statistic_count) {}
 

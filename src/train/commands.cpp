@@ -13,6 +13,7 @@
 #include "model/model_summary.hpp"
 #include "train/benchmark.hpp"
 #include "train/comparison_report.hpp"
+#include "train/inference_model.hpp"
 #include "train/trainer.hpp"
 
 namespace dekoder {
@@ -104,17 +105,17 @@ ExitCode run_eval(const Command& command) {
   RunConfig config = parse_run_config(info_of(command.run).config_yaml, command.run, {});
   if (!command.tokens_file.empty()) config.data.tokens = command.tokens_file;
   const TokenDataset data = open_tokens(config);
-  TrainingModel model(config);
-  const CheckpointInfo info = load_parameters(command.run, model.store());
+  const InferenceModel model(config.model, config.micro_batch());
+  const CheckpointInfo info = load_parameters(command.run, model.store);
   if (data.tokenizer().to_text() != info.tokenizer)
     throw DataError(
         "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
         data.path().string());
-  const Evaluator evaluator(data, config);
+  const Evaluator evaluator(data, config.evaluation, model.decoder, model.activations);
   if (!evaluator.has_tokens())
     throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",
                     data.path().string());
-  const auto validation = evaluator.evaluate(ExecSpace(), model, [] { return stop_requested() != 0; });
+  const auto validation = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
   if (!validation) return ExitCode::wants_to_go_on;
   print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
                     info.step, validation->loss, validation->bits_per_byte, validation->tokens,
@@ -175,8 +176,8 @@ ExitCode run_attention(const Command& command) {
     }
   }
   const RunConfig config = parse_run_config(info_of(run).config_yaml, run.string(), {});
-  ParameterStore store(decoder_parameters(config.model));
-  const CheckpointInfo info = load_parameters(run, store);
+  const InferenceModel model(config.model, 1);
+  const CheckpointInfo info = load_parameters(run, model.store);
   const Tokenizer tokenizer = Tokenizer::from_text(info.tokenizer, run.string());
   const AttentionProbe probe =
       text_probe("text_0", "command line", command.text, tokenizer, config.model.context, "--text");
@@ -184,10 +185,8 @@ ExitCode run_attention(const Command& command) {
   all_heads.attention = AttentionConfig{};
   const AttentionFileInfo file_info = attention_file_info(all_heads, info, tokenizer, {probe});
 
-  const Decoder decoder(config.model, store);
-  ActivationArena arena(activation_bytes(config.model, 1));
-  const DecoderActivations activations(arena, config.model, 1);
-  const std::vector<AttentionMaps> maps = AttentionCapture(decoder, activations, file_info).capture(ExecSpace());
+  const std::vector<AttentionMaps> maps =
+      AttentionCapture(model.decoder, model.activations, file_info).capture(ExecSpace());
   const fs::path output = command.output.empty() ? folder / "attention-text.h5" : fs::path(command.output);
   AttentionFile(output, file_info, -1).append(info.step, maps);
   print(fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", info.step, probe.tokens.size(),

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "data/batch_loader.hpp"
-#include "train/training_model.hpp"
+#include "model/decoder.hpp"
 
 namespace dekoder {
 
@@ -19,20 +19,24 @@ struct Validation {
 /// Measures the loss on the held-out text; its buffers are taken once.
 class Evaluator {
  public:
-  Evaluator(const TokenDataset& data, const RunConfig& config);
+  /// `activations` serve as scratch: their B sequences make up one forward pass. Keeps references to the last two.
+  Evaluator(const TokenDataset& data, const EvaluationConfig& config, const Decoder& decoder,
+            const DecoderActivations& activations);
 
   /// False for a token file without a held-out part.
   bool has_tokens() const { return windows_.tokens() > 0; }
   const ValidationWindows& windows() const { return windows_; }
 
-  /// Forward passes in micro-batches, without dropout; changes nothing that training reads. Asks `stop` before each
-  /// and returns nothing where it says so.
-  std::optional<Validation> evaluate(const ExecSpace& exec, TrainingModel& model,
-                                     const std::function<bool()>& stop) const;
+  /// Forward passes over B windows each, without dropout; overwrites the activations and nothing else. Asks `stop`
+  /// before each and returns nothing where it says so.
+  std::optional<Validation> evaluate(const ExecSpace& exec, const std::function<bool()>& stop) const;
 
  private:
   ValidationWindows windows_;
-  HostTokenTensor2 inputs_, targets_;
+  const Decoder& decoder_;
+  const DecoderActivations& activations_;
+  HostTokenTensor2 host_inputs_, host_targets_;  ///< (B,T)
+  TokenTensor2 inputs_, targets_;                ///< (B,T)
 };
 
 }  // namespace dekoder

@@ -19,7 +19,7 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       directory_(directory),
       ranks_(ranks),
       model_(config),
-      evaluator_(data, config),
+      evaluator_(data, config.evaluation, model_.decoder(), model_.activations()),
       generator_(model_.decoder()),
       state_(resume_or_initialise()),
       metrics_(directory.paths().metrics(), state_.metrics_bytes),
@@ -112,7 +112,7 @@ void Trainer::train_step(BatchLoader& loader) {
 void Trainer::evaluate() {
   if (!evaluator_.has_tokens()) return;
   progress_.pause();
-  const auto validation = evaluator_.evaluate(exec_, model_, [&] { return stop_agreed(); });
+  const auto validation = evaluator_.evaluate(exec_, [&] { return stop_agreed(); });
   progress_.resume();
   if (!validation) return;
   state_.validation_loss = validation->loss;

@@ -33,8 +33,7 @@ TrainingModel::TrainingModel(const RunConfig& config)
       arena_(dekoder::activation_bytes(config.model, config.micro_batch())),
       activations_(arena_, config.model, config.micro_batch()),
       inputs_("inputs", std::size_t(config.micro_batch()), std::size_t(config.model.context)),
-      targets_("targets", std::size_t(config.micro_batch()), std::size_t(config.model.context)),
-      host_losses_("host_losses", inputs_.size()) {}
+      targets_("targets", std::size_t(config.micro_batch()), std::size_t(config.model.context)) {}
 
 void TrainingModel::load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTokenTensor2 targets) {
   Kokkos::deep_copy(exec, inputs_, inputs);
@@ -51,14 +50,6 @@ double TrainingModel::accumulate_gradients(const ExecSpace& exec, const DropoutK
   decoder_.backward(exec, inputs_, dropout, activations_);
   if (clock != nullptr) clock->lap(exec, "backward");
   return loss_sum;
-}
-
-const Kokkos::View<Real*, Layout, Kokkos::HostSpace>& TrainingModel::evaluate(const ExecSpace& exec) {
-  decoder_.forward(exec, inputs_, DropoutKey{}, activations_);
-  decoder_.losses(exec, targets_, activations_);
-  Kokkos::deep_copy(exec, host_losses_, activations_.losses);
-  exec.fence("dekoder::evaluate");
-  return host_losses_;
 }
 
 }  // namespace dekoder

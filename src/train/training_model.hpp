@@ -41,9 +41,6 @@ class TrainingModel {
   double accumulate_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
                               PhaseClock* clock = nullptr);
 
-  /// Forward of the loaded micro-batch without dropout; the cross-entropies of its N tokens, on the host.
-  const Kokkos::View<Real*, Layout, Kokkos::HostSpace>& evaluate(const ExecSpace& exec);
-
   const RunConfig& config() const { return config_; }
   ParameterStore& store() { return store_; }
   Optimizer& optimizer() { return optimizer_; }
@@ -59,7 +56,6 @@ class TrainingModel {
   ActivationArena arena_;
   DecoderActivations activations_;
   TokenTensor2 inputs_, targets_;
-  Kokkos::View<Real*, Layout, Kokkos::HostSpace> host_losses_;
 };
 
 }  // namespace dekoder
