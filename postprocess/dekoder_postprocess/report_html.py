@@ -34,19 +34,23 @@ def last_step(run):
     return max(steps, default=None)
 
 
+def progress(run):
+    """How far the run is: "step 5 of 40"."""
+    last, planned = last_step(run), run.config.get("training", {}).get("steps")
+    of = f" of {planned:,}" if isinstance(planned, int) else ""
+    return f"step {last:,}{of}" if last is not None else "no step yet"
+
+
 def state_of(run):
-    """(short, sentence) of how far the run is."""
+    """(short, sentence) of how the run stands."""
     status = run.status or {}
-    state, last = status.get("state"), last_step(run)
-    planned = status.get("steps") or run.config.get("training", {}).get("steps")
-    done = f"step {last:,}" if last is not None else "no step yet"
-    of = f" of {int(planned):,}" if planned else ""
+    state = status.get("state")
     if state == "finished":
-        return "finished", f"finished at {done}"
+        return "finished", f"finished at {progress(run)}"
     if state == "failed":
         message = status.get("message", "")
-        return "failed", f"failed at {done}{of}" + (f": {message}" if message else "")
-    return "not finished", f"not finished: {done}{of} when this page was made"
+        return "failed", f"failed at {progress(run)}" + (f": {message}" if message else "")
+    return "not finished", f"not finished: {progress(run)} when this page was made"
 
 
 def facts(run):
@@ -60,12 +64,9 @@ def facts(run):
     best = int(np.nanargmin(validation)) if np.isfinite(validation).any() else None
     at = f"at step {int(run.evaluations['step'][best]):,}" if best is not None else "no evaluation yet"
     state, _ = state_of(run)
-    last = last_step(run)
     restarts = ", ".join(f"{int(step):,}" for step in run.restarts)
-    planned = run.config.get("training", {}).get("steps")
     return [
-        ("State", state, f"step {last:,}" + (f" of {int(planned):,}" if planned else "") if last is not None
-         else "no step yet"),
+        ("State", state, progress(run)),
         ("Best validation loss", number(validation[best] if best is not None else None),
          f"nats per token, {at}" if best is not None else at),
         ("Bits per byte", number(bits[best] if best is not None else None), at),

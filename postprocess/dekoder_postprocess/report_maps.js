@@ -79,6 +79,8 @@ const differenceRamp = Array.from({ length: 511 }, (_, i) => {
   return [...(x < 0 ? oklch(0.55, 0.17, 255) : oklch(0.65, 0.19, 45)), Math.round(255 * Math.abs(x) ** 0.75)];
 });
 
+const notANumber = [255, 0, 255, 255];
+
 /// How values become places on a ramp; `largest` is the largest magnitude of the row.
 const colourScales = {
   root: (value) => Math.sign(value) * Math.sqrt(Math.abs(value)),
@@ -93,6 +95,7 @@ const scaleTicks = {
 
 function rampColour(value, largest, scale, signed) {
   const place = colourScales[scale](value, largest);
+  if (Number.isNaN(place)) return notANumber;
   if (signed) return differenceRamp[Math.max(0, Math.min(510, Math.round(255 + 255 * place)))];
   return weightRamp[Math.max(0, Math.min(255, Math.round(255 * place)))];
 }

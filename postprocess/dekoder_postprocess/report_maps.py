@@ -4,6 +4,7 @@
 import base64
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -19,9 +20,11 @@ def lower_triangles(weights, where):
     Raises RunError where the maps are not square or hold something above the diagonal: `where` names them.
     """
     if weights.ndim != 4 or weights.shape[2] != weights.shape[3]:
-        raise RunError(f"{where}: shape {weights.shape}; expected (layer, head, query, key), as many keys as queries")
+        raise RunError(f"{where}: shape {weights.shape}; expected (layer, head, query, key), as many keys as "
+                       "queries; make the maps anew with dekoder attention")
     if np.any(np.triu(weights, 1)):
-        raise RunError(f"{where}: weights above the diagonal; expected causal attention, zero where key > query")
+        raise RunError(f"{where}: weights above the diagonal; expected causal attention, zero where key > query; "
+                       "make the maps anew with dekoder attention")
     queries, keys = np.tril_indices(weights.shape[2])
     return np.ascontiguousarray(weights, dtype=np.float16).view(np.uint16)[..., queries, keys].reshape(-1)
 
@@ -44,8 +47,9 @@ def unpack(text, compressed):
 
 @dataclass(frozen=True)
 class Source:
-    """One probe of one run: numbers of both, the probe's name, maps per step, attention_reader.Probe."""
+    """One probe of one run: its file, numbers of both, the probe's name, maps per step, attention_reader.Probe."""
 
+    path: Path
     run: int
     probe: int
     name: str
@@ -53,7 +57,7 @@ class Source:
     reader: object
 
     def bits(self, step):
-        return lower_triangles(self.reader.weights(step), f"probe {self.name}, step {step}")
+        return lower_triangles(self.reader.weights(step), f"{self.path}: probe {self.name}, step {step}")
 
     def plain_bytes(self):
         """Bytes of text that one step takes uncompressed."""

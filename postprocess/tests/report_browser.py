@@ -56,7 +56,7 @@ class Browser:
 
     def settle(self):
         """Waits until the maps of the chosen step are there."""
-        wait = WebDriverWait(self.driver, 20)
+        wait = WebDriverWait(self.driver, 60)
         wait.until(lambda driver: driver.execute_script("return document.readyState === 'complete'"))
         wait.until(lambda driver: driver.execute_script(
             "return document.getElementById('attention-body').hidden ||"

@@ -340,6 +340,25 @@ class OddRuns(Page):
         self.assertIn("left out of this page", browser.text("#attention-problem"))
         self.assertEqual(len(browser.find_all("#statistics-table tbody tr")), 24)
 
+    def test_browser_without_decompression(self):
+        path = write_run(Path(scratch.name) / "packed", layers=4, heads=6, captured=range(0, 41, 4),
+                         texts=(TEXT,)).path
+        browser.open(make_page("packed", path))
+        browser.script("window.DecompressionStream = undefined")
+        browser.choose_step(0)
+        self.assertIn("cannot unpack the maps", browser.text("#attention-problem"))
+        self.assertEqual(browser.messages(), [])
+
+    def test_not_a_number(self):
+        run = write_run(Path(scratch.name) / "diverged", texts=("abc",))
+        with h5py.File(run.path / "attention.h5", "r+", locking=False) as file:
+            file["attention/text_0/step_40"][0, 0, 2, 1] = np.nan
+            file["statistics/text_0/step_40"][0, 0, 0] = np.nan
+        self.look(make_page("diverged", run.path), "diverged-desktop")
+        browser.hover("a", 3, 2, 1)
+        self.assertIn("weight NaN", browser.text("#readout"))
+        self.assertEqual(browser.text("#statistics-table tbody td"), "\u2013")
+
     def test_logarithmic_steps(self):
         browser.open(make_page("logarithmic", write_run(Path(scratch.name) / "logarithmic").path))
         before = browser.script("return document.querySelector('#chart-loss path.line').getAttribute('d')")
