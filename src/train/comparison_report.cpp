@@ -33,15 +33,20 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
+std::string state_text(const ComparedRun& run) {
+  if (run.running) return "running";
+  return run.status ? run_state_name(run.status->state) : "no status";
+}
+
 std::string runs_text(const RunComparison& comparison) {
   std::string text = "runs\n";
   for (std::size_t r = 0; r < comparison.runs.size(); ++r) {
     const ComparedRun& run = comparison.runs[r];
     const std::vector<StepMetrics>& steps = run.metrics.steps;
-    text += fmt::format(
-        "  {}  {}: step {} of {}, {}, {}\n", letter(r), run.name, steps.empty() ? 0 : steps.back().step,
-        run.config.training.steps, run.status ? run_state_name(run.status->state) : "no status",
-        run.metrics.restarts.empty() ? "never restarted" : fmt::format("{} restarts", run.metrics.restarts.size()));
+    const std::size_t restarts = run.metrics.restarts.size();
+    text += fmt::format("  {}  {}: step {} of {}, {}{}\n", letter(r), run.name,
+                        steps.empty() ? 0 : steps.back().step, run.config.training.steps, state_text(run),
+                        restarts == 0 ? "" : fmt::format(", restarts: {}", restarts));
   }
   return text;
 }
@@ -116,11 +121,13 @@ std::string validation_text(const RunComparison& comparison) {
   }
   text += table(rows);
   const ValidationRow& last = losses.validation.back();
+  const bool final = std::all_of(comparison.runs.begin(), comparison.runs.end(),
+                                 [&](const ComparedRun& run) { return run.config.training.steps == last.step; });
   for (std::size_t r = 1; r < runs; ++r)
     if (losses.incomparable[r].empty())
-      text +=
-          fmt::format("  final gap {} - A at step {}: {:+.4f} nats per token, {:+.4f} bits per byte\n", letter(r),
-                      last.step, last.loss[r] - last.loss[0], last.bits_per_byte[r] - last.bits_per_byte[0]);
+      text += fmt::format("  {} {} - A at step {}: {:+.4f} nats per token, {:+.4f} bits per byte\n",
+                          final ? "final gap" : "gap so far", letter(r), last.step, last.loss[r] - last.loss[0],
+                          last.bits_per_byte[r] - last.bits_per_byte[0]);
   return text;
 }
 
@@ -268,6 +275,7 @@ std::string run_json(const ComparedRun& run) {
                       {"step", json(run.metrics.steps.empty() ? 0L : run.metrics.steps.back().step)},
                       {"steps", json(run.config.training.steps)},
                       {"state", run.status ? json(std::string(run_state_name(run.status->state))) : "null"},
+                      {"running", json(run.running)},
                       {"restarts", json(run.metrics.restarts.size())}});
 }
 

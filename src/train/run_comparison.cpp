@@ -127,6 +127,7 @@ ComparedRun read_compared_run(const fs::path& root) {
   run.name = root.string();
   run.config = stored_config(paths);
   run.status = read_run_status(paths);
+  run.running = !RunLock::live_holder(paths.lock()).empty();
   // The checkpoint before the log: a log that grows meanwhile is never shorter than the checkpoint says.
   if (!list_checkpoints(paths.checkpoints()).empty()) run.saved = newest_checkpoint_info(paths.checkpoints()).info;
   run.metrics = read_metrics(paths.metrics());

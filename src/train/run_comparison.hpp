@@ -22,6 +22,7 @@ struct ComparedRun {
   std::string name;  ///< the directory, as given
   RunConfig config;
   std::optional<RunStatus> status;
+  bool running = false;                 ///< a trainer is at work in the directory
   std::optional<CheckpointInfo> saved;  ///< fields of the newest checkpoint; none before the first
   MetricsHistory metrics;
   std::optional<AttentionReader> attention;  ///< none where the run has no attention.h5

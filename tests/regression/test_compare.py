@@ -183,6 +183,22 @@ def check_three_and_partial(first, second, root):
     dk.check("not known" in text and "B is NOT paired with A: text, tokenizer, program" in text, text)
 
 
+def check_running(first, root, workshop):
+    """A run that is being trained: its log and maps grow while they are read."""
+    run = root / "running"
+    process = workshop.start(run, 100000, extra=ATTENTION)
+    log = run / "metrics.jsonl"
+    dk.wait_until(lambda: dk.checkpoints(run) and log.exists() and log.read_bytes().count(b"\n") > 150,
+                  "a checkpoint and 150 log lines", process)
+    for _ in range(5):
+        report, text = compare_json(first, run), compare(first, run)
+        dk.check(report["runs"][1]["running"] and not report["runs"][0]["running"], f"{report['runs']}")
+        dk.check("of 100000, running" in text and "gap so far B - A" in text and "B is paired with A" in text, text)
+        dk.check(report["losses"]["validation"][-1]["step"] >= 90, "no common evaluation step")
+        dk.check(report["attention"]["differences"][1]["last_step"] >= 100, f"{report['attention']}")
+    dk.check(dk.stop(process) == 85, "the run did not stop as asked")
+
+
 def check_refusals(first, second, root, tokens):
     dk.check("compare got 1 run directory; expected at least two" in compare(first, code=2), "one run")
     dk.check("there is no such run directory" in compare(first, root / "nothing", code=3), "a missing directory")
@@ -238,6 +254,7 @@ with tempfile.TemporaryDirectory() as folder:
     check_attention(report, text, runs)
     check_pairing(*runs, root, workshop)
     check_three_and_partial(*runs, root)
+    check_running(runs[0], root, workshop)
     check_refusals(*runs, root, workshop.tokens)
 
 print("passed")
