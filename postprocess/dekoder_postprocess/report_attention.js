@@ -253,8 +253,9 @@ class AttentionView {
       panel.axes.setAttribute("aria-label", `Attention map of ${panel.n} tokens, layer ${state.layer}, head ${state.head}. ` +
         "Arrow keys move over queries and keys.");
     }
-    byId("legends").replaceChildren(colourBar("weight", state.scale, false),
-      ...(state.b < 0 ? [] : [colourBar("difference B \u2212 A", state.scale, true)]));
+    const of = state.scale === "row" ? ", share of the row\u2019s largest" : "";
+    byId("legends").replaceChildren(colourBar(`weight${of}`, state.scale, false),
+      ...(state.b < 0 ? [] : [colourBar(`difference B \u2212 A${of}`, state.scale, true)]));
     this.point(state.query, state.key);
   }
 
@@ -294,7 +295,7 @@ class AttentionView {
   buildStrips() {
     const place = byId("strip"), probe = this.probe("a");
     byId("strip-title").textContent = "Text, shaded by the chosen query\u2019s attention";
-    byId("strip-source").textContent = `Probe ${probe.name}: ${probe.source}.`;
+    byId("strip-source").textContent = `Probe ${probe.name} (${probe.source}).`;
     place.replaceChildren();
     this.strips = this.kinds().filter((kind) => kind !== "difference" && (kind === "a" || this.sameTokens())).map((kind) => {
       const line = make("span", { class: "strip-line" }, place);
