@@ -6,6 +6,7 @@ refused with exit code 3."""
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,19 @@ def check_three_and_partial(first, second, root):
     dk.check("not known" in text and "B is NOT paired with A: text, tokenizer, program" in text, text)
 
 
+def check_restarted(first, root, workshop):
+    """The same run, killed and restarted: no gap, no difference of maps, and the restart is counted."""
+    run = root / "restarted"
+    workshop.train(run, STEPS, extra=ATTENTION, fault="attention:after_rename@3", expect=-signal.SIGKILL)
+    workshop.train(run, STEPS, extra=ATTENTION)
+    report, text = compare_json(first, run), compare(first, run)
+    dk.check(report["pairings"][0]["paired"] and report["pairings"][0]["differences"] == [], f"{report['pairings']}")
+    dk.check(report["runs"][1]["restarts"] == 1 and f"step {STEPS} of {STEPS}, finished, restarts: 1" in text, text)
+    losses = report["losses"]
+    dk.check(all(row["gap"] == [0, 0] for row in losses["validation"] + losses["training"]), f"{losses}")
+    dk.check(report["attention"]["differences"][1]["distance"] == [0] * 4, f"{report['attention']['differences']}")
+
+
 def check_running(first, root, workshop):
     """A run that is being trained: its log and maps grow while they are read."""
     run = root / "running"
@@ -254,6 +268,7 @@ with tempfile.TemporaryDirectory() as folder:
     check_attention(report, text, runs)
     check_pairing(*runs, root, workshop)
     check_three_and_partial(*runs, root)
+    check_restarted(runs[0], root, workshop)
     check_running(runs[0], root, workshop)
     check_refusals(*runs, root, workshop.tokens)
 
