@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 
 from .attention_reader import AttentionFile, Probe, read_attention
+from .curve_figures import loss_figure, statistics_figure
 from .errors import RunError, make_folder, run_command
 from .figure_style import (STYLE, Sheet, draw_map, label_size, label_tokens, label_width, save, shortened,
                            text_width, token_labels, visible_text)
@@ -149,49 +150,6 @@ def grid_figure(title, subtitle, blocks, layers, heads, captions=None):
     return sheet.figure
 
 
-def loss_figure(runs):
-    """Training loss (thin: each step; thick: running mean), validation loss, restarts; one colour per run."""
-    sheet = Sheet(7.2, 4.2)
-    axes = sheet.axes(0.7, 0.42, 6.3, 3.2)
-    for i, run in enumerate(runs):
-        step, loss = run.steps["step"], run.steps["loss"]
-        colour = f"C{i}"
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
-        axes.plot(step, loss, color=colour, linewidth=0.6, alpha=0.3)
-        axes.plot(step, running_mean(loss, max(1, len(loss) // 50)), color=colour, linewidth=1.4,
-                  label=f"{prefix}training")
-        if len(run.evaluations["step"]):
-            axes.plot(run.evaluations["step"], run.evaluations["validation_loss"], "o", color=colour, markersize=4.5,
-                      markeredgecolor="white", markeredgewidth=0.7, linestyle="--", linewidth=0.9,
-                      label=f"{prefix}validation")
-        for k, restart in enumerate(run.restarts):
-            axes.axvline(restart, color="0.35" if len(runs) == 1 else colour, linestyle=":", linewidth=1.1,
-                         label=f"{prefix}restart" if k == 0 else None)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per token)")
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    sheet.text(0.1, 0.1, shortened("Loss: " + ", ".join(run.name for run in runs), 7.0, 11, "bold"), fontsize=11,
-               weight="bold")
-    return sheet.figure
-
-
-def running_mean(values, half) -> np.ndarray:
-    """Mean over each element and its `half` neighbours on both sides, or as many as there are on both sides, so that
-    the ends are not shifted; NaN counts as missing."""
-    known = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(known)])
-    index = np.arange(len(values))
-    half = np.minimum(half, np.minimum(index, len(values) - 1 - index))
-    begin, end = index - half, index + half + 1
-    number = counts[end] - counts[begin]
-    return np.where(number > 0, (sums[end] - sums[begin]) / np.maximum(number, 1), np.nan)
-
-
 class FigureSet:
     """Makes the figures of one call of the command and writes them."""
 
@@ -208,7 +166,8 @@ class FigureSet:
             self.save("loss", loss_figure(runs))
 
     def one_run(self, source):
-        """Initial and trained, one head and all; the trained heads with the pattern that each gained most on."""
+        """Initial and trained, one head and all; the trained heads with the pattern that each gained most on; the
+        head statistics over the steps."""
         attention = source.attention
         probe = attention.probe(self.options.probe)
         if not probe.steps:
@@ -216,6 +175,8 @@ class FigureSet:
         step = self._step(probe)
         first = probe.steps[0]
         text = f"text: {visible_text(probe.text, spaces=False)}"
+        if len(probe.steps) > 1:
+            self.save("statistics", statistics_figure(f"Head statistics ({source.name})", text, attention, probe))
         if first != step:
             before, after = probe.weights(first), probe.weights(step)
             layer, head = self._head(attention, change(before, after))
@@ -304,7 +265,8 @@ def chosen(attention, weights, layers, heads) -> np.ndarray:
 def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="dekoder-figures", description="Publication figures of a run: initial-and-trained (one head, all "
-        "heads), heads, loss; of two runs: two-runs (one head, all heads), with and without positional encoding say.",
+        "heads), heads, statistics, loss; of two runs: two-runs (one head, all heads), with and without positional "
+        "encoding say.",
         epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory or attention file; two are compared")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="where the files go (default: RUN/figures)")

@@ -19,6 +19,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import figures  # noqa: E402
 from dekoder_postprocess.attention_reader import read_attention  # noqa: E402
+from dekoder_postprocess.curve_figures import logarithmic, running_mean  # noqa: E402
 from dekoder_postprocess.figure_style import (  # noqa: E402
     STYLE, save, shortened, text_width, token_labels, visible_text)
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
@@ -46,7 +47,7 @@ def drawn(figure):
         shown |= {axes.title}
         if axes.get_legend():
             shown |= set(axes.get_legend().get_texts())
-    shown |= set(figure.texts)
+    shown |= set(figure.texts).union(*(legend.get_texts() for legend in figure.legends))
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text in shown], figure.bbox
 
 
@@ -93,7 +94,8 @@ class Figures(unittest.TestCase):
         write_run(self.folder / "b", positions="none")
         done = self.command(self.folder / "a", self.folder / "b", "-o", self.folder / "out", write=True)
         self.assertEqual((done.code, done.err), (0, ""))
-        names = ["heads", "initial-and-trained", "initial-and-trained-heads", "loss", "two-runs", "two-runs-heads"]
+        names = ["heads", "initial-and-trained", "initial-and-trained-heads", "loss", "statistics", "two-runs",
+                 "two-runs-heads"]
         self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()),
                          sorted(f"{name}.{kind}" for name in names for kind in ("png", "pdf")))
         for name in names:
@@ -114,7 +116,7 @@ class Figures(unittest.TestCase):
             name = ("r", "cost $5 or $6", "a-run-with-a-long-name-" * 5, "run_3", "gpt2")[number]
             write_run(self.folder / name, **shape)
             done = self.command(self.folder / name, "--format", "png", "-o", self.folder / "out")
-            self.assertEqual((done.code, len(done.made)), (0, 4), done.err)
+            self.assertEqual((done.code, len(done.made)), (0, 5), done.err)
             for figure_name, figure in done.made.items():
                 self.check_labels(figure, f"{name} {figure_name}")
 
@@ -225,8 +227,35 @@ class Figures(unittest.TestCase):
         self.assertEqual(sum(text.get_text() == "restart" for text in axes.get_legend().get_texts()), 1)
 
     def test_running_mean(self):
-        np.testing.assert_allclose(figures.running_mean(np.array([1.0, 2.0, 6.0, np.nan, 10.0]), 1), [1, 3, 4, 8, 10])
-        self.assertEqual(len(figures.running_mean(np.array([]), 3)), 0)
+        values = np.array([1.0, 2.0, 6.0, np.nan, 10.0, 20.0])
+        np.testing.assert_allclose(running_mean(values, 1), [1, 3, 4, 8, 15, 15])
+        np.testing.assert_allclose(running_mean(values, 0), values)
+        self.assertEqual(len(running_mean(np.array([]), 3)), 0)
+
+    def test_loss_ticks(self):
+        """Plain numbers on the logarithmic axis, also where the whole curve lies between two of the usual ones."""
+        for low, high in ((1.3, 5.5), (1.26, 1.29), (0.0002, 900.0), (2.0, 2.0)):
+            axes = matplotlib.figure.Figure().add_subplot()
+            axes.plot([0, 1], [low, high])
+            logarithmic(axes)
+            FigureCanvasAgg(axes.figure).draw()
+            labels = [label.get_text() for label in axes.get_yticklabels()]
+            self.assertTrue(2 <= len(labels) <= 10, labels)
+            self.assertEqual(len(set(labels)), len(labels))
+            self.assertTrue(all(float(label) > 0 for label in labels), labels)
+
+    def test_statistics_curves(self):
+        written = write_run(self.folder / "a", layers=4, heads=3, chosen_layers=[1, 3], chosen_heads=[0, 2])
+        figure = self.command(self.folder / "a").made["statistics"]
+        self.assertEqual(len(figure.axes), 7)
+        for s, axes in enumerate(figure.axes):
+            self.assertEqual(len(axes.lines), 4)
+            for number, line in enumerate(axes.lines):
+                expected = [written.statistics["text_0"][step][number // 2, number % 2, s] for step in (0, 20, 40)]
+                np.testing.assert_array_equal(line.get_xdata(), [0, 20, 40])
+                np.testing.assert_array_equal(line.get_ydata(), expected)
+        self.assertEqual([text.get_text() for text in figure.legends[0].get_texts()],
+                         ["layer 1", "layer 3", "head 0", "head 2"])
 
     def test_small_png_whatever_the_content(self):
         figure = matplotlib.figure.Figure(figsize=(6, 6))
@@ -241,7 +270,7 @@ class Figures(unittest.TestCase):
         for out in ("x", "y"):
             self.command(self.folder / "a", "--format", "png,pdf", "-o", self.folder / out, write=True)
         files = sorted((self.folder / "x").iterdir())
-        self.assertEqual(len(files), 8)
+        self.assertEqual(len(files), 10)
         for path in files:
             self.assertEqual(path.read_bytes(), (self.folder / "y" / path.name).read_bytes(), path.name)
 
@@ -309,7 +338,7 @@ class Figures(unittest.TestCase):
         whole = maps.read_bytes()
         for content in (whole[:3000], b"no HDF5 file at all"):
             maps.write_bytes(content)
-            done = subprocess.run([COMMAND, self.folder / "a"], capture_output=True, text=True)
+            done = subprocess.run([sys.executable, COMMAND, self.folder / "a"], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (3, 1), done.stderr)
             self.assertRegex(done.stderr,
                              r"^dekoder-figures: .*/a/attention\.h5: cannot be opened .*expected.*delete it")

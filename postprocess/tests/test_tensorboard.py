@@ -150,7 +150,7 @@ class EventFiles(unittest.TestCase):
 
     def test_command(self):
         command = Path(__file__).resolve().parents[1] / "bin/dekoder-tensorboard"
-        done = subprocess.run([command, self.folder / "run"], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, command, self.folder / "run"], capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(done.stdout, r"run/tensorboard: \d+ scalars, 4 texts, 8 images\n")
 
