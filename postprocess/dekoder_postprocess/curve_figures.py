@@ -70,7 +70,7 @@ def open_frame(axes):
 
 def running_mean(values, half) -> np.ndarray:
     """Mean over each element and its `half` neighbours on both sides; near the start over as many as there are on
-    both sides, so that a steep begin is not flattened; at the end over those that there are. NaN counts as missing."""
+    both sides, so that a steep begin is not flattened; at the end over those that there are. NaN is missing."""
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known)])

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -88,6 +89,36 @@ class AttentionReader(unittest.TestCase):
         self.assertEqual(opened.probe().steps, [0, 20, 40])
         np.testing.assert_array_equal(opened.probe().weights(20), self.written.maps["text_0"][20])
         self.assertEqual(read_attention(self.path).probe().steps, [0, 20, 40, 60])
+
+    def test_replaced_again_and_again(self):
+        """A reader beside a writer that renames whole files over it always finds one of them, whole."""
+        files = {}
+        for number, captured in enumerate(((0, 20), (0, 20, 40))):
+            write_run(self.folder / f"later-{number}", captured=captured)
+            files[captured] = (self.folder / f"later-{number}/attention.h5").read_bytes()
+        stop = threading.Event()
+
+        def write():
+            part = self.path.with_suffix(".part")
+            while not stop.is_set():
+                for content in files.values():
+                    part.write_bytes(content)
+                    os.replace(part, self.path)
+
+        os.replace(self.folder / "later-0/attention.h5", self.path)
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            seen = set()
+            for _ in range(60):
+                with read_attention(self.path) as file:
+                    probe = file.probe("text_1")
+                    seen.add(tuple(probe.steps))
+                    self.assertEqual(probe.weights(probe.steps[-1]).shape, (2, 3, 16, 16))
+        finally:
+            stop.set()
+            writer.join()
+        self.assertTrue(seen <= set(files), seen)
 
     def test_locks_keep_no_reader_out(self):
         """The lock of a writer elsewhere, as HDF5 sets it, and the same file open in this process with locking."""
