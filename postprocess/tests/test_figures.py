@@ -80,6 +80,7 @@ class Figures(unittest.TestCase):
     def check_labels(self, figure, name):
         texts, canvas = drawn(figure)
         self.assertGreater(len(texts), 2, name)
+        self.assertFalse(any(text.get_parse_math() for text in figure.findobj(matplotlib.text.Text)), name)
         for text, box in texts:
             self.assertTrue(canvas.x0 <= box.x0 and box.x1 <= canvas.x1 and canvas.y0 <= box.y0 and box.y1 <=
                             canvas.y1, f"{name}: {text!r} leaves the picture")
@@ -113,7 +114,7 @@ class Figures(unittest.TestCase):
                   dict(layers=4, heads=4, texts=(LONG[:64],)), dict(layers=3, heads=8, texts=(LONG,)),
                   dict(layers=2, heads=12, texts=(LONG[:20],), captured=(0, 40))]
         for number, shape in enumerate(shapes):
-            name = ("r", "cost $5 or $6", "a-run-with-a-long-name-" * 5, "run_3", "gpt2")[number]
+            name = ("r", "cost $5 or $6", "a-run-with-a-long-name-" * 10, "run_3", "gpt2")[number]
             write_run(self.folder / name, **shape)
             done = self.command(self.folder / name, "--format", "png", "-o", self.folder / "out")
             self.assertEqual((done.code, len(done.made)), (0, 5), done.err)
@@ -136,19 +137,19 @@ class Figures(unittest.TestCase):
 
     def test_pair_shows_the_maps(self):
         written = write_run(self.folder / "a", layers=4, heads=3, chosen_layers=[1, 3], chosen_heads=[0, 2])
-        done = self.command(self.folder / "a", "--layer", 3, "--head", 2, "--probe", "text_0")
+        done = self.command(self.folder / "a", "--layer", 3, "--head", 0, "--probe", "text_0")
         figure = done.made["initial-and-trained"]
         panels = [axes for axes in figure.axes if axes.images]
         above = np.triu(np.ones((24, 24), bool), k=1)
         for axes, step in zip(panels, (0, 40)):
             shown = axes.images[0].get_array()
             np.testing.assert_array_equal(shown.mask, above)
-            np.testing.assert_array_equal(shown.data, written.maps["text_0"][step][1, 1].astype(np.float32))
+            np.testing.assert_array_equal(shown.data, written.maps["text_0"][step][1, 0].astype(np.float32))
             self.assertEqual((axes.images[0].norm.vmin, axes.images[0].norm.vmax), (0, 1))
             labels = [label.get_text() for label in axes.get_xticklabels()]
             self.assertEqual("".join(labels), "It\u00b7is\u00b7a\u00b7truth,\u21b5it\u00b7is\u00b7$5.")
         self.assertEqual([axes.get_title() for axes in panels], ["initial values (step 0)", "after 40 steps"])
-        self.assertEqual(figure.texts[0].get_text(), "Layer 3, head 2 (a)")
+        self.assertEqual(figure.texts[0].get_text(), "Layer 3, head 0 (a)")
 
     def test_head_that_changed_most_is_chosen(self):
         written = write_run(self.folder / "a", layers=2, heads=3)
@@ -259,11 +260,16 @@ class Figures(unittest.TestCase):
 
     def test_small_png_whatever_the_content(self):
         figure = matplotlib.figure.Figure(figsize=(6, 6))
-        figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(1).random((150, 150)), cmap="viridis")
-        path, = save(figure, self.folder, "noise", ["png"])
+        figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(1).random((300, 300)), cmap="viridis",
+                                                interpolation="nearest")
+        path, = save(figure, self.folder, "noise", ["png"], most_bytes=150_000)
         self.assertLess(path.stat().st_size, 150_000)
         with Image.open(path) as picture:
-            self.assertEqual(picture.width, 6 * round(picture.info["dpi"][0]))
+            dots = round(picture.info["dpi"][0])
+            self.assertEqual(picture.width, 6 * dots)
+        path, = save(figure, self.folder, "noise", ["png"], most_bytes=10_000_000)
+        with Image.open(path) as picture:
+            self.assertLess(dots, round(picture.info["dpi"][0]))
 
     def test_same_run_same_files(self):
         write_run(self.folder / "a")
