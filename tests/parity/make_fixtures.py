@@ -10,6 +10,7 @@ A fixture holds, for one variant:
     tokens, targets      (S,B,T)     one batch per optimizer step
     parameters/<name>                initial values, exact in single precision
     logits               (B,T,V)     of the first batch; gradients/<name> of its loss
+    attention        (L,B,H,T,T)     softmax weights of the first batch, every layer and head
     losses, gradient_norms (S)       of every step, before its update
     final_parameters/<name>          after S steps
 Results are rounded to 36 significant bits, so that the files compress. The PyTorch model is written from the formulas
@@ -126,10 +127,11 @@ def sinusoidal_positions(context, channels):
 
 
 class Decoder:
-    """The forward pass; `kink` is the smallest |input| of a ReLU seen."""
+    """The forward pass; `kink` is the smallest |input| of a ReLU seen, `weights` are the attention weights (B,H,T,T)
+    of each layer in the last pass."""
 
     def __init__(self, model, values):
-        self.model, self.values, self.kink = model, values, math.inf
+        self.model, self.values, self.kink, self.weights = model, values, math.inf, []
 
     def linear(self, name, x):
         return functional.linear(x, self.values[f"{name}.weight"], self.values.get(f"{name}.bias"))
@@ -145,6 +147,7 @@ class Decoder:
         scores = torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(channels // heads)
         future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
         weights = functional.softmax(scores.masked_fill(future, -math.inf), dim=-1)
+        self.weights.append(weights.detach())
         y = torch.einsum("bhts,bshd->bthd", weights, v).reshape(batch, tokens, channels)
         return self.linear(f"{name}.output", y)
 
@@ -160,6 +163,7 @@ class Decoder:
 
     def logits(self, tokens):
         model, values = self.model, self.values
+        self.weights = []
         x = values["token_embedding.weight"][tokens]
         if model["positions"] == "learned":
             x = x + values["position_embedding.weight"]
@@ -243,6 +247,7 @@ def make(name, variant):
         loss.backward()
         if step == 0:
             fixture.write("logits", rounded(logits.detach().numpy()))
+            fixture.write("attention", rounded(torch.stack(decoder.weights).numpy()))
             fixture.write_all("gradients", {key: value.grad for key, value in values.items()})
         losses.append(loss.item())
         limit = training["clip_norm"] if training["clip_norm"] > 0 else math.inf
