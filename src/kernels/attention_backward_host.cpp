@@ -94,9 +94,9 @@ void load_queries(const BackwardCall& call, int b, int h, const ScoreTile& tile,
   copy_rows(tile.queries, D, columns, grad_out, s.grad_out);
 }
 
-void load_keys(const BackwardCall& call, int b, int h, const ScoreTile& tile, const BackwardScratch& s) {
-  copy_rows(tile.keys, call.D(), call.D(), head_rows(call.qkv, b, 1, h).from(tile.key, 0), s.keys);
-  copy_rows(tile.keys, call.D(), call.D(), head_rows(call.qkv, b, 2, h).from(tile.key, 0), s.values);
+void load_keys(const BackwardCall& call, int b, int h, int key, int keys, const BackwardScratch& s) {
+  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv, b, 1, h).from(key, 0), s.keys);
+  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv, b, 2, h).from(key, 0), s.values);
 }
 
 /// One vector of rows [query, ..) of lse or delta, zeros beyond `count`.
@@ -110,8 +110,8 @@ Vector query_vector(const Tensor& x, int b, int h, int query, int count) {
 
 /// From scores (in s.weights) and d loss / d weights (in s.grad_scores): the weights after dropout and d loss / d
 /// scores, without the factor `scale`; both 0 above the diagonal.
-void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile,
-                             const WeightDropout& drop, const BackwardScratch& s) {
+void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile, WeightDropout drop,
+                             const BackwardScratch& s) {
   const IntegerVector lanes = lane_indices();
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int query = tile.query + v * vector_width, count = tile.queries - v * vector_width;
@@ -121,7 +121,7 @@ void weights_and_grad_scores(const BackwardCall& call, int b, int h, const Score
     const Rows weights = s.weights.from(0, v * vector_width), grad_scores = s.grad_scores.from(0, v * vector_width);
     for (int k = 0; k < seen; ++k) {
       Vector weight = exp2(load(weights.at(k)) - lse), grad_weight = load(grad_scores.at(k)), kept = weight;
-      if (drop.dropout.active()) {
+      if (drop.active()) {
         const Vector factor = drop.factors(query, tile.key + k);
         grad_weight *= factor;
         kept *= factor;
@@ -176,7 +176,7 @@ void backward_queries(const BackwardCall& call, int b, int h, int query, const B
   for (int key = 0; key < query + queries; key += key_tile) {
     tile.key = key;
     tile.keys = std::min(key_tile, query + queries - key);
-    load_keys(call, b, h, tile, s);
+    load_keys(call, b, h, key, tile.keys, s);
     const int held = pass == Pass::all ? key : 0;
     backward_tile<pass>(call, b, h, tile, drop, s, s.grad_keys.from(held, 0), s.grad_values.from(held, 0));
   }
@@ -209,11 +209,11 @@ void backward_keys(const BackwardCall& call, int b, int h, int key, const Backwa
   const WeightDropout drop(call.dropout, b, h, T);
   clear_rows(keys, columns, s.grad_keys);
   clear_rows(keys, columns, s.grad_values);
+  load_keys(call, b, h, key, keys, s);
   for (int query = key / query_tile * query_tile; query < T; query += query_tile) {
     const int queries = std::min(query_tile, T - query);
-    const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key)};
+    const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key)};
     load_queries(call, b, h, tile, s);
-    if (query == key / query_tile * query_tile) load_keys(call, b, h, tile, s);
     backward_tile<Pass::key_value>(call, b, h, tile, drop, s, s.grad_keys, s.grad_values);
   }
   store_key_value(call, b, h, key, keys, s);

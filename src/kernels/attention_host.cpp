@@ -85,7 +85,7 @@ void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const For
 }
 
 /// Multiplies the weights of one tile by their dropout factors.
-void drop_weights(const ScoreTile& tile, const WeightDropout& drop, Rows weights) {
+void drop_weights(const ScoreTile& tile, WeightDropout drop, Rows weights) {
   for (int v = 0; v * vector_width < tile.width(); ++v)
     for (int k = 0; k < tile.keys_seen(v); ++k) {
       Real* weight = weights.at(k) + v * vector_width;
@@ -111,7 +111,7 @@ void forward_tile(ConstTensor5 qkv, int b, int h, int query, Real scale, const W
                           s.weights.from(band, first));
     });
     online_softmax(tile, D, state, s);
-    if (drop.dropout.active()) drop_weights(tile, drop, s.weights);
+    if (drop.active()) drop_weights(tile, drop, s.weights);
     for_each_band(tile, [&](int band, int keys, int first) {
       tile_product<true>(D, width - first, keys, transposed(s.values.from(band, 0)), s.weights.from(band, first),
                          s.out.from(0, first));

@@ -4,6 +4,8 @@
 // are read in their own order, and no head size needs padding in the scores.
 #pragma once
 
+#include <cmath>
+
 #include "kernels/attention.hpp"
 #include "kernels/host_tile.hpp"
 
@@ -76,25 +78,43 @@ template <class Body>
   }
 }
 
-/// Dropout factors of one vector of queries at one key.
-struct WeightDropout {
-  const Dropout& dropout;
-  RandomStream stream;
-  int T;
-
-  WeightDropout(const Dropout& dropout_, int b, int h, int T_)
-      : dropout(dropout_), stream(dropout_.sample(b).child(std::uint64_t(h))), T(T_) {}
-  [[gnu::always_inline]] Vector factors(int query, int key) const {
-    Real factor[vector_width];
-    const std::uint64_t first = std::uint64_t(query) * std::uint64_t(T) + std::uint64_t(key);
-    const RandomStream numbers = stream;
-    const Dropout chances = dropout;
-    const std::uint64_t distance = std::uint64_t(T);
-#pragma omp simd
-    for (int lane = 0; lane < vector_width; ++lane)
-      factor[lane] = chances.factor(numbers, first + std::uint64_t(lane) * distance);
-    return load(factor);
+/// Dropout factors of one vector of queries at one key: those of Dropout::factor, bit for bit. Small: a loop keeps
+/// its own copy in registers.
+class WeightDropout {
+ public:
+  WeightDropout(const Dropout& dropout, int b, int h, int T)
+      : active_(dropout.active()),
+        stream_(dropout.sample(b).child(std::uint64_t(h))),
+        T_(T),
+        threshold_(std::uint32_t(std::ceil(float(dropout.rate) * 0x1p24f))),
+        kept_(Real(1) / (Real(1) - dropout.rate)) {
+    for (int lane = 0; lane < vector_width; ++lane) {
+      const std::uint64_t offset = std::uint64_t(lane) * std::uint64_t(T);
+      offset_low_[lane] = std::uint32_t(offset);
+      offset_high_[lane] = std::uint32_t(offset >> 32);
+    }
   }
+
+  bool active() const { return active_; }
+
+  [[gnu::always_inline]] Vector factors(int query, int key) const {
+    const std::uint64_t first = std::uint64_t(query) * std::uint64_t(T_) + std::uint64_t(key);
+    const std::uint32_t first_low = std::uint32_t(first), first_high = std::uint32_t(first >> 32);
+    const Words low = first_low + offset_low_;
+    const Words carry = std::bit_cast<Words>(low < first_low);  // all bits: -1
+    const Words bits = stream_.bits32(low, first_high + offset_high_ - carry);
+    // u 2^-24 < rate for a whole number u is u < ceil(rate 2^24).
+    const auto dropped = (bits >> 8) < threshold_;
+    return __builtin_convertvector(dropped, IntegerVector) ? Vector{} : broadcast(kept_);
+  }
+
+ private:
+  bool active_;
+  RandomStream stream_;
+  int T_;
+  std::uint32_t threshold_;
+  Real kept_;
+  Words offset_low_, offset_high_;  ///< of the lanes' elements from the first one's
 };
 
 }  // namespace dekoder::host

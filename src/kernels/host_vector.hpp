@@ -23,6 +23,8 @@ inline constexpr int vector_width = vector_bytes / int(sizeof(Real));
 using Vector [[gnu::vector_size(vector_bytes)]] = Real;
 using LaneInteger = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
 using IntegerVector [[gnu::vector_size(vector_bytes)]] = LaneInteger;
+/// 32 bits to a lane, with as many lanes as a Vector.
+using Words [[gnu::vector_size(vector_width * 4)]] = std::uint32_t;
 
 /// n rounded up to whole vectors.
 constexpr int padded(int n) {

@@ -33,6 +33,13 @@ class RandomStream {
     return static_cast<std::uint32_t>(mix(key_, index));
   }
 
+  /// The same at many indices high * 2^32 + low at once; Word is a vector of std::uint32_t.
+  template <class Word>
+  KOKKOS_FORCEINLINE_FUNCTION Word bits32(Word low, Word high) const {
+    threefry(key_, low, high);
+    return low;
+  }
+
   /// Uniform in [0, 1) with 24 random bits.
   KOKKOS_INLINE_FUNCTION float uniform(std::uint64_t index) const {
     return static_cast<float>(bits32(index) >> 8) * 0x1p-24f;
@@ -48,32 +55,35 @@ class RandomStream {
 
   /// Threefry-2x32-20 of `counter` under `key`.
   KOKKOS_INLINE_FUNCTION static std::uint64_t mix(std::uint64_t key, std::uint64_t counter) {
-    const std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-    const std::uint32_t k2 = 0x1BD11BDAu ^ k0 ^ k1;
-    std::uint32_t x0 = static_cast<std::uint32_t>(counter) + k0,
-                  x1 = static_cast<std::uint32_t>(counter >> 32) + k1;
-    four_rounds(x0, x1, 13, 15, 26, 6);
-    x0 += k1, x1 += k2 + 1;
-    four_rounds(x0, x1, 17, 29, 16, 24);
-    x0 += k2, x1 += k0 + 2;
-    four_rounds(x0, x1, 13, 15, 26, 6);
-    x0 += k0, x1 += k1 + 3;
-    four_rounds(x0, x1, 17, 29, 16, 24);
-    x0 += k1, x1 += k2 + 4;
-    four_rounds(x0, x1, 13, 15, 26, 6);
-    x0 += k2, x1 += k0 + 5;
+    std::uint32_t x0 = static_cast<std::uint32_t>(counter), x1 = static_cast<std::uint32_t>(counter >> 32);
+    threefry(key, x0, x1);
     return static_cast<std::uint64_t>(x1) << 32 | x0;
   }
 
  private:
-  KOKKOS_INLINE_FUNCTION static void four_rounds(std::uint32_t& x0, std::uint32_t& x1, int r0, int r1, int r2,
-                                                 int r3) {
-    round(x0, x1, r0);
-    round(x0, x1, r1);
-    round(x0, x1, r2);
-    round(x0, x1, r3);
+  /// Encrypts the counter x1 * 2^32 + x0 in place.
+  template <class Word>
+  KOKKOS_FORCEINLINE_FUNCTION static void threefry(std::uint64_t key, Word& x0, Word& x1) {
+    const std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+    const std::uint32_t k2 = 0x1BD11BDAu ^ k0 ^ k1;
+    x0 += k0, x1 += k1;
+    four_rounds<13, 15, 26, 6>(x0, x1);
+    x0 += k1, x1 += k2 + 1;
+    four_rounds<17, 29, 16, 24>(x0, x1);
+    x0 += k2, x1 += k0 + 2;
+    four_rounds<13, 15, 26, 6>(x0, x1);
+    x0 += k0, x1 += k1 + 3;
+    four_rounds<17, 29, 16, 24>(x0, x1);
+    x0 += k1, x1 += k2 + 4;
+    four_rounds<13, 15, 26, 6>(x0, x1);
+    x0 += k2, x1 += k0 + 5;
   }
-  KOKKOS_INLINE_FUNCTION static void round(std::uint32_t& x0, std::uint32_t& x1, int rotation) {
+  template <std::uint32_t... rotations, class Word>
+  KOKKOS_FORCEINLINE_FUNCTION static void four_rounds(Word& x0, Word& x1) {
+    (round<rotations>(x0, x1), ...);
+  }
+  template <std::uint32_t rotation, class Word>
+  KOKKOS_FORCEINLINE_FUNCTION static void round(Word& x0, Word& x1) {
     x0 += x1;
     x1 = (x1 << rotation | x1 >> (32 - rotation)) ^ x0;
   }

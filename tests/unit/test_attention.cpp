@@ -9,6 +9,9 @@
 
 #include "kernels/attention.hpp"
 #include "kernels/attention_portable.hpp"
+#if !defined(DEKODER_BACKEND_CUDA)
+#include "kernels/attention_tile_host.hpp"
+#endif
 
 namespace dekoder::testing {
 namespace {
@@ -249,6 +252,41 @@ TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
       EXPECT_TRUE(same("lse", c.lse, lse)) << ::testing::PrintToString(shape);
       EXPECT_TRUE(same("grad_qkv", c.grad_qkv, grad)) << ::testing::PrintToString(shape);
     }
+}
+#endif
+
+#if !defined(DEKODER_BACKEND_CUDA)
+TEST(AttentionDropout, VectorDrawsAreTheScalarDrawsBitForBit) {
+  const RandomStream numbers(5, site_of("test.draws"), 17);
+  const auto check = [&](Real rate, int b, int h, int T, int query, int key) {
+    const Dropout dropout{rate, numbers, 1000};
+    const host::Vector factors = host::WeightDropout(dropout, b, h, T).factors(query, key);
+    const RandomStream stream = dropout.sample(b).child(std::uint64_t(h));
+    int dropped = 0;
+    for (int lane = 0; lane < host::vector_width; ++lane) {
+      const Real want = dropout.factor(stream, std::uint64_t(query + lane) * std::uint64_t(T) + std::uint64_t(key));
+      EXPECT_EQ(factors[lane], want) << "rate " << rate << " T=" << T << " query " << query << "+" << lane
+                                     << " key " << key;
+      dropped += want == 0 ? 1 : 0;
+    }
+    return dropped;
+  };
+  int draws = 0, dropped = 0;
+  for (int T : {1, 2, 31, 256, 1000003})
+    for (int query = 0; query < 300; query += 7)
+      for (int key : {0, 1, 30, T - 1}) dropped += check(Real(0.3), query % 5, query % 3, T, query, key), ++draws;
+  EXPECT_NEAR(double(dropped) / (draws * host::vector_width), 0.3, 0.03);
+  // Elements whose number passes 2^32 between two lanes.
+  check(Real(0.5), 0, 0, 1 << 28, 8, 5);
+  check(Real(0.5), 0, 0, 2000000011, 1, 7);
+  // A rate that equals a lane's number, and its neighbours: "dropped" means strictly below the rate.
+  const RandomStream stream = Dropout{Real(0.5), numbers, 1000}.sample(2).child(1);
+  for (int query = 0; query < 50; ++query) {
+    const float rate = stream.uniform(std::uint64_t(query) * 64 + 3);
+    for (float near_by : {rate, std::nextafter(rate, 0.0f), std::nextafter(rate, 1.0f)})
+      check(Real(near_by), 2, 1, 64, query, 3);
+  }
+  for (Real rate : {Real(1e-8), Real(1e-7), Real(0.999999)}) check(rate, 0, 0, 9, 4, 2);
 }
 #endif
 
