@@ -55,10 +55,10 @@ echo "== result"
 echo "== sample"
 "$dekoder" generate "$run" --prompt "$(printf '%s' "${DEKODER_PROMPT:-The }")" --tokens 400 --temperature 0.7
 echo "== report"
-if python3 -c 'import h5py, numpy' 2> /dev/null; then
+if python3 -c 'import h5py, numpy, yaml' 2> /dev/null; then
   python3 postprocess/bin/dekoder-report "$run" -o "$run/report.html"
 else
-  echo "no report: Python's h5py and numpy are missing here; install them, then: postprocess/bin/dekoder-report $run -o $run/report.html"
+  echo "no report: Python's h5py, numpy and yaml (PyYAML) are missing here; install them, then: postprocess/bin/dekoder-report $run -o $run/report.html"
 fi
 cat <<END
 == the run is in $checkout/$run

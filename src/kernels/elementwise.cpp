@@ -71,10 +71,6 @@ void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 
   with_activation(kind, [&](auto tag) { activation_kernel<decltype(tag)::value>(exec, x, y); });
 }
 
-int bias_partials(int tokens) {
-  return row_blocks(tokens);
-}
-
 void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y,
                          Tensor2 grad_x, Tensor1 grad_bias, Tensor2 partials) {
   const auto extent = activation_backward_shapes.match(x, grad_y, grad_x, grad_bias, partials);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/activation.hpp"
+#include "kernels/column_sum.hpp"
 #include "kernels/dropout.hpp"
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"
@@ -13,17 +14,15 @@ namespace dekoder {
 inline constexpr ShapeSignature activation_shapes{"activation", "x(N,F) -> y(N,F)"};
 void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 y);
 
-/// Scratch rows for bias gradients over N tokens: partials(P,F) with P = bias_partials(N).
-int bias_partials(int tokens);
-
 /// grad_x = grad_y * activation'(x) and, in the same pass, grad_bias += column sums of grad_x (grad_bias may be
-/// empty). grad_x may be the same memory as grad_y. Overwrites grad_x and partials.
+/// empty). grad_x may be the same memory as grad_y. Overwrites grad_x and partials, P = row_blocks(N).
 inline constexpr ShapeSignature activation_backward_shapes{
     "activation_backward", "x(N,F) grad_y(N,F) -> grad_x(N,F) grad_bias?(F) partials?(P,F)"};
 void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y,
                          Tensor2 grad_x, Tensor1 grad_bias, Tensor2 partials);
 
-/// grad_bias += column sums of grad_y, by fixed blocks of rows and a fixed order. partials is scratch.
+/// grad_bias += column sums of grad_y, by fixed blocks of rows and a fixed order. partials is scratch, P =
+/// row_blocks(N).
 inline constexpr ShapeSignature bias_backward_shapes{"bias_backward", "grad_y(N,F) -> grad_bias(F) partials(P,F)"};
 void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias, Tensor2 partials);
 

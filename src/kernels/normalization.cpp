@@ -61,10 +61,6 @@ void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTens
       });
 }
 
-int normalization_partials(int tokens) {
-  return row_blocks(tokens);
-}
-
 void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor2 x, ConstTensor1 gain,
                          ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x,
                          Tensor1 grad_gain, Tensor1 grad_bias, Tensor3 partials) {

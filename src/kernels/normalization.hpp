@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/column_sum.hpp"
 #include "kernels/dropout.hpp"
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"
@@ -24,14 +25,10 @@ void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTens
                          ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample,
                          Tensor2 sum, Tensor2 y, Tensor1 mean, Tensor1 rstd);
 
-/// Rows of partial sums that the parameter gradients of N tokens need (fixed blocks of rows, then a fixed order):
-/// partials(P,2,C) with P = normalization_partials(N).
-int normalization_partials(int tokens);
-
 enum class GradientWrite { overwrite, accumulate };
 
 /// Gradient of layer_norm. grad_x = [grad_x +] d loss/d x by `write`; grad_gain and grad_bias are accumulated;
-/// partials is scratch. grad_x may be the same memory as grad_y when write is overwrite.
+/// partials is scratch, P = row_blocks(N). grad_x may be the same memory as grad_y when write is overwrite.
 inline constexpr ShapeSignature layer_norm_backward_shapes{
     "layer_norm_backward",
     "grad_y(N,C) x(N,C) gain(C) mean(N) rstd(N) -> grad_x(N,C) grad_gain(C) grad_bias?(C) partials(P,2,C)"};

@@ -50,8 +50,8 @@ BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int
       grad_branch(arena.take<Tensor2>("scratch.grad_branch", "N,C", sequences * model.context, model.channels)),
       attention(arena, sequences, model.context, model.heads, model.channels),
       feed_forward(arena, sequences * model.context, model.feed_forward, model.channels),
-      norm_partials(arena.take<Tensor3>("scratch.norm_partials", "P,2,C",
-                                        normalization_partials(sequences * model.context), 2, model.channels)) {}
+      norm_partials(arena.take<Tensor3>("scratch.norm_partials", "P,2,C", row_blocks(sequences * model.context), 2,
+                                        model.channels)) {}
 
 void DecoderBlock::declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model) {
   const int C = model.channels, F = model.feed_forward;

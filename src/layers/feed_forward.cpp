@@ -14,7 +14,7 @@ FeedForwardActivations::FeedForwardActivations(ActivationArena& arena, const std
 
 FeedForwardScratch::FeedForwardScratch(ActivationArena& arena, int tokens, int feed_forward, int channels)
     : grad_hidden(arena.take<Tensor2>("scratch.grad_hidden", "N,F", tokens, feed_forward)),
-      partials(arena.take<Tensor2>("scratch.feed_forward_partials", "P,F", bias_partials(tokens),
+      partials(arena.take<Tensor2>("scratch.feed_forward_partials", "P,F", row_blocks(tokens),
                                    std::max(feed_forward, channels))) {}
 
 void FeedForward::declare(ParameterLayout& layout, const std::string& prefix, int channels, int feed_forward,

@@ -26,7 +26,7 @@ struct Linear {
   void backward(const ExecSpace& exec, ConstTensor2 x, ConstTensor2 grad_y, GradientWrite write,
                 Tensor2 grad_x) const;
 
-  /// grad_bias += column sums of grad_y; nothing without biases. partials(P,out) is scratch, P = bias_partials(N).
+  /// grad_bias += column sums of grad_y; nothing without biases. partials(P,out) is scratch, P = row_blocks(N).
   void backward_bias(const ExecSpace& exec, ConstTensor2 grad_y, Tensor2 partials) const;
 };
 

@@ -37,7 +37,7 @@ AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, int co
     : grad_qkv(arena.take<Tensor2>("scratch.grad_qkv", "N,3C", sequences * context, 3 * channels)),
       grad_attended(arena.take<Tensor2>("scratch.grad_attended", "N,C", sequences * context, channels)),
       delta(arena.take<Tensor3>("scratch.attention_delta", "B,H,T", sequences, heads, context)),
-      partials(arena.take<Tensor2>("scratch.attention_partials", "P,3C", bias_partials(sequences * context),
+      partials(arena.take<Tensor2>("scratch.attention_partials", "P,3C", row_blocks(sequences * context),
                                    3 * channels)) {}
 
 void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias,

@@ -88,8 +88,7 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
     embedded = arena.take<Tensor2>("embedded", "N,C", N, C);
   }
   logits = arena.take<Tensor2>("logits.chunk", "M,V", M, V);
-  if (head_has_bias(model))
-    head_partials = arena.take<Tensor2>("scratch.head_partials", "P,V", bias_partials(M), V);
+  if (head_has_bias(model)) head_partials = arena.take<Tensor2>("scratch.head_partials", "P,V", row_blocks(M), V);
   losses = arena.take<Tensor1>("losses", "N", N);
   grad_residual = arena.take<Tensor2>("grad_residual", "N,C", N, C);
   row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1);

@@ -24,7 +24,7 @@ TEST(KernelGradient, LayerNorm) {
     return weighted_sum(y, weight);
   };
   loss();
-  const Tensor3 partials("partials", normalization_partials(N), 2, C);
+  const Tensor3 partials("partials", row_blocks(N), 2, C);
   layer_norm_backward(exec, weight, x, gain, mean, rstd, GradientWrite::overwrite, grad_x, grad_gain, grad_bias,
                       partials);
   exec.fence();
@@ -50,7 +50,7 @@ TEST(KernelGradient, ResidualLayerNormWithDropout) {
   };
   loss();
   const auto grad_residual = clone(weight_sum);
-  const Tensor3 partials("partials", normalization_partials(N), 2, C);
+  const Tensor3 partials("partials", row_blocks(N), 2, C);
   layer_norm_backward(exec, weight_y, sum, gain, mean, rstd, GradientWrite::accumulate, grad_residual, grad_gain,
                       grad_bias, partials);
   apply_dropout(exec, grad_residual, dropout, T, grad_delta);
@@ -78,12 +78,12 @@ TEST(KernelGradient, ActivationsWithBias) {
     };
     loss();
     const Tensor1 grad_bias("grad_bias", F);
-    activation_backward(exec, kind, shifted, weight, grad_x, grad_bias, Tensor2("partials", bias_partials(N), F));
+    activation_backward(exec, kind, shifted, weight, grad_x, grad_bias, Tensor2("partials", row_blocks(N), F));
     exec.fence();
     EXPECT_TRUE(gradient_matches("x", x, grad_x, loss));
     EXPECT_TRUE(gradient_matches("bias", bias, grad_bias, loss));
     const Tensor1 alone("alone", F);
-    bias_backward(exec, grad_x, alone, Tensor2("partials", bias_partials(N), F));
+    bias_backward(exec, grad_x, alone, Tensor2("partials", row_blocks(N), F));
     exec.fence();
     EXPECT_TRUE(near(alone, values_of(grad_bias)));
   }

@@ -55,7 +55,7 @@ TEST(ActivationBackward, EqualsReferenceInAndOutOfPlace) {
           SCOPED_TRACE(fmt::format("kind={} N={} F={} bias={} in_place={}", int(kind), N, F, with_bias, in_place));
           const auto x = random_tensor<Tensor2>(1, N, F), grad_y = random_tensor<Tensor2>(2, N, F);
           const Tensor1 grad_bias = with_bias ? random_tensor<Tensor1>(3, F) : Tensor1();
-          const Tensor2 partials = with_bias ? filled_tensor<Tensor2>(NAN, bias_partials(N), F) : Tensor2();
+          const Tensor2 partials = with_bias ? filled_tensor<Tensor2>(NAN, row_blocks(N), F) : Tensor2();
           Doubles expected = values_of(grad_y);
           const Doubles inputs = values_of(x);
           for (std::size_t i = 0; i < expected.size(); ++i)
@@ -78,7 +78,7 @@ TEST(BiasBackward, AddsColumnSums) {
     const auto grad_y = random_tensor<Tensor2>(1, N, F);
     const auto grad_bias = random_tensor<Tensor1>(2, F);
     const Doubles expected = column_sums(values_of(grad_y), values_of(grad_bias));
-    const auto partials = filled_tensor<Tensor2>(NAN, bias_partials(N) + 2, F);
+    const auto partials = filled_tensor<Tensor2>(NAN, row_blocks(N) + 2, F);
     bias_backward(exec, grad_y, grad_bias, partials);
     exec.fence();
     EXPECT_TRUE(near(grad_bias, expected, 1e-5));

@@ -106,7 +106,7 @@ TEST(LayerNormBackward, EqualsReference) {
         for (std::size_t i = 0; i < before.size(); ++i) expected.x[i] += before[i];
         expected.gain = column_sums(expected.gain, values_of(grad_gain));
         if (with_bias) expected.bias = column_sums(expected.bias, values_of(grad_bias));
-        const auto partials = filled_tensor<Tensor3>(nan, normalization_partials(N) + 1, 2, C);
+        const auto partials = filled_tensor<Tensor3>(nan, row_blocks(N) + 1, 2, C);
         layer_norm_backward(exec, grad_y, x, gain, mean, rstd,
                             accumulate ? GradientWrite::accumulate : GradientWrite::overwrite, grad_x, grad_gain,
                             grad_bias, partials);
@@ -128,7 +128,7 @@ TEST(LayerNormBackward, InPlaceEqualsOutOfPlace) {
   const auto gain = random_tensor<Tensor1>(3, C), mean = Tensor1("mean", N), rstd = Tensor1("rstd", N);
   const Tensor2 y("y", N, C), grad_x("grad_x", N, C);
   layer_norm(exec, x, gain, {}, epsilon, y, mean, rstd);
-  const Tensor3 partials("partials", normalization_partials(N), 2, C);
+  const Tensor3 partials("partials", row_blocks(N), 2, C);
   const Tensor1 gain1("g1", C), gain2("g2", C), bias1("b1", C), bias2("b2", C);
   layer_norm_backward(exec, grad_y, x, gain, mean, rstd, GradientWrite::overwrite, grad_x, gain1, bias1, partials);
   exec.fence();
@@ -144,7 +144,7 @@ TEST(LayerNormBackward, TooFewPartialsAreAnError) {
   const int N = 200, C = 4;
   const Tensor2 x("x", N, C);
   const Tensor1 gain("gain", C), mean("mean", N), rstd("rstd", N);
-  const Tensor3 partials("partials", normalization_partials(N) - 1, 2, C);
+  const Tensor3 partials("partials", row_blocks(N) - 1, 2, C);
   EXPECT_THROW(layer_norm_backward(exec, x, x, gain, mean, rstd, GradientWrite::overwrite, x, gain, {}, partials),
                ShapeError);
   EXPECT_THROW(layer_norm(exec, x, mean, {}, epsilon, x, mean, rstd), ShapeError);

@@ -8,6 +8,8 @@
 #include <map>
 #include <string>
 
+#include "kernels/gemm.hpp"
+#include "model/model_summary.hpp"
 #include "support/small_decoder.hpp"
 
 namespace dekoder::testing {
@@ -76,6 +78,21 @@ TEST_P(WatchedStep, AllocatesNothingAndLabelsEveryKernel) {
   EXPECT_FALSE(first.kernels.empty());
   EXPECT_EQ(first.kernels, second.kernels);
   for (const auto& [label, count] : first.kernels) EXPECT_TRUE(label.starts_with("dekoder::")) << label;
+}
+
+// The FLOPs that rates and shares are computed from are those that matrix products are asked for; attention is the
+// rest.
+TEST(FlopsPerToken, AreTheMatrixProductsAndAttention) {
+  RunConfig config = small_config();
+  config.model.vocabulary = 12;  // no padding, which is not counted as work
+  TrainingModel model(config);
+  model.store().initialise(ExecSpace(), 1);
+  model.load(ExecSpace(), random_tokens(config, 1), random_tokens(config, 2));
+  const double before = gemm_flops();
+  model.accumulate_gradients(ExecSpace(), DropoutKey{}, Real(0.05));
+  const ModelConfig& m = config.model;
+  const double attention = 6.0 * m.layers * m.channels * m.context;
+  EXPECT_EQ((gemm_flops() - before) / (config.training.batch * m.context), flops_per_token(m) - attention);
 }
 
 INSTANTIATE_TEST_SUITE_P(Dropout, WatchedStep, ::testing::Values(0.0, 0.25));
