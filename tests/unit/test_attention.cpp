@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Causal attention of the host and of any device against plain loops in double.
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <limits>
@@ -11,6 +10,7 @@
 #include "kernels/attention_portable.hpp"
 #if !defined(DEKODER_BACKEND_CUDA)
 #include "kernels/attention_tile_host.hpp"
+#include "support/one_thread.hpp"
 #endif
 
 namespace dekoder::testing {
@@ -236,16 +236,14 @@ TEST(AttentionNumbers, TheFutureDoesNotReachThePast) {
 #if !defined(DEKODER_BACKEND_CUDA)
 TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   const ExecSpace all;
-  if (all.concurrency() < 2) GTEST_SKIP() << "one thread only: nothing to compare";
-  omp_set_max_active_levels(2);  // Kokkos partitions only where regions may nest
-  const auto parts =
-      Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
-  ASSERT_EQ(parts.front().concurrency(), 1);
+  const auto one = one_thread();
+  if (!one) GTEST_SKIP() << "one thread only: nothing to compare";
+  ASSERT_EQ(one->concurrency(), 1);
   // One head on several threads is cut into tiles, forward and backward; several heads are not.
   for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}})
     for (Real rate : {Real(0), Real(0.3)}) {
       Case c(shape, 1, rate);
-      run(parts.front(), c);
+      run(*one, c);
       const auto out = doubles(c.out), lse = doubles(c.lse), grad = doubles(c.grad_qkv);
       run(all, c);
       EXPECT_TRUE(same("out", c.out, out)) << ::testing::PrintToString(shape);

@@ -3,7 +3,6 @@
 #include "kernels/attention_statistics.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <functional>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "support/host_tensor.hpp"
+#include "support/one_thread.hpp"
 
 namespace dekoder::testing {
 namespace {
@@ -224,14 +224,12 @@ TEST(AttentionStatistics, RandomMapsAgainstPatternMatrices) {
 #if !defined(DEKODER_BACKEND_CUDA)
 TEST(AttentionStatistics, AnyNumberOfThreadsGivesTheSameBits) {
   const ExecSpace all;
-  if (all.concurrency() < 2) GTEST_SKIP() << "one thread only: nothing to compare";
-  omp_set_max_active_levels(2);  // Kokkos partitions only where regions may nest
-  const auto parts =
-      Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
-  ASSERT_EQ(parts.front().concurrency(), 1);
+  const auto one = one_thread();
+  if (!one) GTEST_SKIP() << "one thread only: nothing to compare";
+  ASSERT_EQ(one->concurrency(), 1);
   const RandomMaps maps(61, 3);
-  EXPECT_TRUE(identical(statistics_of(maps.weights, maps.tokens, all),
-                        statistics_of(maps.weights, maps.tokens, parts.front())));
+  EXPECT_TRUE(
+      identical(statistics_of(maps.weights, maps.tokens, all), statistics_of(maps.weights, maps.tokens, *one)));
 }
 #endif
 

@@ -3,7 +3,6 @@
 #include "kernels/attention_weights.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <limits>
@@ -11,6 +10,7 @@
 
 #include "kernels/attention.hpp"
 #include "support/host_tensor.hpp"
+#include "support/one_thread.hpp"
 
 namespace dekoder::testing {
 namespace {
@@ -124,13 +124,11 @@ TEST(AttentionWeights, LargeScoresGiveOneKeyTheWholeWeight) {
 #if !defined(DEKODER_BACKEND_CUDA)
 TEST(AttentionWeights, AnyNumberOfThreadsGivesTheSameBits) {
   const ExecSpace all;
-  if (all.concurrency() < 2) GTEST_SKIP() << "one thread only: nothing to compare";
-  omp_set_max_active_levels(2);  // Kokkos partitions only where regions may nest
-  const auto parts =
-      Kokkos::Experimental::partition_space(all, std::vector<int>(std::size_t(all.concurrency()), 1));
-  ASSERT_EQ(parts.front().concurrency(), 1);
+  const auto one = one_thread();
+  if (!one) GTEST_SKIP() << "one thread only: nothing to compare";
+  ASSERT_EQ(one->concurrency(), 1);
   const Case c(75, 3, 20);
-  EXPECT_TRUE(identical(c.weights(all, 0, 75), c.weights(parts.front(), 0, 75)));
+  EXPECT_TRUE(identical(c.weights(all, 0, 75), c.weights(*one, 0, 75)));
 }
 #endif
 
