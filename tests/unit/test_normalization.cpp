@@ -44,7 +44,9 @@ TEST(LayerNorm, LargeMeanKeepsItsVariance) {
   const auto mean = filled_tensor<Tensor1>(nan, 3), rstd = filled_tensor<Tensor1>(nan, 3);
   layer_norm(exec, x, gain, {}, epsilon, y, mean, rstd);
   exec.fence();
-  EXPECT_TRUE(near(y, layer_norm_reference(values_of(x), values_of(gain), {}, epsilon).y, 2e-4));
+  // Numbers near 1e5, as the sum becomes, are 0.008 apart: added one by one the mean may be off by some 1e-4. The
+  // mean of squares minus the squared mean would be off by 0.1 and more.
+  EXPECT_TRUE(near(y, layer_norm_reference(values_of(x), values_of(gain), {}, epsilon).y, 1e-3));
 }
 
 TEST(LayerNorm, NanStaysInItsRow) {
