@@ -99,8 +99,11 @@ if [ -n "$may_mount" ]; then
   mkdir "$scratch/bin"
   for tool in bash env true dirname id cat sed sha256sum cut unshare setsid ls; do ln -s "$(type -P $tool)" "$scratch/bin/"; done
   check "no apt" "$(outcome env PATH="$scratch/bin" bash -c 'toolbox true')" "1: *needs apt-get*dekoder.def*"
-  chmod 755 "$scratch"
-  check "no root, no sudo" "$(outcome setpriv --reuid 65534 --regid 65534 --clear-groups env PATH="$scratch/bin" bash -c 'toolbox true')" \
+  mkdir "$scratch/checkout" # where another user may read it, unlike a checkout in /root
+  cp -R "$source_dir/jobs" "$scratch/checkout/"
+  chmod -R a+rX "$scratch"
+  check "no root, no sudo" "$(source_dir=$scratch/checkout outcome setpriv --reuid 65534 --regid 65534 --clear-groups \
+    env PATH="$scratch/bin" bash -c 'toolbox true')" \
     "1: *needs root or sudo*cmake --preset openmp*"
 fi
 
