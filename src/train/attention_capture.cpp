@@ -108,11 +108,11 @@ AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointI
   return info;
 }
 
-AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, const AttentionProbe& probe,
+AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, std::size_t probe,
                                    const AttentionMaps& maps) {
   AttentionMetrics metrics;
   metrics.step = step;
-  metrics.probe = probe.name;
+  metrics.probe = info.probes.at(probe).name;
   metrics.layers = int(info.layers.size());
   metrics.heads = int(info.heads.size());
   metrics.statistics = maps.statistics;

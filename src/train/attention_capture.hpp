@@ -33,8 +33,8 @@ std::vector<AttentionProbe> attention_probes(const RunConfig& config, const Toke
 AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointInfo& state,
                                       const Tokenizer& tokenizer, std::vector<AttentionProbe> probes);
 
-/// The line of metrics.jsonl for one probe at one step.
-AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, const AttentionProbe& probe,
+/// The line of metrics.jsonl for the probe info.probes[probe] at one step.
+AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, std::size_t probe,
                                    const AttentionMaps& maps);
 
 /// Recomputes the attention weights of probes, which the fused kernel never stores. All device memory is taken at
@@ -45,8 +45,10 @@ class AttentionCapture {
   /// both.
   AttentionCapture(const Decoder& decoder, const DecoderActivations& activations, const AttentionFileInfo& info);
 
-  /// Weights and statistics of every probe under the decoder's parameters, without dropout. Overwrites the
-  /// activations and nothing else.
+  const AttentionFileInfo& info() const { return info_; }
+
+  /// Weights and statistics of every probe, in the order of the info, under the decoder's parameters, without
+  /// dropout. Overwrites the activations and nothing else.
   std::vector<AttentionMaps> capture(const ExecSpace& exec) const;
 
  private:

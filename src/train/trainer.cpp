@@ -46,7 +46,7 @@ void Trainer::open_attention() {
   log_info("attention maps: {} probes at {} steps, {} layers, {} heads: at most {:.1f} MB in {}",
            info.probes.size(), captures, info.layers.size(), info.heads.size(), megabytes,
            directory_.paths().attention().filename().string());
-  attention_.emplace(AttentionRecord{info, AttentionCapture(model_.decoder(), model_.activations(), info),
+  attention_.emplace(AttentionRecord{AttentionCapture(model_.decoder(), model_.activations(), info),
                                      AttentionFile(directory_.paths().attention(), info, resumed_step_)});
 }
 
@@ -150,7 +150,7 @@ void Trainer::capture_attention() {
   try {
     attention_->file.append(state_.step, maps);
     for (std::size_t i = 0; i < maps.size(); ++i)
-      metrics_.write(attention_metrics(state_.step, attention_->info, attention_->info.probes[i], maps[i]));
+      metrics_.write(attention_metrics(state_.step, attention_->capture.info(), i, maps[i]));
   } catch (const SaveError& error) {
     log_warning("step {}: attention not recorded: {}; training goes on", state_.step, error.what());
   }

@@ -18,9 +18,8 @@
 
 namespace dekoder {
 
-/// The attention maps of a run: what is captured, how, and where it goes.
+/// The attention maps of a run: how they are captured, and where they go.
 struct AttentionRecord {
-  AttentionFileInfo info;
   AttentionCapture capture;
   AttentionFile file;
 };
