@@ -4,14 +4,13 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
-#include <string_view>
-#include <utility>
+#include <type_traits>
 
 #include "base/error.hpp"
 
@@ -21,8 +20,12 @@ namespace {
 
 template <class T>
 std::string json_number(T value) {
-  return std::isfinite(value) ? fmt::format("{}", value) : "null";
+  if (!std::isfinite(value)) return "null";
+  const std::string text = fmt::format("{}", value);
+  return text == "-0" ? "-0.0" : text;  // -0 is an integer to readers of JSON, and loses its sign
 }
+
+using Json = nlohmann::ordered_json;
 
 /// A line that no MetricsLog wrote; what() says what is wrong.
 class ForeignLine : public std::runtime_error {
@@ -30,77 +33,23 @@ class ForeignLine : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// What stands between the brackets of a JSON object or array, cut at its own commas. Texts hold no escapes.
-std::vector<std::string_view> elements(std::string_view text, char open, char close) {
-  if (text.size() < 2 || text.front() != open || text.back() != close)
-    throw ForeignLine(fmt::format("expected {}...{}", open, close));
-  text = text.substr(1, text.size() - 2);
-  std::vector<std::string_view> parts;
-  int depth = 0;
-  bool in_text = false;
-  std::size_t begin = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '"') in_text = !in_text;
-    if (in_text) continue;
-    if (c == '{' || c == '[') ++depth;
-    if ((c == '}' || c == ']') && --depth < 0) throw ForeignLine(fmt::format("a '{}' too many", c));
-    if (c != ',' || depth > 0) continue;
-    parts.push_back(text.substr(begin, i - begin));
-    begin = i + 1;
-  }
-  if (depth != 0 || in_text) throw ForeignLine("a bracket or a quotation mark is not closed");
-  if (!text.empty()) parts.push_back(text.substr(begin));
-  return parts;
-}
-
-std::string_view unquoted(std::string_view text) {
-  if (text.size() < 2 || text.front() != '"' || text.back() != '"') throw ForeignLine("expected a text in quotes");
-  return text.substr(1, text.size() - 2);
-}
-
-using Members = std::vector<std::pair<std::string_view, std::string_view>>;
-
-/// Keys and values of a JSON object without spaces.
-Members members(std::string_view object) {
-  Members result;
-  for (const std::string_view part : elements(object, '{', '}')) {
-    const std::size_t colon = part.find("\":");
-    if (colon == std::string_view::npos) throw ForeignLine("expected \"key\":value");
-    result.emplace_back(unquoted(part.substr(0, colon + 1)), part.substr(colon + 2));
-  }
-  return result;
-}
-
-bool has(const Members& line, std::string_view key) {
-  for (const auto& [name, value] : line)
-    if (name == key) return true;
-  return false;
-}
-
-std::string_view value_of(const Members& line, std::string_view key) {
-  for (const auto& [name, value] : line)
-    if (name == key) return value;
-  throw ForeignLine(fmt::format("there is no \"{}\"", key));
-}
-
-/// The whole of a text as a number; null is NaN.
+/// A number of kind T; null is NaN.
 template <class T>
-T number(std::string_view text) {
-  if constexpr (std::numeric_limits<T>::has_quiet_NaN)
-    if (text == "null") return std::numeric_limits<T>::quiet_NaN();
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw ForeignLine(fmt::format("'{}' is no number of its kind", text));
-  return value;
+T number(const Json& value) {
+  if constexpr (std::is_floating_point_v<T>) {
+    if (value.is_null()) return std::numeric_limits<T>::quiet_NaN();
+    if (value.is_number()) return value.get<T>();
+  } else {
+    if (value.is_number_unsigned() || (std::is_signed_v<T> && value.is_number_integer())) return value.get<T>();
+  }
+  throw ForeignLine(fmt::format("{} is no number of its kind", value.dump()));
 }
 template <class T>
-T number(const Members& line, std::string_view key) {
-  return number<T>(value_of(line, key));
+T number(const Json& line, const char* key) {
+  return number<T>(line.at(key));
 }
 
-StepMetrics step_of(const Members& line) {
+StepMetrics step_of(const Json& line) {
   return {number<long>(line, "step"),
           number<double>(line, "loss"),
           number<double>(line, "learning_rate"),
@@ -109,47 +58,47 @@ StepMetrics step_of(const Members& line) {
           number<double>(line, "tokens_per_second")};
 }
 
-EvaluationMetrics evaluation_of(const Members& line) {
+EvaluationMetrics evaluation_of(const Json& line) {
   return {number<long>(line, "step"), number<double>(line, "validation_loss"),
           number<double>(line, "bits_per_byte"), number<std::uint64_t>(line, "tokens"),
-          std::string(unquoted(value_of(line, "validation_hash")))};
+          line.at("validation_hash").get<std::string>()};
 }
 
-AttentionMetrics attention_of(const Members& line) {
+AttentionMetrics attention_of(const Json& line) {
   AttentionMetrics metrics;
   metrics.step = number<long>(line, "step");
-  metrics.probe = unquoted(value_of(line, "probe"));
-  const Members tables = members(value_of(line, "attention"));
+  metrics.probe = line.at("probe").get<std::string>();
+  const Json& tables = line.at("attention");  // by statistic: (layer, head)
+  if (!tables.is_object()) throw ForeignLine("\"attention\" is no object");
   const std::size_t S = tables.size();
-  for (std::size_t s = 0; s < S; ++s) {
-    const auto& [name, table] = tables[s];
-    metrics.names.emplace_back(name);
-    const auto layers = elements(table, '[', ']');
-    for (std::size_t l = 0; l < layers.size(); ++l) {
-      const auto heads = elements(layers[l], '[', ']');
+  for (const auto& [name, table] : tables.items()) {
+    const std::size_t s = metrics.names.size();
+    metrics.names.push_back(name);
+    for (std::size_t l = 0; l < table.size(); ++l) {
+      const Json& heads = table.at(l);
       if (s == 0 && l == 0) {
-        metrics.layers = int(layers.size());
+        metrics.layers = int(table.size());
         metrics.heads = int(heads.size());
-        metrics.statistics.resize(layers.size() * heads.size() * S);
+        metrics.statistics.resize(table.size() * heads.size() * S);
       }
-      if (int(layers.size()) != metrics.layers || int(heads.size()) != metrics.heads)
+      if (int(table.size()) != metrics.layers || int(heads.size()) != metrics.heads)
         throw ForeignLine("the tables of the statistics have different shapes");
       for (std::size_t h = 0; h < heads.size(); ++h)
-        metrics.statistics[(l * heads.size() + h) * S + s] = number<float>(heads[h]);
+        metrics.statistics[(l * heads.size() + h) * S + s] = number<float>(heads.at(h));
     }
   }
   return metrics;
 }
 
-void add_line(std::string_view text, MetricsHistory& history) {
-  const Members line = members(text);
-  if (has(line, "validation_loss"))
+void add_line(const std::string& text, MetricsHistory& history) {
+  const Json line = Json::parse(text);
+  if (line.contains("validation_loss"))
     history.evaluations.push_back(evaluation_of(line));
-  else if (has(line, "loss"))
+  else if (line.contains("loss"))
     history.steps.push_back(step_of(line));
-  else if (has(line, "attention"))
+  else if (line.contains("attention"))
     history.attention.push_back(attention_of(line));
-  else if (has(line, "resumed"))
+  else if (line.contains("resumed"))
     history.restarts.push_back({number<long>(line, "step")});
   else
     number<long>(line, "step");
@@ -207,9 +156,9 @@ LastMetrics read_last_metrics(const std::filesystem::path& path) {
   }
   LastMetrics last;
   try {
-    if (!step_line.empty()) last.step = step_of(members(step_line));
-    if (!evaluation_line.empty()) last.evaluation = evaluation_of(members(evaluation_line));
-  } catch (const ForeignLine&) {
+    if (!step_line.empty()) last.step = step_of(Json::parse(step_line));
+    if (!evaluation_line.empty()) last.evaluation = evaluation_of(Json::parse(evaluation_line));
+  } catch (const std::exception&) {
     // Edited by hand: what could not be read is left out.
   }
   return last;
@@ -225,7 +174,7 @@ MetricsHistory read_metrics(const std::filesystem::path& path) {
   for (long row = 1; std::getline(file, line) && !file.eof(); ++row) {
     try {
       add_line(line, history);
-    } catch (const ForeignLine& fault) {
+    } catch (const std::exception& fault) {
       throw DataError("{}:{}: is no line of a run's log: {}; remove the line or restore the file", path.string(),
                       row, fault.what());
     }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <nlohmann/json.hpp>
 
 #include "config/config_fields.hpp"
 #include "kernels/gemm.hpp"
@@ -62,19 +63,20 @@ void one_step(const ExecSpace& exec, TrainingModel& model, long step, PhaseClock
   exec.fence("dekoder::bench");
 }
 
+using Json = nlohmann::ordered_json;
+
 /// The settings of model and training as one JSON object: {"model.layers": 4, ...}.
-std::string settings_json(const RunConfig& config) {
-  std::string text;
+Json settings_json(const RunConfig& config) {
+  Json settings = Json::object();
   visit_fields(config, [&](std::string_view key, const auto& value, const Range&) {
     using Value = std::remove_cvref_t<decltype(value)>;
     if (!key.starts_with("model.") && !key.starts_with("training.")) return;
-    text += fmt::format("{}\"{}\": ", text.empty() ? "" : ", ", key);
     if constexpr (std::is_enum_v<Value>)
-      text += fmt::format("\"{}\"", names_of(value)[static_cast<std::size_t>(value)]);
+      settings[std::string(key)] = names_of(value)[static_cast<std::size_t>(value)];
     else if constexpr (std::is_arithmetic_v<Value>)
-      text += fmt::format("{}", value);
+      settings[std::string(key)] = value;
   });
-  return "{" + text + "}";
+  return settings;
 }
 
 double peak_memory() {
@@ -143,19 +145,24 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
 }
 
 std::string benchmark_json(const RunConfig& config, const BenchmarkResult& result) {
-  std::string phases;
-  for (const auto& [phase, seconds] : result.phase_seconds)
-    phases += fmt::format("{}\"{}\": {}", phases.empty() ? "" : ", ", phase, seconds);
-  return fmt::format(
-      "{{\"tokens_per_second\": {}, \"gflops\": {}, \"gemm_gflops\": {}, \"share_of_gemm\": {}, "
-      "\"flops_per_token\": {}, "
-      "\"steps\": {}, \"step_seconds_median\": {}, \"step_seconds_least\": {}, \"batch\": {}, \"micro_batch\": {}, "
-      "\"context\": {}, \"peak_memory_bytes\": {}, \"threads\": {}, \"real\": \"{}\", \"backend\": \"{}\", "
-      "\"config\": {}, \"phase_seconds\": {{{}}}}}\n",
-      result.tokens_per_second, result.gflops, result.gemm_gflops, result.share_of_gemm, result.flops_per_token,
-      result.steps, result.step_seconds_median, result.step_seconds_least, config.training.batch,
-      config.micro_batch(), config.model.context, result.peak_memory_bytes, ExecSpace().concurrency(), real_name,
-      ExecSpace::name(), settings_json(config), phases);
+  const Json report = {{"tokens_per_second", result.tokens_per_second},
+                       {"gflops", result.gflops},
+                       {"gemm_gflops", result.gemm_gflops},
+                       {"share_of_gemm", result.share_of_gemm},
+                       {"flops_per_token", result.flops_per_token},
+                       {"steps", result.steps},
+                       {"step_seconds_median", result.step_seconds_median},
+                       {"step_seconds_least", result.step_seconds_least},
+                       {"batch", config.training.batch},
+                       {"micro_batch", config.micro_batch()},
+                       {"context", config.model.context},
+                       {"peak_memory_bytes", result.peak_memory_bytes},
+                       {"threads", ExecSpace().concurrency()},
+                       {"real", real_name},
+                       {"backend", ExecSpace::name()},
+                       {"config", settings_json(config)},
+                       {"phase_seconds", Json::object_t(result.phase_seconds.begin(), result.phase_seconds.end())}};
+  return report.dump() + "\n";
 }
 
 }  // namespace dekoder

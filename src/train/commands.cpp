@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "base/log.hpp"
@@ -227,18 +228,17 @@ ExitCode run_status(const Command& command) {
   const LastMetrics last = read_last_metrics(paths.metrics());
   const std::string trainer = RunLock::live_holder(paths.lock());
   if (command.json) {
-    const auto number = [](const auto& row, auto member) {
-      return row ? fmt::format("{}", (*row).*member) : std::string("null");
-    };
-    print(
-        fmt::format("{{\"state\": \"{}\", \"running\": {}, \"saved_step\": {}, \"steps\": {}, \"step\": {}, "
-                    "\"loss\": {}, \"validation_loss\": "
-                    "{}, "
-                    "\"bits_per_byte\": {}}}\n",
-                    run_state_name(status->state), !trainer.empty(), status->step, status->steps,
-                    number(last.step, &StepMetrics::step), number(last.step, &StepMetrics::loss),
-                    number(last.evaluation, &EvaluationMetrics::validation_loss),
-                    number(last.evaluation, &EvaluationMetrics::bits_per_byte)));
+    using Json = nlohmann::ordered_json;  // NaN is written as null
+    const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
+    const Json report = {{"state", run_state_name(status->state)},
+                         {"running", !trainer.empty()},
+                         {"saved_step", status->step},
+                         {"steps", status->steps},
+                         {"step", number(last.step, &StepMetrics::step)},
+                         {"loss", number(last.step, &StepMetrics::loss)},
+                         {"validation_loss", number(last.evaluation, &EvaluationMetrics::validation_loss)},
+                         {"bits_per_byte", number(last.evaluation, &EvaluationMetrics::bits_per_byte)}};
+    print(report.dump() + "\n");
     return ExitCode::finished;
   }
   print(fmt::format("{}: saved at step {} of {}\n", trainer.empty() ? run_state_name(status->state) : "running",

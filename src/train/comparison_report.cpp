@@ -4,7 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 namespace dekoder {
@@ -215,160 +215,103 @@ std::string statistics_text(const RunComparison& comparison) {
   return text + table(rows);
 }
 
-// ---- JSON
+using Json = nlohmann::ordered_json;  // NaN is written as null
 
-std::string json(double value) {
-  return std::isfinite(value) ? fmt::format("{}", value) : "null";
-}
-std::string json(long value) {
-  return fmt::format("{}", value);
-}
-std::string json(int value) {
-  return fmt::format("{}", value);
-}
-std::string json(std::size_t value) {
-  return fmt::format("{}", value);
-}
-std::string json(bool value) {
-  return value ? "true" : "false";
-}
-/// UTF-8 as it is; quotation marks, backslashes and control characters escaped (RFC 8259, section 7).
-std::string json(const std::string& text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\')
-      result += fmt::format("\\{}", c);
-    else if (static_cast<unsigned char>(c) < 0x20)
-      result += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
-    else
-      result += c;
-  }
-  return result + "\"";
-}
-template <class T>
-std::string json(const std::vector<T>& values) {
-  std::string result = "[";
-  for (std::size_t i = 0; i < values.size(); ++i) result += (i == 0 ? "" : ", ") + json(T(values[i]));
-  return result + "]";
-}
-
-using JsonMembers = std::vector<std::pair<const char*, std::string>>;
-
-/// An object of members that are JSON already.
-std::string json_object(const JsonMembers& members) {
-  std::string result = "{";
-  for (const auto& [key, value] : members)
-    result += fmt::format("{}\"{}\": {}", result.size() == 1 ? "" : ", ", key, value);
-  return result + "}";
-}
-
-/// A list with what `of` makes of each element, JSON already.
+/// A list of what `of` makes of each element.
 template <class T, class ToJson>
-std::string json_list(const T& elements, ToJson&& of) {
-  std::string result = "[";
-  for (const auto& element : elements) result += (result.size() == 1 ? "" : ",\n  ") + of(element);
-  return result + "]";
+Json json_list(const T& elements, ToJson&& of) {
+  Json list = Json::array();
+  for (const auto& element : elements) list.push_back(of(element));
+  return list;
 }
 
-std::string run_json(const ComparedRun& run) {
-  return json_object({{"name", json(run.name)},
-                      {"step", json(run.metrics.steps.empty() ? 0L : run.metrics.steps.back().step)},
-                      {"steps", json(run.config.training.steps)},
-                      {"state", run.status ? json(std::string(run_state_name(run.status->state))) : "null"},
-                      {"running", json(run.running)},
-                      {"restarts", json(run.metrics.restarts.size())}});
+Json run_json(const ComparedRun& run) {
+  return {{"name", run.name},
+          {"step", run.metrics.steps.empty() ? 0L : run.metrics.steps.back().step},
+          {"steps", run.config.training.steps},
+          {"state", run.status ? Json(run_state_name(run.status->state)) : Json()},
+          {"running", run.running},
+          {"restarts", run.metrics.restarts.size()}};
 }
 
-std::string pairing_json(const Pairing& pairing) {
+Json pairing_json(const Pairing& pairing) {
   const auto fact = [](const PairedFact& f) {
-    return json_object({{"what", json(f.what)},
-                        {"equal", f.known ? json(f.equal()) : "null"},
-                        {"first", json(f.first)},
-                        {"other", json(f.other)}});
+    return Json{
+        {"what", f.what}, {"equal", f.known ? Json(f.equal()) : Json()}, {"first", f.first}, {"other", f.other}};
   };
   const auto difference = [](const ConfigDifference& d) {
-    return json_object({{"key", json(d.key)}, {"first", json(d.before)}, {"other", json(d.now)}});
+    return Json{{"key", d.key}, {"first", d.before}, {"other", d.now}};
   };
   const InitialValuesPairing& values = pairing.initial_values;
-  return json_object({{"paired", json(pairing.unpaired().empty())},
-                      {"unpaired", json(pairing.unpaired())},
-                      {"facts", json_list(pairing.facts, fact)},
-                      {"initial_values", json_object({{"equal", json(values.equal)},
-                                                      {"different", json(values.different)},
-                                                      {"other_shape", json(values.other_shape)},
-                                                      {"only_first", json(values.only_first)},
-                                                      {"only_other", json(values.only_other)}})},
-                      {"differences", json_list(pairing.differences, difference)}});
+  return {{"paired", pairing.unpaired().empty()},
+          {"unpaired", pairing.unpaired()},
+          {"facts", json_list(pairing.facts, fact)},
+          {"initial_values",
+           {{"equal", values.equal},
+            {"different", values.different},
+            {"other_shape", values.other_shape},
+            {"only_first", values.only_first},
+            {"only_other", values.only_other}}},
+          {"differences", json_list(pairing.differences, difference)}};
 }
 
 /// Differences to the first value, null where `comparable` says that there is none.
-std::string gaps_json(const std::vector<double>& values, const std::vector<bool>& comparable) {
-  std::vector<double> gaps;
+Json gaps_json(const std::vector<double>& values, const std::vector<bool>& comparable) {
+  Json gaps = Json::array();
   for (std::size_t r = 0; r < values.size(); ++r)
-    gaps.push_back(comparable[r] ? values[r] - values[0] : std::nan(""));
-  return json(gaps);
+    gaps.push_back(comparable[r] ? Json(values[r] - values[0]) : Json());
+  return gaps;
 }
 
-std::string losses_json(const LossComparison& losses) {
-  std::vector<bool> comparable, all;
-  for (const std::string& reason : losses.incomparable) {
-    comparable.push_back(reason.empty());
-    all.push_back(true);
-  }
+Json losses_json(const LossComparison& losses) {
+  std::vector<bool> comparable;
+  for (const std::string& reason : losses.incomparable) comparable.push_back(reason.empty());
+  const std::vector<bool> all(comparable.size(), true);
   const auto validation = [&](const ValidationRow& row) {
-    return json_object({{"step", json(row.step)},
-                        {"loss", json(row.loss)},
-                        {"bits_per_byte", json(row.bits_per_byte)},
-                        {"gap", gaps_json(row.loss, comparable)},
-                        {"gap_bits_per_byte", gaps_json(row.bits_per_byte, comparable)}});
+    return Json{{"step", row.step},
+                {"loss", row.loss},
+                {"bits_per_byte", row.bits_per_byte},
+                {"gap", gaps_json(row.loss, comparable)},
+                {"gap_bits_per_byte", gaps_json(row.bits_per_byte, comparable)}};
   };
   const auto training = [&](const TrainingWindow& window) {
-    return json_object({{"first_step", json(window.first_step)},
-                        {"last_step", json(window.last_step)},
-                        {"loss", json(window.loss)},
-                        {"gap", gaps_json(window.loss, all)},
-                        {"gap_error", json(window.gap_error)}});
+    return Json{{"first_step", window.first_step},
+                {"last_step", window.last_step},
+                {"loss", window.loss},
+                {"gap", gaps_json(window.loss, all)},
+                {"gap_error", window.gap_error}};
   };
-  return json_object({{"comparable", json(comparable)},
-                      {"validation", json_list(losses.validation, validation)},
-                      {"training", json_list(losses.training, training)}});
+  return {{"comparable", comparable},
+          {"validation", json_list(losses.validation, validation)},
+          {"training", json_list(losses.training, training)}};
 }
 
-std::string attention_json(const AttentionComparison& attention) {
-  const auto distance = [](const std::optional<MapDistance>& d) {
-    if (!d) return std::string("null");
-    return json_object({{"first_step", json(d->first_step)},
-                        {"last_step", json(d->last_step)},
-                        {"probes", json(d->probes)},
-                        {"layers", json(d->distance.layers)},
-                        {"heads", json(d->distance.heads)},
-                        {"distance", json(d->distance.values)}});
+Json attention_json(const AttentionComparison& attention) {
+  const auto distance = [](const std::optional<MapDistance>& d) -> Json {
+    if (!d) return {};
+    return {{"first_step", d->first_step},  {"last_step", d->last_step},  {"probes", d->probes},
+            {"layers", d->distance.layers}, {"heads", d->distance.heads}, {"distance", d->distance.values}};
   };
-  const auto& statistics = attention.statistics;
-  const auto of_run = [](const std::vector<double>& values) {
-    return values.empty() ? std::string("null") : json(values);
-  };
-  return json_object(
-      {{"has_maps", json(attention.has_maps)},
-       {"changes", json_list(attention.changes, distance)},
-       {"differences", json_list(attention.differences, distance)},
-       {"statistics", !statistics ? "null"
-                                  : json_object({{"step", json(statistics->step)},
-                                                 {"names", json(statistics->names)},
-                                                 {"probes", json(statistics->probes)},
-                                                 {"layers", json(statistics->layers)},
-                                                 {"heads", json(statistics->heads)},
-                                                 {"values", json_list(statistics->values, of_run)}})}});
+  Json statistics;
+  if (const auto& s = attention.statistics) {
+    const auto of_run = [](const std::vector<double>& values) { return values.empty() ? Json() : Json(values); };
+    statistics = {{"step", s->step},     {"names", s->names}, {"probes", s->probes},
+                  {"layers", s->layers}, {"heads", s->heads}, {"values", json_list(s->values, of_run)}};
+  }
+  return {{"has_maps", attention.has_maps},
+          {"changes", json_list(attention.changes, distance)},
+          {"differences", json_list(attention.differences, distance)},
+          {"statistics", statistics}};
 }
 
 }  // namespace
 
 std::string comparison_json(const RunComparison& comparison) {
-  return json_object({{"runs", json_list(comparison.runs, run_json)},
-                      {"pairings", json_list(comparison.pairings, pairing_json)},
-                      {"losses", losses_json(comparison.losses)},
-                      {"attention", attention_json(comparison.attention)}}) +
-         "\n";
+  const Json report = {{"runs", json_list(comparison.runs, run_json)},
+                       {"pairings", json_list(comparison.pairings, pairing_json)},
+                       {"losses", losses_json(comparison.losses)},
+                       {"attention", attention_json(comparison.attention)}};
+  return report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::string comparison_text(const RunComparison& comparison) {
