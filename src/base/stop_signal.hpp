@@ -5,7 +5,7 @@
 
 namespace dekoder {
 
-/// From now on SIGTERM, SIGINT and SIGUSR1 only set a flag; the first statement of main, before MPI_Init. A second
+/// From now on SIGTERM, SIGINT and SIGUSR1 only set a flag: for commands that look at it. Before MPI_Init. A second
 /// SIGINT ends the process at once (exit 130): the last checkpoint stands.
 void install_stop_signals();
 

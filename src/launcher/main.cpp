@@ -2,6 +2,7 @@
 // The executable `dekoder`: no Kokkos. Reads the command line and the configuration, opens one plug-in and runs it.
 #include <mpi.h>
 
+#include <csignal>
 #include <cstdlib>
 
 #include "base/error.hpp"
@@ -10,6 +11,7 @@
 #include "config/run_config_yaml.hpp"
 #include "launcher/backend_loader.hpp"
 #include "launcher/command_line.hpp"
+#include "launcher/environment.hpp"
 
 namespace dekoder {
 
@@ -61,20 +63,21 @@ bool on_one_rank() {
   return true;
 }
 
-/// Threads stay on their cores unless the user or the job said otherwise; read by the OpenMP runtime when it loads.
-void pin_threads() {
-  if (std::getenv("OMP_PROC_BIND") == nullptr) {
-    setenv("OMP_PROC_BIND", "close", 0);
-    setenv("OMP_PLACES", "cores", 0);
-  }
+/// The commands that ask for the stop flag end in order; every other one dies of a signal, as programs do. A
+/// training outlives the reader of its log: lines that cannot be written are dropped.
+void handle_signals(const std::string& command) {
+  if (command == "train" || command == "eval" || command == "generate") install_stop_signals();
+  if (command == "train") std::signal(SIGPIPE, SIG_IGN);
 }
 
 int run(int argc, char** argv) {
   const std::optional<CommandLine> line = read_command_line(argc, argv);
   if (!line) return 0;
   const Command& command = line->command;
+  handle_signals(command.name);
   if (!command.config.empty())
     load_run_config(command.config, command.sets);  // faults show before anything is loaded
+  check_environment();
   pin_threads();
   const dekoder_backend& backend = load_backend(line->backend);
   std::optional<MpiSession> mpi;
@@ -90,7 +93,6 @@ int run(int argc, char** argv) {
 }  // namespace dekoder
 
 int main(int argc, char** argv) {
-  dekoder::install_stop_signals();
   dekoder::set_log_rank(dekoder::announced_rank());
   try {
     return dekoder::run(argc, argv);

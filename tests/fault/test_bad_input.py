@@ -159,6 +159,42 @@ ENVIRONMENTS = [
     ({"SLURM_STEP_NUM_TASKS": "4"}, ["generate", "run"], 2, ["announces 4 ranks", "start a single rank"]),
     ({"SLURM_STEP_NUM_TASKS": "4"}, ["bench", "good.yaml"], 2, ["announces 4 ranks but MPI sees 1"]),
     ({"CUDA_VISIBLE_DEVICES": ""}, ["describe", "good.yaml", "--backend", "cuda"], 2, ["--backend cuda"]),
+    ({"OMP_NUM_THREADS": "abc"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is 'abc'; expected a whole number from 1 to 512"]),
+    ({"OMP_NUM_THREADS": ""}, ["eval", "run"], 2, ["OMP_NUM_THREADS is ''"]),
+    ({"OMP_NUM_THREADS": "0"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is '0'"]),
+    ({"OMP_NUM_THREADS": "-1"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is '-1'"]),
+    ({"OMP_NUM_THREADS": "4000"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is '4000'"]),
+    ({"OMP_NUM_THREADS": "99999999999999999999"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is '99999999999999999999'"]),
+    ({"OMP_NUM_THREADS": "2,x"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is '2,x'"]),
+    ({"OMP_NUM_THREADS": "2,"}, ["eval", "run"], 2, ["OMP_NUM_THREADS is '2,'"]),
+    ({"OMP_NUM_THREADS": None, "OMP_NUM_THREADS_ALL": "600"}, ["eval", "run"], 2, ["would start 600 threads", "OMP_NUM_THREADS"]),
+    ({"OMP_NUM_THREADS": "2", "OMP_THREAD_LIMIT": "1"}, ["eval", "run"], 2, ["starts 1 of 2 threads", "OMP_THREAD_LIMIT"]),
+    ({"KOKKOS_NUM_THREADS": "2", "OMP_THREAD_LIMIT": "1"}, ["eval", "run"], 2, ["starts 1 of 2 threads"]),
+    ({"OMP_NUM_THREADS": "2", "OMP_MAX_ACTIVE_LEVELS": "0"}, ["eval", "run"], 2, ["starts 1 of 2 threads"]),
+    ({"KOKKOS_NUM_THREADS": "abc"}, ["describe", "good.yaml"], 2, ["KOKKOS_NUM_THREADS is 'abc'"]),
+    ({"KOKKOS_NUM_THREADS": "0"}, ["describe", "good.yaml"], 2, ["KOKKOS_NUM_THREADS is '0'"]),
+    ({"KOKKOS_NUM_THREADS": "2,2"}, ["describe", "good.yaml"], 2, ["KOKKOS_NUM_THREADS is '2,2'"]),
+    ({"KOKKOS_NUM_THREADS": "513"}, ["describe", "good.yaml"], 2, ["KOKKOS_NUM_THREADS is '513'"]),
+    ({"KOKKOS_DEVICE_ID": "gpu"}, ["describe", "good.yaml"], 2, ["KOKKOS_DEVICE_ID is 'gpu'"]),
+    ({"KOKKOS_DEVICE_ID": "-1"}, ["describe", "good.yaml"], 2, ["KOKKOS_DEVICE_ID is '-1'"]),
+    ({"KOKKOS_VISIBLE_DEVICES": "0;1"}, ["describe", "good.yaml"], 2, ["KOKKOS_VISIBLE_DEVICES is '0;1'"]),
+    ({"KOKKOS_MAP_DEVICE_ID_BY": "rank"}, ["describe", "good.yaml"], 2, ["expected mpi_rank or random"]),
+    ({"KOKKOS_DISABLE_WARNINGS": "maybe"}, ["describe", "good.yaml"], 2, ["expected true or false"]),
+    ({"KOKKOS_PRINT_CONFIGURATION": ""}, ["describe", "good.yaml"], 2, ["KOKKOS_PRINT_CONFIGURATION is ''"]),
+    ({"KOKKOS_TUNE_INTERNALS": "on"}, ["describe", "good.yaml"], 2, ["KOKKOS_TUNE_INTERNALS is 'on'"]),
+    ({"KOKKOS_PROFILE_LIBRARY": "a.so", "KOKKOS_TOOLS_LIBS": "b.so"}, ["describe", "good.yaml"], 2,
+     ["KOKKOS_PROFILE_LIBRARY is 'a.so'", "KOKKOS_TOOLS_LIBS is 'b.so'"]),
+]
+
+# Environments in which everything goes on, with the same result.
+GOOD_ENVIRONMENTS = [
+    {"OMP_NUM_THREADS": "2"},
+    {"OMP_NUM_THREADS": " 2, 1"},
+    {"OMP_NUM_THREADS": "2", "OMP_DYNAMIC": "true"},
+    {"KOKKOS_NUM_THREADS": "2"},
+    {"KOKKOS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"},
+    {"KOKKOS_DISABLE_WARNINGS": "Yes", "KOKKOS_TUNE_INTERNALS": "0", "KOKKOS_DEVICE_ID": "0"},
+    {"KOKKOS_ROOT": "/opt/kokkos"},
 ]
 
 # Text, options of prepare, exit code, fragments.
@@ -213,6 +249,7 @@ def dekoder(arguments, folder, environment=None, start=()):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_COMM", "PMIX_"))}
     env.update({"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
     env.update(environment or {})
+    env = {name: value for name, value in env.items() if value is not None}
     return subprocess.run([*start, DEKODER, *arguments], cwd=folder, env=env, capture_output=True, timeout=60)
 
 
@@ -266,6 +303,17 @@ class BadInput(unittest.TestCase):
     def test_environments(self):
         for environment, arguments, code, fragments in ENVIRONMENTS:
             self.refused(arguments, code, fragments, environment=environment)
+
+    def test_good_environments(self):
+        taught = ["train", "good.yaml", "--run", "taught", "--set", "training.steps=100"]
+        self.assertEqual(dekoder(taught, self.fixtures).returncode, 0)
+        self.addCleanup(shutil.rmtree, self.fixtures / "taught")
+        expected = dekoder(["eval", "taught"], self.fixtures).stdout
+        self.assertIn(b"validation loss", expected)
+        for environment in GOOD_ENVIRONMENTS:
+            with self.subTest(environment=environment):
+                done = dekoder(["eval", "taught"], self.fixtures, environment)
+                self.assertEqual((done.returncode, done.stdout), (0, expected), done.stderr)
 
     def test_two_ranks(self):
         """One message for the job, not one per rank, and exit code 2."""

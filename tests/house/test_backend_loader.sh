@@ -20,7 +20,11 @@ done
 ldd "$plugin" | grep -qi kokkos || fail "the plug-in links no Kokkos, so this test looks at the wrong file"
 
 symbols=$(nm -D --defined-only "$plugin" | awk '$2 == "T" && $3 ~ /dekoder/ {print $3}')
-[ "$symbols" = dekoder_backend_v1 ] || fail "the plug-in exports: $symbols; expected dekoder_backend_v1 alone"
+[ "$symbols" = dekoder_backend_entry ] || fail "the plug-in exports: $symbols; expected dekoder_backend_entry alone"
+
+# Every plug-in that the build makes has a name that the loader looks for.
+unopened=$(grep -oE 'libdekoder_[a-z]+_[a-z]+\.so' "$binary_dir/build.ninja" | grep -vE '_(openmp|cuda)_float\.so')
+[ -z "$unopened" ] || fail "the launcher never opens: $unopened"
 
 # A copy of the executable far from its plug-ins, so that only DEKODER_PLUGIN_PATH leads to one.
 mkdir "$work/bin" "$work/plugins" && cp "$dekoder" "$work/bin/"
@@ -46,19 +50,19 @@ echo "not a library" >"$bad"
 expect 2 "cannot be loaded" DEKODER_PLUGIN_PATH="$work/plugins"
 compiler=$(command -v cc || command -v gcc) || fail "no C compiler for the plug-ins of this test"
 echo 'int other(void) { return 0; }' | $compiler -shared -fPIC -x c - -o "$bad" || fail "compile"
-expect 2 "exports no dekoder_backend_v1" DEKODER_PLUGIN_PATH="$work/plugins"
+expect 2 "exports no dekoder_backend_entry" DEKODER_PLUGIN_PATH="$work/plugins"
 $compiler -shared -fPIC -I "$source_dir/src" -x c - -o "$bad" <<'SOURCE' || fail "compile"
 #include "backend/backend_abi.h"
 static int run(const char* command_yaml, const volatile sig_atomic_t* stop_flag) {
   (void)command_yaml, (void)stop_flag;
   return 0;
 }
-const struct dekoder_backend* dekoder_backend_v1(void) {
-  static const struct dekoder_backend backend = {DEKODER_BACKEND_ABI + 1, "openmp", "float", run};
+const struct dekoder_backend* dekoder_backend_entry(void) {
+  static const struct dekoder_backend backend = {DEKODER_BACKEND_ABI + 1, run};
   return &backend;
 }
 SOURCE
-expect 2 "is of plug-in version 2; expected 1" DEKODER_PLUGIN_PATH="$work/plugins"
+expect 2 "is of plug-in version 3; expected 2" DEKODER_PLUGIN_PATH="$work/plugins"
 
 [ "$failures" -eq 0 ] && echo "launcher and plug-ins meet at the border alone"
 exit $((failures > 0))

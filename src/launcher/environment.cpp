@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/environment.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <limits>
+#include <string>
+#include <string_view>
+
+#include "backend/backend_abi.h"
+#include "base/error.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// `text`, with blanks around it, is a whole number from `least` to `most`.
+bool is_number(std::string_view text, int least, int most) {
+  constexpr std::string_view blanks = " \t";
+  text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+  text = text.substr(0, text.find_last_not_of(blanks) + 1);
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size() && least <= number && number <= most;
+}
+
+/// Numbers as is_number, with commas between them; at least one.
+bool are_numbers(std::string_view text, int least, int most) {
+  while (true) {
+    const std::size_t comma = text.find(',');
+    if (!is_number(text.substr(0, comma), least, most)) return false;
+    if (comma == std::string_view::npos) return true;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+bool is_thread_count(std::string_view text) {
+  return is_number(text, 1, DEKODER_MAX_THREADS);
+}
+bool are_thread_counts(std::string_view text) {
+  return are_numbers(text, 1, DEKODER_MAX_THREADS);
+}
+bool is_device(std::string_view text) {
+  return is_number(text, 0, std::numeric_limits<int>::max());
+}
+bool are_devices(std::string_view text) {
+  return are_numbers(text, 0, std::numeric_limits<int>::max());
+}
+bool is_device_mapping(std::string_view text) {
+  return text == "mpi_rank" || text == "random";
+}
+
+/// As Kokkos reads them: in small or capital letters.
+bool is_boolean(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return 'A' <= c && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  for (const char* word : {"yes", "true", "1", "no", "false", "0"})
+    if (lower == word) return true;
+  return false;
+}
+
+struct Variable {
+  const char* name;
+  bool (*accepts)(std::string_view);
+  std::string expected;
+};
+
+/// OpenMP's threads by level of nesting (dekoder nests none), and all that Kokkos 5 converts. Other KOKKOS_
+/// variables are left alone: environment modules set some, such as KOKKOS_ROOT.
+const Variable variables[] = {
+    {"OMP_NUM_THREADS", are_thread_counts,
+     fmt::format("a whole number from 1 to {}, or several with commas", DEKODER_MAX_THREADS)},
+    {"KOKKOS_NUM_THREADS", is_thread_count, fmt::format("a whole number from 1 to {}", DEKODER_MAX_THREADS)},
+    {"KOKKOS_DEVICE_ID", is_device, "the number of a GPU, from 0"},
+    {"KOKKOS_VISIBLE_DEVICES", are_devices, "the numbers of GPUs, from 0, with commas"},
+    {"KOKKOS_MAP_DEVICE_ID_BY", is_device_mapping, "mpi_rank or random"},
+    {"KOKKOS_DISABLE_WARNINGS", is_boolean, "true or false"},
+    {"KOKKOS_PRINT_CONFIGURATION", is_boolean, "true or false"},
+    {"KOKKOS_TUNE_INTERNALS", is_boolean, "true or false"},
+};
+
+}  // namespace
+
+void check_environment() {
+  for (const Variable& variable : variables)
+    if (const char* value = std::getenv(variable.name); value != nullptr && !variable.accepts(value))
+      throw ConfigError("environment variable {} is '{}'; expected {}; set it so, or unset it", variable.name,
+                        value, variable.expected);
+  const char* old_name = std::getenv("KOKKOS_PROFILE_LIBRARY");
+  const char* new_name = std::getenv("KOKKOS_TOOLS_LIBS");
+  if (old_name != nullptr && new_name != nullptr && std::string_view(old_name) != new_name)
+    throw ConfigError(
+        "environment variable KOKKOS_PROFILE_LIBRARY is '{}' and KOKKOS_TOOLS_LIBS is '{}'; expected the same: the "
+        "first is an old name of the second; unset it",
+        old_name, new_name);
+}
+
+void pin_threads() {
+  if (std::getenv("OMP_PROC_BIND") == nullptr) {
+    setenv("OMP_PROC_BIND", "close", 0);
+    setenv("OMP_PLACES", "cores", 0);
+  }
+}
+
+}  // namespace dekoder
