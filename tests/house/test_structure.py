@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house keeps its order: include direction, the map in src/README.md, licence lines, kernel labels, file sizes."""
+"""The house keeps its order: include direction, the map in src/README.md, licence lines, kernel labels."""
 import os
 import re
 import unittest
