@@ -29,7 +29,8 @@ void sum_queries(const ExecSpace& exec, const ConstTensor3& weights, const Const
           if (s > 0 && tokens(s - 1) == token) induction += weight;
           total += weight;
         }
-        sums(row, int(AttentionStatistic::entropy)) = entropy;
+        // a weight that rounding left above 1 would make it negative; NaN stays
+        sums(row, int(AttentionStatistic::entropy)) = entropy < 0 ? Accumulator(0) : entropy;
         sums(row, int(AttentionStatistic::mean_distance)) = distance;
         sums(row, int(AttentionStatistic::previous_token)) = t > 0 ? weight_row[t - 1] : Real(0);
         sums(row, int(AttentionStatistic::first_token)) = weight_row[0];

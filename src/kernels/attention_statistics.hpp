@@ -12,7 +12,7 @@ namespace dekoder {
 /// head detector (transformer_lens/head_detector.py, detect_head with error_measure="mul"), with its patterns for
 /// previous-token, duplicate-token and induction heads.
 enum class AttentionStatistic {
-  entropy,          ///< mean over t of -sum_s w ln w, in nats: 0 for one key alone, ln(t + 1) for all alike
+  entropy,  ///< mean over t of -sum_s w ln w, in nats, at least 0: 0 for one key alone, ln(t + 1) for all alike
   mean_distance,    ///< mean over t of sum_s w (t - s), in tokens
   previous_token,   ///< s = t - 1
   first_token,      ///< s = 0

@@ -100,6 +100,13 @@ TEST(AttentionStatistics, OneToken) {
   expect_all(of_head(one_key([](int) { return 0; }), {3}), {0, 0, 0, 1, 1, 0, 0});
 }
 
+TEST(AttentionStatistics, AWeightThatRoundingLeftAboveOneGivesNoNegativeEntropy) {
+  const Head head = [](int t, int s) { return s == t ? double(std::nextafter(Real(1), Real(2))) : 0.0; };
+  const double entropy = get(of_head(head, distinct_tokens(4)), AttentionStatistic::entropy);
+  EXPECT_EQ(entropy, 0.0);
+  EXPECT_FALSE(std::signbit(entropy)) << "is printed as -0.0000";
+}
+
 TEST(AttentionStatistics, InductionHeadOnARepeatedSequence) {
   // a b c d a b c d: in the second half every query looks at what followed its token in the first half. No query of
   // the first half has anything to look at: half of the weight is on the pattern.
