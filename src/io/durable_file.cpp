@@ -52,13 +52,29 @@ TemporaryFile::~TemporaryFile() {
   if (!path_.empty()) ::unlink(path_.c_str());
 }
 
+std::filesystem::path link_target(std::filesystem::path path) {
+  std::error_code failure;
+  for (int links = 0; links < 40 && std::filesystem::is_symlink(path, failure); ++links) {
+    const std::filesystem::path target = std::filesystem::read_symlink(path, failure);
+    if (failure) break;
+    path = path.parent_path() / target;
+  }
+  return path;
+}
+
+std::string bytes_text(std::uint64_t bytes) {
+  if (bytes < 1000) return fmt::format("{} bytes", bytes);
+  if (bytes < 1000 * 1000) return fmt::format("{:.1f} kB", double(bytes) / 1e3);
+  return fmt::format("{:.1f} MB", double(bytes) / 1e6);
+}
+
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes) {
   struct statvfs space = {};
   if (::statvfs(folder.empty() ? "." : folder.c_str(), &space) != 0) return;  // not known: writing will tell
   const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
   if (free_bytes < bytes)
-    throw DataError("{}: {:.1f} MB are free, {:.1f} MB are needed; free some space", folder.string(),
-                    double(free_bytes) / 1e6, double(bytes) / 1e6);
+    throw DataError("{}: {} are free, {} are needed; free some space", folder.empty() ? "." : folder.string(),
+                    bytes_text(free_bytes), bytes_text(bytes));
 }
 
 void reserve_space(const std::filesystem::path& file, std::uint64_t bytes) {
@@ -67,7 +83,7 @@ void reserve_space(const std::filesystem::path& file, std::uint64_t bytes) {
   const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
   ::close(descriptor);
   if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
-    throw DataError("{}: no space for {:.1f} MB: {}", file.string(), double(bytes) / 1e6, std::strerror(failed));
+    throw DataError("{}: no space for {}: {}", file.string(), bytes_text(bytes), std::strerror(failed));
 }
 
 void release_space(const std::filesystem::path& file) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace dekoder {
@@ -34,6 +35,13 @@ class TemporaryFile {
  private:
   std::filesystem::path path_;
 };
+
+/// Where a symbolic link leads, even to a file that is not there yet; any other path as it is. Renaming over a link
+/// would put a file in the place of the link.
+std::filesystem::path link_target(std::filesystem::path path);
+
+/// "512 bytes", "12.3 kB", "4.5 MB".
+std::string bytes_text(std::uint64_t bytes);
 
 /// Throws DataError where fewer than `bytes` are free on the file system of `folder`.
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes);
