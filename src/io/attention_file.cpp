@@ -2,10 +2,12 @@
 #include "io/attention_file.hpp"
 
 #include <fmt/ranges.h>
+#include <unistd.h>
 #include <utf8proc.h>
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -32,11 +34,6 @@ Extents map_shape(const AttentionFileInfo& info, const AttentionProbe& probe) {
 }
 Extents statistics_shape(const AttentionFileInfo& info) {
   return {info.layers.size(), info.heads.size(), info.statistic_names.size()};
-}
-std::size_t product(const Extents& extents) {
-  std::size_t elements = 1;
-  for (const std::size_t extent : extents) elements *= extent;
-  return elements;
 }
 
 std::string statistic_names(const AttentionFileInfo& info) {
@@ -72,6 +69,22 @@ AttentionFileInfo prepared(AttentionFileInfo info) {
     for (std::string& text : probe.token_texts) text = readable(text);
   }
   return info;
+}
+
+void check_sizes(const AttentionFileInfo& info, std::span<const AttentionMaps> one_per_probe) {
+  if (one_per_probe.size() != info.probes.size())
+    throw ShapeError(
+        fmt::format("attention file: maps of {} probes, expected {}", one_per_probe.size(), info.probes.size()));
+  const std::size_t heads = info.layers.size() * info.heads.size();
+  for (std::size_t p = 0; p < one_per_probe.size(); ++p) {
+    const std::size_t tokens = info.probes[p].tokens.size();
+    if (one_per_probe[p].weights.size() != heads * tokens * tokens ||
+        one_per_probe[p].statistics.size() != heads * info.statistic_names.size())
+      throw ShapeError(fmt::format("attention file: {} weights and {} statistics of {}, expected ({}) and ({})",
+                                   one_per_probe[p].weights.size(), one_per_probe[p].statistics.size(),
+                                   info.probes[p].name, fmt::join(map_shape(info, info.probes[p]), ","),
+                                   fmt::join(statistics_shape(info), ",")));
+  }
 }
 
 /// Why a file cannot be gone on with under `info`: "another run"; nothing where it can.
@@ -132,13 +145,29 @@ void write_step(Hdf5File& file, const AttentionFileInfo& info, long step, std::s
   }
 }
 
+/// A file that `info` can be gone on with. Throws DataError that says why it is none.
+AttentionReader open_own(const fs::path& path, const AttentionFileInfo& info) {
+  AttentionReader reader(path);
+  if (const std::string other = difference(reader.info(), info); !other.empty())
+    throw DataError("{}: is of {}", path.string(), other);
+  return reader;
+}
+
+std::set<long> steps_up_to(const AttentionReader& reader, long last) {
+  std::set<long> steps(reader.steps().begin(), reader.steps().end());
+  steps.erase(steps.upper_bound(last), steps.end());
+  return steps;
+}
+
 /// The whole way of a new file: `fill(file)` writes into `begin(temporary)`, at most `bytes` of them; then the file
 /// takes its name. What fails is a SaveError that begins with `loss`.
 template <class Begin, class Fill>
 void replace_file(const fs::path& path, const fs::path& temporary_path, std::uint64_t bytes, std::string_view loss,
                   Begin begin, Fill fill) {
   const auto fail = [&](const std::exception& error) {
-    throw SaveError("{}; {} is as it was: {}", loss, path.string(), error.what());
+    std::error_code ignored;
+    const bool there = fs::exists(fs::symlink_status(path, ignored));
+    throw SaveError("{}{}: {}", loss, there ? fmt::format("; {} is as it was", path.string()) : "", error.what());
   };
   try {
     TemporaryFile temporary(temporary_path);
@@ -185,88 +214,113 @@ std::string attention_file::statistics_path(const std::string& probe, long step)
 }
 
 AttentionFile::AttentionFile(std::filesystem::path path, AttentionFileInfo info, long kept_step)
-    : path_(std::move(path)),
+    : path_(link_target(std::move(path))),
       temporary_(path_.parent_path() / fmt::format(".{}.tmp", path_.filename().string())),
       info_(prepared(std::move(info))) {
   std::error_code ignored;
   if (fs::remove(temporary_, ignored))
     log_info("removed {}, left by a writer that did not finish", temporary_.string());
-  if (!fs::exists(fs::symlink_status(path_, ignored))) return;
-  bool dropped = false, current = false;
+  if (!take_over(kept_step, true)) return;
+  replace_file(path_, temporary_, fs::file_size(path_, ignored) + attention_bytes(info_, 0),
+               "steps that will be repeated cannot be dropped", Hdf5File::create,
+               [&](Hdf5File& file) { write_kept(file); });
+  current_ = true;
+}
+
+/// Takes the steps up to `kept_step` for this file's; moves aside what cannot be gone on with. Returns whether the
+/// file has later steps, too.
+bool AttentionFile::take_over(long kept_step, bool read_maps) {
+  std::error_code ignored;
+  if (!fs::exists(fs::symlink_status(path_, ignored))) {
+    if (!steps_.empty()) log_warning("{}: is gone; a new file is begun", path_.string());
+    steps_.clear();
+    return false;
+  }
   try {
-    const AttentionReader reader(path_);
-    if (const std::string other = difference(reader.info(), info_); !other.empty())
-      throw DataError("{}: is of {}", path_.string(), other);
-    for (const long step : reader.steps()) {
-      if (step > kept_step) continue;
-      for (std::size_t p = 0; p < info_.probes.size(); ++p) reader.read(p, step);  // throws where it is damaged
-      steps_.insert(step);
-    }
-    dropped = steps_.size() < reader.steps().size();
-    current = reader.info().config_yaml == info_.config_yaml && reader.info().writer == info_.writer;
+    const AttentionReader reader = open_own(path_, info_);
+    steps_ = steps_up_to(reader, kept_step);
+    for (const long step : steps_)
+      for (std::size_t p = 0; read_maps && p < info_.probes.size(); ++p)
+        reader.read(p, step);  // throws where damaged
+    current_ = reader.info().config_yaml == info_.config_yaml && reader.info().writer == info_.writer;
+    return steps_.size() < reader.steps().size();
   } catch (const DataError& error) {
     steps_.clear();
     move_aside(path_, error.what());
-    return;
+    return false;
   }
-  if (dropped || !current) rewrite();
 }
 
-void AttentionFile::rewrite() const {
-  std::error_code ignored;
-  const auto create = [](const fs::path& temporary) { return Hdf5File::create(temporary); };
-  replace_file(path_, temporary_, fs::file_size(path_, ignored) + attention_bytes(info_, 0),
-               "steps that will be repeated cannot be dropped", create, [&](Hdf5File& file) {
-                 const Hdf5File source = Hdf5File::open(path_);
-                 write_info(file, info_);
-                 for (const long step : steps_)
-                   for (const AttentionProbe& probe : info_.probes) {
-                     file.copy(source, attention_file::map_path(probe.name, step));
-                     file.copy(source, attention_file::statistics_path(probe.name, step));
-                   }
-               });
+/// The info, and the steps that stay of the file at path_.
+void AttentionFile::write_kept(Hdf5File& file) const {
+  write_info(file, info_);
+  if (steps_.empty()) return;
+  const Hdf5File source = Hdf5File::open(path_);
+  for (const long step : steps_)
+    for (const AttentionProbe& probe : info_.probes) {
+      file.copy(source, attention_file::map_path(probe.name, step));
+      file.copy(source, attention_file::statistics_path(probe.name, step));
+    }
 }
 
 void AttentionFile::append(long step, std::span<const AttentionMaps> one_per_probe) {
   if (step < 0 || has(step)) throw std::logic_error(fmt::format("attention file: step {} once more", step));
-  if (one_per_probe.size() != info_.probes.size())
-    throw ShapeError(
-        fmt::format("attention file: maps of {} probes, expected {}", one_per_probe.size(), info_.probes.size()));
-  for (std::size_t p = 0; p < one_per_probe.size(); ++p)
-    if (one_per_probe[p].weights.size() != product(map_shape(info_, info_.probes[p])) ||
-        one_per_probe[p].statistics.size() != product(statistics_shape(info_)))
-      throw ShapeError(fmt::format("attention file: {} weights and {} statistics of {}, expected ({}) and ({})",
-                                   one_per_probe[p].weights.size(), one_per_probe[p].statistics.size(),
-                                   info_.probes[p].name, fmt::join(map_shape(info_, info_.probes[p]), ","),
-                                   fmt::join(statistics_shape(info_), ",")));
+  check_sizes(info_, one_per_probe);
+  take_over(std::numeric_limits<long>::max(), false);
+  if (has(step)) return;  // put there from outside, by this run's writer
+  const bool anew = steps_.empty() || !current_;
   std::error_code absent;
   const std::uintmax_t old_bytes = fs::file_size(path_, absent);
-  if (absent) steps_.clear();
   const auto begin = [&](const fs::path& temporary) {
-    if (absent) return Hdf5File::create(temporary);
+    if (anew) return Hdf5File::create(temporary);
     fs::copy_file(path_, temporary);
     return Hdf5File::edit(temporary);
   };
   replace_file(path_, temporary_, (absent ? 0 : old_bytes) + attention_bytes(info_, 1),
                fmt::format("attention maps of step {} are not saved", step), begin, [&](Hdf5File& file) {
-                 if (absent) write_info(file, info_);
+                 if (anew) write_kept(file);
                  write_step(file, info_, step, one_per_probe);
                });
   steps_.insert(step);
+  current_ = true;
+}
+
+std::set<long> kept_attention_steps(const std::filesystem::path& path, AttentionFileInfo info, long kept_step) {
+  try {
+    return steps_up_to(open_own(path, prepared(std::move(info))), kept_step);
+  } catch (const DataError&) {
+    return {};  // nothing there, or what is moved aside
+  }
+}
+
+void write_attention_file(const std::filesystem::path& path, AttentionFileInfo info, long step,
+                          std::span<const AttentionMaps> one_per_probe) {
+  info = prepared(std::move(info));
+  check_sizes(info, one_per_probe);
+  const fs::path temporary = path.parent_path() / fmt::format(".{}.{}.tmp", path.filename().string(), ::getpid());
+  replace_file(path, temporary, attention_bytes(info, 1),
+               fmt::format("attention maps of step {} are not saved", step), Hdf5File::create, [&](Hdf5File& file) {
+                 write_info(file, info);
+                 write_step(file, info, step, one_per_probe);
+               });
+}
+
+std::uint64_t attention_step_bytes(std::uint64_t maps, std::uint64_t tokens, std::uint64_t statistics) {
+  constexpr std::uint64_t step_overhead = 4 << 10;
+  const std::uint64_t map_bytes = sizeof(Half) * tokens * tokens;
+  return step_overhead + maps * (map_bytes + map_bytes / 1024 + 64 + sizeof(float) * statistics);
 }
 
 std::uint64_t attention_bytes(const AttentionFileInfo& info, long steps) {
-  constexpr std::uint64_t file_overhead = 32 << 10, probe_overhead = 8 << 10, step_overhead = 4 << 10;
+  constexpr std::uint64_t file_overhead = 32 << 10, probe_overhead = 8 << 10;
   const std::uint64_t maps = info.layers.size() * info.heads.size();
   std::uint64_t bytes = file_overhead + info.config_yaml.size() + 4 * (info.layers.size() + info.heads.size());
   for (const AttentionProbe& probe : info.probes) {
-    const std::uint64_t tokens = probe.tokens.size(), map_bytes = sizeof(Half) * tokens * tokens;
+    const std::uint64_t tokens = probe.tokens.size();
     std::uint64_t longest = 0;
     for (const std::string& text : probe.token_texts) longest = std::max(longest, 4 * std::uint64_t{text.size()});
     bytes += probe_overhead + 4 * probe.text.size() + probe.source.size() + tokens * (sizeof(Token) + longest);
-    bytes +=
-        static_cast<std::uint64_t>(steps) *
-        (step_overhead + maps * (map_bytes + map_bytes / 1024 + 64 + sizeof(float) * info.statistic_names.size()));
+    bytes += static_cast<std::uint64_t>(steps) * attention_step_bytes(maps, tokens, info.statistic_names.size());
   }
   return bytes;
 }

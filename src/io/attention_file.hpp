@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention.h5: attention weights and head statistics of a few texts, the probes, at steps of training.
-//   /                             attributes format, major, minor (int32), run_id, config (resolved YAML),
-//   tokenizer,
-//                                 writer; text is fixed-length UTF-8
+//   /                             attributes format, major, minor (int32), run_id, config (resolved YAML, of the
+//                                 start that captured last), tokenizer, writer; text is fixed-length UTF-8
 //   /layers, /heads               int32: which of the model's layers and heads axes 0 and 1 of the maps are
 //   /attention/<probe>            attributes text, source, causal (uint8 = 1: query t sees keys 0 to t)
 //   /attention/<probe>/tokens     int32 (token)
@@ -29,6 +28,8 @@
 #include "tensor/tensor.hpp"
 
 namespace dekoder {
+
+class Hdf5File;
 
 namespace attention_file {
 
@@ -75,32 +76,48 @@ struct AttentionMaps {
 /// program) where lists are empty or sizes do not agree.
 class AttentionFile {
  public:
-  /// Goes on with the file at `path`, or begins one there with the first append. Steps after `kept_step` belong to
-  /// a future that a restart repeats: they are dropped, and their space with them; -1: all of them. Steps that stay
-  /// are read, so that damage shows. A file that is damaged, of another kind, or of another run, other probes,
-  /// layers, heads or statistics is moved aside (attention.h5 -> attention-1.h5, the first number that is free)
-  /// with one warning. The temporary file of a writer that died is removed. Throws SaveError where the disk does
-  /// not take it.
+  /// Goes on with the file at `path`, or where a symbolic link there leads, or begins one with the first append.
+  /// Steps after `kept_step` belong to a future that a restart repeats: they are dropped, and their space with
+  /// them; -1: all of them. Steps that stay are read, so that damage shows. A file that is damaged, of another
+  /// kind, or of another run, other probes, layers, heads or statistics is moved aside (attention.h5 ->
+  /// attention-1.h5, the first number that is free) with one warning. The temporary file of a writer that died is
+  /// removed. The attributes config and writer are brought up to date by the next append. Throws SaveError where
+  /// the disk does not take it.
   AttentionFile(std::filesystem::path path, AttentionFileInfo info, long kept_step);
 
   bool has(long step) const { return steps_.contains(step); }
   const std::set<long>& steps() const { return steps_; }
 
   /// Adds a step that is not there yet, with the maps of each probe in the order of the info; on return it is on
-  /// the disk. Throws SaveError where that fails: the file is as before and has no such step.
+  /// the disk. What is at the path by then is treated as at construction, so that no file of others is added to.
+  /// Throws SaveError where the disk does not take it: the file is as before and has no such step.
   void append(long step, std::span<const AttentionMaps> one_per_probe);
 
  private:
-  void rewrite() const;
+  bool take_over(long kept_step, bool read_maps);
+  void write_kept(Hdf5File& file) const;
 
   std::filesystem::path path_, temporary_;
   AttentionFileInfo info_;
   std::set<long> steps_;
+  bool current_ = false;  ///< the file's attributes are those of info_
 };
+
+/// The steps that AttentionFile(path, info, kept_step) would go on with if none is damaged; changes nothing.
+std::set<long> kept_attention_steps(const std::filesystem::path& path, AttentionFileInfo info, long kept_step);
+
+/// Writes a file of one step, which takes the place of a file at `path`. Any number of processes may do so at once:
+/// what is there is always a whole file of one of them. Throws SaveError where the disk does not take it, and
+/// ShapeError as AttentionFile.
+void write_attention_file(const std::filesystem::path& path, AttentionFileInfo info, long step,
+                          std::span<const AttentionMaps> one_per_probe);
 
 /// Upper bound of a file's size in bytes with `steps` steps: the uncompressed values, and for HDF5's own structures
 /// 32 KiB, 8 KiB for a probe, 4 KiB for a step of a probe and 64 bytes + 1/1024 for a map. Compressed it is about
 /// half of that, as the half above the diagonal is 0.
 std::uint64_t attention_bytes(const AttentionFileInfo& info, long steps);
+
+/// What one step of one probe adds to that bound: `maps` = layers * heads, of `tokens` tokens.
+std::uint64_t attention_step_bytes(std::uint64_t maps, std::uint64_t tokens, std::uint64_t statistics);
 
 }  // namespace dekoder

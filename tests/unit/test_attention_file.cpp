@@ -193,12 +193,140 @@ TEST_F(AttentionFileTest, StepsOfAnAbandonedFutureAreGone) {
   EXPECT_EQ(names(), (std::vector<std::string>{"attention.h5"}));
 }
 
-TEST_F(AttentionFileTest, TheConfigurationIsThatOfTheLastStart) {
+TEST_F(AttentionFileTest, TheConfigurationIsThatOfTheStartThatCapturedLast) {
   write_steps({0});
+  const std::string before = contents(path());
   info_.config_yaml = "train:\n  steps: 9000\n";
+  info_.writer = "another backend";
+  AttentionFile file(path(), info_, 0);
+  EXPECT_EQ(file.steps(), Steps{0});
+  EXPECT_EQ(contents(path()), before) << "written again, which a full disk would not take";
+  for (const long step : {40, 80}) {
+    file.append(step, maps_of(info_, step));
+    EXPECT_EQ(Hdf5File::open(path()).text_attribute("/", "config"), info_.config_yaml);
+    EXPECT_EQ(Hdf5File::open(path()).text_attribute("/", "writer"), info_.writer);
+  }
+  EXPECT_EQ(whole_steps(path(), info_), (Steps{0, 40, 80}));
+  info_.config_yaml = "train:\n  steps: 9001\n";
+  EXPECT_EQ(AttentionFile(path(), info_, 40).steps(), (Steps{0, 40}));
+  EXPECT_EQ(Hdf5File::open(path()).text_attribute("/", "config"), info_.config_yaml)
+      << "written as steps are dropped";
+}
+
+TEST_F(AttentionFileTest, KeptStepsAreKnownWithoutAChange) {
+  EXPECT_EQ(kept_attention_steps(path(), info_, 100), Steps{});
+  write_steps({0, 40, 80});
+  const std::string before = contents(path());
+  EXPECT_EQ(kept_attention_steps(path(), info_, 100), (Steps{0, 40, 80}));
+  EXPECT_EQ(kept_attention_steps(path(), info_, 79), (Steps{0, 40}));
+  EXPECT_EQ(kept_attention_steps(path(), info_, -1), Steps{});
+  info_.run_id = "other";
+  EXPECT_EQ(kept_attention_steps(path(), info_, 100), Steps{});
+  EXPECT_EQ(contents(path()), before);
+  EXPECT_EQ(names(), (std::vector<std::string>{"attention.h5"}));
+}
+
+TEST_F(AttentionFileTest, AFileOfOthersIsNotAddedTo) {
+  AttentionFileInfo other = info_;
+  other.run_id = "other";
+  const auto replace = [&](const AttentionFileInfo& info, const Steps& steps) {
+    fs::remove(path());
+    AttentionFile file(path(), info, -1);
+    for (const long step : steps) file.append(step, maps_of(info, step));
+    return contents(path());
+  };
+  write_steps({0});
+  AttentionFile file(path(), info_, 100);
+  const std::string foreign = replace(other, {0, 20});
+  testing::internal::CaptureStderr();
+  file.append(40, maps_of(info_, 40));
+  std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("is of another run; moved to"), std::string::npos) << said;
+  EXPECT_EQ(contents(scratch_ / "attention-1.h5"), foreign);
+  EXPECT_EQ(whole_steps(path(), info_), Steps{40});
+  EXPECT_EQ(file.steps(), Steps{40});
+
+  scratch_.write("attention.h5", "text");
+  testing::internal::CaptureStderr();
+  file.append(80, maps_of(info_, 80));
+  said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("cannot be opened"), std::string::npos) << said;
+  EXPECT_EQ(contents(scratch_ / "attention-2.h5"), "text");
+  EXPECT_EQ(whole_steps(path(), info_), Steps{80});
+
+  fs::remove(path());
+  testing::internal::CaptureStderr();
+  file.append(120, maps_of(info_, 120));
+  said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("is gone"), std::string::npos) << said;
+  EXPECT_EQ(whole_steps(path(), info_), Steps{120});
+
+  replace(info_, {0, 60, 160});  // the run's own, brought back from elsewhere
+  file.append(160, maps_of(info_, 160));
+  file.append(200, maps_of(info_, 200));
+  EXPECT_EQ(file.steps(), (Steps{0, 60, 160, 200}));
+  EXPECT_EQ(whole_steps(path(), info_), file.steps());
+  EXPECT_EQ(names(), (std::vector<std::string>{"attention-1.h5", "attention-2.h5", "attention.h5"}));
+}
+
+TEST_F(AttentionFileTest, ASymbolicLinkStays) {
+  fs::create_directory(scratch_ / "other disk");
+  fs::create_symlink("other disk/maps.h5", path());
+  write_steps({0, 40});  // where the link leads there is nothing yet
   EXPECT_EQ(AttentionFile(path(), info_, 0).steps(), Steps{0});
-  EXPECT_EQ(Hdf5File::open(path()).text_attribute("/", "config"), info_.config_yaml);
-  EXPECT_EQ(whole_steps(path(), info_), Steps{0});
+  AttentionFile(path(), info_, 0).append(80, maps_of(info_, 80));
+  EXPECT_TRUE(fs::is_symlink(path()));
+  EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(scratch_ / "other disk/maps.h5")));
+  EXPECT_EQ(whole_steps(scratch_ / "other disk/maps.h5", info_), (Steps{0, 80}));
+  EXPECT_EQ(names(), (std::vector<std::string>{"attention.h5", "other disk"}));
+}
+
+TEST_F(AttentionFileTest, AFileOfOneStepTakesThePlaceOfTheLast) {
+  for (const long step : {7, 3}) {
+    write_attention_file(path(), info_, step, maps_of(info_, step));
+    EXPECT_EQ(whole_steps(path(), info_), Steps{step});
+    EXPECT_EQ(names(), (std::vector<std::string>{"attention.h5"}));
+  }
+  EXPECT_THROW(write_attention_file(path(), info_, 0, {}), ShapeError);
+  const std::string before = contents(path());
+  const int limited = in_child([&] {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit small = {1000, 1000};
+    if (::setrlimit(RLIMIT_FSIZE, &small) != 0) return 1;
+    const std::string said =
+        message_of<SaveError>([&] { write_attention_file(path(), info_, 9, maps_of(info_, 9)); });
+    return said.find(path().string() + " is as it was") != std::string::npos ? 0 : 2;
+  });
+  EXPECT_EQ(limited, 0);
+  EXPECT_EQ(contents(path()), before);
+  EXPECT_EQ(names(), (std::vector<std::string>{"attention.h5"}));
+  const std::string said = message_of<SaveError>(
+      [&] { write_attention_file(scratch_ / "nothing/here.h5", info_, 9, maps_of(info_, 9)); });
+  EXPECT_NE(said.find("cannot be created"), std::string::npos) << said;
+  EXPECT_EQ(said.find("as it was"), std::string::npos) << "of a file that never was: " << said;
+}
+
+TEST_F(AttentionFileTest, TwoWritersOfOneFileEachLeaveAWholeOne) {
+  write_attention_file(path(), info_, 0, maps_of(info_, 0));
+  std::vector<pid_t> children;
+  for (const long step : {1, 2}) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    try {
+      for (int i = 0; i < 30; ++i) write_attention_file(path(), info_, step, maps_of(info_, step));
+    } catch (...) {
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  for (int i = 0; i < 30; ++i) EXPECT_EQ(whole_steps(path(), info_).size(), 1u);
+  for (const pid_t child : children) {
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << "the other one took its temporary file away";
+  }
+  EXPECT_EQ(whole_steps(path(), info_).size(), 1u);
+  EXPECT_EQ(names(), (std::vector<std::string>{"attention.h5"}));
 }
 
 TEST_F(AttentionFileTest, AKillLeavesAStepWholeOrAbsent) {
@@ -358,6 +486,9 @@ TEST_F(AttentionFileTest, AFullDiskLeavesTheOldFile) {
     if (said.find("free some space") == std::string::npos) return 1;
     if (contents(path()) != whole || names() != std::vector<std::string>{"attention.h5", "ballast"}) return 2;
     if (message_of<SaveError>([&] { AttentionFile(path(), info_, -1); }).empty()) return 3;
+    AttentionFileInfo changed = info_;  // a restart with another configuration has nothing to write
+    changed.config_yaml = "train:\n  steps: 9000\n";
+    if (AttentionFile(path(), changed, 0).steps() != Steps{0}) return 11;
     if (contents(path()) != whole) return 4;
     fs::remove(scratch_ / "ballast");
     if (::mount(nullptr, disk.c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) != 0) return 5;
@@ -399,7 +530,9 @@ TEST_F(AttentionFileTest, BytesAreBoundedAsPrinted) {
       std::uint64_t plain = 0;
       for (const AttentionMaps& each : maps) plain += 2 * each.weights.size() + 4 * each.statistics.size();
       const std::uint64_t beside = 4096 + 6 * 64 + plain / 1024;  // of a step
-      EXPECT_LE(attention_bytes(info_, steps) - attention_bytes(info_, 0), steps * (plain + probes * beside));
+      const std::uint64_t of_steps = attention_bytes(info_, steps) - attention_bytes(info_, 0);
+      EXPECT_LE(of_steps, steps * (plain + probes * beside));
+      EXPECT_EQ(of_steps, steps * std::uint64_t(probes) * attention_step_bytes(6, tokens, 7));
       EXPECT_LE(attention_bytes(info_, 0),
                 (32 << 10) + 100 + std::size_t(probes) * ((8 << 10) + 100 + 16 * tokens));
     }
