@@ -2,6 +2,7 @@
 #include "io/attention_file.hpp"
 
 #include <fmt/ranges.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utf8proc.h>
 
@@ -153,6 +154,14 @@ AttentionReader open_own(const fs::path& path, const AttentionFileInfo& info) {
   return reader;
 }
 
+/// Device, inode, bytes and time of the last change: another one means another file or contents. Zeros: no file.
+std::array<std::int64_t, 5> identity_of(const fs::path& path) {
+  struct stat found = {};
+  if (::stat(path.c_str(), &found) != 0) return {};
+  return {std::int64_t(found.st_dev), std::int64_t(found.st_ino), found.st_size, found.st_mtim.tv_sec,
+          found.st_mtim.tv_nsec};
+}
+
 std::set<long> steps_up_to(const AttentionReader& reader, long last) {
   std::set<long> steps(reader.steps().begin(), reader.steps().end());
   steps.erase(steps.upper_bound(last), steps.end());
@@ -220,11 +229,13 @@ AttentionFile::AttentionFile(std::filesystem::path path, AttentionFileInfo info,
   std::error_code ignored;
   if (fs::remove(temporary_, ignored))
     log_info("removed {}, left by a writer that did not finish", temporary_.string());
-  if (!take_over(kept_step, true)) return;
-  replace_file(path_, temporary_, fs::file_size(path_, ignored) + attention_bytes(info_, 0),
-               "steps that will be repeated cannot be dropped", Hdf5File::create,
-               [&](Hdf5File& file) { write_kept(file); });
-  current_ = true;
+  if (take_over(kept_step, true)) {
+    replace_file(path_, temporary_, fs::file_size(path_, ignored) + attention_bytes(info_, 0),
+                 "steps that will be repeated cannot be dropped", Hdf5File::create,
+                 [&](Hdf5File& file) { write_kept(file); });
+    current_ = true;
+  }
+  identity_ = identity_of(path_);
 }
 
 /// Takes the steps up to `kept_step` for this file's; moves aside what cannot be gone on with. Returns whether the
@@ -266,7 +277,7 @@ void AttentionFile::write_kept(Hdf5File& file) const {
 void AttentionFile::append(long step, std::span<const AttentionMaps> one_per_probe) {
   if (step < 0 || has(step)) throw std::logic_error(fmt::format("attention file: step {} once more", step));
   check_sizes(info_, one_per_probe);
-  take_over(std::numeric_limits<long>::max(), false);
+  if (identity_of(path_) != identity_) take_over(std::numeric_limits<long>::max(), false);
   if (has(step)) return;  // put there from outside, by this run's writer
   const bool anew = steps_.empty() || !current_;
   std::error_code absent;
@@ -283,6 +294,7 @@ void AttentionFile::append(long step, std::span<const AttentionMaps> one_per_pro
                });
   steps_.insert(step);
   current_ = true;
+  identity_ = identity_of(path_);
 }
 
 std::set<long> kept_attention_steps(const std::filesystem::path& path, AttentionFileInfo info, long kept_step) {

@@ -17,6 +17,7 @@
 // run in progress, and a restart after a kill at any time, find a whole file.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <set>
@@ -89,7 +90,7 @@ class AttentionFile {
   const std::set<long>& steps() const { return steps_; }
 
   /// Adds a step that is not there yet, with the maps of each probe in the order of the info; on return it is on
-  /// the disk. What is at the path by then is treated as at construction, so that no file of others is added to.
+  /// the disk. A file that was put there since is treated as at construction, so that none of others is added to.
   /// Throws SaveError where the disk does not take it: the file is as before and has no such step.
   void append(long step, std::span<const AttentionMaps> one_per_probe);
 
@@ -100,7 +101,8 @@ class AttentionFile {
   std::filesystem::path path_, temporary_;
   AttentionFileInfo info_;
   std::set<long> steps_;
-  bool current_ = false;  ///< the file's attributes are those of info_
+  bool current_ = false;                       ///< the file's attributes are those of info_
+  std::array<std::int64_t, 5> identity_ = {};  ///< of the file as this writer left it
 };
 
 /// The steps that AttentionFile(path, info, kept_step) would go on with if none is damaged; changes nothing.
