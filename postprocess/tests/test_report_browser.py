@@ -16,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report  # noqa: E402
 from dekoder_postprocess.report_text import visible_token  # noqa: E402
+from dekoder_postprocess.run_reader import read_run  # noqa: E402
 from synthetic_run import write_run  # noqa: E402
 
 try:
@@ -385,12 +386,13 @@ class TrainedRun(OneRun):
     """The same checks on a run that the built command trained, interrupted once."""
 
     NAME = "trained"
+    PROMPT = "alpha\x01\x80\x85\u2028\u2029\ufeff\ufffe\uffff\n"  # YAML readers refuse some, and fold others
     CONFIG = """\
 model: {{layers: 2, heads: 4, channels: 32, feed_forward: 64, context: 64}}
 data: {{tokens: {tokens}}}
 training: {{steps: {steps}, batch: 8, learning_rate: 3.0e-3, warmup_steps: 10}}
 evaluation: {{every: 50, tokens: 2048}}
-sampling: {{every: 100, tokens: 60, prompt: "alpha"}}
+sampling: {{every: 100, tokens: 60, prompt: "{prompt}"}}
 checkpoint: {{every: 100}}
 attention: {{texts: ["alpha beta gamma, alpha beta gamma\\n", "\u03b1\u03b2"], windows: 1, every: 100}}
 """
@@ -405,11 +407,17 @@ attention: {{texts: ["alpha beta gamma, alpha beta gamma\\n", "\u03b1\u03b2"], w
         subprocess.run([PROGRAM, "prepare", folder / "text.txt", "-o", tokens], check=True, stdout=subprocess.DEVNULL)
         for steps in (150, 300):  # the second one resumes the first
             config = folder / f"config-{steps}.yaml"
-            config.write_text(cls.CONFIG.format(tokens=tokens, steps=steps))
+            prompt = "".join(c if c.isalpha() else f"\\u{ord(c):04x}" for c in cls.PROMPT)
+            config.write_text(cls.CONFIG.format(tokens=tokens, steps=steps, prompt=prompt))
             done = subprocess.run([PROGRAM, "train", config, "--run", folder / "trained"], capture_output=True,
                                   text=True, env=dict(os.environ, OMP_NUM_THREADS="1"))
             assert done.returncode == 0, done.stderr
         return folder / "trained"
+
+    def test_configuration_reads_back(self):
+        config = read_run(self.run_path).config
+        self.assertEqual(config["sampling"]["prompt"], self.PROMPT)
+        self.assertEqual(config["attention"]["texts"], ["alpha beta gamma, alpha beta gamma\n", "\u03b1\u03b2"])
 
 
 if __name__ == "__main__":

@@ -420,17 +420,35 @@ std::vector<ConfigDifference> config_differences(const RunConfig& before, const 
 }
 
 std::string quoted(const std::string& text) {
+  // Of three bytes: what readers refuse or take for a line end or a byte-order mark (YAML 1.2, 5.1, 5.2 and 5.4).
+  constexpr std::pair<std::string_view, std::string_view> escapes[] = {{"\xe2\x80\xa8", "\\u2028"},
+                                                                       {"\xe2\x80\xa9", "\\u2029"},
+                                                                       {"\xef\xbb\xbf", "\\ufeff"},
+                                                                       {"\xef\xbf\xbe", "\\ufffe"},
+                                                                       {"\xef\xbf\xbf", "\\uffff"}};
   std::string result = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\')
-      result += fmt::format("\\{}", c);
-    else if (c == '\n')
+  for (std::string_view rest = text; !rest.empty();) {
+    const auto byte = static_cast<unsigned char>(rest[0]);
+    const auto next = static_cast<unsigned char>(rest.size() > 1 ? rest[1] : 0);
+    const auto* escape =
+        std::find_if(std::begin(escapes), std::end(escapes), [&](auto& e) { return rest.starts_with(e.first); });
+    std::size_t taken = 1;
+    if (escape != std::end(escapes)) {
+      result += escape->second;
+      taken = 3;
+    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {  // the controls U+0080 to U+009F
+      result += fmt::format("\\u00{:02x}", next);
+      taken = 2;
+    } else if (byte == '"' || byte == '\\') {
+      result += fmt::format("\\{}", rest[0]);
+    } else if (byte == '\n') {
       result += "\\n";
-    else if (byte < 0x20 || byte == 0x7f)
+    } else if (byte < 0x20 || byte == 0x7f) {
       result += fmt::format("\\x{:02x}", byte);
-    else
-      result += c;
+    } else {
+      result += rest[0];
+    }
+    rest.remove_prefix(taken);
   }
   return result + "\"";
 }

@@ -84,6 +84,30 @@ TEST(RunConfigYaml, WhatIsWrittenReadsBackTheSame) {
   }
 }
 
+/// What PyYAML refuses as it stands, or takes for a line end, is written as an escape.
+TEST(RunConfigYaml, CharactersThatReadersRefuseAreEscaped) {
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {"\x7f", "\\x7f"},           {"\xc2\x80", "\\u0080"},
+      {"\xc2\x85", "\\u0085"},     {"\xc2\x9f", "\\u009f"},
+      {"\xc2\xa0", "\xc2\xa0"},    {"\xe2\x80\xa7", "\xe2\x80\xa7"},
+      {"\xe2\x80\xa8", "\\u2028"}, {"\xe2\x80\xa9", "\\u2029"},
+      {"\xef\xbb\xbf", "\\ufeff"}, {"\xef\xbf\xbd", "\xef\xbf\xbd"},
+      {"\xef\xbf\xbe", "\\ufffe"}, {"\xef\xbf\xbf", "\\uffff"},
+  };
+  RunConfig config;
+  for (const auto& [text, written] : cases) {
+    EXPECT_EQ(quoted("a" + text + "b"), "\"a" + written + "b\"");
+    EXPECT_EQ(quoted(text), "\"" + written + "\"");
+    config.sampling.prompt += "a" + text + "b";
+  }
+  config.attention.texts = {config.sampling.prompt};
+  const RunConfig back = parse_run_config(to_yaml(config), "resolved.yaml", {});
+  EXPECT_EQ(back.sampling.prompt, config.sampling.prompt);
+  EXPECT_EQ(back.attention.texts, config.attention.texts);
+  EXPECT_EQ(quoted("\xc2"), "\"\xc2\"");  // not whole: as it stands
+  EXPECT_EQ(quoted("\xe2\x80"), "\"\xe2\x80\"");
+}
+
 TEST(RunConfigYaml, EveryKeyIsWrittenOnce) {
   std::set<std::string> keys;
   RunConfig config;
