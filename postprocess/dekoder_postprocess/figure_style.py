@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from .errors import RunError
+from .errors import write_file
 
 # Attention weights of long texts are small and of patterns near 1: the square root shows both. One scale everywhere.
 NORM = PowerNorm(0.5, vmin=0.0, vmax=1.0)
@@ -163,11 +163,7 @@ def save(figure, folder, name, formats, most_bytes=150_000) -> list:
             # No date: the same run makes the same file.
             figure.savefig(buffer, format=kind, metadata={"Date" if kind == "svg" else "CreationDate": None})
             content = buffer.getvalue()
-        try:
-            path.write_bytes(content)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}; free some space or choose another "
-                           "-o") from error
+        write_file(path, content)
         paths.append(path)
     return paths
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .attention_reader import AttentionFile, Probe, read_attention
 from .curve_figures import loss_figure, statistics_figure
-from .errors import RunError, make_folder, run_command
+from .errors import RunError, make_folder, output_name, run_command
 from .figure_style import (STYLE, Sheet, draw_map, label_size, label_tokens, label_width, save, shortened,
                            text_width, token_labels, visible_text)
 from .run_reader import Run, parse_config, read_run
@@ -269,7 +269,8 @@ def parse_options(arguments):
         "encoding say.",
         epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory or attention file; two are compared")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="where the files go (default: RUN/figures)")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=output_name,
+                        help="where the files go (default: RUN/figures)")
     parser.add_argument("--probe", help="name of the text, text_0 say (default: the first)")
     parser.add_argument("--layer", type=int, help="of the figures of one head (default: the head that differs most)")
     parser.add_argument("--head", type=int, help="goes with --layer")

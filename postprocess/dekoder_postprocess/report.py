@@ -6,13 +6,12 @@ are embedded as the float16 bits of the file. A run may still be training.
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
 
 from . import report_html
-from .errors import RunError, run_command
+from .errors import RunError, output_name, run_command, write_file
 from .report_data import json_for_html, run_data
 from .report_maps import Source, embed
 from .report_text import escaped
@@ -80,18 +79,6 @@ def build_page(runs, megabytes=10):
     return fill(template, parts)
 
 
-def write_page(path, page):
-    """Writes beside the path and renames: whoever looks sees a whole page."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_bytes(page.encode("utf-8", "replace"))
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another place with -o") from error
-
-
 def _megabytes(text):
     value = float(text)
     if not 0.1 <= value <= 1000:
@@ -105,16 +92,17 @@ def main(arguments=None):
         prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, "
         "samples, attention maps, head statistics, configuration. A run may still be training.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; with two, maps are shown side by side")
-    parser.add_argument("-o", "--output", metavar="FILE", default="report.html", help="default: report.html")
+    parser.add_argument("-o", "--output", metavar="FILE", type=output_name, default="report.html",
+                        help="default: report.html")
     parser.add_argument("--max-megabytes", type=_megabytes, default=10, metavar="MB",
                         help="greatest size of the page, 10^6 bytes each; to keep it, attention maps of steps in "
                         "between are left out (default: 10)")
     options = parser.parse_args(arguments)
 
     def report():
-        page = build_page([read_run(path) for path in options.runs], options.max_megabytes)
-        write_page(options.output, page)
-        print(f"{options.output}: {len(page.encode('utf-8', 'replace')) / MEGABYTE:.2f} MB")
+        page = build_page([read_run(path) for path in options.runs], options.max_megabytes).encode("utf-8", "replace")
+        write_file(options.output, page)
+        print(f"{options.output}: {len(page) / MEGABYTE:.2f} MB")
 
     return run_command("dekoder-report", report)
 

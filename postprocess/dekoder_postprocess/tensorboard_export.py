@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import RunError, make_folder, run_command
+from .errors import RunError, make_folder, output_name, run_command
 from .figure_style import COLOURS, NORM
 from .run_reader import HeadStatistics, read_run
 
@@ -197,7 +197,8 @@ def parse_options(arguments):
         "`tensorboard --logdir LOGDIR`. Made again, they replace those of the call before.",
         epilog="Exit codes: 0 written, 2 usage, 3 a file is missing, damaged or of another program.")
     parser.add_argument("run", metavar="RUN", help="run directory, also of a run that is still training")
-    parser.add_argument("-o", "--output", metavar="LOGDIR", help="folder of the events (default: RUN/tensorboard)")
+    parser.add_argument("-o", "--output", metavar="LOGDIR", type=output_name,
+                        help="folder of the events (default: RUN/tensorboard)")
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures show the file's numbers, with every label readable: inside the picture, over no other; small files."""
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -377,7 +378,24 @@ class Figures(unittest.TestCase):
         (self.folder / "out/loss.png").mkdir(parents=True)
         done = self.command(self.folder / "a", "-o", self.folder / "out", write=True)
         self.assertEqual(done.code, 3)
-        self.assertIn("loss.png: cannot be written", done.err)
+        self.assertIn("loss.png: is a folder", done.err)
+        for output in (self.folder / "file/figures", self.folder / ("n" * 300)):
+            done = self.command(self.folder / "a", "-o", output)
+            self.assertEqual((done.code, done.err.count("\n"), "choose another -o" in done.err), (3, 1, True), done.err)
+        with self.assertRaises(SystemExit), mock.patch("sys.stderr", io.StringIO()) as said:
+            figures.main(["a", "-o", ""])
+        self.assertIn("an empty name", said.getvalue())
+
+    def test_a_pipe_and_a_link_among_the_files(self):
+        write_run(self.folder / "a", attention=False)
+        (self.folder / "out").mkdir()
+        (self.folder / "out/loss.png").symlink_to("../elsewhere.png")
+        os.mkfifo(self.folder / "out/loss.pdf")
+        done = self.command(self.folder / "a", "-o", self.folder / "out", write=True)
+        self.assertEqual(done.code, 3)
+        self.assertIn("loss.pdf: is a folder, a device, a pipe", done.err)
+        self.assertTrue((self.folder / "out/loss.pdf").is_fifo() and (self.folder / "out/loss.png").is_symlink())
+        self.assertTrue((self.folder / "elsewhere.png").read_bytes().startswith(b"\x89PNG"))
 
     def test_positions_in_words(self):
         for positions, words in (("rotary", "with positional encoding (rotary)"),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -260,9 +261,34 @@ class Command(Scratch):
 
     def test_unwritable(self):
         run = write_run(self.folder / "a")
-        code, _, err = self.command(run.path, "-o", self.folder / "no" / "such" / "page.html")
-        self.assertEqual((code, err.count("\n")), (3, 1), err)
-        self.assertIn("-o", err)
+        (self.folder / "file").write_text("mine")
+        os.mkfifo(self.folder / "pipe")
+        (self.folder / "to-pipe").symlink_to("pipe")
+        (self.folder / "circle").symlink_to("circle")
+        before = sorted(self.folder.iterdir())
+        for output in (self.folder / "no/such/page.html", self.folder / "file/page.html", self.folder / ("n" * 300),
+                       self.folder, ".", self.folder / "a/..", self.folder / "pipe", self.folder / "to-pipe",
+                       self.folder / "circle"):
+            code, _, err = self.command(run.path, "-o", output)
+            self.assertEqual((code, err.count("\n")), (3, 1), err)
+            self.assertTrue(err.startswith(f"dekoder-report: {output}: "), err)
+            self.assertIn("-o", err)
+            self.assertEqual(sorted(self.folder.iterdir()), before)
+        self.assertTrue((self.folder / "pipe").is_fifo())
+        self.assertEqual((self.folder / "file").read_text(), "mine")
+        code, _, err = self.command(run.path, "-o", "")
+        self.assertEqual(code, 2)
+        self.assertIn("-o/--output: an empty name", err)
+
+    def test_a_link_stays_and_its_file_is_replaced(self):
+        run, link, file = write_run(self.folder / "a"), self.folder / "link", self.folder / "elsewhere/page.html"
+        file.parent.mkdir()
+        link.symlink_to(file)
+        for name in (link, link, self.folder / ("n" * 255)):
+            self.assertEqual(self.command(run.path, "-o", name)[0], 0)
+            self.assertTrue(name.read_text().startswith("<!DOCTYPE html>"))
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(list(file.parent.iterdir()), [file])
 
     def test_usage(self):
         self.assertEqual(self.command()[0], 2)

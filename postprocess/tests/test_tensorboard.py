@@ -142,8 +142,12 @@ class EventFiles(unittest.TestCase):
 
     def test_refused(self):
         (self.folder / "file").write_text("")
-        code, said = quiet(self.folder / "run", "-o", self.folder / "file")
-        self.assertEqual((code, "choose another -o" in said), (3, True), said)
+        for output in ("file", "file/log", "n" * 300):
+            code, said = quiet(self.folder / "run", "-o", self.folder / output)
+            self.assertEqual((code, "choose another -o" in said), (3, True), said)
+        with self.assertRaises(SystemExit), mock.patch("sys.stderr", io.StringIO()) as said:
+            tensorboard_export.main(["run", "-o", ""])
+        self.assertIn("an empty name", said.getvalue())
         (self.folder / "run/metrics.jsonl").write_text("")
         code, said = quiet(self.folder / "run")
         self.assertEqual((code, "has no row yet" in said), (3, True), said)
