@@ -78,8 +78,8 @@ class _Handle:
 class Probe:
     """One text whose attention was captured.
 
-    path: of the file; name; text; source ("configuration", "held-out tokens A to B", "command line"); tokens: int32 (token);
-    token_text: list of str, one per token, a byte that is no UTF-8 alone as \\xC3; steps: sorted list of int.
+    path: of the file; name; text; source ("configuration", "held-out tokens A to B", "command line"); tokens: int32
+    (token); token_text: list of str, one per token, a byte that is no UTF-8 alone as \\xC3; steps: sorted list of int.
     """
 
     def __init__(self, handle, name, group):
@@ -88,14 +88,20 @@ class Probe:
         self.name = name
         self.text = _text(group.attrs.get("text", ""))
         self.source = _text(group.attrs.get("source", ""))
-        self.causal = bool(group.attrs.get("causal", 1))
+        if not group.attrs.get("causal", 1):
+            raise ValueError(f"{name}: maps that are not causal")
         self.tokens = group["tokens"][()]
         self.token_text = [_text(text) or "\\x00" for text in group["token_text"][()]]
         self.steps = sorted(_step_numbers(group))
 
     def weights(self, step) -> np.ndarray:
-        """Attention weights after `step` optimizer steps: float16 (layer, head, query, key), rows sum to 1."""
-        return self._handle.read(f"/attention/{self.name}/step_{self._known(step)}")
+        """Attention weights after `step` optimizer steps: float16 (layer, head, query, key), rows sum to 1, zero where
+        key > query. Raises RunError for another step, for a damaged map and for weights above the diagonal."""
+        weights = self._handle.read(f"/attention/{self.name}/step_{self._known(step)}")
+        if np.any(np.triu(weights, 1)):
+            raise self._handle.error(f"attention/{self.name}/step_{step} has weights above the diagonal, where "
+                                     "key > query")
+        return weights
 
     def statistics(self, step) -> np.ndarray:
         """Head statistics after `step` optimizer steps: float32 (layer, head, statistic), see statistic_names."""
@@ -111,9 +117,9 @@ class Probe:
 class AttentionFile:
     """An open attention file; also a context manager that closes it.
 
-    path; run_id; config_text: the run's configuration as YAML; tokenizer; layers, heads: lists of int, which of the
-    model's layers and heads stand at axes 0 and 1 of the maps; statistic_names: list of str; probes: dict name ->
-    Probe, texts before windows, in order of their numbers.
+    path; config_text: the run's configuration as YAML; layers, heads: lists of int, which of the model's layers and
+    heads stand at axes 0 and 1 of the maps; statistic_names: list of str; probes: dict name -> Probe, texts before
+    windows, in order of their numbers.
     """
 
     def __init__(self, path):
@@ -138,9 +144,11 @@ class AttentionFile:
         """The probe of that name, the first one without a name. Raises RunError where there is none."""
         if name is None and self.probes:
             return next(iter(self.probes.values()))
+        if not self.probes:
+            raise RunError(f"{self.path}: holds no probe; expected one at least; set attention.texts or "
+                           "attention.windows in the configuration of the run")
         if name not in self.probes:
-            names = ", ".join(self.probes) or "none"
-            raise RunError(f"{self.path}: no probe {name}; it holds {names}")
+            raise RunError(f"{self.path}: no probe {name}; it holds {', '.join(self.probes)}")
         return self.probes[name]
 
     def axis_of(self, layer, head):
@@ -159,10 +167,7 @@ class AttentionFile:
         if major != MAJOR:
             raise RunError(f"{self.path}: attention file of version {major}.{minor}, expected {MAJOR}.x; use the "
                            "post-processing that came with the dekoder that wrote it")
-        self.run_id = _text(attributes["run_id"])
         self.config_text = _text(attributes["config"])
-        self.tokenizer = _text(attributes.get("tokenizer", ""))
-        self.writer = _text(attributes.get("writer", ""))
         self.layers = [int(layer) for layer in file["layers"][()]]
         self.heads = [int(head) for head in file["heads"][()]]
         self.statistic_names = _text(file["statistics"].attrs["names"]).split(",")
@@ -188,7 +193,8 @@ def _text(value):
 
 
 def _reason(error):
-    return " ".join(str(error).strip("'\"").split())
+    # str() of a KeyError is the message in quotes.
+    return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
 
 
 def _step_numbers(group):

@@ -46,7 +46,7 @@ def open_source(path) -> Source:
     path = Path(path)
     if path.suffix == ".h5" and not path.is_dir():
         attention = read_attention(path)
-        return Source(path.stem, parse_config(attention.config_text) or {}, attention, None)
+        return Source(path.stem, parse_config(attention.config_text, f"{path}: attribute config"), attention, None)
     run = read_run(path)
     return Source(run.name, run.config, run.attention, run)
 
@@ -63,7 +63,7 @@ def step_title(step) -> str:
 
 def positions_title(source) -> str:
     """What the configuration says about positions, in words."""
-    kind = source.config.get("model", {}).get("positions")
+    kind = source.config["model"].get("positions")
     if kind is None:
         return source.name
     return "without positional encoding" if kind == "none" else f"with positional encoding ({kind})"
@@ -151,19 +151,22 @@ def grid_figure(title, subtitle, blocks, layers, heads, captions=None):
 
 
 class FigureSet:
-    """Makes the figures of one call of the command and writes them."""
+    """The figures of one call of the command, by name: all are drawn before the first is written."""
 
-    def __init__(self, options, folder):
-        self.options, self.folder = options, folder
-        self.written = []
+    def __init__(self, options):
+        self.options = options
+        self.drawn = {}
 
-    def save(self, name, figure):
-        self.written += save(figure, self.folder, name, self.options.format, self.options.most_kilobytes * 1000)
+    def write(self, folder) -> list:
+        """Writes them into the folder, made where it is missing; returns the paths."""
+        make_folder(folder)
+        return [path for name, figure in self.drawn.items()
+                for path in save(figure, folder, name, self.options.format, self.options.most_kilobytes * 1000)]
 
     def loss(self, sources):
-        runs = [source.run for source in sources if source.run is not None and source.run.last_step > 0]
+        runs = [source.run for source in sources if source.run is not None and len(source.run.steps["step"])]
         if runs:
-            self.save("loss", loss_figure(runs))
+            self.drawn["loss"] = loss_figure(runs)
 
     def one_run(self, source):
         """Initial and trained, one head and all; the trained heads with the pattern that each gained most on; the
@@ -176,21 +179,21 @@ class FigureSet:
         first = probe.steps[0]
         text = f"text: {visible_text(probe.text, spaces=False)}"
         if len(probe.steps) > 1:
-            self.save("statistics", statistics_figure(f"Head statistics ({source.name})", text, attention, probe))
+            self.drawn["statistics"] = statistics_figure(f"Head statistics ({source.name})", text, attention, probe)
         if first != step:
             before, after = probe.weights(first), probe.weights(step)
             layer, head = self._head(attention, change(before, after))
             i, j = attention.axis_of(layer, head)
             blocks = [Block(step_title(first), before[i, j]), Block(step_title(step), after[i, j])]
-            self.save("initial-and-trained", pair_figure(f"Layer {layer}, head {head} ({source.name})", blocks,
-                                                         token_labels(probe.token_text)))
+            self.drawn["initial-and-trained"] = pair_figure(f"Layer {layer}, head {head} ({source.name})", blocks,
+                                                            token_labels(probe.token_text))
             blocks = [Block(step_title(first), before), Block(step_title(step), after)]
-            self.save("initial-and-trained-heads",
-                      grid_figure(f"Attention before and after training ({source.name})", text, blocks,
-                                  attention.layers, attention.heads))
-        self.save("heads", grid_figure(f"Attention head by head, {step_title(step)} ({source.name})", text,
-                                       [Block("", probe.weights(step))], attention.layers, attention.heads,
-                                       pattern_titles(attention, probe, step)))
+            self.drawn["initial-and-trained-heads"] = grid_figure(
+                f"Attention before and after training ({source.name})", text, blocks, attention.layers,
+                attention.heads)
+        self.drawn["heads"] = grid_figure(f"Attention head by head, {step_title(step)} ({source.name})", text,
+                                          [Block("", probe.weights(step))], attention.layers, attention.heads,
+                                          pattern_titles(attention, probe, step))
 
     def two_runs(self, a, b):
         """The same text, layers and heads in both runs: one head and all."""
@@ -215,11 +218,11 @@ class FigureSet:
         i, j = layers.index(layer), heads.index(head)
         blocks = [Block(title, weights[i, j]) for title, weights in zip(titles, maps)]
         both = f"{a.name} and {b.name}"
-        self.save("two-runs", pair_figure(f"Layer {layer}, head {head} ({both})", blocks,
-                                          token_labels(probe_a.token_text)))
+        self.drawn["two-runs"] = pair_figure(f"Layer {layer}, head {head} ({both})", blocks,
+                                             token_labels(probe_a.token_text))
         blocks = [Block(title, weights) for title, weights in zip(titles, maps)]
         text = f"text: {visible_text(probe_a.text, spaces=False)}"
-        self.save("two-runs-heads", grid_figure(f"Attention of two runs ({both})", text, blocks, layers, heads))
+        self.drawn["two-runs-heads"] = grid_figure(f"Attention of two runs ({both})", text, blocks, layers, heads)
 
     def _step(self, probe):
         if self.options.step is None:
@@ -293,7 +296,7 @@ def parse_options(arguments):
 
 
 def make_figures(options):
-    """Reads, draws, writes; prints one line per file."""
+    """Reads, draws, writes; prints one line per file. Nothing is written where something cannot be drawn."""
     sources = [open_source(path) for path in options.runs]
     first = Path(options.runs[0])
     folder = Path(options.output) if options.output else (first if first.is_dir() else first.parent) / "figures"
@@ -301,21 +304,20 @@ def make_figures(options):
     if missing and (options.probe or options.layer is not None or options.step is not None):
         raise RunError(f"{missing[0].run.path}: has no attention.h5, which --probe, --layer, --head and --step are "
                        "about; set attention.texts in its configuration")
-    make_folder(folder)
-    figures = FigureSet(options, folder)
+    figures = FigureSet(options)
     with matplotlib.rc_context(STYLE):
         figures.loss(sources)
         if sources[0].attention is not None:
             figures.one_run(sources[0])
         if len(sources) == 2 and not missing:
             figures.two_runs(*sources)
-    for path in figures.written:
-        print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+        if not figures.drawn:
+            raise RunError(f"{options.runs[0]}: nothing to draw yet; expected a first step in its log")
+        for path in figures.write(folder):
+            print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
     for source in missing:
         print(f"dekoder-figures: {source.run.path}: no attention.h5, so no figures of attention; set attention.texts "
               "in its configuration", file=sys.stderr)
-    if not figures.written:
-        raise RunError(f"{options.runs[0]}: nothing to draw yet; expected a first step in its log")
 
 
 def main(arguments=None) -> int:

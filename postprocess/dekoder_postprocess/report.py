@@ -45,7 +45,7 @@ def sources_of(runs):
     for i, run in enumerate(runs):
         for probe in run.attention.probes.values() if run.attention else ():
             maps = len(run.attention.layers) * len(run.attention.heads)
-            sources.append(Source(run.attention.path, i, names.index(probe.name), probe.name, maps, probe))
+            sources.append(Source(i, names.index(probe.name), probe.name, maps, probe))
     return names, sources
 
 

@@ -29,14 +29,9 @@ def number(value, digits=4):
     return "\u2013" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
 
 
-def last_step(run):
-    steps = [int(s) for s in (*run.steps["step"][-1:], *run.evaluations["step"][-1:])]
-    return max(steps, default=None)
-
-
 def progress(run):
     """How far the run is: "step 5 of 40"."""
-    last, planned = last_step(run), run.config.get("training", {}).get("steps")
+    last, planned = run.last_step, run.config["training"].get("steps")
     of = f" of {planned:,}" if isinstance(planned, int) else ""
     return f"step {last:,}{of}" if last is not None else "no step yet"
 
@@ -64,7 +59,11 @@ def facts(run):
     best = int(np.nanargmin(validation)) if np.isfinite(validation).any() else None
     at = f"at step {int(run.evaluations['step'][best]):,}" if best is not None else "no evaluation yet"
     state, _ = state_of(run)
-    restarts = ", ".join(f"{int(step):,}" for step in run.restarts)
+    if run.restarts:
+        restarts = ("from steps " if len(run.restarts) > 1 else "from step ") + ", ".join(
+            f"{int(step):,}" for step in run.restarts)
+    else:
+        restarts = "ran through" if state == "finished" else "none so far"
     return [
         ("State", state, progress(run)),
         ("Best validation loss", number(validation[best] if best is not None else None),
@@ -76,8 +75,7 @@ def facts(run):
         ("Tokens seen", f"{int(run.steps['tokens'][-1]):,}" if len(run.steps["tokens"]) else "\u2013",
          "in training"),
         ("Tokens per second", number(np.median(rates) if rates.size else None, 0), "median over steps"),
-        ("Restarts", str(len(run.restarts)),
-         ("from steps " if len(run.restarts) > 1 else "from step ") + restarts if restarts else "ran through"),
+        ("Restarts", str(len(run.restarts)), restarts),
     ]
 
 

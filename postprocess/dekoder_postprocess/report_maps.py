@@ -4,27 +4,15 @@
 import base64
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-
-from .errors import RunError
 
 PLAIN_LIMIT = 1_000_000
 """Bytes of text up to which the maps of a page stay uncompressed: such a page unpacks in any browser."""
 
 
-def lower_triangles(weights, where):
-    """The float16 bits of (layer, head, query, key) at and below the diagonal: uint16, map after map, row after row.
-
-    Raises RunError where the maps are not square or hold something above the diagonal: `where` names them.
-    """
-    if weights.ndim != 4 or weights.shape[2] != weights.shape[3]:
-        raise RunError(f"{where}: shape {weights.shape}; expected (layer, head, query, key), as many keys as "
-                       "queries; make the maps anew with dekoder attention")
-    if np.any(np.triu(weights, 1)):
-        raise RunError(f"{where}: weights above the diagonal; expected causal attention, zero where key > query; "
-                       "make the maps anew with dekoder attention")
+def lower_triangles(weights):
+    """The float16 bits of (layer, head, query, key) at and below the diagonal: uint16, map after map, row after row."""
     queries, keys = np.tril_indices(weights.shape[2])
     return np.ascontiguousarray(weights, dtype=np.float16).view(np.uint16)[..., queries, keys].reshape(-1)
 
@@ -38,18 +26,10 @@ def pack(bits, compress):
     return base64.b64encode(zlib.compress(planes, 6) if compress else planes).decode("ascii")
 
 
-def unpack(text, compressed):
-    """The inverse of pack: uint16."""
-    planes = base64.b64decode(text)
-    planes = np.frombuffer(zlib.decompress(planes) if compressed else planes, np.uint8).reshape(2, -1)
-    return np.ascontiguousarray(planes.T).view("<u2").reshape(-1)
-
-
 @dataclass(frozen=True)
 class Source:
-    """One probe of one run: its file, numbers of both, the probe's name, maps per step, attention_reader.Probe."""
+    """One probe of one run: numbers of both, the probe's name, maps per step, attention_reader.Probe."""
 
-    path: Path
     run: int
     probe: int
     name: str
@@ -57,7 +37,7 @@ class Source:
     reader: object
 
     def bits(self, step):
-        return lower_triangles(self.reader.weights(step), f"{self.path}: probe {self.name}, step {step}")
+        return lower_triangles(self.reader.weights(step))
 
     def plain_bytes(self):
         """Bytes of text that one step takes uncompressed."""

@@ -22,7 +22,13 @@ WHOLE_NUMBERS = ("step", "tokens")
 
 
 class _ConfigLoader(yaml.SafeLoader):
-    """YAML as dekoder writes it: 1e-05 is a number, which PyYAML by itself takes for text."""
+    """YAML as dekoder writes it: 1e-05 is a number, which PyYAML by itself takes for text; no node stands in two
+    places or in itself."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias, which dekoder never writes")
+        return super().compose_node(parent, index)
 
 
 _ConfigLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+\Z"),
@@ -67,9 +73,9 @@ class Run:
             self.attention.close()
 
     @property
-    def last_step(self) -> int:
-        """Newest step in the log, 0 before the first."""
-        return int(self.steps["step"][-1]) if len(self.steps["step"]) else 0
+    def last_step(self) -> Optional[int]:
+        """Newest step with a loss in the log, None before the first."""
+        return max((int(step) for table in (self.steps, self.evaluations) for step in table["step"][-1:]), default=None)
 
 
 def read_run(path) -> Run:
@@ -104,9 +110,19 @@ def read_run(path) -> Run:
     )
 
 
-def parse_config(text) -> dict:
-    """Configuration text as section -> key -> value. Raises yaml.YAMLError where it is none."""
-    return yaml.load(text, Loader=_ConfigLoader)
+def parse_config(text, where) -> dict:
+    """Configuration text as section -> key -> value. Raises RunError, which begins with `where` it stood."""
+    try:
+        config = yaml.load(text, Loader=_ConfigLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # 2020-13-45 is a ValueError
+        reason = " ".join(str(error).split())
+        raise RunError(f"{where}: is no YAML: {reason}; expected the configuration that dekoder wrote") from error
+    sections = config if isinstance(config, dict) else {}
+    for section in ("model", "training"):
+        if not isinstance(sections.get(section), dict):
+            raise RunError(f"{where}: has no section {section}; expected the configuration that dekoder wrote there; "
+                           "name the folder of a run")
+    return config
 
 
 def _read_bytes(path) -> bytes:
@@ -119,16 +135,9 @@ def _read_bytes(path) -> bytes:
 def _read_config(path):
     try:
         text = _read_bytes(path).decode("utf-8")
-        config = parse_config(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{path}: is no YAML: {reason}; expected the configuration that dekoder wrote") from error
-    sections = config if isinstance(config, dict) else {}
-    for section in ("model", "training"):
-        if not isinstance(sections.get(section), dict):
-            raise RunError(f"{path}: has no section {section}; expected the configuration that dekoder wrote there; "
-                           "name the folder of a run")
-    return text, config
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: is no YAML: {error}; expected the configuration that dekoder wrote") from error
+    return text, parse_config(text, path)
 
 
 def _read_status(path):
@@ -150,7 +159,7 @@ def _read_samples(path):
     if not path.exists():
         return []
     text = _read_bytes(path).decode("utf-8", "replace")
-    heads = list(re.finditer(r"(?:\A|(?<=\n\n))=== step (\d+)\n", text))
+    heads = list(re.finditer(r"(?:\A|(?<=\n\n))=== step (\d{1,18})\n", text))
     if text.strip() and (not heads or heads[0].start() != 0):
         raise RunError(f"{path}:1: is no text of samples; expected '=== step N' on the first line; delete it")
     ends = [head.start() for head in heads[1:]] + [len(text)]
@@ -194,16 +203,28 @@ def _parse_row(path, number, line):
         return None
     try:
         row = json.loads(line)
-        if not isinstance(row, dict) or isinstance(row.get("step"), bool) or not isinstance(row.get("step"), int):
-            raise ValueError("no object with a whole number as step")
-        for key in STEP_COLUMNS + EVALUATION_COLUMNS:
-            if not isinstance(row.get(key), (int, float, type(None))):
-                raise ValueError(f"{key} is no number")
+        if not isinstance(row, dict) or row.get("step") is None:
+            raise ValueError("no object with a step")
+        for key in (*STEP_COLUMNS, *EVALUATION_COLUMNS, "validation_hash"):
+            _check_value(key, row.get(key))
         return row
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         start = line[:40].decode("utf-8", "replace")
         raise RunError(f"{path}:{number}: not a row of a log ({error}): {start!r}; expected one JSON object per line "
                        "with a step; the file is damaged or of another program: restore it from a copy") from error
+
+
+def _check_value(key, value):
+    """Raises ValueError where the value of a row is not what the trainer writes: null, or one that an array holds."""
+    whole = type(value) is int and abs(value) < 2**63  # type, not isinstance: true and false are int
+    if key == "validation_hash":
+        fits, expected = isinstance(value, str), "text"
+    elif key in WHOLE_NUMBERS:
+        fits, expected = whole and value >= 0, "whole number from 0 to 2^63"
+    else:
+        fits, expected = whole or type(value) is float, "number"
+    if value is not None and not fits:
+        raise ValueError(f"{key} is no {expected}")
 
 
 def _head_statistics(path, number, row):
@@ -212,7 +233,7 @@ def _head_statistics(path, number, row):
         if not values or any(v.ndim != 2 or v.shape != next(iter(values.values())).shape for v in values.values()):
             raise ValueError("ragged lists")
         return HeadStatistics(row["step"], str(row["probe"]), values)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RunError(f"{path}:{number}: head statistics are not whole ({error}); expected a probe and, per "
                        "statistic, one list of heads per layer; restore the file from a copy") from error
 

@@ -71,7 +71,7 @@ class Export:
             self._head_statistics(row)
         for step, text in self.run.samples:
             self._text(step, "sample", text)
-        first = self.run.steps["step"][0] if self.run.last_step else 0
+        first = next(iter(self.run.steps["step"]), 0)
         self._text(first, "configuration", self.run.config_text)
         for step in self.run.restarts:
             self._text(step, "restart", f"resumed from the checkpoint of step {step}")
@@ -175,7 +175,7 @@ def export(path, folder=None):
     """Writes the events of the run directory `path` into `folder` (RUN/tensorboard where None), in place of those of
     an earlier export. Returns (folder, counts of scalars, texts and images). Raises RunError."""
     with read_run(path) as run:
-        if not run.last_step and not len(run.evaluations["step"]):
+        if run.last_step is None:
             raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
         board = load_tensorboard()
         folder = Path(folder) if folder is not None else run.path / "tensorboard"

@@ -36,12 +36,12 @@ class AttentionReader(unittest.TestCase):
 
     def test_reads_back(self):
         with read_attention(self.path) as file:
-            self.assertEqual((file.layers, file.heads, file.run_id), ([1, 3], [0, 2], "0123456789abcdef"))
+            self.assertEqual((file.layers, file.heads), ([1, 3], [0, 2]))
             self.assertEqual(file.statistic_names, list(STATISTICS))
             self.assertEqual(list(file.probes), ["text_0", "text_1"])
             self.assertEqual(file.config_text, (self.folder / "run/config.yaml").read_text())
             for name, probe in file.probes.items():
-                self.assertEqual((probe.steps, probe.source, probe.causal), ([0, 20, 40], "configuration", True))
+                self.assertEqual((probe.steps, probe.source), ([0, 20, 40], "configuration"))
                 self.assertEqual(probe.text, self.written.texts[name])
                 np.testing.assert_array_equal(probe.tokens, self.written.tokens[name])
                 for step in probe.steps:
@@ -74,6 +74,25 @@ class AttentionReader(unittest.TestCase):
             file.probe("window_0")
         with self.assertRaisesRegex(RunError, "no step 7 of probe text_0; captured steps: 0, 20, 40"):
             file.probe().weights(7)
+
+    def test_no_probe_at_all(self):
+        with h5py.File(self.path, "r+") as file:
+            del file["attention/text_0"], file["attention/text_1"]
+        file = read_attention(self.path)
+        for name in (None, "text_0"):
+            with self.assertRaisesRegex(RunError, "holds no probe; expected one at least; set attention.texts"):
+                file.probe(name)
+
+    def test_what_is_not_causal(self):
+        with h5py.File(self.path, "r+") as file:
+            file["attention/text_1/step_20"][1, 0, 3, 4] = 0.5
+        probe = read_attention(self.path).probe("text_1")
+        with self.assertRaisesRegex(RunError, "attention/text_1/step_20 has weights above the diagonal.*expected"):
+            probe.weights(20)
+        self.assertEqual(probe.weights(40).shape, (2, 2, 16, 16))
+        with h5py.File(self.path, "r+") as file:
+            file["attention/text_1"].attrs["causal"] = np.uint8(0)
+        self.refused("text_1: maps that are not causal")
 
     def test_probes_in_order_of_their_numbers(self):
         write_run(self.folder / "many", texts=[f"text {i}" for i in range(12)], captured=(0,))
@@ -164,12 +183,17 @@ class AttentionReader(unittest.TestCase):
             file.attrs["major"] = np.int32(2)
         self.refused("version 2.0, expected 1.x")
 
+    def test_reasons_keep_their_quotes(self):
+        with h5py.File(self.path, "r+") as file:
+            file.attrs["major"] = "one"
+        self.refused("is not whole (invalid literal for int() with base 10: 'one')")
+
     def test_parts_missing(self):
         for part in ("layers", "statistics", "attention/text_0/tokens", "statistics/text_1/step_20"):
             write_run(self.path.parent)
             with h5py.File(self.path, "r+") as file:
                 del file[part]
-            self.refused("is not whole")
+            self.refused("is not whole (Unable to ")
 
     def test_shapes_that_do_not_fit(self):
         with h5py.File(self.path, "r+") as file:

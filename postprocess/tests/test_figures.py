@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import h5py
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -217,6 +218,7 @@ class Figures(unittest.TestCase):
         done = self.command(self.folder / "a", self.folder / "c")
         self.assertEqual(done.code, 3)
         self.assertRegex(done.err, "c/attention.h5: no probe with the tokens of text_0 of a; expected the same text")
+        self.assertEqual(done.made, {})  # not even the loss curve
 
     def test_loss_curve(self):
         written = write_run(self.folder / "a", restarts=(10, 20))
@@ -303,8 +305,8 @@ class Figures(unittest.TestCase):
         write_run(self.folder / "a")
         done = self.command(self.folder / "a", "--step", 20)
         self.assertIn("after 20 steps", done.made["heads"].texts[0].get_text())
-        done = self.command(self.folder / "a", "--step", 21)
-        self.assertEqual(done.code, 3)
+        done = self.command(self.folder / "a", "--step", 21, "-o", self.folder / "other")
+        self.assertEqual((done.code, done.made, (self.folder / "other").exists()), (3, {}, False))
         self.assertIn("no step 21 of probe text_0; captured steps: 0, 20, 40", done.err)
 
     def test_attention_file_alone(self):
@@ -313,6 +315,15 @@ class Figures(unittest.TestCase):
         done = self.command(self.folder / "attention-text.h5", write=True)
         self.assertEqual((done.code, list(done.made)), (0, ["heads"]))
         self.assertTrue((self.folder / "figures/heads.pdf").is_file())
+
+    def test_attention_file_of_a_damaged_configuration(self):
+        write_run(self.folder / "a")
+        for text, words in (("a: [", "attribute config: is no YAML"), ("", "attribute config: has no section model")):
+            with h5py.File(self.folder / "a/attention.h5", "r+") as file:
+                file.attrs["config"] = text
+            done = self.command(self.folder / "a/attention.h5")
+            self.assertEqual((done.code, done.err.count("\n")), (3, 1), done.err)
+            self.assertIn(words, done.err)
 
     def test_run_without_maps(self):
         write_run(self.folder / "a", attention=False)

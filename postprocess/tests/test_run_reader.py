@@ -70,7 +70,7 @@ class RunReader(unittest.TestCase):
         for name in ("status", "samples.txt", "attention.h5"):
             (self.folder / name).unlink()
         run = read_run(self.folder)
-        self.assertEqual((run.last_step, len(run.evaluations["step"]), run.samples), (0, 0, []))
+        self.assertEqual((run.last_step, len(run.evaluations["step"]), run.samples), (None, 0, []))
         self.assertIsNone(run.status)
         self.assertIsNone(run.attention)
 
@@ -90,6 +90,12 @@ class RunReader(unittest.TestCase):
         lines = self.metrics.read_text().splitlines(keepends=True)
         for bad in ('{"step":3,"loss"\n', "\0\0\0\0\n", "[1]\n", '{"loss":1}\n', '{"step":"a"}\n',
                     '{"step":3,"loss":"x"}\n',
+                    '{"step":3,"loss":1,"tokens":NaN}\n', '{"step":3,"loss":1,"tokens":1.5e300}\n',
+                    '{"step":3,"loss":1,"tokens":-1}\n', '{"step":3,"loss":true}\n', '{"step":null,"loss":1}\n',
+                    '{"step":3,"loss":' + 400 * "9" + "}\n", '{"step":3,"loss":' + 5000 * "9" + "}\n",
+                    '{"step":99999999999999999999999,"loss":1}\n', '{"step":true,"loss":1}\n',
+                    '{"step":3,"a":' + 100000 * "[" + "}\n", '{"step":3,"validation_loss":1,"validation_hash":[1]}\n',
+                    '{"step":3,"attention":{"entropy":[[' + 400 * "9" + ']]},"probe":"text_0"}\n',
                     '{"step":3,"attention":{"entropy":[[1,2],[3]]},"probe":"text_0"}\n',
                     '{"step":3,"attention":{"entropy":[[1]],"induction":[[1,2]]},"probe":"text_0"}\n'):
             self.metrics.write_text("".join(lines[:5]) + bad + "".join(lines[5:]))
@@ -114,6 +120,9 @@ class RunReader(unittest.TestCase):
 
     def test_foreign_config(self):
         for text, words in (("a: [1\n", "is no YAML"), ("- 1\n", "no section model"),
+                            ("a: 2020-13-45\n", "is no YAML: month must be in 1..12"), ("a: \ufffe\n", "is no YAML"),
+                            ("a: " + 100000 * "[" + "\n", "is no YAML"), ("a: &b [*b]\n", "is no YAML: an alias"),
+                            ("a: &b 1\nmodel: {c: *b}\ntraining: {}\n", "is no YAML: an alias"),
                             ("model: 3\n", "no section model"),
                             ("model: {}\n", "no section training")):
             (self.folder / "config.yaml").write_text(text)
@@ -126,6 +135,10 @@ class RunReader(unittest.TestCase):
         message = "loss is NaN: see step 3"
         (self.folder / "status").write_text(f"state: failed\nstep: 1\nsteps: 2\nmessage: {message}\n")
         self.assertEqual(read_run(self.folder).status["message"], message)
+
+    def test_last_step_of_steps_and_evaluations(self):
+        self.metrics.write_text('{"step":0,"validation_loss":5.5,"bits_per_byte":8,"tokens":64}\n')
+        self.assertEqual(read_run(self.folder).last_step, 0)
 
     def test_samples(self):
         samples = self.folder / "samples.txt"
