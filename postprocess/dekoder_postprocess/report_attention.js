@@ -178,6 +178,7 @@ class AttentionView {
     const { layers, heads } = this.attention("a"), grid = byId("grid");
     grid.replaceChildren();
     grid.style.setProperty("--heads", heads.length);
+    make("span", { class: "grid-caption" }, grid);
     make("span", { class: "corner" }, grid);
     for (const head of heads) make("span", { class: "grid-head" }, grid, heads.length > 8 ? `${head}` : `head ${head}`);
     this.thumbs = [];
@@ -215,8 +216,16 @@ class AttentionView {
     this.paintDetail();
   }
 
+  /// What the grid shows of two runs, for paper, where the controls are not.
+  gridCaption() {
+    if (this.state.b < 0) return "";
+    const [a, b] = ["a", "b"].map((kind) => `${this.letter(kind)}: ${this.name(kind)}`);
+    return { a, b, difference: `${this.name("difference")} (${a}; ${b})` }[this.state.view];
+  }
+
   paintGrid() {
     const { state } = this, n = this.probe("a").tokens.length;
+    byId("grid").querySelector(".grid-caption").textContent = this.gridCaption();
     for (const { button, canvas, layer, head } of this.thumbs) {
       const chosen = layer === state.layer && head === state.head;
       button.setAttribute("aria-pressed", chosen);

@@ -21,7 +21,9 @@ function makeSvg(name, attributes, parent, text) {
   return element;
 }
 
-const grouped = (number) => number.toLocaleString("en", { maximumFractionDigits: 6 });
+/// A number with commas; a small one as 2.5e-7; never -0.
+const grouped = (number) => (number !== 0 && Math.abs(number) < 1e-4 ? number.toExponential()
+  : (number + 0).toLocaleString("en", { maximumFractionDigits: 6 }));
 
 /// Round numbers from low to high, about `count` of them.
 function ticks(low, high, count) {
@@ -54,9 +56,18 @@ function extent(series, keys) {
   return [low, high];
 }
 
+/// What stands for lines [{colour, dash, width}] in a legend, one under the other.
+function lineKey(parent, lines) {
+  const key = makeSvg("svg", { width: 22, height: 3 + 7 * lines.length, "aria-hidden": "true" }, parent);
+  lines.forEach((line, i) => makeSvg("line", { x1: 0, x2: 22, y1: 5 + 7 * i, y2: 5 + 7 * i,
+    style: `stroke:${line.colour};stroke-width:${line.width || 1.5}`, "stroke-dasharray": line.dash || "none" }, key));
+  return key;
+}
+
 /// A chart in `host`. spec: title, unit, series [{label, short, colour, x, y, low, high, points, dash, width}], marks
 /// [{x, colour, label}] (dashed vertical lines), cursor (a step marked by a solid line), zero (the axis begins at 0),
-/// ceiling (the axis ends there at least), height, legend (false: none), describe (text for who does not see it).
+/// ceiling (the axis ends there at least), reach (a line without a point at the step that is read shows its nearest one
+/// if it is no more steps away; 0 where missing), height, legend (false: none), describe (text for who does not see it).
 class Chart {
   constructor(host, spec) {
     this.host = host;
@@ -78,9 +89,7 @@ class Chart {
   legend(place) {
     for (const line of this.spec.series) {
       const item = make("span", {}, place);
-      const key = makeSvg("svg", { width: 22, height: 10, "aria-hidden": "true" }, item);
-      makeSvg("line", { x1: 0, x2: 22, y1: 5, y2: 5, style: `stroke:${line.colour};stroke-width:${line.width || 1.5}`,
-        "stroke-dasharray": line.dash || "none" }, key);
+      const key = lineKey(item, [line]);
       if (line.points) makeSvg("circle", { cx: 11, cy: 5, r: 3, style: `fill:${line.colour}` }, key);
       item.append(line.label);
     }
@@ -175,6 +184,16 @@ class Chart {
     });
   }
 
+  /// Place of the line's point at that step, or of the nearest one within the chart's reach; -1 where there is none.
+  nearest(line, step) {
+    let best = -1, least = this.spec.reach || 0;
+    line.x.forEach((x, i) => {
+      const away = Math.abs(x - step);
+      if (line.y[i] !== null && (away < least || (away === least && best < 0))) (best = i), (least = away);
+    });
+    return best;
+  }
+
   listen(root, { margin, inner }) {
     const steps = [...new Set(this.spec.series.flatMap((line) => line.x))].sort((a, b) => a - b);
     let at = steps.length - 1;
@@ -187,12 +206,13 @@ class Chart {
       this.output.replaceChildren();
       make("b", {}, this.output, `Step ${grouped(step)}`);
       for (const line of this.spec.series) {
-        const i = line.x.indexOf(step);
-        if (i < 0 || line.y[i] === null) continue;
-        makeSvg("circle", { cx: this.x(step), cy: this.y(line.y[i]), r: 4, style: `fill:${line.colour}` }, this.pointer);
+        const i = this.nearest(line, step);
+        if (i < 0) continue;
+        makeSvg("circle", { cx: this.x(line.x[i]), cy: this.y(line.y[i]), r: 4, style: `fill:${line.colour}` }, this.pointer);
         const item = make("span", {}, this.output);
         make("i", { class: "dot", style: `background:${line.colour}` }, item);
         item.append(`${line.short || line.label} ${grouped(Number(line.y[i].toPrecision(5)))}`);
+        if (line.x[i] !== step) item.append(` (step ${grouped(line.x[i])})`);
       }
     };
     const move = (event) => show(nearest(event.clientX - root.getBoundingClientRect().left));
@@ -206,7 +226,8 @@ class Chart {
       show(at + jump);
     });
     const clear = () => (this.pointer.replaceChildren(), this.output.replaceChildren());
-    root.addEventListener("pointerleave", clear);
+    // A finger leaves with every tap: what it read stays until the chart loses the focus.
+    root.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && clear());
     root.addEventListener("blur", clear);
   }
 }

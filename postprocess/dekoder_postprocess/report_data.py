@@ -35,10 +35,12 @@ def bin_edges(count):
 
 
 def step_curves(steps):
-    """Training loss and rate over steps; `merged`: points stand for several steps, of which the last is named."""
+    """Training loss and rate over steps; `merged`: 0, or how many steps a point stands for at most; it has the place
+    of the last one."""
     count = len(steps["step"])
     edges = bin_edges(count)
-    curves = {"step": [], "loss": [], "low": [], "high": [], "rate": [], "merged": len(edges) - 1 < count}
+    largest = int(np.diff(edges).max(initial=0))
+    curves = {"step": [], "loss": [], "low": [], "high": [], "rate": [], "merged": largest if largest > 1 else 0}
     for first, end in zip(edges[:-1], edges[1:]):
         losses = np.asarray(steps["loss"][first:end], float)
         losses = losses[np.isfinite(losses)]

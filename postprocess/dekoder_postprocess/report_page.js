@@ -30,15 +30,16 @@ function trainingCharts(data) {
   const last = (line) => line.y.filter((value) => value !== null).at(-1);
   const describe = (lines) => lines.map((line) => `${line.label}: ${line.y.find((value) => value !== null)} to ${last(line)}`).join("; ");
   const domain = [0, Math.max(1, ...loss.map((line) => line.x.at(-1)))];
-  new Chart(byId("chart-loss"), { title: "Loss", unit: "nats per token", series: loss, marks, domain, height: 320,
+  const reach = Math.max(...data.runs.map((run) => run.curves.merged));  // points of runs of other lengths lie elsewhere
+  new Chart(byId("chart-loss"), { title: "Loss", unit: "nats per token", series: loss, marks, domain, reach, height: 320,
     describe: `Loss over steps. ${describe(loss)}` });
   const bits = data.runs.filter((run) => run.evaluations.step.length).map((run) => ({ label: many ? run.name : "validation",
     colour: first(data.runs.indexOf(run), "validation"), x: run.evaluations.step, y: run.evaluations.bits, points: true, width: 2 }));
-  new Chart(byId("chart-bits"), { title: "Bits per byte", unit: "validation", series: bits, marks, domain, legend: many ? undefined : false,
+  new Chart(byId("chart-bits"), { title: "Bits per byte", unit: "validation", series: bits, marks, domain, reach, legend: many ? undefined : false,
     describe: `Bits per byte over steps. ${describe(bits)}` });
   const rate = data.runs.filter((run) => run.curves.step.length).map((run) => ({ label: many ? run.name : "training",
     colour: first(data.runs.indexOf(run), "training"), x: run.curves.step, y: run.curves.rate, width: 1 }));
-  new Chart(byId("chart-rate"), { title: "Tokens per second", series: rate, marks, domain, zero: true, legend: many ? undefined : false,
+  new Chart(byId("chart-rate"), { title: "Tokens per second", series: rate, marks, domain, reach, zero: true, legend: many ? undefined : false,
     describe: `Training tokens per second over steps. ${describe(rate)}` });
   gapChart(data, domain);
   if (data.runs.some((run) => run.curves.merged))
@@ -93,14 +94,14 @@ class StatisticsView {
     byId("statistics-charts").replaceChildren();
     this.drawn = [];
     const { heads } = this.attention.attention("a"), legend = byId("statistics-legend");
+    const kinds = this.attention.state.b < 0 ? ["a"] : ["a", "b"];
     legend.replaceChildren();
     for (const [j, head] of heads.entries()) {
       const item = make("span", {}, legend);
-      const fill = j < 8 ? this.colour(j) : `repeating-linear-gradient(to right, ${this.colour(j)} 0 8px, transparent 8px 10px)`;
-      make("i", { class: "dash", style: `background:${fill}` }, item);
+      lineKey(item, kinds.map((kind) => ({ colour: this.colour(j), dash: this.dash(kind, j), width: 2 })));
       item.append(`head ${head}`);
     }
-    if (this.attention.state.b >= 0) make("span", {}, legend, `solid: A, ${this.attention.name("a")}; dashed: B, ${this.attention.name("b")}`);
+    if (kinds.length > 1) make("span", {}, legend, `upper line: A, ${this.attention.name("a")}; lower line: B, ${this.attention.name("b")}`);
     for (const one of name === "all" ? this.contents().names : [name]) {
       const part = make("div", { class: "statistic" }, byId("statistics-charts"));
       if (name === "all") make("span", { class: "unit" }, make("h3", {}, part, meaning(one)[0]), meaning(one)[2]);
@@ -112,7 +113,9 @@ class StatisticsView {
     }
   }
 
+  /// Eight colours and, of each run, two kinds of lines: 16 heads of two runs differ.
   colour(place) { return `var(--head-${place % 8})`; }
+  dash(kind, place) { return { a: ["none", "10 2 2 2"], b: ["5 3", "1.5 2.5"] }[kind][place < 8 ? 0 : 1]; }
 
   /// The values over steps of one statistic, layer and head of run a or b; null where the run has none.
   curve(kind, name, layer, head) {
@@ -141,7 +144,7 @@ class StatisticsView {
       for (const kind of ["a", "b"]) {
         const curve = this.curve(kind, name, layer, head);
         if (curve) series.push({ label: `head ${head}`, short: `head ${head}${kind === "b" ? " (B)" : ""}`, colour: this.colour(j), ...curve,
-          dash: kind === "b" ? "5 3" : j >= 8 ? "8 2" : undefined, width: chosen ? 3 : 1.5, points: "small" });
+          dash: this.dash(kind, j), width: chosen ? 3 : 1.5, points: "small" });
       }
     }
     return { title: `Layer ${layer}`, unit: meaning(name)[1], series, zero: true, ceiling: this.greatest(name), legend: false,

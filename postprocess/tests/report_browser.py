@@ -48,6 +48,7 @@ class Browser:
         width, height = size
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
             "width": width, "height": height, "deviceScaleFactor": 1 if width > 600 else 2, "mobile": width <= 600})
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width <= 600})
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
             "features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
         self.driver.get_log("browser")  # what an earlier page said
@@ -90,6 +91,24 @@ class Browser:
                     "s.dispatchEvent(new Event('change', {bubbles: true}))", selector, str(value))
         self.settle()
 
+    def media(self, name):
+        """Shows the page as "print" or "screen" ("": as it is)."""
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": name})
+
+    def hover_chart(self, selector, step):
+        """Puts the pointer on the chart where that step is."""
+        selector += " svg[tabindex]"
+        self.script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
+        x, y = self.script("const svg = document.querySelector(arguments[0]), b = svg.getBoundingClientRect();"
+                           "const chart = allCharts.find((one) => one.place.contains(svg));"
+                           "return [b.left + chart.x(arguments[1]), b.top + b.height / 2]", selector, step)
+        self.move(x, y)
+
+    def move(self, x, y):
+        actions = ActionBuilder(self.driver)
+        actions.pointer_action.move_to_location(round(x), round(y))
+        actions.perform()
+
     def hover(self, panel, n, query, key):
         """Puts the pointer on a cell of the enlarged map `panel` (a, b or difference) of n tokens."""
         selector = f".panel[data-kind={panel}] canvas"
@@ -97,9 +116,15 @@ class Browser:
         box = self.script("const b = document.querySelector(arguments[0]).getBoundingClientRect();"
                           "return [b.left, b.top, b.width]", selector)
         x, y = (box[0] + (key + 0.5) * box[2] / n, box[1] + (query + 0.5) * box[2] / n)
-        actions = ActionBuilder(self.driver)
-        actions.pointer_action.move_to_location(round(x), round(y))
-        actions.perform()
+        self.move(x, y)
+
+    def tap(self, selector, x, y):
+        """A short touch at that share of the element's width and height."""
+        box = self.script("const e = document.querySelector(arguments[0]); e.scrollIntoView({block: 'center'});"
+                          "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]", selector)
+        point = {"x": box[0] + x * box[2], "y": box[1] + y * box[3]}
+        for kind, points in (("touchStart", [point]), ("touchEnd", [])):
+            self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def painted(self, selector):
         """The pixels of a canvas, as text."""

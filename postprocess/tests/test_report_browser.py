@@ -4,6 +4,7 @@ numbers shown equal those in the file. Runs: a synthetic pair, incomplete and ho
 command that was built (DEKODER_BINARY_DIR). Screenshots are kept in the build's folder."""
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -268,6 +269,51 @@ class TwoRuns(Page):
             pictures.add(browser.painted(".thumb canvas"))
         self.assertEqual(len(pictures), 3)
 
+    def test_curves_of_many_heads_and_two_runs_differ(self):
+        runs = [write_run(Path(scratch.name) / name, layers=1, heads=12, texts=("ab",)).path for name in ("wide", "side")]
+        browser.open(make_page("wide", *runs))
+        lines = ("return [...document.querySelectorAll(arguments[0])].map((line) =>"
+                 " [getComputedStyle(line).stroke, line.getAttribute('stroke-dasharray')].join())")
+        curves = browser.script(lines, "#statistics-charts path.line")
+        self.assertEqual((len(curves), len(set(curves))), (24, 24))
+        self.assertEqual(browser.script(lines, "#statistics-legend line"), curves)  # A above B, head by head
+        self.assertIn("upper line: A, wide; lower line: B, side", browser.text("#statistics-legend"))
+        browser.screenshot("wide-desktop")
+
+    def test_hover_compares_runs_of_other_lengths(self):
+        """Points that stand for several steps lie elsewhere in each run: the nearest ones are read, with their step."""
+        long, short = (write_run(Path(scratch.name) / f"steps-{steps}", steps=steps, attention=False, restarts=())
+                       for steps in (3000, 1900))
+        browser.open(make_page("lengths", long.path, short.path))
+        for steps, names in ((1500, ("steps-3000 training", "steps-1900 training", "validation")),
+                             (2500, ("steps-3000 training",))):
+            browser.hover_chart("#chart-loss", steps)
+            said = browser.text("#chart-loss .chart-readout")
+            for name in names:
+                self.assertIn(name, said)
+            self.assertEqual("steps-1900" in said, steps < 1900, said)
+            read = re.search(r"Step ([\d,]+)", said)
+            near = int(read[1].replace(",", ""))
+            self.assertLess(abs(near - steps), 10)
+            for other in re.findall(r"\(step ([\d,]+)\)", said):
+                self.assertTrue(0 < abs(int(other.replace(",", "")) - near) <= 8, said)
+        browser.hover_chart("#chart-rate", 1500)
+        self.assertIn("steps-3000", browser.text("#chart-rate .chart-readout"))
+        self.assertIn("steps-1900", browser.text("#chart-rate .chart-readout"))
+
+    def test_print(self):
+        browser.open(self.page)
+        browser.media("print")
+        for view, words in (("difference", "B \u2212 A (A: with-positions; B: without-positions)"),
+                            ("a", "A: with-positions"), ("b", "B: without-positions")):
+            browser.script("document.querySelector(`[name=grid-view][value=${arguments[0]}]`).click()", view)
+            self.assertEqual(browser.text(".grid-caption"), words)
+        # Boxes of buttons would keep the head of the table off its second page.
+        self.assertEqual(browser.script("return getComputedStyle(document.querySelector('th button')).display"), "contents")
+        browser.media("")
+        self.assertEqual(browser.text(".grid-caption"), "")
+        browser.print_pdf("two-print")
+
     def test_runs_can_change_places(self):
         browser.open(self.page)
         browser.choose("#run-b", -1)
@@ -367,6 +413,29 @@ class OddRuns(Page):
         self.assertIn("optimizer step (logarithmic)", browser.text("#chart-loss"))
         after = browser.script("return document.querySelector('#chart-loss path.line').getAttribute('d')")
         self.assertNotEqual(after, before)
+
+    def test_tap_on_a_chart_stays(self):
+        browser.open(make_page("tap", write_run(Path(scratch.name) / "tap").path), PHONE)
+        for place in (0.3, 0.7):
+            browser.tap("#chart-loss svg[tabindex]", place, 0.5)
+            said = browser.text("#chart-loss .chart-readout")
+            self.assertRegex(said, r"Step \d+\s+training \d")
+        browser.tap("#chart-rate svg[tabindex]", 0.5, 0.5)
+        self.assertEqual(browser.text("#chart-loss .chart-readout"), "")
+        self.assertIn("Step", browser.text("#chart-rate .chart-readout"))
+
+    def test_the_mouse_leaves_a_chart_empty(self):
+        browser.open(make_page("leave", write_run(Path(scratch.name) / "leave").path))
+        browser.hover_chart("#chart-loss", 20)
+        self.assertIn("Step 20", browser.text("#chart-loss .chart-readout"))
+        browser.hover_chart("#chart-rate", 20)
+        self.assertEqual(browser.text("#chart-loss .chart-readout"), "")
+
+    def test_numbers(self):
+        browser.open(make_page("numbers", write_run(Path(scratch.name) / "numbers").path))
+        for number, text in ((-0.0, "0"), (0, "0"), (2.5e-7, "2.5e-7"), (-2.5e-7, "-2.5e-7"), (0.00012, "0.00012"),
+                             (1234567.5, "1,234,567.5"), (-3, "-3")):
+            self.assertEqual(browser.script(f"return grouped({number!r})"), text)
 
     def test_chart_reads_out(self):
         run = write_run(Path(scratch.name) / "read-out")
