@@ -17,6 +17,11 @@ LABELS = {"entropy": "entropy (nats)", "mean_distance": "mean distance (tokens)"
           "induction": "induction: mass"}
 
 
+# How the lines of the heads of a layer differ.
+HEAD_LINES = [{"linestyle": dash, "linewidth": 1.1, "marker": mark, "markersize": 2.5}
+              for mark in ("", "o", "s", "^", "x", "D") for dash in ("-", "--", ":", "-.")]
+
+
 def loss_figure(runs):
     """Training loss (thin: each step; thick: running mean), validation loss, restarts; one colour per run. The loss
     axis is logarithmic: the first steps and the last differ as much as two runs hardly do."""
@@ -82,7 +87,8 @@ def running_mean(values, half) -> np.ndarray:
 
 
 def statistics_figure(title, subtitle, attention, probe):
-    """A panel per statistic with one line per head over the captured steps; layers by colour, heads by dashes."""
+    """A panel per statistic with one line per head over the captured steps; layers by colour, heads by dashes and
+    marks."""
     names = attention.statistic_names
     values = np.stack([probe.statistics(step) for step in probe.steps]).astype(np.float64)  # (step, layer, head, s)
     columns = 4
@@ -93,35 +99,34 @@ def statistics_figure(title, subtitle, attention, probe):
     sheet.text(0.1, 0.1, shortened(title, sheet.width - 0.2, 11, "bold"), fontsize=11, weight="bold")
     sheet.text(0.1, 0.34, shortened(subtitle, sheet.width - 0.2, 8), fontsize=8, color="0.35")
     colours = colormaps["viridis"](np.linspace(0.0, 0.88, len(attention.layers)))
-    dashes = ["-", "--", ":", "-."]
     for s, name in enumerate(names):
         at = left + s % columns * (width + across), top + s // columns * (height + down)
         axes = sheet.axes(*at, width, height)
         for i in range(len(attention.layers)):
             for j in range(len(attention.heads)):
-                axes.plot(probe.steps, values[:, i, j, s], color=colours[i], linestyle=dashes[j % 4], linewidth=1.1)
+                axes.plot(probe.steps, values[:, i, j, s], color=colours[i], **HEAD_LINES[j % len(HEAD_LINES)])
         axes.set_title(LABELS.get(name, name), fontsize=8, pad=4)
         axes.tick_params(labelsize=7, length=2)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_ylim(bottom=0)
+        highest = np.nanmax(values[..., s], initial=0.0)
+        axes.set_ylim(0, 1.05 * highest or 1.0)
         axes.set_xlabel("step", fontsize=7, labelpad=1)
         open_frame(axes)
-    _legend(sheet, attention, colours, dashes, left + (len(names) % columns) * (width + across),
+    _legend(sheet, attention, colours, left + (len(names) % columns) * (width + across),
             top + len(names) // columns * (height + down))
     return sheet.figure
 
 
-def _legend(sheet, attention, colours, dashes, left, top):
-    """Names of colours and dashes in the free panel; many layers are named by the first and the last."""
+def _legend(sheet, attention, colours, left, top):
+    """Names of colours and lines in the free panel; many layers are named by the first, the middle and the last."""
     layers = list(zip(attention.layers, colours))
     shown = layers if len(layers) <= 6 else [layers[0], layers[len(layers) // 2], layers[-1]]
     lines = [Line2D([], [], color=colour, label=f"layer {layer}") for layer, colour in shown]
     heads = attention.heads
-    for d in range(min(4, len(heads))):
-        numbers = heads[d::4]
-        name = f"head {numbers[0]}" if len(numbers) == 1 else f"heads {numbers[0]}, {numbers[1]}" + (
-            ", \u2026" if len(numbers) > 2 else "")
-        lines.append(Line2D([], [], color="0.3", linestyle=dashes[d], label=name))
-    sheet.figure.legend(handles=lines, loc="upper left", frameon=False, fontsize=7, ncols=2,
+    for style, head in zip(HEAD_LINES, heads):
+        others = heads[heads.index(head) + len(HEAD_LINES)::len(HEAD_LINES)]  # of the same line
+        lines.append(Line2D([], [], color="0.3", label=", ".join(map(str, [f"head {head}", *others])), **style))
+    size = {"ncols": 3, "fontsize": 6, "columnspacing": 1} if len(lines) > 18 else {"ncols": 2, "fontsize": 7}
+    sheet.figure.legend(handles=lines, loc="upper left", frameon=False, **size,
                         bbox_to_anchor=((left - 0.1) / sheet.width, 1 - (top - 0.08) / sheet.height))

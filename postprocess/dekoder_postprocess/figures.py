@@ -91,18 +91,21 @@ def pattern_titles(attention, probe, step) -> list:
     return titles
 
 
-def pair_figure(title, blocks, labels):
-    """Two maps of one head side by side; blocks hold maps (query, key), labels one text per token."""
+def pair_figure(title, text, blocks, labels):
+    """Two maps of one head side by side; blocks hold maps (query, key), labels one text per token. `text` stands under
+    the title where the labels do not fit along the axes."""
     count = len(labels)
     titles = max(text_width(block.title, 9) for block in blocks)
     panel = min(5.4, max(3.0, count * 6.6 / 72, titles))
     size = label_size(panel, count)
     names = label_width(labels, size) if size else 0.25
     turned = names if size and any(len(label) > 1 for label in labels) else 0.12
-    left, top, gap = 0.42 + names, 0.62, 0.35
+    left, top, gap = 0.42 + names, 0.62 if size else 0.8, 0.35
     width = left + 2 * panel + gap + 0.95
     sheet = Sheet(width, top + panel + turned + 0.38)
     sheet.text(0.1, 0.1, shortened(title, width - 0.2, 11, "bold"), fontsize=11, weight="bold")
+    if not size:
+        sheet.text(0.1, 0.34, shortened(text, width - 0.2, 8), fontsize=8, color="0.35")
     for i, block in enumerate(blocks):
         axes = sheet.axes(left + i * (panel + gap), top, panel, panel)
         image = draw_map(axes, block.weights)
@@ -115,8 +118,8 @@ def pair_figure(title, blocks, labels):
     return sheet.figure
 
 
-def grid_figure(title, subtitle, blocks, layers, heads, captions=None):
-    """Maps of all layers (rows) and heads (columns), one block beside the other; captions: text over each map."""
+def grid_figure(title, text, blocks, layers, heads, captions=None):
+    """Maps of all layers (rows) and heads (columns), one block beside the other; captions: what stands over each map."""
     columns = len(blocks) * len(heads)
     panel = min(1.9, max(0.42, 10.0 / columns))
     captions = captions if panel >= 1.0 else None  # smaller ones are not read
@@ -127,6 +130,7 @@ def grid_figure(title, subtitle, blocks, layers, heads, captions=None):
     height = len(layers) * (panel + gap + line) - gap
     sheet = Sheet(width, top + height + 0.15)
     sheet.text(0.1, 0.1, shortened(title, width - 0.2, 11, "bold"), fontsize=11, weight="bold")
+    subtitle = f"rows of a map: queries, columns: keys; {text}"
     sheet.text(0.1, 0.34, shortened(subtitle, width - 0.2, 8), fontsize=8, color="0.35")
     for b, block in enumerate(blocks):
         start = left + b * (block_width + between)
@@ -185,7 +189,7 @@ class FigureSet:
             layer, head = self._head(attention, change(before, after))
             i, j = attention.axis_of(layer, head)
             blocks = [Block(step_title(first), before[i, j]), Block(step_title(step), after[i, j])]
-            self.drawn["initial-and-trained"] = pair_figure(f"Layer {layer}, head {head} ({source.name})", blocks,
+            self.drawn["initial-and-trained"] = pair_figure(f"Layer {layer}, head {head} ({source.name})", text, blocks,
                                                             token_labels(probe.token_text))
             blocks = [Block(step_title(first), before), Block(step_title(step), after)]
             self.drawn["initial-and-trained-heads"] = grid_figure(
@@ -218,10 +222,10 @@ class FigureSet:
         i, j = layers.index(layer), heads.index(head)
         blocks = [Block(title, weights[i, j]) for title, weights in zip(titles, maps)]
         both = f"{a.name} and {b.name}"
-        self.drawn["two-runs"] = pair_figure(f"Layer {layer}, head {head} ({both})", blocks,
+        text = f"text: {visible_text(probe_a.text, spaces=False)}"
+        self.drawn["two-runs"] = pair_figure(f"Layer {layer}, head {head} ({both})", text, blocks,
                                              token_labels(probe_a.token_text))
         blocks = [Block(title, weights) for title, weights in zip(titles, maps)]
-        text = f"text: {visible_text(probe_a.text, spaces=False)}"
         self.drawn["two-runs-heads"] = grid_figure(f"Attention of two runs ({both})", text, blocks, layers, heads)
 
     def _step(self, probe):

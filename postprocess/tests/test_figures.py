@@ -23,7 +23,7 @@ from dekoder_postprocess import figures  # noqa: E402
 from dekoder_postprocess.attention_reader import read_attention  # noqa: E402
 from dekoder_postprocess.curve_figures import logarithmic, running_mean  # noqa: E402
 from dekoder_postprocess.figure_style import (  # noqa: E402
-    STYLE, save, shortened, text_width, token_labels, visible_text)
+    STYLE, save, shortened, text_width, token_labels, visible_text, with_palette)
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
 from synthetic_run import TEXTS, write_run  # noqa: E402
 
@@ -110,13 +110,14 @@ class Figures(unittest.TestCase):
             self.assertIn(str(png), done.out)
 
     def test_labels_of_many_shapes(self):
-        """From one head and token to twelve heads; long and strange names; tokens of one and of many letters."""
+        """From one head and token to 25 heads; long and strange names; tokens of one and of many letters."""
         shapes = [dict(layers=1, heads=1, texts=("a",)),
                   dict(layers=2, heads=3, texts=("na\u00efve \u2014 $x$_^{2}\tb",)),
                   dict(layers=4, heads=4, texts=(LONG[:64],)), dict(layers=3, heads=8, texts=(LONG,)),
-                  dict(layers=2, heads=12, texts=(LONG[:20],), captured=(0, 40))]
+                  dict(layers=2, heads=12, texts=(LONG[:20],), captured=(0, 40)),
+                  dict(layers=6, heads=25, texts=("ab",), captured=(0, 40))]
         for number, shape in enumerate(shapes):
-            name = ("r", "cost $5 or $6", "a-run-with-a-long-name-" * 10, "run_3", "gpt2")[number]
+            name = ("r", "cost $5 or $6", "a-run-with-a-long-name-" * 10, "run_3", "gpt2", "xl")[number]
             write_run(self.folder / name, **shape)
             done = self.command(self.folder / name, "--format", "png", "-o", self.folder / "out")
             self.assertEqual((done.code, len(done.made)), (0, 5), done.err)
@@ -261,10 +262,38 @@ class Figures(unittest.TestCase):
         self.assertEqual([text.get_text() for text in figure.legends[0].get_texts()],
                          ["layer 1", "layer 3", "head 0", "head 2"])
 
+    def test_statistics_of_many_heads(self):
+        """Every head of a layer has its own line, named in the legend; each panel's axis ends above the highest."""
+        write_run(self.folder / "a", layers=2, heads=12, texts=(LONG[:20],))
+        figure = self.command(self.folder / "a").made["statistics"]
+        look = lambda line: (line.get_linestyle(), line.get_marker())
+        legend = figure.legends[0]
+        named = {text.get_text(): look(line) for text, line in zip(legend.get_texts(), legend.get_lines())}
+        self.assertEqual(list(named), ["layer 0", "layer 1"] + [f"head {head}" for head in range(12)])
+        for axes in figure.axes:
+            styles = [look(line) for line in axes.lines[:12]]
+            self.assertEqual(len(set(styles)), 12)
+            self.assertEqual(styles, list(named.values())[2:])
+            low, high = axes.get_ylim()
+            self.assertEqual(low, 0)
+            self.assertAlmostEqual(high, 1.05 * max(line.get_ydata().max() for line in axes.lines))
+
+    def test_axes_of_the_maps_are_named(self):
+        """Grids say what rows and columns are; a pair whose labels do not fit says the text."""
+        for text in (LONG[:70], LONG):
+            write_run(self.folder / "a", layers=2, heads=3, texts=(text,))
+            made = self.command(self.folder / "a", self.folder / "a").made
+            for name in ("heads", "initial-and-trained-heads", "two-runs-heads"):
+                words = made[name].texts[1].get_text()
+                self.assertTrue(words.startswith("rows of a map: queries, columns: keys; text: It is a"), words)
+            for name in ("initial-and-trained", "two-runs"):
+                self.assertEqual(any(shown.get_text().startswith("text: It is a truth") for shown in made[name].texts),
+                                 text == LONG, name)
+                self.check_labels(made[name], name)
+
     def test_small_png_whatever_the_content(self):
         figure = matplotlib.figure.Figure(figsize=(6, 6))
-        figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(1).random((300, 300)), cmap="viridis",
-                                                interpolation="nearest")
+        figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(1).random((300, 300, 3)), interpolation="nearest")
         path, = save(figure, self.folder, "noise", ["png"], most_bytes=150_000)
         self.assertLess(path.stat().st_size, 150_000)
         with Image.open(path) as picture:
@@ -273,6 +302,22 @@ class Figures(unittest.TestCase):
         path, = save(figure, self.folder, "noise", ["png"], most_bytes=10_000_000)
         with Image.open(path) as picture:
             self.assertLess(dots, round(picture.info["dpi"][0]))
+
+    def test_palettes_keep_rare_colours(self):
+        """Most of the maps' pixels are dark: the few bright ones keep their colour too."""
+        write_run(self.folder / "a", layers=4, heads=4, texts=(LONG[:64],))
+        for name, most in (("heads", 4), ("statistics", 20)):  # the latter: many hues, paler along every line
+            canvas = FigureCanvasAgg(self.command(self.folder / "a").made[name])
+            canvas.draw()
+            whole = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+            small = with_palette(whole)
+            self.assertEqual((small.mode, len(small.getcolors()) <= 256), ("P", True))
+            pixels = np.asarray(whole).reshape(-1, 3)
+            change = np.abs(np.asarray(small.convert("RGB")).reshape(-1, 3).astype(int) - pixels).max(axis=1)
+            self.assertLessEqual(change.max(), most, name)
+            colours, where, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
+            frequent = np.isin(where.ravel(), np.argsort(counts)[-20:])  # paper, letters, the grid
+            self.assertEqual(change[frequent].max(), 0, name)
 
     def test_same_run_same_files(self):
         write_run(self.folder / "a")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import h5py
@@ -203,11 +204,9 @@ class OneRun(Page):
             values = file[f"statistics/{self.probe}/step_{self.steps[-1]}"][:]
         rows = browser.script("return [...document.querySelectorAll('#statistics-table tbody tr')].map((row) =>"
                               " [...row.querySelectorAll('td')].map((cell) => cell.textContent))")
-        expected = [[f"{value:.3f}" for value in row] for row in values.astype(float).reshape(-1, values.shape[2])]
-        self.assertEqual(len(rows), len(expected))
-        for row, line in zip(rows, expected):
-            for shown, value in zip(row, line):
-                self.assertLessEqual(abs(float(shown) - float(value)), 1.001e-3)
+        # Three digits of a float32's shortest decimal; a tie goes up, as in JavaScript's toFixed.
+        rounded = lambda value: str(Decimal(float(str(value))).quantize(Decimal("0.001"), ROUND_HALF_UP))
+        self.assertEqual(rows, [[rounded(value) for value in row] for row in values.reshape(-1, values.shape[2])])
         browser.find("[data-column='2']").click()
         sorted_ = [float(cell.text) for cell in browser.find_all("#statistics-table tbody tr td:nth-child(4)")]
         self.assertEqual(sorted_, sorted(sorted_, reverse=True))
@@ -270,7 +269,8 @@ class TwoRuns(Page):
         self.assertEqual(len(pictures), 3)
 
     def test_curves_of_many_heads_and_two_runs_differ(self):
-        runs = [write_run(Path(scratch.name) / name, layers=1, heads=12, texts=("ab",)).path for name in ("wide", "side")]
+        runs = [write_run(Path(scratch.name) / name, layers=1, heads=12, texts=("ab",)).path
+                for name in ("wide", "side")]
         browser.open(make_page("wide", *runs))
         lines = ("return [...document.querySelectorAll(arguments[0])].map((line) =>"
                  " [getComputedStyle(line).stroke, line.getAttribute('stroke-dasharray')].join())")
@@ -309,7 +309,8 @@ class TwoRuns(Page):
             browser.script("document.querySelector(`[name=grid-view][value=${arguments[0]}]`).click()", view)
             self.assertEqual(browser.text(".grid-caption"), words)
         # Boxes of buttons would keep the head of the table off its second page.
-        self.assertEqual(browser.script("return getComputedStyle(document.querySelector('th button')).display"), "contents")
+        display = browser.script("return getComputedStyle(document.querySelector('th button')).display")
+        self.assertEqual(display, "contents")
         browser.media("")
         self.assertEqual(browser.text(".grid-caption"), "")
         browser.print_pdf("two-print")
