@@ -10,13 +10,13 @@
     bertviz.head_view([torch.from_numpy(layer) for layer in attention], tokens)
 
     attention, tokens = circuitsvis_input(probe, layer=0)
-    circuitsvis.attention.attention_patterns(tokens=tokens, attention=attention)
+    circuitsvis.attention.attention_heads(tokens=tokens, attention=attention)
 """
 from __future__ import annotations
 
 import numpy as np
 
-from .figure_style import visible_text
+from .visible_text import visible_token
 
 
 def bertviz_input(probe, step=None):
@@ -28,7 +28,7 @@ def bertviz_input(probe, step=None):
 
 
 def circuitsvis_input(probe, layer=0, step=None):
-    """(attention, tokens) for CircuitsVis' attention_patterns and attention_heads: a float32 array (head, query, key)
+    """(attention, tokens) for CircuitsVis' attention_heads: a float32 array (head, query, key)
     of one layer, and one string per token with white space visible. layer: position on the maps' first axis, which is
     the model's layer where all are captured. Raises RunError for a step that is not captured,
     IndexError for a layer."""
@@ -40,4 +40,4 @@ def _weights(probe, step):
 
 
 def _tokens(probe):
-    return [visible_text(text) for text in probe.token_text]
+    return [visible_token(text) for text in probe.token_text]

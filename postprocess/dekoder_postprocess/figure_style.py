@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 
 import numpy as np
 from matplotlib import colormaps, font_manager
@@ -13,6 +12,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from .errors import write_file
+from .visible_text import escape, visible_token
 
 # Attention weights of long texts are small and of patterns near 1: the square root shows both. One scale everywhere.
 NORM = PowerNorm(0.5, vmin=0.0, vmax=1.0)
@@ -37,28 +37,16 @@ POINTS = 72.0  # per inch
 SMALLEST_FONT = 4.5  # points: smaller labels are not read
 LARGEST_LABEL = 10  # characters of a token's label
 
-VISIBLE = {" ": "\u00b7", "\n": "\u21b5", "\t": "\u21e5"}
 
-
-def visible_text(text, spaces=True) -> str:
-    """Text with glyphs for white space (spaces=False: spaces stay), and \\xNN or U+NNNN for what has no glyph."""
+def drawable(text, spaces=True) -> str:
+    """visible_token, and escapes for what the font has no glyph for."""
     font = font_manager.get_font(font_manager.findfont(MONOSPACE))
-    shown = []
-    for letter in text:
-        if letter in VISIBLE and (spaces or letter != " "):
-            shown.append(VISIBLE[letter])
-        elif letter == " ":
-            shown.append(letter)
-        elif unicodedata.category(letter)[0] in "CZ" or not font.get_char_index(ord(letter)):
-            shown.append(f"\\x{ord(letter):02X}" if ord(letter) < 256 else f"U+{ord(letter):04X}")
-        else:
-            shown.append(letter)
-    return "".join(shown)
+    return "".join(c if font.get_char_index(ord(c)) else escape(c) for c in visible_token(text, spaces))
 
 
 def token_labels(texts) -> list:
-    """One label per token: visible_text, cut to LARGEST_LABEL characters."""
-    labels = [visible_text(text) for text in texts]
+    """One label per token: drawable, cut to LARGEST_LABEL characters."""
+    labels = [drawable(text) for text in texts]
     return [label if len(label) <= LARGEST_LABEL else label[:LARGEST_LABEL - 1] + "\u2026" for label in labels]
 
 

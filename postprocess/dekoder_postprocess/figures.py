@@ -15,8 +15,8 @@ import numpy as np
 from .attention_reader import AttentionFile, Probe, read_attention
 from .curve_figures import loss_figure, statistics_figure
 from .errors import RunError, make_folder, output_name, run_command
-from .figure_style import (STYLE, Sheet, draw_map, label_size, label_tokens, label_width, save, shortened,
-                           text_width, token_labels, visible_text)
+from .figure_style import (STYLE, Sheet, draw_map, drawable, label_size, label_tokens, label_width, save, shortened,
+                           text_width, token_labels)
 from .run_reader import Run, parse_config, read_run
 
 FORMATS = ("png", "pdf", "svg")
@@ -119,7 +119,7 @@ def pair_figure(title, text, blocks, labels):
 
 
 def grid_figure(title, text, blocks, layers, heads, captions=None):
-    """Maps of all layers (rows) and heads (columns), one block beside the other; captions: what stands over each map."""
+    """Maps of all layers (rows) and heads (columns), one block beside the other; captions: text over each."""
     columns = len(blocks) * len(heads)
     panel = min(1.9, max(0.42, 10.0 / columns))
     captions = captions if panel >= 1.0 else None  # smaller ones are not read
@@ -181,7 +181,7 @@ class FigureSet:
             return
         step = self._step(probe)
         first = probe.steps[0]
-        text = f"text: {visible_text(probe.text, spaces=False)}"
+        text = f"text: {drawable(probe.text, spaces=False)}"
         if len(probe.steps) > 1:
             self.drawn["statistics"] = statistics_figure(f"Head statistics ({source.name})", text, attention, probe)
         if first != step:
@@ -222,7 +222,7 @@ class FigureSet:
         i, j = layers.index(layer), heads.index(head)
         blocks = [Block(title, weights[i, j]) for title, weights in zip(titles, maps)]
         both = f"{a.name} and {b.name}"
-        text = f"text: {visible_text(probe_a.text, spaces=False)}"
+        text = f"text: {drawable(probe_a.text, spaces=False)}"
         self.drawn["two-runs"] = pair_figure(f"Layer {layer}, head {head} ({both})", text, blocks,
                                              token_labels(probe_a.token_text))
         blocks = [Block(title, weights) for title, weights in zip(titles, maps)]

@@ -14,8 +14,8 @@ from . import report_html
 from .errors import RunError, output_name, run_command, write_file
 from .report_data import json_for_html, run_data
 from .report_maps import Source, embed
-from .report_text import escaped
 from .run_reader import read_run
+from .visible_text import escaped
 
 MEGABYTE = 1_000_000
 _FOLDER = Path(__file__).resolve().parent

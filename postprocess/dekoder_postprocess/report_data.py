@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .report_text import visible, visible_token
+from .visible_text import visible, visible_token
 
 BEGINNING = 100
 BINS = 400

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .report_text import escaped
+from .visible_text import escaped
 
 RECENT = 100
 """The training loss named in the summary is the mean of that many last steps."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """BertViz's and CircuitsVis' input hold the file's maps in the shapes that these take."""
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -33,6 +34,11 @@ class Circuits(unittest.TestCase):
         np.testing.assert_array_equal(attention, self.written.maps["text_0"][20][1].astype(np.float32))
         self.assertEqual((attention.shape, attention.dtype), ((3, 24, 24), np.float32))
         self.assertEqual(tokens[:4], ["I", "t", "\u00b7", "i"])
+
+    def test_needs_no_matplotlib(self):
+        code = "import sys, dekoder_postprocess.circuits; sys.exit('matplotlib' in sys.modules)"
+        package = Path(__file__).resolve().parents[1]
+        self.assertEqual(subprocess.run([sys.executable, "-B", "-c", code], cwd=package).returncode, 0)
 
     def test_refused(self):
         with self.assertRaisesRegex(RunError, "no step 7"):

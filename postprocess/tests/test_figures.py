@@ -23,7 +23,7 @@ from dekoder_postprocess import figures  # noqa: E402
 from dekoder_postprocess.attention_reader import read_attention  # noqa: E402
 from dekoder_postprocess.curve_figures import logarithmic, running_mean  # noqa: E402
 from dekoder_postprocess.figure_style import (  # noqa: E402
-    STYLE, save, shortened, text_width, token_labels, visible_text, with_palette)
+    STYLE, drawable, save, shortened, text_width, token_labels, with_palette)
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
 from synthetic_run import TEXTS, write_run  # noqa: E402
 
@@ -329,9 +329,9 @@ class Figures(unittest.TestCase):
             self.assertEqual(path.read_bytes(), (self.folder / "y" / path.name).read_bytes(), path.name)
 
     def test_glyphs(self):
-        self.assertEqual(visible_text(" \n\ta"), "\u00b7\u21b5\u21e5a")
-        self.assertEqual(visible_text("a b\n", spaces=False), "a b\u21b5")
-        self.assertEqual(visible_text("\x01\u4e2d\u200b"), "\\x01U+4E2DU+200B")
+        self.assertEqual(drawable(" \n\ta"), "\u00b7\u21b5\u21e5a")
+        self.assertEqual(drawable("a b\n", spaces=False), "a b\u21b5")
+        self.assertEqual(drawable("\x01\u4e2d\u200b"), "\\x01\\u4E2D\\u200B")
         self.assertEqual(token_labels(["\\xC3", "acknowledgement"]), ["\\xC3", "acknowled\u2026"])
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # matplotlib warns of glyphs that its font lacks

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dekoder_postprocess import report, report_data, report_html, report_maps, report_text  # noqa: E402
+from dekoder_postprocess import report, report_data, report_html, report_maps, visible_text  # noqa: E402
 from dekoder_postprocess.errors import RunError  # noqa: E402
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
 from synthetic_run import write_run  # noqa: E402
@@ -146,10 +146,12 @@ class Texts(Scratch):
                "\x00\x07\u202e \U0001f600 \ud800")
 
     def test_visible(self):
-        self.assertEqual(report_text.visible("a\x00\x1b\u202eb\n\t\ud800\u00e9"),
-                         "a\\x00\\x1b\\u202eb\n\t\\ud800\u00e9")
-        self.assertEqual(report_text.visible_token(" \n"), "\u2423\u23ce")
-        self.assertEqual(report_text.escaped("<\"'&>"), "&lt;&quot;&#x27;&amp;&gt;")
+        self.assertEqual(visible_text.visible("a\x00\x1b\u202eb\n\t\ud800\u00e9"),
+                         "a\\x00\\x1B\\u202Eb\n\t\\uD800\u00e9")
+        self.assertEqual(visible_text.visible_token(" \n\t\xa0\x01\u200ba"), "\u00b7\u21b5\u21e5\\xA0\\x01\\u200Ba")
+        self.assertEqual(visible_text.visible_token("a b\n", spaces=False), "a b\u21b5")
+        self.assertEqual(visible_text.visible_token(""), "\u2205")
+        self.assertEqual(visible_text.escaped("<\"'&>"), "&lt;&quot;&#x27;&amp;&gt;")
 
     def test_json_is_inert(self):
         text = report_data.json_for_html({"x": self.HOSTILE})

@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report  # noqa: E402
-from dekoder_postprocess.report_text import visible_token  # noqa: E402
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
+from dekoder_postprocess.visible_text import visible_token  # noqa: E402
 from synthetic_run import write_run  # noqa: E402
 
 try:
