@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -14,7 +14,7 @@ import yaml
 from .attention_reader import AttentionFile, read_attention
 from .errors import RunError
 
-__all__ = ["HeadStatistics", "Run", "RunError", "parse_config", "read_run"]
+__all__ = ["Run", "RunError", "parse_config", "read_run"]
 
 STEP_COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
 EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
@@ -36,15 +36,6 @@ _ConfigLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]
 
 
 @dataclass
-class HeadStatistics:
-    """One row of metrics.jsonl about a probe's attention: values maps a statistic to an array (layer, head)."""
-
-    step: int
-    probe: str
-    values: dict
-
-
-@dataclass
 class Run:
     """A run directory's contents. Arrays of one table have one length; it is 0 before the first row."""
 
@@ -58,7 +49,6 @@ class Run:
     validation_hash: Optional[str]  # of the validation tokens: losses of runs with equal hashes are comparable
     restarts: list  # steps at which the run was resumed, in order
     samples: list  # (step, text)
-    head_statistics: list = field(default_factory=list)  # HeadStatistics in the order of the log
     attention: Optional[AttentionFile] = None  # None: no maps were captured
 
     def __enter__(self):
@@ -105,7 +95,6 @@ def read_run(path) -> Run:
         validation_hash=evaluations[-1].get("validation_hash") if evaluations else None,
         restarts=rows["restarts"],
         samples=_read_samples(path / "samples.txt"),
-        head_statistics=rows["head_statistics"],
         attention=read_attention(attention) if attention.exists() else None,
     )
 
@@ -172,7 +161,7 @@ def _read_samples(path):
 
 def _read_rows(path):
     """Rows of metrics.jsonl by kind; rows of kinds that this version does not know are left out."""
-    rows = {"steps": [], "evaluations": [], "restarts": [], "head_statistics": []}
+    rows = {"steps": [], "evaluations": [], "restarts": [], "attention": []}
     lines = _read_bytes(path).split(b"\n")[:-1]  # behind the last line end: nothing, or a line being written
     newest = 0
     for number, line in enumerate(lines, 1):
@@ -191,7 +180,7 @@ def _read_rows(path):
         elif row.get("resumed"):
             rows["restarts"].append(step)
         elif "attention" in row:
-            rows["head_statistics"].append(_head_statistics(path, number, row))
+            rows["attention"].append(step)  # a row of head statistics: read from attention.h5, which holds them too
     if lines and not any(rows.values()):
         raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another "
                        "run")
@@ -225,17 +214,6 @@ def _check_value(key, value):
         fits, expected = whole or type(value) is float, "number"
     if value is not None and not fits:
         raise ValueError(f"{key} is no {expected}")
-
-
-def _head_statistics(path, number, row):
-    try:
-        values = {name: np.array(by_layer, dtype=np.float64) for name, by_layer in row["attention"].items()}
-        if not values or any(v.ndim != 2 or v.shape != next(iter(values.values())).shape for v in values.values()):
-            raise ValueError("ragged lists")
-        return HeadStatistics(row["step"], str(row["probe"]), values)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise RunError(f"{path}:{number}: head statistics are not whole ({error}); expected a probe and, per "
-                       "statistic, one list of heads per layer; restore the file from a copy") from error
 
 
 def _table(rows, columns):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from .errors import RunError, make_folder, output_name, run_command
 from .figure_style import COLOURS, NORM
-from .run_reader import HeadStatistics, read_run
+from .run_reader import read_run
 
 SUFFIX = ".dekoder"  # of the event files made here: the next export replaces them and no others
 STEP_TAGS = {"loss": "training/loss", "learning_rate": "training/learning_rate",
@@ -67,8 +67,6 @@ class Export:
             for column, tag in tags.items():
                 for step, value in zip(columns["step"], columns[column]):
                     self._scalar(step, tag, value)
-        for row in head_statistics(self.run):
-            self._head_statistics(row)
         for step, text in self.run.samples:
             self._text(step, "sample", text)
         first = next(iter(self.run.steps["step"]), 0)
@@ -76,6 +74,7 @@ class Export:
         for step in self.run.restarts:
             self._text(step, "restart", f"resumed from the checkpoint of step {step}")
         if self.run.attention is not None:
+            self._head_statistics(self.run.attention)
             self._maps(self.run.attention)
         self.writer.close()
         return self.counts
@@ -97,12 +96,12 @@ class Export:
         self._add(step, self.board.summary.Value(tag=tag, tensor=tensor, metadata=self.board.text_metadata(tag, "")))
         self.counts["texts"] += 1
 
-    def _head_statistics(self, row):
-        layers, heads = head_numbers(self.run, row)
-        for name, values in row.values.items():
-            for i, layer in enumerate(layers):
-                for j, head in enumerate(heads):
-                    self._scalar(row.step, f"heads_{name}/{row.probe}/layer_{layer}_head_{head}", values[i, j])
+    def _head_statistics(self, attention):
+        for probe in attention.probes.values():
+            for step in probe.steps:
+                for (i, j, s), value in np.ndenumerate(probe.statistics(step)):
+                    head = f"layer_{attention.layers[i]}_head_{attention.heads[j]}"
+                    self._scalar(step, f"heads_{attention.statistic_names[s]}/{probe.name}/{head}", value)
 
     def _maps(self, attention):
         for probe in attention.probes.values():
@@ -127,29 +126,6 @@ def step_times(run):
     steps = np.concatenate([[0], run.steps["step"]])
     elapsed = np.concatenate([[0.0], elapsed])
     return lambda step: float(start + np.interp(step, steps, elapsed))
-
-
-def head_statistics(run):
-    """The log's rows of head statistics, or those of the attention file where the log has none."""
-    if run.head_statistics or run.attention is None:
-        return run.head_statistics
-    names = run.attention.statistic_names
-    rows = []
-    for probe in run.attention.probes.values():
-        for step in probe.steps:
-            statistics = probe.statistics(step)
-            rows.append(HeadStatistics(step, probe.name, {name: statistics[:, :, i] for i, name in enumerate(names)}))
-    return rows
-
-
-def head_numbers(run, row):
-    """The model's numbers of the layers and heads of a row: from the attention file, else the configuration."""
-    shape = next(iter(row.values.values())).shape
-    config = run.config.get("attention") or {}
-    numbers = ((run.attention.layers, run.attention.heads) if run.attention is not None else
-               (config.get("layers"), config.get("heads")))
-    return tuple(chosen if chosen and len(chosen) == count else list(range(count))
-                 for chosen, count in zip(numbers, shape))
 
 
 def layer_image(maps) -> np.ndarray:
