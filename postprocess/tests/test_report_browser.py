@@ -421,6 +421,8 @@ class OddRuns(Page):
             browser.tap("#chart-loss svg[tabindex]", place, 0.5)
             said = browser.text("#chart-loss .chart-readout")
             self.assertRegex(said, r"Step \d+\s+training \d")
+            outline = browser.script("return getComputedStyle(document.activeElement).outlineStyle")
+            self.assertEqual((browser.script("return document.activeElement.tagName"), outline), ("svg", "none"))
         browser.tap("#chart-rate svg[tabindex]", 0.5, 0.5)
         self.assertEqual(browser.text("#chart-loss .chart-readout"), "")
         self.assertIn("Step", browser.text("#chart-rate .chart-readout"))

@@ -70,8 +70,9 @@ class EventFiles(unittest.TestCase):
     def test_head_statistics(self):
         """They are the attention file's, whatever the log's rows say."""
         log = self.folder / "run/metrics.jsonl"
-        log.write_text("".join('{"step":%d,"attention":0}\n' % json.loads(line)["step"] if '"attention"' in line else line
-                               for line in log.read_text().splitlines(True)))
+        lines = log.read_text().splitlines(True)
+        log.write_text("".join('{"step":%d,"attention":0}\n' % json.loads(line)["step"] if '"attention"' in line
+                               else line for line in lines))
         events = self.exported()
         for i, name in enumerate(STATISTICS):
             for l, layer in enumerate((1, 3)):
