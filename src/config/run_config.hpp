@@ -77,7 +77,7 @@ struct SamplingConfig {
 /// Saved states.
 struct CheckpointConfig {
   long every = 500;  ///< steps; 0: only at the end and on a signal
-  int keep = 3;      ///< newest files kept, besides the best by validation loss
+  int keep = 3;      ///< newest files kept, besides the one with the least validation loss
 };
 
 /// Attention maps kept in attention.h5. No texts and no windows: none. Captured are step 0, the last step, and

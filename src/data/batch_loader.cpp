@@ -43,16 +43,6 @@ std::uint64_t DataOrder::window(std::uint64_t sample) const {
 
 // ---- BatchLoader
 
-namespace {
-
-/// Copies the T + 1 tokens of a window into row b of both tensors.
-void split_window(std::span<const Token> window, std::size_t b, const Batch& batch) {
-  for (std::size_t t = 0; t + 1 < window.size(); ++t) {
-    batch.inputs(b, t) = window[t];
-    batch.targets(b, t) = window[t + 1];
-  }
-}
-
 std::uint64_t training_windows(const TokenDataset& dataset, int context) {
   const std::uint64_t tokens = dataset.training_tokens();
   if (context < 1) throw ConfigError("model.context: got {}, expected at least 1", context);
@@ -62,6 +52,16 @@ std::uint64_t training_windows(const TokenDataset& dataset, int context) {
         "text or a smaller context",
         dataset.path().string(), tokens, context + 1);
   return (tokens - 1) / static_cast<std::uint64_t>(context);
+}
+
+namespace {
+
+/// Copies the T + 1 tokens of a window into row b of both tensors.
+void split_window(std::span<const Token> window, std::size_t b, const Batch& batch) {
+  for (std::size_t t = 0; t + 1 < window.size(); ++t) {
+    batch.inputs(b, t) = window[t];
+    batch.targets(b, t) = window[t + 1];
+  }
 }
 
 /// The thread handles no signals: they belong to the thread that trains.

@@ -39,10 +39,13 @@ struct Batch {
   int micro = 0;                   ///< its number within the step, from 0
 };
 
-/// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of the training part; W
-/// = floor((tokens - 1) / T) windows, each once per epoch. Step n takes the global samples [n batch, (n + 1)
-/// batch), in micro-batches of `micro_batch` rows on each rank: for any number of ranks the same windows make up a
-/// step.
+/// W = floor((tokens - 1) / T), the windows of the training part, each once per epoch. Throws DataError where it is
+/// shorter than one window.
+std::uint64_t training_windows(const TokenDataset& dataset, int context);
+
+/// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of the training part.
+/// Step n takes the global samples [n batch, (n + 1) batch), in micro-batches of `micro_batch` rows on each rank:
+/// for any number of ranks the same windows make up a step.
 class BatchLoader {
  public:
   /// Starts with step `first_step`. `micro_batch` (B) is the number of rows per rank; batch is a multiple of

@@ -280,20 +280,16 @@ PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, Token
   }
   const std::string prefix = temporary_prefix(output);
   remove_leftovers(folder, prefix);
-  const fs::path temporary = folder / fmt::format("{}{}.tmp", prefix, ::getpid());
-  try {
-    Hdf5File file = Hdf5File::create(temporary);
-    if (report.header.tokenizer.vocabulary() > 65536)
-      encode_text<std::uint32_t>(text, file, report.header);
-    else
-      encode_text<std::uint16_t>(text, file, report.header);
-    write_header(file, report.header);
-    file.close();
-    publish_file(temporary, output);
-  } catch (...) {
-    fs::remove(temporary, ignored);
-    throw;
-  }
+  TemporaryFile temporary(folder / fmt::format("{}{}.tmp", prefix, ::getpid()));
+  Hdf5File file = Hdf5File::create(temporary.path());
+  if (report.header.tokenizer.vocabulary() > 65536)
+    encode_text<std::uint32_t>(text, file, report.header);
+  else
+    encode_text<std::uint16_t>(text, file, report.header);
+  write_header(file, report.header);
+  file.close();
+  publish_file(temporary.path(), output);
+  temporary.keep();
   return report;
 }
 

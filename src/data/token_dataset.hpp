@@ -25,7 +25,8 @@ struct TokenFileHeader {
   std::uint64_t block_tokens = 0;      ///< tokens per digest
 
   std::uint64_t validation_tokens() const { return tokens - training_tokens; }
-  std::uint64_t training_bytes() const { return source_bytes - validation_bytes; }
+  /// Equal for files of the same text with the same held-out part: "<source_sha256>/<training_tokens>".
+  std::string identity() const { return fmt::format("{}/{}", source_sha256, training_tokens); }
 };
 
 namespace token_file {

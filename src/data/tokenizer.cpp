@@ -75,7 +75,7 @@ Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
   return of_characters(std::move(code_points));
 }
 
-std::vector<Token> Tokenizer::encode(std::string_view text) const {
+std::vector<Token> Tokenizer::encode(std::string_view text, std::string_view where) const {
   std::vector<Token> tokens;
   tokens.reserve(text.size());
   if (kind_ == TokenizerKind::bytes) {
@@ -86,7 +86,7 @@ std::vector<Token> Tokenizer::encode(std::string_view text) const {
   for (std::size_t at = 0; at < text.size();) {
     const Utf8Front front = utf8_front(text.substr(at));
     if (front.kind != Utf8Front::Kind::character)
-      throw ConfigError("prompt: byte 0x{:02X} at offset {} is not UTF-8, which the char tokenizer needs",
+      throw ConfigError("{}: byte 0x{:02X} at offset {} is not UTF-8, which the char tokenizer needs", where,
                         static_cast<unsigned char>(text[at]), at);
     const Token token = find(front.code_point);
     if (token < 0) unknown.insert(front.code_point);
@@ -96,9 +96,8 @@ std::vector<Token> Tokenizer::encode(std::string_view text) const {
   if (!unknown.empty()) {
     std::string names;
     for (const char32_t code_point : unknown) names += (names.empty() ? "" : ", ") + character_name(code_point);
-    throw ConfigError(
-        "prompt: the vocabulary of {} characters lacks {}; leave {} out (the byte tokenizer knows all)",
-        vocabulary(), names, unknown.size() == 1 ? "it" : "them");
+    throw ConfigError("{}: the vocabulary of {} characters lacks {}; leave {} out (the byte tokenizer knows all)",
+                      where, vocabulary(), names, unknown.size() == 1 ? "it" : "them");
   }
   return tokens;
 }

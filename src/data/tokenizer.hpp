@@ -38,9 +38,9 @@ class Tokenizer {
   /// V, number of tokens.
   int vocabulary() const { return kind_ == TokenizerKind::bytes ? 256 : static_cast<int>(code_points_.size()); }
 
-  /// Tokens of a prompt. Throws ConfigError naming every character that the vocabulary lacks, or the first byte
-  /// that is not UTF-8.
-  std::vector<Token> encode(std::string_view text) const;
+  /// Tokens of a text that a user gave as `where` ("--prompt"). Throws ConfigError naming it and every character
+  /// that the vocabulary lacks, or the first byte that is not UTF-8.
+  std::vector<Token> encode(std::string_view text, std::string_view where = "text") const;
   /// The token of a code point of a `char` tokenizer, or -1.
   Token find(char32_t code_point) const { return code_point < tokens_.size() ? tokens_[code_point] : -1; }
 

@@ -26,10 +26,10 @@ struct CheckpointInfo {
   std::uint64_t tokens_seen = 0;       ///< training tokens so far, over all ranks
   std::string config_yaml;             ///< the resolved configuration
   std::string tokenizer;               ///< text form of the tokenizer
-  std::string data_hash;               ///< of the token file
+  std::string data_hash;               ///< TokenFileHeader::identity of the token file
   double validation_loss = none;       ///< of these parameters, nats per token; NaN: not evaluated
-  double best_validation_loss = none;  ///< smallest of the run so far; NaN: none
-  long best_step = -1;                 ///< where that was; -1: none
+  double best_validation_loss = none;  ///< smallest of the states saved by period so far; NaN: none
+  long best_step = -1;                 ///< of that state; -1: none
   long sampled_step = -1;              ///< last step whose sample is in samples.txt; -1: none
   std::uint64_t metrics_bytes = 0;     ///< length of metrics.jsonl that belongs to this state
   std::uint64_t samples_bytes = 0;     ///< length of samples.txt that belongs to this state

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <functional>
 #include <string_view>
 
 #include "base/log.hpp"
@@ -34,10 +33,8 @@ void remove_left_over(const fs::path& folder) {
   }
 }
 
-/// Tries `read` on each file, newest first; what is no fault of a file (another configuration, a newer format)
-/// passes through.
-LoadedCheckpoint first_valid(const std::vector<fs::path>& files,
-                             const std::function<CheckpointInfo(const fs::path&)>& read) {
+/// Tries `read` on each file, newest first.
+LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheckpoint& read) {
   LoadedCheckpoint loaded;
   for (const fs::path& file : files) {
     try {
@@ -60,12 +57,6 @@ LoadedCheckpoint first_valid(const std::vector<fs::path>& files,
       files.size(), reasons);
 }
 
-LoadedCheckpoint require_files(const fs::path& folder, const std::function<CheckpointInfo(const fs::path&)>& read) {
-  const std::vector<fs::path> files = list_checkpoints(folder);
-  if (files.empty()) throw DataError("{}: there is no checkpoint (ckpt-<step>.h5); train first", folder.string());
-  return first_valid(files, read);
-}
-
 }  // namespace
 
 long checkpoint_step(const fs::path& file) {
@@ -84,13 +75,11 @@ std::vector<fs::path> list_checkpoints(const fs::path& folder) {
   return files;
 }
 
-std::optional<LoadedCheckpoint> load_newest_checkpoint(const fs::path& folder, const ParameterStore& store,
-                                                       const Tensor1& first_moment, const Tensor1& second_moment) {
+std::optional<LoadedCheckpoint> restart_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
   const std::vector<fs::path> files = list_checkpoints(folder);
   remove_left_over(folder);
   if (files.empty()) return std::nullopt;
-  LoadedCheckpoint loaded = first_valid(
-      files, [&](const fs::path& file) { return read_checkpoint(file, store, first_moment, second_moment); });
+  LoadedCheckpoint loaded = first_valid(files, read);
   for (const RejectedCheckpoint& rejected : loaded.rejected) {
     std::error_code failure;
     fs::rename(rejected.file, rejected.file.string() + ".corrupt", failure);
@@ -99,12 +88,12 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const fs::path& folder, c
   return loaded;
 }
 
-LoadedCheckpoint load_newest_parameters(const fs::path& folder, const ParameterStore& store) {
-  return require_files(folder, [&](const fs::path& file) { return read_checkpoint_parameters(file, store); });
-}
-
-LoadedCheckpoint newest_checkpoint_info(const fs::path& folder) {
-  return require_files(folder, [](const fs::path& file) { return read_checkpoint_info(file); });
+LoadedCheckpoint newest_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
+  const std::vector<fs::path> files = list_checkpoints(folder);
+  if (files.empty())
+    throw DataError("{}: there is no checkpoint yet (ckpt-<step>.h5); train, or wait for the first one",
+                    folder.string());
+  return first_valid(files, read);
 }
 
 void rotate_checkpoints(const fs::path& folder, int keep, long best_step, long resumed_step) {

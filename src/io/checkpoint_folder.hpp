@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,22 +30,18 @@ struct LoadedCheckpoint {
   std::vector<RejectedCheckpoint> rejected;  ///< newer ones, newest first
 };
 
-/// Loads the newest valid state into the store and the moments. Each newer file that is damaged is logged with its
-/// reason and, once a valid one is found, renamed to <name>.corrupt. Left-over temporary files of a dead writer are
-/// removed: call with the run directory locked. Returns nothing, and changes nothing, where there are no checkpoint
-/// files. Throws DataError naming each file with its reason where there are files but none is valid; ConfigError
-/// and NewerFormatError as read_checkpoint.
-std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::filesystem::path& folder,
-                                                       const ParameterStore& store, const Tensor1& first_moment,
-                                                       const Tensor1& second_moment);
+/// Reads what the caller wants of a file: read_checkpoint_info, read_checkpoint, ... A DataError says that the file
+/// is of no use, so that an older one is tried; any other error, NewerFormatError too, ends the search.
+using ReadCheckpoint = std::function<CheckpointInfo(const std::filesystem::path&)>;
 
-/// The newest valid file for evaluation and generation, parameters only; changes nothing on the disk. Throws
-/// DataError where there is none.
-LoadedCheckpoint load_newest_parameters(const std::filesystem::path& folder, const ParameterStore& store);
+/// The newest file that `read` takes, for a restart. Each newer one is logged with its reason and, once one is
+/// taken, renamed to <name>.corrupt. Left-over temporary files of a dead writer are removed: call with the run
+/// directory locked. Returns nothing where there are no checkpoint files. Throws DataError naming each file with
+/// its reason where there are files but none is taken.
+std::optional<LoadedCheckpoint> restart_checkpoint(const std::filesystem::path& folder, const ReadCheckpoint& read);
 
-/// The newest file whose fields are intact, to learn the configuration from before a model exists; no tensor is
-/// read. Throws DataError where there is none.
-LoadedCheckpoint newest_checkpoint_info(const std::filesystem::path& folder);
+/// The same for those who only look: changes nothing on the disk. Throws DataError also where there is no file.
+LoadedCheckpoint newest_checkpoint(const std::filesystem::path& folder, const ReadCheckpoint& read);
 
 /// Deletes all but the newest `keep` (at least 1) files, that of `best_step`, and that of `resumed_step` as long as
 /// fewer than two newer ones exist; -1: no such step. Call after write_checkpoint, which has verified the newest. A

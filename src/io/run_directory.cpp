@@ -55,6 +55,25 @@ const char* run_state_name(RunState state) {
 
 RunDirectory::RunDirectory(const fs::path& root) : paths_(prepared(root)), lock_(paths_.lock()) {}
 
+void RunDirectory::set_aside() const {
+  int n = 1;
+  while (fs::exists(paths_.root / fmt::format("previous-{}", n))) ++n;
+  const fs::path aside = paths_.root / fmt::format("previous-{}", n);
+  try {
+    for (const fs::path& file : {paths_.config(), paths_.metrics(), paths_.samples(), paths_.attention(),
+                                 paths_.status(), paths_.checkpoints()}) {
+      if (!fs::exists(file) || (fs::is_directory(file) && fs::is_empty(file))) continue;
+      fs::create_directories(aside);
+      fs::rename(file, aside / file.filename());
+    }
+    fs::create_directories(paths_.checkpoints());
+  } catch (const fs::filesystem_error& error) {
+    throw SaveError("{}: earlier files cannot be moved to {}: {}", paths_.root.string(), aside.string(),
+                    error.code().message());
+  }
+  if (fs::exists(aside)) log_info("earlier files are in {}", aside.string());
+}
+
 void RunDirectory::write_config(const std::string& yaml) const {
   try {
     write_file_whole(paths_.config(), yaml);

@@ -43,6 +43,8 @@ class RunDirectory {
   explicit RunDirectory(const std::filesystem::path& root);
 
   const RunPaths& paths() const { return paths_; }
+  /// Moves what an earlier run left, where there is any, into previous-<n>/ of the run directory. Throws SaveError.
+  void set_aside() const;
   /// Replaces config.yaml as a whole.
   void write_config(const std::string& yaml) const;
   /// Replaces the status as a whole; a failure is a warning, as training can go on without.

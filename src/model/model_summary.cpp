@@ -67,8 +67,9 @@ std::string model_summary(const RunConfig& config) {
   const double flat = double(layout.flat_size() * sizeof(Real));
   text += fmt::format("\nparameters        {:>14L}\n", layout.parameters());
   text += fmt::format("FLOPs per token   {:>14.4g}  (training, causal attention)\n", flops_per_token(model));
-  text += fmt::format("tokens per step   {:>14}  ({} sequences, {} micro-batches of {})\n",
-                      config.training.batch * model.context, config.training.batch, config.training.batch / B, B);
+  text +=
+      fmt::format("tokens per step   {:>14}  ({} sequences, {} micro-batches of {})\n",
+                  long(config.training.batch) * model.context, config.training.batch, config.training.batch / B, B);
   text += fmt::format("FLOPs per step    {:>14.4g}\n",
                       flops_per_token(model) * double(config.training.batch) * model.context);
   text += "\nmemory by term\n";

@@ -2,8 +2,10 @@
 #include "tensor/parameter_store.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <utility>
 
+#include "base/error.hpp"
 #include "tensor/decay_block.hpp"
 #include "tensor/random_stream.hpp"
 
@@ -25,6 +27,11 @@ void ParameterLayout::add(std::string name, std::string axes, std::vector<int> s
   ParameterEntry entry{std::move(name), std::move(axes), std::move(shape), decays, initial, flat_size_};
   const std::size_t blocks = (entry.size() + decay_block - 1) / decay_block;
   flat_size_ += blocks * decay_block;
+  if (flat_size_ > std::size_t(INT_MAX))
+    throw ConfigError(
+        "the model has more than {} parameters, up to {} alone; this version counts them in 32 bits: lower "
+        "model.layers, model.channels, model.feed_forward or model.vocabulary",
+        INT_MAX, entry.name);
   entries_.push_back(std::move(entry));
 }
 

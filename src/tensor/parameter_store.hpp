@@ -30,7 +30,8 @@ struct ParameterEntry {
 /// Names, shapes and places of all parameters, before any memory exists. The order of add() is the order in memory.
 class ParameterLayout {
  public:
-  /// Throws std::logic_error where the name exists already or the rank is not 1 or 2.
+  /// Throws std::logic_error where the name exists already or the rank is not 1 or 2, ConfigError where a flat
+  /// buffer would have more than 2^31 - 1 elements.
   void add(std::string name, std::string axes, std::vector<int> shape, bool decays, InitialValues initial);
 
   const std::vector<ParameterEntry>& entries() const { return entries_; }

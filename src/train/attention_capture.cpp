@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
 
 #include "base/error.hpp"
 #include "kernels/attention_statistics.hpp"
@@ -32,6 +31,40 @@ std::vector<int> chosen_or_all(std::vector<int> chosen, int n) {
   return chosen;
 }
 
+/// How many are chosen.
+std::size_t count_chosen(const std::vector<int>& chosen, int n) {
+  return chosen.empty() ? std::size_t(n) : chosen.size();
+}
+
+int window_tokens(const RunConfig& config) {
+  return config.attention.window_tokens == 0 ? config.model.context : config.attention.window_tokens;
+}
+
+void check_size(const RunConfig& config, double steps, double bytes) {
+  const AttentionConfig& a = config.attention;
+  if (bytes <= 1e6 * a.max_megabytes) return;
+  throw ConfigError(
+      "attention maps of {:.0f} steps, {} probes, {} layers and {} heads could take {:.0f} MB, more than "
+      "attention.max_megabytes {}; raise it, or lengthen attention.every, choose attention.layers or "
+      "attention.heads, or shorten the probes (attention.texts, attention.windows, attention.window_tokens)",
+      steps, a.texts.size() + std::size_t(a.windows), count_chosen(a.layers, config.model.layers),
+      count_chosen(a.heads, config.model.heads), bytes / 1e6, a.max_megabytes);
+}
+
+/// What the numbers of the configuration alone come to, before probes and steps are listed, which they may be too
+/// many for: at least this much.
+void check_numbers(const RunConfig& config, long from) {
+  const AttentionConfig& a = config.attention;
+  const std::size_t maps = count_chosen(a.layers, config.model.layers) * count_chosen(a.heads, config.model.heads);
+  const auto step_bytes = [&](int tokens) {
+    return double(attention_step_bytes(maps, std::uint64_t(tokens), attention_statistic_count));
+  };
+  const double steps = a.every > 0 ? std::max(1.0, double(config.training.steps - from) / double(a.every)) : 1.0;
+  check_size(
+      config, steps,
+      steps * (double(a.texts.size()) * step_bytes(1) + double(a.windows) * step_bytes(window_tokens(config))));
+}
+
 }  // namespace
 
 bool captures_attention(const RunConfig& config, long step) {
@@ -41,26 +74,22 @@ bool captures_attention(const RunConfig& config, long step) {
          std::find(a.steps.begin(), a.steps.end(), step) != a.steps.end();
 }
 
-long attention_captures(const RunConfig& config) {
+std::set<long> attention_steps(const RunConfig& config, long from) {
+  if (!captures_attention(config, 0)) return {};
   const AttentionConfig& a = config.attention;
-  std::set<long> besides(a.steps.begin(), a.steps.end());
-  besides.insert({0, config.training.steps});
-  std::erase_if(besides, [&](long step) {
-    return !captures_attention(config, step) || (a.every > 0 && step % a.every == 0);
-  });
-  const bool any = captures_attention(config, 0);
-  return long(besides.size()) + (any && a.every > 0 ? config.training.steps / a.every + 1 : 0);
+  const long last = config.training.steps;
+  std::set<long> steps(a.steps.begin(), a.steps.end());
+  steps.insert({0, last});
+  if (a.every > 0)
+    for (long i = from / a.every; i <= last / a.every; ++i) steps.insert(i * a.every);
+  std::erase_if(steps, [&](long step) { return step < from || !captures_attention(config, step); });
+  return steps;
 }
 
 AttentionProbe text_probe(const std::string& name, const std::string& source, const std::string& text,
                           const Tokenizer& tokenizer, int context, const std::string& where) {
   if (text.empty()) throw ConfigError("{} is empty; expected at least one character", where);
-  std::vector<Token> tokens;
-  try {
-    tokens = tokenizer.encode(text);
-  } catch (const ConfigError& error) {
-    throw ConfigError("{}: {}", where, error.what());
-  }
+  std::vector<Token> tokens = tokenizer.encode(text, where);
   if (tokens.size() > std::size_t(context))
     throw ConfigError("{} has {} tokens; expected at most the model's context, {}: shorten the text", where,
                       tokens.size(), context);
@@ -75,12 +104,11 @@ std::vector<AttentionProbe> attention_probes(const RunConfig& config, const Toke
     probes.push_back(text_probe(fmt::format("text_{}", i), "configuration", a.texts[i], data.tokenizer(), context,
                                 fmt::format("attention.texts[{}]", i)));
 
-  const std::uint64_t length = std::uint64_t(a.window_tokens == 0 ? context : a.window_tokens);
+  const std::uint64_t length = std::uint64_t(window_tokens(config));
   if (a.windows > 0 && data.validation_tokens() < length)
     throw ConfigError(
         "attention.windows wants {} tokens of the held-out part, which has {} ({}); shorten "
-        "attention.window_tokens, "
-        "or leave attention.windows out",
+        "attention.window_tokens, or leave attention.windows out",
         length, data.validation_tokens(), data.path().string());
   for (int i = 0; i < a.windows; ++i) {
     const std::uint64_t first = std::uint64_t(i) * (data.validation_tokens() - length) / std::uint64_t(a.windows);
@@ -106,6 +134,21 @@ AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointI
   for (int s = 0; s < attention_statistic_count; ++s)
     info.statistic_names.emplace_back(attention_statistic_name(static_cast<AttentionStatistic>(s)));
   return info;
+}
+
+AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
+                             const std::filesystem::path& file, long resumed_step) {
+  const long from = std::max(resumed_step, 0L);
+  check_numbers(config, from);
+  AttentionPlan plan;
+  plan.info = attention_file_info(config, state, data.tokenizer(), attention_probes(config, data));
+  plan.steps = kept_attention_steps(file, plan.info, resumed_step);
+  const auto kept = long(plan.steps.size());
+  plan.steps.merge(attention_steps(config, from));
+  plan.to_come = long(plan.steps.size()) - kept;
+  plan.bytes = attention_bytes(plan.info, long(plan.steps.size()));
+  check_size(config, double(plan.steps.size()), double(plan.bytes));
+  return plan;
 }
 
 AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, std::size_t probe,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,8 +18,8 @@ namespace dekoder {
 /// Whether a run captures attention after `step` updates.
 bool captures_attention(const RunConfig& config, long step);
 
-/// How many steps of the whole run captures_attention is true for.
-long attention_captures(const RunConfig& config);
+/// The steps from `from` on after which a run captures attention.
+std::set<long> attention_steps(const RunConfig& config, long from);
 
 /// The probe of a text. Throws ConfigError that begins with `where` for an empty text, a character that the
 /// vocabulary lacks, or more than `context` tokens.
@@ -33,7 +36,22 @@ std::vector<AttentionProbe> attention_probes(const RunConfig& config, const Toke
 AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointInfo& state,
                                       const Tokenizer& tokenizer, std::vector<AttentionProbe> probes);
 
-/// The line of metrics.jsonl for the probe info.probes[probe] at one step.
+/// What a start of a run will put into its attention.h5.
+struct AttentionPlan {
+  AttentionFileInfo info;
+  std::set<long> steps;     ///< those the file will have at the end of the run
+  long to_come = 0;         ///< how many of them are not in the file yet
+  std::uint64_t bytes = 0;  ///< upper bound of the file's size
+};
+/// The plan of a run that goes on from `resumed_step` (-1: a new run), with the attention.h5 that it finds at
+/// `file`. Throws ConfigError as attention_probes, and where the file could take more than attention.max_megabytes;
+/// changes nothing on the disk.
+AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
+                             const std::filesystem::path& file, long resumed_step);
+
+/// The line of metrics.jsonl for the probe info.probes[probe] at one step. A run writes it as training arrives at
+/// the step, or at step 0 of a new run, even where the maps cannot be saved. A restart writes none for the step it
+/// goes on from, even where it captures maps there, once more or of other probes: so no line is there twice.
 AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, std::size_t probe,
                                    const AttentionMaps& maps);
 

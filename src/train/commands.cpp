@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/commands.hpp"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numbers>
@@ -12,6 +14,7 @@
 #include "data/prepare_tokens.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "model/model_summary.hpp"
+#include "train/attention_command.hpp"
 #include "train/benchmark.hpp"
 #include "train/comparison_report.hpp"
 #include "train/inference_model.hpp"
@@ -24,8 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 
 void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    throw SaveError("standard output cannot be written: {}", std::strerror(errno));
 }
 
 TokenDataset open_tokens(const RunConfig& config) {
@@ -43,29 +46,15 @@ void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
                       config.model.vocabulary, data.path().string(), data.vocabulary());
 }
 
-/// Moves what an earlier run left into previous-<n>/ of the run directory.
-void set_aside(const RunPaths& paths) {
-  int n = 1;
-  while (fs::exists(paths.root / fmt::format("previous-{}", n))) ++n;
-  const fs::path aside = paths.root / fmt::format("previous-{}", n);
-  for (const fs::path& file :
-       {paths.config(), paths.metrics(), paths.samples(), paths.attention(), paths.status(), paths.checkpoints()}) {
-    if (!fs::exists(file)) continue;
-    fs::create_directories(aside);
-    fs::rename(file, aside / file.filename());
-  }
-  if (fs::exists(aside)) log_info("--fresh: earlier files are in {}", aside.string());
-}
-
 ExitCode run_train(const Command& command) {
   RunConfig config = load_run_config(command.config, command.sets);
   const TokenDataset data = open_tokens(config);
   resolve_vocabulary(config, data);
-  data.tokenizer().encode(config.sampling.prompt);  // characters it lacks are named now, not at the first sample
+  data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
   const fs::path root =
       command.run.empty() ? fs::path("runs") / fs::path(command.config).stem() : fs::path(command.run);
   const RunDirectory directory(root);
-  if (command.fresh) set_aside(directory.paths());
+  if (command.fresh) directory.set_aside();
   const Communicator ranks = Communicator::world();
   Trainer trainer(config, data, directory, ranks);
   const ExitCode code = trainer.train();
@@ -87,112 +76,42 @@ ExitCode run_prepare(const Command& command) {
   return ExitCode::finished;
 }
 
-/// A run directory or a checkpoint file as the newest usable checkpoint's fields.
-CheckpointInfo info_of(const fs::path& run) {
-  if (fs::is_regular_file(run)) return read_checkpoint_info(run);
-  if (!fs::is_directory(run))
-    throw DataError("{}: no such run directory or checkpoint; expected what `dekoder train --run` wrote",
-                    run.string());
-  return newest_checkpoint_info(RunPaths{run}.checkpoints()).info;
-}
-
-/// Loads the parameters and says which state they are of.
-CheckpointInfo load_parameters(const fs::path& run, const ParameterStore& store) {
-  if (fs::is_regular_file(run)) return read_checkpoint_parameters(run, store);
-  return load_newest_parameters(RunPaths{run}.checkpoints(), store).info;
-}
-
 ExitCode run_eval(const Command& command) {
-  RunConfig config = parse_run_config(info_of(command.run).config_yaml, command.run, {});
+  const auto model = load_inference_model(command.run);
+  RunConfig config = model->config;
   if (!command.tokens_file.empty()) config.data.tokens = command.tokens_file;
   const TokenDataset data = open_tokens(config);
-  const InferenceModel model(config.model, config.micro_batch());
-  const CheckpointInfo info = load_parameters(command.run, model.store);
-  if (data.tokenizer().to_text() != info.tokenizer)
+  if (data.tokenizer().to_text() != model->info.tokenizer)
     throw DataError(
         "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
         data.path().string());
-  const Evaluator evaluator(data, config.evaluation, model.decoder, model.activations);
+  ActivationArena arena(activation_bytes(config.model, config.micro_batch()));
+  const DecoderActivations activations(arena, config.model, config.micro_batch());
+  const Evaluator evaluator(data, config.evaluation, model->decoder, activations);
   if (!evaluator.has_tokens())
     throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",
                     data.path().string());
   const auto validation = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
   if (!validation) return ExitCode::wants_to_go_on;
   print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
-                    info.step, validation->loss, validation->bits_per_byte, validation->tokens,
+                    model->info.step, validation->loss, validation->bits_per_byte, validation->tokens,
                     evaluator.windows().digest().substr(0, 12)));
   return ExitCode::finished;
 }
 
 ExitCode run_generate(const Command& command) {
-  const RunConfig config = parse_run_config(info_of(command.run).config_yaml, command.run, {});
-  ParameterStore store(decoder_parameters(config.model));
-  const CheckpointInfo info = load_parameters(command.run, store);
-  const Tokenizer tokenizer = Tokenizer::from_text(info.tokenizer, command.run);
-  const std::vector<Token> prompt = tokenizer.encode(command.prompt);
-  const Decoder decoder(config.model, store);
-  Generator generator(decoder);
+  const auto model = load_inference_model(command.run);
+  const std::vector<Token> prompt = model->tokenizer.encode(command.prompt, "--prompt");
+  Generator generator(model->decoder, model->tokenizer.vocabulary());
   const SamplingConfig sampling{
       0, command.prompt, command.tokens, command.temperature, command.top_k, command.top_p, command.seed};
-  StreamDecoder text(tokenizer);
+  StreamDecoder text(model->tokenizer);
   print(command.prompt);
   generator.generate(ExecSpace(), prompt, sampling, [&](Token token) {
     print(text.push(token));
     return stop_requested() == 0;
   });
   print(text.finish() + "\n");
-  return ExitCode::finished;
-}
-
-/// One line per head.
-std::string statistics_table(const AttentionFileInfo& info, const AttentionMaps& maps) {
-  std::string text = fmt::format("{:<12}", "layer.head");
-  for (const std::string& name : info.statistic_names) text += fmt::format(" {:>15}", name);
-  text += "\n";
-  std::size_t i = 0;
-  for (const int layer : info.layers)
-    for (const int head : info.heads) {
-      text += fmt::format("{:<12}", fmt::format("{}.{}", layer, head));
-      for (std::size_t s = 0; s < info.statistic_names.size(); ++s)
-        text += fmt::format(" {:>15.4f}", maps.statistics[i++]);
-      text += "\n";
-    }
-  return text;
-}
-
-ExitCode run_attention(const Command& command) {
-  const bool one_file = fs::is_regular_file(command.run);
-  const fs::path folder = one_file ? fs::path(command.run).parent_path() : fs::path(command.run);
-  fs::path run = command.run;
-  if (command.step >= 0) {
-    if (one_file)
-      throw ConfigError("--step {} and a checkpoint file, {}; give the run directory, or leave --step out",
-                        command.step, command.run);
-    run = RunPaths{command.run}.checkpoints() / checkpoint_file_name(command.step);
-    if (!fs::exists(run)) {
-      std::vector<long> steps;
-      for (const fs::path& file : list_checkpoints(run.parent_path())) steps.push_back(checkpoint_step(file));
-      throw DataError("{}: no checkpoint of step {}; there are those of steps {}", command.run, command.step,
-                      fmt::join(steps, ", "));
-    }
-  }
-  const RunConfig config = parse_run_config(info_of(run).config_yaml, run.string(), {});
-  const InferenceModel model(config.model, 1);
-  const CheckpointInfo info = load_parameters(run, model.store);
-  const Tokenizer tokenizer = Tokenizer::from_text(info.tokenizer, run.string());
-  const AttentionProbe probe =
-      text_probe("text_0", "command line", command.text, tokenizer, config.model.context, "--text");
-  RunConfig all_heads = config;
-  all_heads.attention = AttentionConfig{};
-  const AttentionFileInfo file_info = attention_file_info(all_heads, info, tokenizer, {probe});
-
-  const std::vector<AttentionMaps> maps =
-      AttentionCapture(model.decoder, model.activations, file_info).capture(ExecSpace());
-  const fs::path output = command.output.empty() ? folder / "attention-text.h5" : fs::path(command.output);
-  AttentionFile(output, file_info, -1).append(info.step, maps);
-  print(fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", info.step, probe.tokens.size(),
-                    file_info.layers.size(), file_info.heads.size(), output.string(),
-                    statistics_table(file_info, maps.front())));
   return ExitCode::finished;
 }
 
@@ -241,8 +160,9 @@ ExitCode run_status(const Command& command) {
     print(report.dump() + "\n");
     return ExitCode::finished;
   }
-  print(fmt::format("{}: saved at step {} of {}\n", trainer.empty() ? run_state_name(status->state) : "running",
-                    status->step, status->steps));
+  const char* state = trainer.empty() ? run_state_name(status->state) : "running";
+  print(status->step == 0 ? fmt::format("{}: nothing saved yet, {} steps to go\n", state, status->steps)
+                          : fmt::format("{}: saved at step {} of {}\n", state, status->step, status->steps));
   if (!trainer.empty()) print("trained by " + trainer + "\n");
   if (last.step)
     print(fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss,

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "train/text_table.hpp"
+
 namespace dekoder {
 
 namespace {
@@ -14,23 +16,6 @@ namespace {
 /// Run 0 is A; runs after Z are R26, R27, ...
 std::string letter(std::size_t run) {
   return run < 26 ? std::string(1, char('A' + run)) : fmt::format("R{}", run);
-}
-
-/// Columns wide enough for their cells: the first to the left, the others to the right.
-std::string table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line = "  ";
-    for (std::size_t c = 0; c < row.size(); ++c)
-      line += c == 0 ? fmt::format("{:<{}}", row[c], widths[c]) : fmt::format("  {:>{}}", row[c], widths[c]);
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-  }
-  return text;
 }
 
 std::string state_text(const ComparedRun& run) {
@@ -51,10 +36,10 @@ std::string runs_text(const RunComparison& comparison) {
   return text;
 }
 
-/// Digests by their first digits, as there is no other text of that length.
+/// Digests by their first digits, and what follows them; there is no other text of that length.
 std::string shown(const std::string& value) {
   if (value.empty()) return "(none)";
-  return value.size() == 64 ? value.substr(0, 12) + "..." : value;
+  return value.size() >= 64 ? value.substr(0, 12) + "..." + value.substr(64) : value;
 }
 
 std::string fact_text(const PairedFact& fact, const std::string& other) {
@@ -119,7 +104,7 @@ std::string validation_text(const RunComparison& comparison) {
       rows.back().push_back(comparable ? fmt::format("{:+.4f}", row.bits_per_byte[r] - row.bits_per_byte[0]) : "-");
     }
   }
-  text += table(rows);
+  text += text_table(rows);
   const ValidationRow& last = losses.validation.back();
   const bool final = std::all_of(comparison.runs.begin(), comparison.runs.end(),
                                  [&](const ComparedRun& run) { return run.config.training.steps == last.step; });
@@ -131,11 +116,31 @@ std::string validation_text(const RunComparison& comparison) {
   return text;
 }
 
+/// What keeps the training losses of a run from having a gap to A's: another text or tokenizer, as far as that is
+/// known. Another part of the text may be held out.
+std::vector<std::string> other_training(const Pairing& pairing) {
+  const auto whole_text = [](const std::string& identity) { return identity.substr(0, identity.find('/')); };
+  std::vector<std::string> names;
+  for (const PairedFact& fact : pairing.facts)
+    if ((fact.what == "text" || fact.what == "tokenizer") && fact.known &&
+        whole_text(fact.first) != whole_text(fact.other))
+      names.push_back(fact.what);
+  return names;
+}
+
 std::string training_text(const RunComparison& comparison) {
   const std::vector<TrainingWindow>& windows = comparison.losses.training;
   const std::size_t runs = comparison.runs.size();
   std::string text = "\ntraining loss, means over steps (nats per token; +- standard error of the mean gap)\n";
   if (windows.empty()) return text + "  no step that all runs have made\n";
+  std::vector<bool> comparable = {true};
+  for (std::size_t r = 1; r < runs; ++r) {
+    const std::vector<std::string> other = other_training(comparison.pairings[r - 1]);
+    comparable.push_back(other.empty());
+    if (!other.empty())
+      text += fmt::format("  training losses of {} are NOT comparable: another {} than A's\n", letter(r),
+                          fmt::join(other, ", another "));
+  }
   std::vector<std::vector<std::string>> rows = {{"steps"}};
   for (std::size_t r = 0; r < runs; ++r) rows[0].push_back(letter(r));
   for (std::size_t r = 1; r < runs; ++r) {
@@ -146,11 +151,11 @@ std::string training_text(const RunComparison& comparison) {
     rows.push_back({fmt::format("{} to {}", window.first_step, window.last_step)});
     for (const double loss : window.loss) rows.back().push_back(fmt::format("{:.4f}", loss));
     for (std::size_t r = 1; r < runs; ++r) {
-      rows.back().push_back(fmt::format("{:+.4f}", window.loss[r] - window.loss[0]));
-      rows.back().push_back(fmt::format("{:.4f}", window.gap_error[r]));
+      rows.back().push_back(comparable[r] ? fmt::format("{:+.4f}", window.loss[r] - window.loss[0]) : "-");
+      rows.back().push_back(comparable[r] ? fmt::format("{:.4f}", window.gap_error[r]) : "-");
     }
   }
-  return text + table(rows);
+  return text + text_table(rows);
 }
 
 std::string head_table(const HeadTable& heads) {
@@ -162,7 +167,7 @@ std::string head_table(const HeadTable& heads) {
     for (std::size_t h = 0; h < heads.heads.size(); ++h)
       rows.back().push_back(fmt::format("{:.4f}", heads.values[i++]));
   }
-  return table(rows);
+  return text_table(rows);
 }
 
 std::string maps_text(const RunComparison& comparison) {
@@ -212,7 +217,7 @@ std::string statistics_text(const RunComparison& comparison) {
       }
       ++head_index;
     }
-  return text + table(rows);
+  return text + text_table(rows);
 }
 
 using Json = nlohmann::ordered_json;  // NaN is written as null
@@ -255,18 +260,24 @@ Json pairing_json(const Pairing& pairing) {
           {"differences", json_list(pairing.differences, difference)}};
 }
 
-/// Differences to the first value, null where `comparable` says that there is none.
-Json gaps_json(const std::vector<double>& values, const std::vector<bool>& comparable) {
-  Json gaps = Json::array();
-  for (std::size_t r = 0; r < values.size(); ++r)
-    gaps.push_back(comparable[r] ? Json(values[r] - values[0]) : Json());
-  return gaps;
+/// One value per run, null where there is nothing to compare it with.
+Json comparable_values(const std::vector<double>& values, const std::vector<bool>& comparable) {
+  Json list = Json::array();
+  for (std::size_t r = 0; r < values.size(); ++r) list.push_back(comparable[r] ? Json(values[r]) : Json());
+  return list;
 }
 
-Json losses_json(const LossComparison& losses) {
-  std::vector<bool> comparable;
+Json gaps_json(const std::vector<double>& values, const std::vector<bool>& comparable) {
+  std::vector<double> gaps = values;
+  for (double& gap : gaps) gap -= values[0];
+  return comparable_values(gaps, comparable);
+}
+
+Json losses_json(const RunComparison& comparison) {
+  const LossComparison& losses = comparison.losses;
+  std::vector<bool> comparable, training_comparable = {true};
   for (const std::string& reason : losses.incomparable) comparable.push_back(reason.empty());
-  const std::vector<bool> all(comparable.size(), true);
+  for (const Pairing& pairing : comparison.pairings) training_comparable.push_back(other_training(pairing).empty());
   const auto validation = [&](const ValidationRow& row) {
     return Json{{"step", row.step},
                 {"loss", row.loss},
@@ -278,10 +289,11 @@ Json losses_json(const LossComparison& losses) {
     return Json{{"first_step", window.first_step},
                 {"last_step", window.last_step},
                 {"loss", window.loss},
-                {"gap", gaps_json(window.loss, all)},
-                {"gap_error", window.gap_error}};
+                {"gap", gaps_json(window.loss, training_comparable)},
+                {"gap_error", comparable_values(window.gap_error, training_comparable)}};
   };
   return {{"comparable", comparable},
+          {"training_comparable", training_comparable},
           {"validation", json_list(losses.validation, validation)},
           {"training", json_list(losses.training, training)}};
 }
@@ -309,7 +321,7 @@ Json attention_json(const AttentionComparison& attention) {
 std::string comparison_json(const RunComparison& comparison) {
   const Json report = {{"runs", json_list(comparison.runs, run_json)},
                        {"pairings", json_list(comparison.pairings, pairing_json)},
-                       {"losses", losses_json(comparison.losses)},
+                       {"losses", losses_json(comparison)},
                        {"attention", attention_json(comparison.attention)}};
   return report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "model/model_summary.hpp"
+
 namespace dekoder {
 
 namespace {
@@ -12,12 +14,6 @@ namespace {
 ModelConfig one_token(ModelConfig model) {
   model.context = 1;
   return model;
-}
-
-std::size_t bytes_for(const ModelConfig& model) {
-  ActivationArena measure;
-  DecoderActivations(measure, model, 1);
-  return measure.bytes();
 }
 
 }  // namespace
@@ -50,13 +46,16 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
   return order[kept - 1];
 }
 
-Generator::Generator(const Decoder& decoder)
+Generator::Generator(const Decoder& decoder, int tokens)
     : decoder_(decoder),
-      arena_(bytes_for(one_token(decoder.model()))),
+      tokens_(tokens),
+      arena_(activation_bytes(one_token(decoder.model()), 1)),
       activations_(arena_, one_token(decoder.model()), 1),
       cache_(decoder.model(), 1),
       logits_("generator.logits", 1, std::size_t(padded_vocabulary(decoder.model()))),
       token_("generator.token", 1, 1) {
+  if (tokens < 1 || tokens > decoder.model().vocabulary)
+    throw std::logic_error(fmt::format("Generator: {} tokens of {}", tokens, decoder.model().vocabulary));
   window_.reserve(std::size_t(decoder.model().context));
 }
 
@@ -91,7 +90,7 @@ void Generator::generate(const ExecSpace& exec, std::span<const Token> prompt, c
     decoder_.logits(exec, activations_, logits_);
     Kokkos::deep_copy(exec, host_logits, logits_);
     exec.fence("dekoder::generate");
-    const std::span<const Real> row(host_logits.data(), std::size_t(decoder_.model().vocabulary));
+    const std::span<const Real> row(host_logits.data(), std::size_t(tokens_));
     const Token next = sample_token(row, sampling, draws.uniform(std::uint64_t(i)));
     if (!emit(next) || i + 1 == sampling.tokens) return;
     restart_if_full(exec);

@@ -17,7 +17,8 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
 /// Text generation one token at a time with a key/value cache. All memory is taken at construction.
 class Generator {
  public:
-  explicit Generator(const Decoder& decoder);
+  /// Draws from the first `tokens` of the model's vocabulary: those that the tokenizer has.
+  Generator(const Decoder& decoder, int tokens);
 
   /// Feeds `prompt` (at least one token) and hands sampling.tokens further tokens to `emit`, which returns false to
   /// stop. Draw i is a function of (sampling.seed, i). Where the context is full, the newer half of it is fed
@@ -30,6 +31,7 @@ class Generator {
   void restart_if_full(const ExecSpace& exec);
 
   const Decoder& decoder_;
+  int tokens_;
   ActivationArena arena_;
   DecoderActivations activations_;
   KeyValueCache cache_;

@@ -1,26 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
+#include <memory>
+
+#include "data/tokenizer.hpp"
+#include "io/checkpoint.hpp"
 #include "model/decoder.hpp"
-#include "model/model_summary.hpp"
 
 namespace dekoder {
 
-/// A decoder with its parameters and the activations of B sequences, without an optimizer: what evaluation and
-/// attention maps of a checkpoint need.
+/// A saved model without its optimizer: for evaluation, generation and attention maps.
 struct InferenceModel {
+  CheckpointInfo info;
+  RunConfig config;
+  Tokenizer tokenizer;
   ParameterStore store;
   Decoder decoder;
-  ActivationArena arena;
-  DecoderActivations activations;
 
-  /// model.vocabulary must be set.
-  InferenceModel(const ModelConfig& model, int sequences)
-      : store(decoder_parameters(model)),
-        decoder(model, store),
-        arena(activation_bytes(model, sequences)),
-        activations(arena, model, sequences) {}
+  /// Throws as read_checkpoint_parameters.
+  explicit InferenceModel(const std::filesystem::path& checkpoint);
   InferenceModel(const InferenceModel&) = delete;
 };
+
+/// The model in a checkpoint file, or in the newest valid one of a run directory; changes nothing on the disk.
+/// Throws DataError where there is none.
+std::unique_ptr<InferenceModel> load_inference_model(const std::filesystem::path& run);
 
 }  // namespace dekoder

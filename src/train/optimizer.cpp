@@ -48,9 +48,8 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
     throw DivergedError(
         "step {}: the gradient is not finite; first bad tensor: {}. The parameters were not updated. Lower "
         "training.learning_rate, lengthen training.warmup_steps or lower training.clip_norm, and start again from "
-        "the "
-        "last checkpoint",
-        step, where);
+        "the last checkpoint",
+        step + 1, where);
   }
   AdamWStep adam;
   adam.learning_rate = static_cast<Real>(learning_rate(training, step));

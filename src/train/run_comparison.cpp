@@ -129,7 +129,8 @@ ComparedRun read_compared_run(const fs::path& root) {
   run.status = read_run_status(paths);
   run.running = !RunLock::live_holder(paths.lock()).empty();
   // The checkpoint before the log: a log that grows meanwhile is never shorter than the checkpoint says.
-  if (!list_checkpoints(paths.checkpoints()).empty()) run.saved = newest_checkpoint_info(paths.checkpoints()).info;
+  if (!list_checkpoints(paths.checkpoints()).empty())
+    run.saved = newest_checkpoint(paths.checkpoints(), read_checkpoint_info).info;
   run.metrics = read_metrics(paths.metrics());
   if (run.saved) check_log_length(paths, *run.saved);
   if (fs::exists(paths.attention())) run.attention = with_remedy([&] { return open_attention(paths, run.saved); });

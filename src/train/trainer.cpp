@@ -12,6 +12,16 @@
 
 namespace dekoder {
 
+namespace {
+
+/// 0 and the whole batch are the same micro-batch.
+RunConfig with_resolved_micro_batch(RunConfig config) {
+  config.training.micro_batch = config.micro_batch();
+  return config;
+}
+
+}  // namespace
+
 Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory,
                  const Communicator& ranks)
     : config_(config),
@@ -20,34 +30,30 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       ranks_(ranks),
       model_(config),
       evaluator_(data, config.evaluation, model_.decoder(), model_.activations()),
-      generator_(model_.decoder()),
+      generator_(model_.decoder(), data.vocabulary()),
       state_(resume_or_initialise()),
+      attention_(open_attention()),
       metrics_(directory.paths().metrics(), state_.metrics_bytes),
       samples_(directory.paths().samples(), state_.samples_bytes),
       progress_(state_.step, config.training.steps, double(config.training.batch) * config.model.context,
                 isatty(STDERR_FILENO) == 1) {
-  open_attention();
+  directory_.write_config(state_.config_yaml);
 }
 
-void Trainer::open_attention() {
-  const long captures = attention_captures(config_);
-  if (captures == 0) return;
-  AttentionFileInfo info =
-      attention_file_info(config_, state_, data_.tokenizer(), attention_probes(config_, data_));
-  const double megabytes = double(attention_bytes(info, captures)) / 1e6;
-  if (megabytes > config_.attention.max_megabytes)
-    throw ConfigError(
-        "attention maps of {} steps, {} probes, {} layers and {} heads could take {:.0f} MB, more than "
-        "attention.max_megabytes {}; raise it, or lengthen attention.every, choose attention.layers or "
-        "attention.heads, or "
-        "shorten the probes (attention.texts, attention.windows, attention.window_tokens)",
-        captures, info.probes.size(), info.layers.size(), info.heads.size(), megabytes,
-        config_.attention.max_megabytes);
-  log_info("attention maps: {} probes at {} steps, {} layers, {} heads: at most {:.1f} MB in {}",
-           info.probes.size(), captures, info.layers.size(), info.heads.size(), megabytes,
-           directory_.paths().attention().filename().string());
-  attention_.emplace(AttentionRecord{AttentionCapture(model_.decoder(), model_.activations(), info),
-                                     AttentionFile(directory_.paths().attention(), info, resumed_step_)});
+std::optional<AttentionRecord> Trainer::open_attention() const {
+  if (!captures_attention(config_, 0)) return std::nullopt;
+  const std::filesystem::path file = directory_.paths().attention();
+  const AttentionPlan plan = plan_attention(config_, state_, data_, file, resumed_step_);
+  log_info("attention maps: {} probes at {} steps ({} still to come), {} layers, {} heads: at most {:.1f} MB in {}",
+           plan.info.probes.size(), plan.steps.size(), plan.to_come, plan.info.layers.size(),
+           plan.info.heads.size(), double(plan.bytes) / 1e6, file.filename().string());
+  AttentionRecord record{AttentionCapture(model_.decoder(), model_.activations(), plan.info),
+                         AttentionFile(file, plan.info, resumed_step_)};
+  if (!plan.steps.contains(0))
+    log_info(
+        "step 0 is not in {}: these probes have no maps of the initial parameters, which a restart cannot draw",
+        file.filename().string());
+  return record;
 }
 
 ExitCode Trainer::train() {
@@ -91,9 +97,9 @@ void Trainer::train_step(BatchLoader& loader) {
   }
   if (!std::isfinite(loss))
     throw DivergedError(
-        "step {}: the loss is {}. The parameters were not updated; the last checkpoint is of step {}. "
-        "Lower training.learning_rate or lengthen training.warmup_steps",
-        state_.step + 1, loss, saved_step_);
+        "step {}: the loss is {}. The parameters were not updated; {}. Lower training.learning_rate or lengthen "
+        "training.warmup_steps",
+        state_.step + 1, std::abs(loss), last_saved());
   StepMetrics row;
   row.learning_rate = learning_rate(config_.training, state_.step);
   row.gradient_norm = model_.optimizer().step(exec_, config_.training, state_.step, model_.store());
@@ -115,11 +121,12 @@ void Trainer::evaluate() {
   const auto validation = evaluator_.evaluate(exec_, [&] { return stop_agreed(); });
   progress_.resume();
   if (!validation) return;
+  if (!std::isfinite(validation->loss))
+    throw DivergedError(
+        "step {}: the validation loss is {}. The state was not saved; {}. Lower training.learning_rate or lengthen "
+        "training.warmup_steps",
+        state_.step, std::abs(validation->loss), last_saved());
   state_.validation_loss = validation->loss;
-  if (!(state_.best_validation_loss <= validation->loss)) {  // also where there is none yet
-    state_.best_validation_loss = validation->loss;
-    state_.best_step = state_.step;
-  }
   progress_.set_validation_loss(validation->loss);
   metrics_.write(EvaluationMetrics{state_.step, validation->loss, validation->bits_per_byte, validation->tokens,
                                    evaluator_.windows().digest()});
@@ -130,7 +137,7 @@ void Trainer::evaluate() {
 
 void Trainer::sample() {
   progress_.pause();
-  const std::vector<Token> prompt = data_.tokenizer().encode(config_.sampling.prompt);
+  const std::vector<Token> prompt = data_.tokenizer().encode(config_.sampling.prompt, "sampling.prompt");
   std::vector<Token> tokens = prompt;
   bool stopped = false;
   generator_.generate(exec_, prompt, config_.sampling, [&](Token token) {
@@ -149,47 +156,65 @@ void Trainer::capture_attention() {
   const std::vector<AttentionMaps> maps = attention_->capture.capture(exec_);
   try {
     attention_->file.append(state_.step, maps);
+  } catch (const SaveError& error) {
+    log_warning("step {}: {}; training goes on", state_.step, error.what());
+  }
+  if (state_.step > resumed_step_)  // else the log has them
     for (std::size_t i = 0; i < maps.size(); ++i)
       metrics_.write(attention_metrics(state_.step, attention_->capture.info(), i, maps[i]));
-  } catch (const SaveError& error) {
-    log_warning("step {}: attention not recorded: {}; training goes on", state_.step, error.what());
-  }
   progress_.resume();
 }
 
 void Trainer::save(bool must) {
   if (saved_step_ == state_.step) return;
   progress_.pause();
+  CheckpointInfo saved = state_;
+  const bool evaluated = !std::isnan(state_.validation_loss);
+  if (due(config_.checkpoint.every) && evaluated && !(state_.best_validation_loss <= state_.validation_loss)) {
+    saved.best_validation_loss = state_.validation_loss;  // also where there was none yet
+    saved.best_step = state_.step;
+  }
   try {
-    state_.metrics_bytes = metrics_.durable_bytes();
-    state_.samples_bytes = samples_.durable_bytes();
-    write_checkpoint(directory_.paths().checkpoints(), state_, model_.store(), model_.optimizer().first_moment(),
+    saved.metrics_bytes = metrics_.durable_bytes();
+    saved.samples_bytes = samples_.durable_bytes();
+    write_checkpoint(directory_.paths().checkpoints(), saved, model_.store(), model_.optimizer().first_moment(),
                      model_.optimizer().second_moment());
+    state_ = saved;
     saved_step_ = state_.step;
     write_status(RunState::resumable);
     rotate_checkpoints(directory_.paths().checkpoints(), config_.checkpoint.keep, state_.best_step, resumed_step_);
   } catch (const SaveError& error) {
     if (must) throw;
-    log_warning("step {}: not saved: {}; training goes on, the last checkpoint is of step {}", state_.step,
-                error.what(), saved_step_);
+    log_warning("step {}: not saved: {}; training goes on, {}", state_.step, error.what(), last_saved());
   }
   progress_.resume();
 }
 
 CheckpointInfo Trainer::resume_or_initialise() {
-  // The configurations are compared before any tensor is read, so that a changed key is named rather than a shape.
+  training_windows(data_, config_.model.context);  // refuses a text that is too short
   const std::filesystem::path folder = directory_.paths().checkpoints();
-  if (!list_checkpoints(folder).empty()) check_restart(newest_checkpoint_info(folder).info);
-  const auto loaded = load_newest_checkpoint(folder, model_.store(), model_.optimizer().first_moment(),
-                                             model_.optimizer().second_moment());
-  const std::string yaml = to_yaml(config_), data_hash = data_.header().source_sha256;
+  const auto loaded = restart_checkpoint(folder, [&](const std::filesystem::path& file) {
+    check_restart(read_checkpoint_info(file));  // before the tensors, so that a changed key is named, not a shape
+    return read_checkpoint(file, model_.store(), model_.optimizer().first_moment(),
+                           model_.optimizer().second_moment());
+  });
+  const std::string yaml = to_yaml(config_), data_hash = data_.header().identity();
   CheckpointInfo state;
   if (loaded) {
     state = loaded->info;
     saved_step_ = resumed_step_ = state.step;
     log_info("going on from step {} of {} ({})", state.step, config_.training.steps,
              loaded->file.filename().string());
+    if (!std::filesystem::exists(folder / checkpoint_file_name(state.best_step))) {  // deleted by hand
+      state.best_validation_loss = CheckpointInfo::none;
+      state.best_step = -1;
+    }
   } else {
+    if (const auto status = read_run_status(directory_.paths()); status && status->step > 0)
+      throw DataError(
+          "{}: the run had saved step {}, but its checkpoints are gone from {}; bring them back, or start over "
+          "with --fresh or another --run",
+          directory_.paths().root.string(), status->step, folder.string());
     model_.store().initialise(exec_, config_.training.seed);
     const std::string identity = yaml + data_hash + std::filesystem::absolute(directory_.paths().root).string();
     state.run_id = fmt::format("{:016x}", site_of(identity.c_str()));
@@ -198,20 +223,19 @@ CheckpointInfo Trainer::resume_or_initialise() {
   state.tokenizer = data_.tokenizer().to_text();
   state.data_hash = data_hash;
   state.writer = fmt::format("dekoder, {} {}", ExecSpace::name(), real_name);
-  directory_.write_config(yaml);
   return state;
 }
 
 void Trainer::check_restart(const CheckpointInfo& saved) const {
-  if (saved.tokenizer != data_.tokenizer().to_text() || saved.data_hash != data_.header().source_sha256)
+  if (saved.tokenizer != data_.tokenizer().to_text() || saved.data_hash != data_.header().identity())
     throw ConfigError(
-        "{}: the run was trained on another text than {} (sha256 {}..., expected {}...); give the run's own "
-        "token file, or start over with --fresh or another --run",
-        directory_.paths().root.string(), data_.path().string(), data_.header().source_sha256.substr(0, 12),
-        saved.data_hash.substr(0, 12));
+        "{}: the run was trained on another text, or with another part held out, than {} (sha256/training tokens: "
+        "got {}, expected {}); give the run's own token file, or start over with --fresh or another --run",
+        directory_.paths().root.string(), data_.path().string(), data_.header().identity(), saved.data_hash);
   std::string refused;
   for (const ConfigDifference& change :
-       config_differences(parse_run_config(saved.config_yaml, "checkpoint", {}), config_)) {
+       config_differences(with_resolved_micro_batch(parse_run_config(saved.config_yaml, "checkpoint", {})),
+                          with_resolved_micro_batch(config_))) {
     if (change.may_change)
       log_info("{} was {} and is now {}", change.key, change.before, change.now);
     else
@@ -222,6 +246,11 @@ void Trainer::check_restart(const CheckpointInfo& saved) const {
         "{}: a restart cannot change{}\nuse the run's own configuration ({}), or start over with --fresh or "
         "another --run",
         directory_.paths().root.string(), refused, directory_.paths().config().string());
+}
+
+std::string Trainer::last_saved() const {
+  return saved_step_ < 0 ? "no checkpoint was saved yet"
+                         : fmt::format("the last checkpoint is of step {}", saved_step_);
 }
 
 void Trainer::write_status(RunState state, const std::string& message) const {

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention maps of real runs: what they cost training (nothing: the same bits with and without), what they hold (weights of
-a causal softmax; the last step equals `dekoder attention` on the last checkpoint), and that kill -9 at any point of a capture
-and restarts leave every step whole and once."""
+a causal softmax; the last step equals `dekoder attention` on the last checkpoint), that kill -9 at any point of a capture
+and restarts leave every step whole and once, and that `dekoder attention` takes the place of nothing but its own files."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -32,19 +33,124 @@ def refused(workshop, run, extra, *fragments):
         dk.check(fragment in said, f"'{fragment}' is not in:\n{said}")
 
 
-def check_maps(run):
-    """Every step whole and once; weights of a causal softmax; statistics as in the log and as recomputed."""
+def captured_steps(file, probe):
+    return sorted(int(name[5:]) for name in file["attention"][probe] if name.startswith("step_"))
+
+
+def attention(*arguments, code=0):
+    answer = subprocess.run([dk.PROGRAM, "attention", *map(str, arguments)], capture_output=True, text=True)
+    dk.check(answer.returncode == code, f"attention {arguments}: exit code {answer.returncode}, expected {code}: {answer}")
+    return answer.stdout if code == 0 else answer.stderr
+
+
+def check_outputs(run, root):
+    """-o takes the place of an earlier output of the command, and of nothing else."""
+    place = root / "outputs"
+    place.mkdir()
+    (place / "folder").mkdir()
+    (place / "link.h5").symlink_to(run / "attention.h5")
+    (place / "notes.txt").write_text("notes")
+    (place / "empty.h5").touch()
+    os.mkfifo(place / "pipe.h5")
+    checkpoint = max(dk.checkpoints(run).values())
+    files = [run / "attention.h5", run / "config.yaml", checkpoint, place / "notes.txt", place / "empty.h5"]
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+    listed = sorted(place.iterdir()), sorted(run.rglob("*"))
+    for output, why in [(run / "attention.h5", "holds the maps of a run's training"), (run / "config.yaml", "cannot be opened"),
+                        (checkpoint, "holds no attention maps"), (place / "notes.txt", "cannot be opened"),
+                        (place / "empty.h5", "cannot be opened"), (place / "folder", "is a folder"),
+                        (place / "link.h5", "is a link"), (place / "pipe.h5", "a device or the like"),
+                        (place / "missing/x.h5", "its folder does not exist"), (f"{place}/", "is a folder")]:
+        said = attention(run, "--text", "alpha", "-o", output, code=2)
+        dk.check(str(output) in said and why in said and "name another file with -o" in said, said)
+    dk.check({file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files} == before, "a refused output was changed")
+    dk.check((sorted(place.iterdir()), sorted(run.rglob("*"))) == listed, f"other files: {sorted(place.iterdir())}")
+
+    own = place / "own.h5"
+    for text in ("alpha beta", "gamma"):
+        attention(run, "--text", text, "-o", own)
+        with h5py.File(own) as f:
+            dk.check(f["attention/text_0"].attrs["text"].decode() == text, "the earlier text")
+            dk.check(captured_steps(f, "text_0") == [STEPS], f"steps {captured_steps(f, 'text_0')}")
+    default = run / "attention-text.h5"
+    dk.check(str(default) in attention(run, "--text", "alpha") and default.exists(), "no file in the run directory")
+    default.unlink()
+    dk.check((sorted(path for path in place.iterdir() if path != own), sorted(run.rglob("*"))) == listed, "files are left over")
+
+
+def check_changes(workshop, root):
+    """Restarts with other probes or periods: every log line once, what is missing and how much is to come is said."""
+    run = root / "changed"
+    workshop.train(run, 75, extra=ATTENTION)
+    log = (run / "metrics.jsonl").read_bytes()
+    (run / "attention.h5").unlink()
+    said = workshop.train(run, 75, extra=ATTENTION)
+    dk.check("4 probes at 1 steps (1 still to come)" in said and "step 0 is not in attention.h5" in said, said)
+    dk.check((run / "metrics.jsonl").read_bytes() == log, "lines behind the end of a finished run")
+    with h5py.File(run / "attention.h5") as f:
+        dk.check(captured_steps(f, "text_0") == [75], f"steps {captured_steps(f, 'text_0')}")
+
+    said = workshop.train(run, STEPS, extra=ATTENTION.replace("gamma", "delta"))
+    dk.check("is of another text text_1; moved to" in said, said)
+    dk.check("4 probes at 5 steps (5 still to come)" in said and "step 0 is not in attention.h5" in said, said)
+    expected = {(step, probe) for step in CAPTURED for probe in TOKENS}
+    dk.check(set(logged_attention(run)) == expected, f"log: {set(logged_attention(run)) ^ expected}")
+    with h5py.File(run / "attention.h5") as f:
+        dk.check(captured_steps(f, "text_1") == [75, 100, 125, 150, 160], f"steps {captured_steps(f, 'text_1')}")
+        dk.check(f["attention/text_1"].attrs["text"].decode() == "delta", "the earlier text")
+
+    run = root / "fewer"
+    workshop.train(run, 75, extra=ATTENTION)
+    said = workshop.train(run, STEPS, extra=ATTENTION.replace("every: 25", "every: 0"))
+    dk.check("4 probes at 7 steps (1 still to come)" in said and "is not in attention.h5" not in said, said)
+    with h5py.File(run / "attention.h5") as f:
+        dk.check(captured_steps(f, "text_0") == [0, 3, 25, 50, 60, 75, STEPS], f"steps {captured_steps(f, 'text_0')}")
+        dk.check("every: 0" in f.attrs["config"].decode(), "the configuration of the earlier start")
+
+    # Maps that cannot be saved stop nothing; their statistics are logged.
+    run = root / "unsaved"
+    run.mkdir()
+    (run / "attention.h5").symlink_to("missing/maps.h5")
+    said = workshop.train(run, STEPS, extra=ATTENTION)
+    dk.check(said.count("not saved") == len(CAPTURED) and "step 25: attention maps of step 25 are not saved: " in said, said)
+    dk.check(set(logged_attention(run)) == expected, f"log: {set(logged_attention(run)) ^ expected}")
+
+
+def logged_attention(run):
+    """Lines of attention in the log by step and probe, each of which must be there once."""
     logged = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         if "attention" in row:
             dk.check((row["step"], row["probe"]) not in logged, f"logged twice: {row['step']} {row['probe']}")
             logged[row["step"], row["probe"]] = row["attention"]
+    return logged
+
+
+def recomputed(weights, tokens):
+    """The seven statistics (layer, head, statistic) of maps, in their order."""
+    n = len(tokens)
+    query, key = numpy.indices((n, n))
+    same = tokens[query] == tokens[key]
+    followed = numpy.zeros((n, n), bool)  # the key follows an earlier place of the query's token
+    followed[:, 1:] = same[:, :-1]
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        entropy = -numpy.where(weights > 0, weights * numpy.log(weights), 0).sum((-2, -1)) / n
+    distance = (weights * (query - key)).sum((-2, -1)) / n
+    patterns = (key == query - 1, key == 0, key == query, same & (key < query), followed & (key <= query))
+    shares = [(weights * pattern).sum((-2, -1)) / weights.sum((-2, -1)) for pattern in patterns]
+    return numpy.stack([entropy, distance, *shares], -1)
+
+
+def check_maps(run):
+    """Every step whole and once; weights of a causal softmax; statistics as in the log and as recomputed."""
+    logged = logged_attention(run)
     with h5py.File(run / "attention.h5") as f:
         dk.check(sorted(f["attention"]) == sorted(TOKENS), f"probes {sorted(f['attention'])}")
+        dk.check(f["statistics"].attrs["names"].decode().split(",") == STATISTICS, f["statistics"].attrs["names"])
         for probe, n in TOKENS.items():
             group = f["attention"][probe]
-            steps = sorted(int(name[5:]) for name in group if name.startswith("step_"))
+            steps = captured_steps(f, probe)
             dk.check(steps == CAPTURED, f"{probe}: steps {steps}, expected {CAPTURED}")
             text = b"".join(token for token in group["token_text"][:]).decode()
             dk.check(text == group.attrs["text"].decode() and len(text) == n, f"{probe}: '{text}', {group.attrs['text']}")
@@ -56,8 +162,8 @@ def check_maps(run):
                 dk.check(abs(weights.sum(-1) - 1).max() < n * 2.0**-11, f"{where}: rows do not sum to 1")
                 dk.check((weights[..., ~numpy.tri(n, dtype=bool)] == 0).all(), f"{where}: weight above the diagonal")
                 statistics = f["statistics"][probe][f"step_{step}"][:]
-                previous = numpy.diagonal(weights, -1, 2, 3).sum(-1) / n
-                dk.check(abs(statistics[..., 2] - previous).max() < 1e-3, f"{where}: previous-token mass")
+                deviation = abs(statistics - recomputed(weights, group["tokens"][:])).max((0, 1))
+                dk.check((deviation < [2e-3, n * 1e-3] + 5 * [1e-3]).all(), f"{where}: off by {deviation}, {STATISTICS}")
                 for i, name in enumerate(STATISTICS):
                     values = numpy.array(logged[step, probe][name], numpy.float32)
                     dk.check((values == statistics[..., i]).all(), f"{where}: {name} in the log and in the file")
@@ -106,31 +212,42 @@ with tempfile.TemporaryDirectory() as folder:
     before = (run / "attention.h5").stat().st_mtime_ns, (run / "metrics.jsonl").read_bytes()
     workshop.train(run, STEPS, extra=ATTENTION)
     dk.check((run / "attention.h5").stat().st_mtime_ns == before[0], "a finished run wrote attention.h5 again")
+    dk.check((run / "metrics.jsonl").read_bytes() == before[1], "a finished run wrote metrics.jsonl again")
 
     # From any checkpoint.
     for step in (last, min(dk.checkpoints(run))):
         output = root / f"by-hand-{step}.h5"
-        answer = subprocess.run([dk.PROGRAM, "attention", run, "--text", "alpha beta", "--step", str(step), "-o", output],
-                                capture_output=True, text=True)
-        dk.check(answer.returncode == 0 and "previous_token" in answer.stdout, f"dekoder attention: {answer}")
+        said = attention(run, "--text", "alpha beta", "--step", step, "-o", output)
+        dk.check(said.splitlines()[1].split() == ["layer.head", *STATISTICS], said)
         with h5py.File(output) as by_hand, h5py.File(run / "attention.h5") as captured:
             weights = by_hand[f"attention/text_0/step_{step}"][:]
             dk.check(weights.shape == (2, 2, 10, 10), f"shape {weights.shape}")
             if step == last:
                 dk.check((weights == captured[f"attention/text_0/step_{step}"][:]).all(), "by hand differs from captured")
-    answer = subprocess.run([dk.PROGRAM, "attention", run, "--text", "alpha", "--step", "7"], capture_output=True, text=True)
-    dk.check(answer.returncode == 3 and "no checkpoint of step 7" in answer.stderr, f"{answer}")
-    answer = subprocess.run([dk.PROGRAM, "attention", run, "--text", "alpha beta gamma delta"], capture_output=True, text=True)
-    dk.check(answer.returncode == 2 and "--text has 22 tokens" in answer.stderr, f"{answer}")
+    saved = ", ".join(map(str, sorted(dk.checkpoints(run))))
+    said = attention(run, "--text", "alpha", "--step", 7, code=3)
+    dk.check(f"no checkpoint of step 7; there are those of steps {saved}" in said, said)
+    (root / "empty/checkpoints").mkdir(parents=True)
+    said = attention(root / "empty", "--text", "alpha", "--step", 7, code=3)
+    dk.check("no checkpoint of step 7, nor of any other; train first" in said, said)
+    said = attention(root / "nothing", "--text", "alpha", "--step", 7, code=3)
+    dk.check(f"{root / 'nothing'}: no such run directory" in said, said)
+    said = attention(run, "--text", "alpha beta gamma delta", code=2)
+    dk.check("--text has 22 tokens" in said, said)
+    check_outputs(run, root)
+    check_changes(workshop, root)
 
     # Refused before the run, with nothing written.
     none = root / "none"
     refused(workshop, none, 'attention: {windows: 200, every: 1, max_megabytes: 1}\n', "attention.max_megabytes 1", "MB")
+    refused(workshop, none, 'attention: {windows: 2000000000}\n', "attention.max_megabytes 256", "attention.windows")
     refused(workshop, none, 'attention: {texts: ["alpha beta gamma delta"]}\n', "attention.texts[0] has 22 tokens", "16")
     refused(workshop, none, 'attention: {layers: [2], windows: 1}\n', "attention.layers names layer 2")
     refused(workshop, none, 'attention: {steps: [161]}\n', "attention.steps has 161")
     refused(workshop, none, 'attention: {steps: 5}\n', "attention.steps is '5'; expected a list in [ ], each a whole number")
     refused(workshop, none, 'attention: {heads: [0, x]}\n', "attention.heads[1] is 'x'; expected a whole number")
     refused(workshop, none, 'attention: {texts: [[a]]}\n', "attention.texts[0] is a list; expected a text")
+    left = [path for path in none.rglob("*") if path.is_file()] if none.exists() else []
+    dk.check(not left, f"a refused run wrote {left}")
 
 print("passed")

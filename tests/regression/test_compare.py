@@ -157,8 +157,32 @@ def check_pairing(with_positions, without, root, workshop):
         comparable = report["losses"]["comparable"]
         dk.check(comparable == [True, name != "hash"], f"{name}: {comparable}")
         dk.check(("losses of B are NOT comparable" in text) == (name == "hash"), text)
+        dk.check(report["losses"]["training_comparable"] == [True, True], f"{name}: {report['losses']}")
+        dk.check("training losses of B" not in text, text)
         if name == "hash":
             dk.check(all(row["gap"] == [0, None] for row in report["losses"]["validation"]), "a gap of other tokens")
+
+
+def check_other_tokens(with_positions, root, workshop):
+    """Losses per token of another tokenizer, or of another text, have no gap."""
+    text = root / "other.txt"
+    source_text = workshop.folder / "text.txt"
+    text.write_text(source_text.read_text().replace("alpha", "omega"))
+    for name, source, tokenizer, other in (("characters", source_text, "char", "another tokenizer than A's"),
+                                           ("text", text, "byte", "another text than A's"),
+                                           ("both", text, "char", "another text, another tokenizer than A's")):
+        tokens = root / f"{name}.h5"
+        subprocess.run([dk.PROGRAM, "prepare", source, "-o", tokens, "--tokenizer", tokenizer], check=True,
+                       stdout=subprocess.DEVNULL)
+        run = root / f"other-{name}"
+        workshop.train(run, STEPS, sets=[f"data.tokens={tokens}"])
+        losses, said = compare_json(with_positions, run)["losses"], compare(with_positions, run)
+        dk.check(losses["comparable"] == losses["training_comparable"] == [True, False], f"{name}: {losses}")
+        for window in losses["training"]:
+            dk.check(window["gap"] == window["gap_error"] == [0, None] and None not in window["loss"], f"{name}: {window}")
+        dk.check(f"training losses of B are NOT comparable: {other}" in said, f"{name}: {said}")
+        table = said[said.index("training loss, means over steps"):].splitlines()[3:13]
+        dk.check(all(line.split()[-2:] == ["-", "-"] for line in table), f"{name}: {table}")
 
 
 def check_three_and_partial(first, second, root):
@@ -267,6 +291,7 @@ with tempfile.TemporaryDirectory() as folder:
     check_losses(report, text, runs)
     check_attention(report, text, runs)
     check_pairing(*runs, root, workshop)
+    check_other_tokens(runs[0], root, workshop)
     check_three_and_partial(*runs, root)
     check_restarted(runs[0], root, workshop)
     check_running(runs[0], root, workshop)

@@ -46,22 +46,24 @@ class Workshop:
         path.write_text(CONFIG.format(tokens=self.tokens, steps=steps, every=every) + extra)
         return path
 
-    def start(self, run, steps=200, every=40, fault=None, extra="", sets=()):
+    def start(self, run, steps=200, every=40, fault=None, extra="", sets=(), flags=()):
         environment = dict(os.environ, OMP_NUM_THREADS="1")
         environment.pop("DEKODER_FAULT", None)
         if fault:
             environment["DEKODER_FAULT"] = fault
         log = open(self.folder / "stderr.txt", "w+")
         settings = [word for setting in sets for word in ("--set", setting)]
-        process = subprocess.Popen([PROGRAM, "train", self.config(steps, every, extra), "--run", run, *settings],
+        process = subprocess.Popen([PROGRAM, "train", self.config(steps, every, extra), "--run", run, *settings,
+                                    *flags],
                                    stderr=log, stdout=subprocess.DEVNULL, env=environment)
         process.log = pathlib.Path(log.name)
         log.close()
         return process
 
-    def train(self, run, steps=200, every=40, fault=None, expect=0, extra="", sets=()):
-        """Runs to the end; returns what it said. `extra`: further sections of the configuration; `sets`: --set."""
-        process = self.start(run, steps, every, fault, extra, sets)
+    def train(self, run, steps=200, every=40, fault=None, expect=0, extra="", sets=(), flags=()):
+        """Runs to the end; returns what it said. `extra`: further sections of the configuration; `sets`: --set; `flags`:
+        further words of the command line."""
+        process = self.start(run, steps, every, fault, extra, sets, flags)
         code = process.wait(timeout=300)
         said = process.log.read_text()
         check(code == expect, f"exit code {code}, expected {expect}; it said:\n{said}")

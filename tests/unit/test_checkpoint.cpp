@@ -89,8 +89,10 @@ class Checkpoint : public ::testing::Test {
   CheckpointInfo read(const fs::path& file) const {
     return read_checkpoint(file, other.store, other.first, other.second);
   }
-  std::optional<LoadedCheckpoint> load() const {
-    return load_newest_checkpoint(folder, other.store, other.first, other.second);
+  std::optional<LoadedCheckpoint> load() const { return load(other); }
+  std::optional<LoadedCheckpoint> load(const State& into) const {
+    return restart_checkpoint(
+        folder, [&](const fs::path& file) { return read_checkpoint(file, into.store, into.first, into.second); });
   }
   static std::string contents(const fs::path& file) {
     std::ifstream stream(file, std::ios::binary);
@@ -299,8 +301,8 @@ TEST_F(Checkpoint, AllBadNamesEachAndKeepsThem) {
 
 TEST_F(Checkpoint, NoFilesIsAFreshStart) {
   EXPECT_FALSE(load().has_value());
-  EXPECT_THROW(load_newest_parameters(folder, other.store), DataError);
-  EXPECT_THROW(newest_checkpoint_info(folder / "missing"), DataError);
+  EXPECT_THROW(newest_checkpoint(folder, read_checkpoint_info), DataError);
+  EXPECT_THROW(newest_checkpoint(folder / "missing", read_checkpoint_info), DataError);
 }
 
 TEST_F(Checkpoint, RenamedFileIsRejected) {
@@ -312,7 +314,7 @@ TEST_F(Checkpoint, AnotherModelNamesTheTensor) {
   write(10);
   const State wider(small_layout(48));
   try {
-    load_newest_checkpoint(folder, wider.store, wider.first, wider.second);
+    load(wider);
     FAIL();
   } catch (const ConfigError& error) {
     const std::string message = error.what();
@@ -322,10 +324,10 @@ TEST_F(Checkpoint, AnotherModelNamesTheTensor) {
   ParameterLayout longer = small_layout(), shorter;
   longer.add("head.weight", "V,C", {37, 40}, true, {});
   const State more(longer);
-  EXPECT_THROW(load_newest_checkpoint(folder, more.store, more.first, more.second), ConfigError);
+  EXPECT_THROW(load(more), ConfigError);
   shorter.add("embedding.token.weight", "V,C", {37, 40}, true, {});
   const State fewer(shorter);
-  EXPECT_THROW(load_newest_checkpoint(folder, fewer.store, fewer.first, fewer.second), ConfigError);
+  EXPECT_THROW(load(fewer), ConfigError);
 }
 
 TEST_F(Checkpoint, NewerFormatIsRefusedByName) {

@@ -70,7 +70,7 @@ TEST(Generator, GreedyTextIsThatOfWholeForwardsAndGoesOnPastTheContext) {
   ParameterStore store(decoder_parameters(config.model));
   spread_parameters(store);
   const Decoder decoder(config.model, store);
-  Generator generator(decoder);
+  Generator generator(decoder, config.model.vocabulary);
   SamplingConfig sampling;
   sampling.temperature = 0;
   sampling.tokens = 20;

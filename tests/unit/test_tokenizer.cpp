@@ -39,7 +39,7 @@ TEST(Tokenizer, CharactersOfOneToFourBytesRoundTrip) {
 }
 
 TEST(Tokenizer, NamesUnknownCharactersOfAPrompt) {
-  const std::string message = message_of<ConfigError>([] { small_alphabet().encode("añbb\a"); });
+  const std::string message = message_of<ConfigError>([] { small_alphabet().encode("añbb\a", "--prompt"); });
   EXPECT_NE(message.find("lacks U+0007, 'b' (U+0062), 'ñ' (U+00F1); leave them out"), std::string::npos) << message;
   EXPECT_NE(message_of<ConfigError>([] { small_alphabet().encode("aa\xFFz"); }).find("byte 0xFF at offset 2"),
             std::string::npos);

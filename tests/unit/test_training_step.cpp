@@ -152,7 +152,7 @@ TEST(TrainingStep, NaNInAGradientStopsBeforeTheUpdateAndIsNamed) {
     FAIL() << "a NaN passed";
   } catch (const DivergedError& error) {
     const std::string message = error.what();
-    EXPECT_NE(message.find("step 41"), std::string::npos) << message;
+    EXPECT_NE(message.find("step 42"), std::string::npos) << message;
     EXPECT_NE(message.find("blocks.01.attention.qkv.weight"), std::string::npos) << message;
     EXPECT_EQ(error.code(), ExitCode::diverged);
   }
