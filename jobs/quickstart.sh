@@ -46,7 +46,7 @@ fi
 echo "== training (Ctrl-C saves; the same command goes on)"
 code=0
 "$dekoder" train input/quickstart.yaml --set "data.tokens=$tokens" --run "$run" || code=$?
-again="bash jobs/quickstart.sh${1:+ $1}"
+again="bash jobs/quickstart.sh${1:+ $(printf %q "$1")}"
 [ $code -ne 85 ] || echo "== saved; go on with: $again"
 [ $code -eq 0 ] || exit $code
 

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
@@ -85,7 +84,7 @@ std::string statistics_text(const AttentionFileInfo& info, const AttentionMaps& 
 
 }  // namespace
 
-ExitCode run_attention(const Command& command) {
+std::string record_attention(const Command& command) {
   const fs::path folder =
       fs::is_regular_file(command.run) ? fs::path(command.run).parent_path() : fs::path(command.run);
   const fs::path output = command.output.empty() ? folder / "attention-text.h5" : fs::path(command.output);
@@ -102,12 +101,8 @@ ExitCode run_attention(const Command& command) {
   const DecoderActivations activations(arena, model->config.model, 1);
   const std::vector<AttentionMaps> maps = AttentionCapture(model->decoder, activations, info).capture(ExecSpace());
   write_attention_file(output, info, model->info.step, maps);
-  const std::string said =
-      fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", model->info.step, probe.tokens.size(),
+  return fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", model->info.step, probe.tokens.size(),
                   info.layers.size(), info.heads.size(), output.string(), statistics_text(info, maps.front()));
-  std::fwrite(said.data(), 1, said.size(), stdout);
-  std::fflush(stdout);
-  return ExitCode::finished;
 }
 
 }  // namespace dekoder

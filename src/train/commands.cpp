@@ -181,7 +181,7 @@ ExitCode run_command(const Command& command) {
   if (command.name == "prepare") return run_prepare(command);
   if (command.name == "eval") return run_eval(command);
   if (command.name == "generate") return run_generate(command);
-  if (command.name == "attention") return run_attention(command);
+  if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
   if (command.name == "describe") return run_describe(command);
   if (command.name == "bench") return run_bench(command);
   if (command.name == "compare") return run_compare(command);

@@ -111,7 +111,8 @@ with tempfile.TemporaryDirectory() as folder:
     dk.check(said.returncode == 0, f"generate: {said.stderr}")
 
     # Output that cannot be written is no success.
-    for command in (["status", run, "--json"], ["eval", run], ["generate", run, "--prompt", "a"]):
+    for command in (["status", run, "--json"], ["eval", run], ["generate", run, "--prompt", "a"],
+                    ["attention", run, "--text", "a"]):
         with open("/dev/full", "w") as full:
             said = subprocess.run([dk.PROGRAM, *command], stdout=full, stderr=subprocess.PIPE, text=True)
         dk.check(said.returncode == 3 and "standard output cannot be written" in said.stderr,
