@@ -36,6 +36,16 @@ function ticks(low, high, count) {
   return values;
 }
 
+/// The same for a logarithmic axis, with powers of ten between them; low > 0.
+function logarithmicTicks(low, high, count) {
+  let values = [];
+  for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10)
+    for (const digit of [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8]) values.push(Number((digit * power).toPrecision(12)));
+  values = values.filter((value) => value >= low && value <= high);
+  while (values.length > count) values = values.filter((_, i) => i % 2 === 0);
+  return values.length < 2 ? ticks(low, high, count) : values;
+}
+
 /// Steps as positions: linear, or log10(1 + step), which has a place for step 0.
 const stepScale = {
   position: (step) => (chartSettings.logSteps ? Math.log10(1 + step) : step),
@@ -66,7 +76,7 @@ function lineKey(parent, lines) {
 
 /// A chart in `host`. spec: title, unit, series [{label, short, colour, x, y, low, high, points, dash, width}], marks
 /// [{x, colour, label}] (dashed vertical lines), cursor (a step marked by a solid line), zero (the axis begins at 0),
-/// ceiling (the axis ends there at least), reach (a line without a point at the step that is read shows its nearest one
+/// ceiling (the axis ends there at least), logarithmic (the axis of values is, where all of them are positive), reach (a line without a point at the step that is read shows its nearest one
 /// if it is no more steps away; 0 where missing), height, legend (false: none), describe (text for who does not see it).
 class Chart {
   constructor(host, spec) {
@@ -117,15 +127,24 @@ class Chart {
     if (spec.ceiling !== undefined) top = Math.max(top, spec.ceiling);
     if (left === right) left -= 1, right += 1;
     if (bottom === top) bottom -= Math.abs(bottom) * 0.05 || 1, top += Math.abs(top) * 0.05 || 1;
-    if (!spec.zero) bottom -= (top - bottom) * 0.04;
-    top += (top - bottom) * 0.04;
+    const logarithmic = Boolean(spec.logarithmic) && bottom > 0;
+    const place = logarithmic ? Math.log : (value) => value;
+    if (logarithmic) {
+      const room = (top / bottom) ** 0.04;
+      bottom /= room;
+      top *= room;
+    } else {
+      if (!spec.zero) bottom -= (top - bottom) * 0.04;
+      top += (top - bottom) * 0.04;
+    }
     left = Math.max(0, left);
     const first = stepScale.position(left), span = stepScale.position(right) - first;
     this.x = (step) => margin.left + ((stepScale.position(step) - first) / span) * inner.width;
-    this.y = (value) => margin.top + (1 - (value - bottom) / (top - bottom)) * inner.height;
+    this.y = (value) => margin.top + (1 - (place(value) - place(bottom)) / (place(top) - place(bottom))) * inner.height;
     const root = makeSvg("svg", { width: this.width, height, viewBox: `0 0 ${this.width} ${height}`, role: "img",
       tabindex: 0, "aria-label": spec.describe || `${spec.title} over steps` }, this.place);
-    this.axes(root, { left, right, bottom, top, margin, inner, height });
+    const values = logarithmic ? logarithmicTicks(bottom, top, inner.height / 24) : ticks(bottom, top, Math.max(2, inner.height / 40));
+    this.axes(root, { left, right, values, margin, inner, height });
     const clip = makeSvg("g", {}, root);
     for (const mark of spec.marks || []) {
       const at = this.x(mark.x);
@@ -142,9 +161,9 @@ class Chart {
     this.listen(root, { margin, inner });
   }
 
-  axes(root, { left, right, bottom, top, margin, inner, height }) {
+  axes(root, { left, right, values, margin, inner, height }) {
     const group = makeSvg("g", { class: "axes" }, root);
-    for (const value of ticks(bottom, top, Math.max(2, inner.height / 40))) {
+    for (const value of values) {
       const at = this.y(value);
       makeSvg("line", { x1: margin.left, x2: margin.left + inner.width, y1: at, y2: at, class: "rule" }, group);
       makeSvg("text", { x: margin.left - 8, y: at + 4, "text-anchor": "end" }, group, grouped(value));

@@ -31,11 +31,13 @@ function trainingCharts(data) {
   const describe = (lines) => lines.map((line) => `${line.label}: ${line.y.find((value) => value !== null)} to ${last(line)}`).join("; ");
   const domain = [0, Math.max(1, ...loss.map((line) => line.x.at(-1)))];
   const reach = Math.max(...data.runs.map((run) => run.curves.merged));  // points of runs of other lengths lie elsewhere
-  new Chart(byId("chart-loss"), { title: "Loss", unit: "nats per token", series: loss, marks, domain, reach, height: 320,
+  new Chart(byId("chart-loss"), { title: "Loss", unit: "nats per token, logarithmic", series: loss, marks, domain, reach, height: 320,
+    logarithmic: true,
     describe: `Loss over steps. ${describe(loss)}` });
   const bits = data.runs.filter((run) => run.evaluations.step.length).map((run) => ({ label: many ? run.name : "validation",
     colour: first(data.runs.indexOf(run), "validation"), x: run.evaluations.step, y: run.evaluations.bits, points: true, width: 2 }));
-  new Chart(byId("chart-bits"), { title: "Bits per byte", unit: "validation", series: bits, marks, domain, reach, legend: many ? undefined : false,
+  new Chart(byId("chart-bits"), { title: "Bits per byte", unit: "validation, logarithmic", series: bits, marks, domain, reach,
+    logarithmic: true, legend: many ? undefined : false,
     describe: `Bits per byte over steps. ${describe(bits)}` });
   const rate = data.runs.filter((run) => run.curves.step.length).map((run) => ({ label: many ? run.name : "training",
     colour: first(data.runs.indexOf(run), "training"), x: run.curves.step, y: run.curves.rate, width: 1 }));

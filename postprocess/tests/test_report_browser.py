@@ -407,6 +407,24 @@ class OddRuns(Page):
         self.assertIn("weight NaN", browser.text("#readout"))
         self.assertEqual(browser.text("#statistics-table tbody td"), "\u2013")
 
+    def test_axis_of_losses_is_logarithmic(self):
+        """Equal ratios are equal lengths, the ticks stand where their numbers are; also for one evaluation alone."""
+        browser.open(make_page("ratios", write_run(Path(scratch.name) / "ratios").path))
+        for chart in ("#chart-loss", "#chart-bits"):
+            tick, place, three = browser.script(
+                "const chart = allCharts.find((one) => one.host === document.querySelector(arguments[0]));"
+                "const texts = [...chart.place.querySelectorAll('.axes text[text-anchor=end]')]"
+                ".filter((text) => text.getAttribute('x') < 50);"
+                "return [texts.map((text) => Number(text.textContent)), texts.map((text) => chart.y(Number(text.textContent)) + 4"
+                " - text.getAttribute('y')), [1.5, 3, 6].map(chart.y)]", chart)
+            self.assertTrue(2 <= len(tick) <= 11 and all(value > 0 for value in tick), tick)
+            np.testing.assert_allclose(place, 0, atol=1e-9)
+            self.assertAlmostEqual(three[0] - three[1], three[1] - three[2], places=9)
+            self.assertIn("logarithmic", browser.text(f"{chart} figcaption"))
+        for low, high in ((1.3, 5.5), (1.26, 1.29), (0.0002, 900), (0.9, 1.1)):
+            marks = browser.script("return logarithmicTicks(arguments[0], arguments[1], 8)", low, high)
+            self.assertTrue(2 <= len(marks) <= 9 and low <= marks[0] < marks[-1] <= high * 1.001, marks)
+
     def test_logarithmic_steps(self):
         browser.open(make_page("logarithmic", write_run(Path(scratch.name) / "logarithmic").path))
         before = browser.script("return document.querySelector('#chart-loss path.line').getAttribute('d')")
