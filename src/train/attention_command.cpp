@@ -102,7 +102,7 @@ std::string record_attention(const Command& command) {
   const std::vector<AttentionMaps> maps = AttentionCapture(model->decoder, activations, info).capture(ExecSpace());
   write_attention_file(output, info, model->info.step, maps);
   return fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", model->info.step, probe.tokens.size(),
-                  info.layers.size(), info.heads.size(), output.string(), statistics_text(info, maps.front()));
+                     info.layers.size(), info.heads.size(), output.string(), statistics_text(info, maps.front()));
 }
 
 }  // namespace dekoder
