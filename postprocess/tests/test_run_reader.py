@@ -142,8 +142,8 @@ class RunReader(unittest.TestCase):
         self.refused("metrics.jsonl: cannot be read: Permission denied")
 
     def test_rows_are_what_the_log_writes(self):
-        """The synthetic log has the same keys, in the same order, as src/io/metrics_log.cpp prints."""
-        source = (Path(__file__).resolve().parents[2] / "src/io/metrics_log.cpp").read_text()
+        """The synthetic log has the same keys, in the same order, as src/io/run/metrics_log.cpp prints."""
+        source = (Path(__file__).resolve().parents[2] / "src/io/run/metrics_log.cpp").read_text()
         source = re.sub(r'"\n\s*"', "", source)
         for row in (self.written.steps[0], self.written.evaluations[0]):
             printed = ",".join(f'\\"{key}\\":' + ("{}" if isinstance(value, (int, float)) else '\\"{}\\"')

@@ -14,10 +14,10 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
+#include "commands/commands.hpp"
 #include "config/command.hpp"
 #include "tensor/flush_denormals.hpp"
 #include "tensor/tensor.hpp"
-#include "train/commands.hpp"
 
 namespace {
 

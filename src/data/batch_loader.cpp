@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "base/error.hpp"
-#include "io/sha256.hpp"
+#include "io/files/sha256.hpp"
 #include "tensor/shape_signature.hpp"
 
 namespace dekoder {

@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "io/durable_file.hpp"
-#include "io/hdf5_file.hpp"
-#include "io/sha256.hpp"
+#include "io/files/durable_file.hpp"
+#include "io/files/sha256.hpp"
+#include "io/hdf5/hdf5_file.hpp"
 
 namespace dekoder {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "io/hdf5_file.hpp"
+#include "io/hdf5/hdf5_file.hpp"
 
 namespace dekoder {
 

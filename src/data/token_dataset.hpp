@@ -9,7 +9,7 @@
 
 #include "base/error.hpp"
 #include "data/tokenizer.hpp"
-#include "io/xxh64.hpp"
+#include "io/files/xxh64.hpp"
 
 namespace dekoder {
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "kernels/attention.hpp"
-#include "kernels/attention_weights.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/attention/weights.hpp"
 #include "layers/linear.hpp"
 #include "tensor/activation_arena.hpp"
 

@@ -8,7 +8,7 @@
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
 #include "config/run_config_yaml.hpp"
-#include "io/checkpoint_folder.hpp"
+#include "io/run/checkpoint_folder.hpp"
 
 namespace dekoder {
 

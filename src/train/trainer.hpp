@@ -6,13 +6,13 @@
 
 #include "base/error.hpp"
 #include "data/batch_loader.hpp"
-#include "io/checkpoint.hpp"
-#include "io/metrics_log.hpp"
-#include "io/run_directory.hpp"
+#include "inference/attention_capture.hpp"
+#include "inference/generator.hpp"
+#include "io/run/checkpoint.hpp"
+#include "io/run/metrics_log.hpp"
+#include "io/run/run_directory.hpp"
 #include "parallel/communicator.hpp"
-#include "train/attention_capture.hpp"
 #include "train/evaluator.hpp"
-#include "train/generator.hpp"
 #include "train/progress.hpp"
 #include "train/training_model.hpp"
 

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "kernels/attention.hpp"
-#include "kernels/attention_portable.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/attention/portable.hpp"
 
 namespace dekoder::testing {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "config/run_config_yaml.hpp"
-#include "io/hdf5_file.hpp"
+#include "io/hdf5/hdf5_file.hpp"
 #include "tensor/parameter_store.hpp"
 
 namespace dekoder::testing {

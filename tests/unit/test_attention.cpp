@@ -6,10 +6,10 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/attention.hpp"
-#include "kernels/attention_portable.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/attention/portable.hpp"
 #if !defined(DEKODER_BACKEND_CUDA)
-#include "kernels/attention_tile_host.hpp"
+#include "kernels/attention/tile_host.hpp"
 #include "support/one_thread.hpp"
 #endif
 

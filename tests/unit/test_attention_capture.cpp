@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which steps and probes a run captures, and how large its attention.h5 may become.
-#include "train/attention_capture.hpp"
+#include "inference/attention_capture.hpp"
 
 #include <gtest/gtest.h>
 

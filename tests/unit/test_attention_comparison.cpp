@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "train/attention_comparison.hpp"
+#include "commands/attention_comparison.hpp"
 
 #include <gtest/gtest.h>
 

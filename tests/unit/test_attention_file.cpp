@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention.h5: its layout, that a step is whole or absent whatever happens, and what becomes of files that do not
 // fit.
-#include "io/attention_file.hpp"
+#include "io/run/attention_file.hpp"
 
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -15,7 +15,7 @@
 #include <fstream>
 #include <functional>
 
-#include "io/hdf5_file.hpp"
+#include "io/hdf5/hdf5_file.hpp"
 #include "support/scratch_folder.hpp"
 #include "tensor/random_stream.hpp"
 

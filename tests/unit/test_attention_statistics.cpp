@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Head statistics: maps whose statistics are known, and random maps against explicit pattern matrices.
-#include "kernels/attention_statistics.hpp"
+#include "kernels/attention/statistics.hpp"
 
 #include <gtest/gtest.h>
 

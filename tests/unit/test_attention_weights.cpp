@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The recomputed softmax weights against a plain softmax in double.
-#include "kernels/attention_weights.hpp"
+#include "kernels/attention/weights.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/attention.hpp"
+#include "kernels/attention/attention.hpp"
 #include "support/host_tensor.hpp"
 #include "support/one_thread.hpp"
 

@@ -11,9 +11,9 @@
 #include <random>
 #include <span>
 
-#include "io/checkpoint_folder.hpp"
-#include "io/hdf5_file.hpp"
-#include "io/xxh64.hpp"
+#include "io/files/xxh64.hpp"
+#include "io/hdf5/hdf5_file.hpp"
+#include "io/run/checkpoint_folder.hpp"
 #include "tensor/random_stream.hpp"
 
 namespace dekoder {

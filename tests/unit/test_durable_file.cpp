@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "io/durable_file.hpp"
+#include "io/files/durable_file.hpp"
 
 #include <gtest/gtest.h>
 

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
+#include "inference/generator.hpp"
 #include "support/small_decoder.hpp"
-#include "train/generator.hpp"
 
 namespace dekoder::testing {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "io/half.hpp"
+#include "io/hdf5/half.hpp"
 
 #include <gtest/gtest.h>
 

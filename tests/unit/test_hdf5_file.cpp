@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "io/hdf5_file.hpp"
+#include "io/hdf5/hdf5_file.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "base/error.hpp"
-#include "io/sha256.hpp"
+#include "io/files/sha256.hpp"
 
 namespace dekoder {
 namespace {

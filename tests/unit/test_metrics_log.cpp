@@ -11,8 +11,8 @@
 #include <fstream>
 #include <limits>
 
-#include "io/checkpoint.hpp"
-#include "io/metrics_log.hpp"
+#include "io/run/checkpoint.hpp"
+#include "io/run/metrics_log.hpp"
 
 namespace dekoder {
 namespace {

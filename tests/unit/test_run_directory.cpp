@@ -9,7 +9,7 @@
 #include <string>
 
 #include "base/error.hpp"
-#include "io/run_directory.hpp"
+#include "io/run/run_directory.hpp"
 
 namespace dekoder {
 namespace {

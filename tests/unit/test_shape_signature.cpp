@@ -12,9 +12,9 @@
 #include <sstream>
 
 #include "kernels/adamw.hpp"
-#include "kernels/attention.hpp"
-#include "kernels/attention_statistics.hpp"
-#include "kernels/attention_weights.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/attention/statistics.hpp"
+#include "kernels/attention/weights.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"

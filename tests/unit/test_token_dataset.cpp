@@ -8,8 +8,8 @@
 
 #include "base/error.hpp"
 #include "data/prepare_tokens.hpp"
-#include "io/hdf5_file.hpp"
-#include "io/sha256.hpp"
+#include "io/files/sha256.hpp"
+#include "io/hdf5/hdf5_file.hpp"
 #include "support/scratch_folder.hpp"
 
 namespace dekoder {

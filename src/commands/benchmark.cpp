@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "commands/benchmark.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "config/config_fields.hpp"
+#include "kernels/gemm.hpp"
+#include "model/model_summary.hpp"
+#include "train/training_model.hpp"
+
+namespace dekoder {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// Best rate of a few products of 2048^3, in GFLOP/s.
+double gemm_rate(const ExecSpace& exec) {
+  constexpr int n = 2048;
+  const Tensor2 a("bench.a", n, n), b("bench.b", n, n), c("bench.c", n, n);
+  Kokkos::deep_copy(a, Real(0.5));
+  Kokkos::deep_copy(b, Real(0.25));
+  double best = 0;
+  for (int repeat = 0; repeat < 6; ++repeat) {
+    exec.fence();
+    const auto begin = Clock::now();
+    gemm(exec, Op::none, Op::transpose, 1, a, b, 0, c);
+    exec.fence();
+    best = std::max(best, 2.0 * n * n * n / seconds_since(begin) * 1e-9);
+  }
+  return best;
+}
+
+HostTokenTensor2 random_tokens(const RunConfig& config, std::uint64_t site) {
+  HostTokenTensor2 tokens("bench.tokens", std::size_t(config.micro_batch()), std::size_t(config.model.context));
+  const RandomStream stream(config.training.seed, site);
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    tokens.data()[i] = static_cast<Token>(stream.bits32(i) % std::uint32_t(config.model.vocabulary));
+  return tokens;
+}
+
+/// One optimizer step on random tokens.
+void one_step(const ExecSpace& exec, TrainingModel& model, long step, PhaseClock* clock) {
+  const RunConfig& config = model.config();
+  const auto batch = std::uint64_t(config.training.batch), B = std::uint64_t(config.micro_batch());
+  const Real scale = Real(1) / Real(double(batch) * config.model.context);
+  if (clock != nullptr) clock->start(exec);
+  for (std::uint64_t first = 0; first < batch; first += B) {
+    const DropoutKey dropout{Real(config.model.dropout), config.training.seed, std::uint64_t(step),
+                             std::uint64_t(step) * batch + first};
+    model.accumulate_gradients(exec, dropout, scale, clock);
+  }
+  model.optimizer().step(exec, config.training, step, model.store());
+  if (clock != nullptr) clock->lap(exec, "optimizer");
+  exec.fence("dekoder::bench");
+}
+
+using Json = nlohmann::ordered_json;
+
+/// The settings of model and training as one JSON object: {"model.layers": 4, ...}.
+Json settings_json(const RunConfig& config) {
+  Json settings = Json::object();
+  visit_fields(config, [&](std::string_view key, const auto& value, const Range&) {
+    using Value = std::remove_cvref_t<decltype(value)>;
+    if (!key.starts_with("model.") && !key.starts_with("training.")) return;
+    if constexpr (std::is_enum_v<Value>)
+      settings[std::string(key)] = names_of(value)[static_cast<std::size_t>(value)];
+    else if constexpr (std::is_arithmetic_v<Value>)
+      settings[std::string(key)] = value;
+  });
+  return settings;
+}
+
+double peak_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace
+
+BenchmarkResult benchmark(const RunConfig& config, int steps) {
+  const ExecSpace exec;
+  BenchmarkResult result;
+  result.gemm_gflops = gemm_rate(exec);
+  TrainingModel model(config);
+  model.store().initialise(exec, config.training.seed);
+  model.load(exec, random_tokens(config, site_of("bench.inputs")), random_tokens(config, site_of("bench.targets")));
+  long step = 0;
+  for (int warm_up = 0; warm_up < 2; ++warm_up) one_step(exec, model, step++, nullptr);
+
+  std::vector<double> seconds;
+  const auto begin = Clock::now();
+  const std::size_t least = 3;
+  while (steps > 0 ? seconds.size() < std::size_t(steps) : seconds.size() < least || seconds_since(begin) < 10) {
+    const auto step_begin = Clock::now();
+    one_step(exec, model, step++, nullptr);
+    seconds.push_back(seconds_since(step_begin));
+  }
+  PhaseClock clock;
+  constexpr int phase_steps = 2;
+  for (int i = 0; i < phase_steps; ++i) one_step(exec, model, step++, &clock);
+  for (const auto& [phase, total] : clock.seconds()) result.phase_seconds.emplace_back(phase, total / phase_steps);
+  result.gemm_gflops = std::max(result.gemm_gflops, gemm_rate(exec));
+
+  result.steps = int(seconds.size());
+  std::sort(seconds.begin(), seconds.end());
+  result.step_seconds_least = seconds.front();
+  result.step_seconds_median = seconds[seconds.size() / 2];
+  result.tokens_per_second = double(config.training.batch) * config.model.context / result.step_seconds_median;
+  result.flops_per_token = flops_per_token(config.model);
+  result.gflops = result.tokens_per_second * result.flops_per_token * 1e-9;
+  result.share_of_gemm = result.gflops / result.gemm_gflops;
+  result.peak_memory_bytes = peak_memory();
+  return result;
+}
+
+std::string benchmark_text(const RunConfig& config, const BenchmarkResult& result) {
+  const ModelConfig& model = config.model;
+  std::string text = fmt::format(
+      "model             L={} H={} C={} F={} T={} V={}, batch {} in micro-batches of {}, {} on {}, {} threads\n",
+      model.layers, model.heads, model.channels, model.feed_forward, model.context, model.vocabulary,
+      config.training.batch, config.micro_batch(), real_name, ExecSpace::name(), ExecSpace().concurrency());
+  text +=
+      fmt::format("tokens/s          {:>12.1f}  (median of {} steps, {:.4f} s each; least {:.4f} s)\n",
+                  result.tokens_per_second, result.steps, result.step_seconds_median, result.step_seconds_least);
+  text += fmt::format("GFLOP/s           {:>12.1f}  ({:.4g} FLOPs per token, causal count)\n", result.gflops,
+                      result.flops_per_token);
+  text += fmt::format("GEMM GFLOP/s      {:>12.1f}  (2048^3 in this run)\n", result.gemm_gflops);
+  text += fmt::format("share of GEMM     {:>12.1f} %\n", 100 * result.share_of_gemm);
+  text += fmt::format("peak memory       {:>12.2f} GiB\n", result.peak_memory_bytes / (1024.0 * 1024 * 1024));
+  double total = 0;
+  for (const auto& [phase, seconds] : result.phase_seconds) total += seconds;
+  for (const auto& [phase, seconds] : result.phase_seconds)
+    text += fmt::format("  {:<15} {:>12.4f} s  {:>5.1f} %\n", phase, seconds, 100 * seconds / total);
+  return text;
+}
+
+std::string benchmark_json(const RunConfig& config, const BenchmarkResult& result) {
+  const Json report = {{"tokens_per_second", result.tokens_per_second},
+                       {"gflops", result.gflops},
+                       {"gemm_gflops", result.gemm_gflops},
+                       {"share_of_gemm", result.share_of_gemm},
+                       {"flops_per_token", result.flops_per_token},
+                       {"steps", result.steps},
+                       {"step_seconds_median", result.step_seconds_median},
+                       {"step_seconds_least", result.step_seconds_least},
+                       {"batch", config.training.batch},
+                       {"micro_batch", config.micro_batch()},
+                       {"context", config.model.context},
+                       {"peak_memory_bytes", result.peak_memory_bytes},
+                       {"threads", ExecSpace().concurrency()},
+                       {"real", real_name},
+                       {"backend", ExecSpace::name()},
+                       {"config", settings_json(config)},
+                       {"phase_seconds", Json::object_t(result.phase_seconds.begin(), result.phase_seconds.end())}};
+  return report.dump() + "\n";
+}
+
+}  // namespace dekoder

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "commands/commands.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "base/log.hpp"
+#include "base/stop_signal.hpp"
+#include "commands/attention_command.hpp"
+#include "commands/benchmark.hpp"
+#include "commands/comparison_report.hpp"
+#include "config/run_config_yaml.hpp"
+#include "data/prepare_tokens.hpp"
+#include "inference/inference_model.hpp"
+#include "io/run/checkpoint_folder.hpp"
+#include "model/model_summary.hpp"
+#include "train/trainer.hpp"
+
+namespace dekoder {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void print(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    throw SaveError("standard output cannot be written: {}", std::strerror(errno));
+}
+
+TokenDataset open_tokens(const RunConfig& config) {
+  if (config.data.tokens.empty())
+    throw ConfigError(
+        "data.tokens is not set; expected a token file: make one with `dekoder prepare TEXT -o FILE` and name it");
+  return TokenDataset(config.data.tokens);
+}
+
+/// The vocabulary that the token file gives, where the configuration leaves it open.
+void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
+  if (config.model.vocabulary == 0) config.model.vocabulary = data.vocabulary();
+  if (config.model.vocabulary < data.vocabulary())
+    throw ConfigError("model.vocabulary is {} but {} has {} tokens; leave it out, or raise it",
+                      config.model.vocabulary, data.path().string(), data.vocabulary());
+}
+
+ExitCode run_train(const Command& command) {
+  RunConfig config = load_run_config(command.config, command.sets);
+  const TokenDataset data = open_tokens(config);
+  resolve_vocabulary(config, data);
+  data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
+  const fs::path root =
+      command.run.empty() ? fs::path("runs") / fs::path(command.config).stem() : fs::path(command.run);
+  const RunDirectory directory(root);
+  if (command.fresh) directory.set_aside();
+  const Communicator ranks = Communicator::world();
+  Trainer trainer(config, data, directory, ranks);
+  const ExitCode code = trainer.train();
+  if (code == ExitCode::finished)
+    log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
+  else
+    log_info("saved after signal {}; the same command goes on", stop_requested());
+  return code;
+}
+
+ExitCode run_prepare(const Command& command) {
+  const PrepareReport report = prepare_tokens(command.text, command.output, parse_tokenizer_kind(command.tokenizer),
+                                              command.validation_fraction);
+  const TokenFileHeader& header = report.header;
+  print(fmt::format("{}{}: {} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
+                    command.output, report.unchanged ? " is up to date" : "", header.tokens, header.source,
+                    command.tokenizer, header.tokenizer.vocabulary(), header.training_tokens,
+                    header.validation_tokens()));
+  return ExitCode::finished;
+}
+
+ExitCode run_eval(const Command& command) {
+  const auto model = load_inference_model(command.run);
+  RunConfig config = model->config;
+  if (!command.tokens_file.empty()) config.data.tokens = command.tokens_file;
+  const TokenDataset data = open_tokens(config);
+  if (data.tokenizer().to_text() != model->info.tokenizer)
+    throw DataError(
+        "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
+        data.path().string());
+  ActivationArena arena(activation_bytes(config.model, config.micro_batch()));
+  const DecoderActivations activations(arena, config.model, config.micro_batch());
+  const Evaluator evaluator(data, config.evaluation, model->decoder, activations);
+  if (!evaluator.has_tokens())
+    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",
+                    data.path().string());
+  const auto validation = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
+  if (!validation) return ExitCode::wants_to_go_on;
+  print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
+                    model->info.step, validation->loss, validation->bits_per_byte, validation->tokens,
+                    evaluator.windows().digest().substr(0, 12)));
+  return ExitCode::finished;
+}
+
+ExitCode run_generate(const Command& command) {
+  const auto model = load_inference_model(command.run);
+  const std::vector<Token> prompt = model->tokenizer.encode(command.prompt, "--prompt");
+  Generator generator(model->decoder, model->tokenizer.vocabulary());
+  const SamplingConfig sampling{
+      0, command.prompt, command.tokens, command.temperature, command.top_k, command.top_p, command.seed};
+  StreamDecoder text(model->tokenizer);
+  print(command.prompt);
+  generator.generate(ExecSpace(), prompt, sampling, [&](Token token) {
+    print(text.push(token));
+    return stop_requested() == 0;
+  });
+  print(text.finish() + "\n");
+  return ExitCode::finished;
+}
+
+ExitCode run_describe(const Command& command) {
+  RunConfig config = load_run_config(command.config, command.sets);
+  if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
+  print(model_summary(config));
+  return ExitCode::finished;
+}
+
+ExitCode run_bench(const Command& command) {
+  RunConfig config = load_run_config(command.config, command.sets);
+  if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
+  const BenchmarkResult result = benchmark(config, command.steps);
+  print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));
+  return ExitCode::finished;
+}
+
+ExitCode run_compare(const Command& command) {
+  std::vector<ComparedRun> runs;
+  for (const std::string& root : command.runs) runs.push_back(read_compared_run(root));
+  const RunComparison comparison = compare_runs(ExecSpace(), runs);
+  print(command.json ? comparison_json(comparison) : comparison_text(comparison));
+  return ExitCode::finished;
+}
+
+ExitCode run_status(const Command& command) {
+  const RunPaths paths{command.run};
+  const auto status = read_run_status(paths);
+  if (!status)
+    throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`",
+                    command.run, paths.status().string());
+  const LastMetrics last = read_last_metrics(paths.metrics());
+  const std::string trainer = RunLock::live_holder(paths.lock());
+  if (command.json) {
+    using Json = nlohmann::ordered_json;  // NaN is written as null
+    const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
+    const Json report = {{"state", run_state_name(status->state)},
+                         {"running", !trainer.empty()},
+                         {"saved_step", status->step},
+                         {"steps", status->steps},
+                         {"step", number(last.step, &StepMetrics::step)},
+                         {"loss", number(last.step, &StepMetrics::loss)},
+                         {"validation_loss", number(last.evaluation, &EvaluationMetrics::validation_loss)},
+                         {"bits_per_byte", number(last.evaluation, &EvaluationMetrics::bits_per_byte)}};
+    print(report.dump() + "\n");
+    return ExitCode::finished;
+  }
+  const char* state = trainer.empty() ? run_state_name(status->state) : "running";
+  print(status->step == 0 ? fmt::format("{}: nothing saved yet, {} steps to go\n", state, status->steps)
+                          : fmt::format("{}: saved at step {} of {}\n", state, status->step, status->steps));
+  if (!trainer.empty()) print("trained by " + trainer + "\n");
+  if (last.step)
+    print(fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss,
+                      last.step->tokens_per_second));
+  if (last.evaluation)
+    print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte\n",
+                      last.evaluation->step, last.evaluation->validation_loss, last.evaluation->bits_per_byte));
+  if (!status->message.empty()) print(status->message + "\n");
+  return ExitCode::finished;
+}
+
+}  // namespace
+
+ExitCode run_command(const Command& command) {
+  if (command.name == "train") return run_train(command);
+  if (command.name == "prepare") return run_prepare(command);
+  if (command.name == "eval") return run_eval(command);
+  if (command.name == "generate") return run_generate(command);
+  if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
+  if (command.name == "describe") return run_describe(command);
+  if (command.name == "bench") return run_bench(command);
+  if (command.name == "compare") return run_compare(command);
+  if (command.name == "status") return run_status(command);
+  throw ConfigError("unknown command '{}'; expected launcher and plug-in of one build", command.name);
+}
+
+}  // namespace dekoder

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "inference/inference_model.hpp"
+
+#include "config/run_config_yaml.hpp"
+#include "io/run/checkpoint_folder.hpp"
+#include "io/run/run_directory.hpp"
+
+namespace dekoder {
+
+namespace fs = std::filesystem;
+
+InferenceModel::InferenceModel(const fs::path& checkpoint)
+    : info(read_checkpoint_info(checkpoint)),
+      config(parse_run_config(info.config_yaml, checkpoint.string(), {})),
+      tokenizer(Tokenizer::from_text(info.tokenizer, checkpoint.string())),
+      store(decoder_parameters(config.model)),
+      decoder(config.model, store) {
+  read_checkpoint_parameters(checkpoint, store);
+}
+
+std::unique_ptr<InferenceModel> load_inference_model(const fs::path& run) {
+  if (fs::is_regular_file(run)) return std::make_unique<InferenceModel>(run);
+  const fs::path folder = RunPaths{run}.checkpoints();
+  if (!fs::is_directory(folder))
+    throw DataError("{}: no such run directory or checkpoint; expected what `dekoder train --run` wrote",
+                    run.string());
+  std::unique_ptr<InferenceModel> model;
+  newest_checkpoint(folder, [&](const fs::path& file) {
+    model.reset();  // a damaged newer one: its memory first
+    model = std::make_unique<InferenceModel>(file);
+    return model->info;
+  });
+  return model;
+}
+
+}  // namespace dekoder

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/run/checkpoint.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "io/files/durable_file.hpp"
+#include "io/files/fault_point.hpp"
+#include "io/files/xxh64.hpp"
+#include "io/hdf5/hdf5_file.hpp"
+
+namespace dekoder {
+
+namespace {
+
+namespace fs = std::filesystem;
+using HostBuffer = Kokkos::View<Real*, Layout, Kokkos::HostSpace>;
+using Extents = std::vector<std::size_t>;
+
+constexpr const char* format_name = "dekoder-checkpoint";
+constexpr int format_major = 1, format_minor = 0;
+constexpr std::array<const char*, 3> group_names = {"parameters", "first_moment", "second_moment"};
+
+/// What the root digest knows of one tensor.
+struct TensorRecord {
+  std::string path;  ///< "/parameters/head.weight"
+  Hdf5Type type = hdf5_type_of<Real>();
+  Extents shape;
+  std::string axes;
+  std::uint64_t digest = 0;
+
+  std::string heading() const {
+    return fmt::format("{}\n{}\n{}\n{}\n", path, hdf5_type_name(type), fmt::join(shape, ","), axes);
+  }
+};
+
+std::string tensor_path(const char* group, const std::string& name) {
+  return fmt::format("/{}/{}", group, name);
+}
+
+Extents extents_of(const ParameterEntry& entry) {
+  return Extents(entry.shape.begin(), entry.shape.end());
+}
+
+std::span<const std::byte> bytes_of(const HostBuffer& buffer) {
+  return std::as_bytes(std::span<const Real>(buffer.data(), buffer.size()));
+}
+
+std::uint64_t tensor_digest(const TensorRecord& record, std::span<const std::byte> bytes) {
+  Xxh64 digest;
+  digest.update(record.heading());
+  digest.update(bytes);
+  return digest.digest();
+}
+
+/// Chunks of about 1 MiB that share the rows evenly, so that the last one is hardly padded.
+Extents chunk_of(const Extents& shape, std::size_t element_bytes) {
+  constexpr std::size_t limit = std::size_t{1} << 20;
+  const auto share = [](std::size_t elements, std::size_t bytes_each) {
+    const std::size_t parts = (elements * bytes_each + limit - 1) / limit;
+    return std::max(std::size_t{1}, parts == 0 ? elements : (elements + parts - 1) / parts);
+  };
+  if (shape.size() == 1) return {share(shape[0], element_bytes)};
+  const std::size_t row_bytes = shape[1] * element_bytes;
+  if (row_bytes > limit) return {1, share(shape[1], element_bytes)};
+  return {share(shape[0], row_bytes), shape[1]};
+}
+
+/// Calls visit(name, value) for every field, in the order of the root digest.
+template <class Info, class Visitor>
+void for_each_field(Info& info, Visitor visit) {
+  visit("step", info.step);
+  visit("tokens_seen", info.tokens_seen);
+  visit("config_yaml", info.config_yaml);
+  visit("tokenizer", info.tokenizer);
+  visit("data_hash", info.data_hash);
+  visit("validation_loss", info.validation_loss);
+  visit("best_validation_loss", info.best_validation_loss);
+  visit("best_step", info.best_step);
+  visit("sampled_step", info.sampled_step);
+  visit("metrics_bytes", info.metrics_bytes);
+  visit("samples_bytes", info.samples_bytes);
+  visit("run_id", info.run_id);
+  visit("writer", info.writer);
+}
+
+/// XXH64 over "<field>:<bytes of its text>:<text>\n" for each field and "<heading>\n<digest>\n" for each tensor in
+/// the order of their paths; numbers as their shortest exact text.
+std::uint64_t root_digest(const CheckpointInfo& info, std::vector<TensorRecord> records) {
+  Xxh64 digest;
+  digest.update(fmt::format("{} {}\n", format_name, format_major));
+  for_each_field(info, [&](const char* name, const auto& value) {
+    const std::string text = fmt::format("{}", value);
+    digest.update(fmt::format("{}:{}:{}\n", name, text.size(), text));
+  });
+  std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
+  for (const TensorRecord& record : records)
+    digest.update(fmt::format("{}{:016x}\n", record.heading(), record.digest));
+  return digest.digest();
+}
+
+// ---- reading
+
+/// An open file whose fields and list of tensors are known to be intact.
+struct CheckedFile {
+  Hdf5File file;
+  CheckpointInfo info;
+  std::vector<TensorRecord> records;
+};
+
+void require_format(const Hdf5File& file) {
+  const std::string name = file.path().string();
+  if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != format_name)
+    throw DataError("{}: is HDF5 but no checkpoint of dekoder", name);
+  const int major = file.attribute<std::int32_t>("/", "major"), minor = file.attribute<std::int32_t>("/", "minor");
+  if (major > format_major)
+    throw NewerFormatError(
+        "{}: has checkpoint format {}.{}, this program reads up to {}.x; use the newer program that "
+        "wrote it, or start afresh in another run directory",
+        name, major, minor, format_major);
+}
+
+CheckedFile open_checked(const fs::path& path) {
+  CheckedFile checked{Hdf5File::open(path), {}, {}};
+  const Hdf5File& file = checked.file;
+  require_format(file);
+  for_each_field(checked.info, [&](const char* name, auto& value) {
+    using Value = std::remove_reference_t<decltype(value)>;
+    if constexpr (std::is_same_v<Value, std::string>)
+      value = file.text_attribute("/", name);
+    else
+      value = file.attribute<Value>("/", name);
+  });
+  for (const char* group : group_names)
+    for (const std::string& name : file.members(fmt::format("/{}", group))) {
+      TensorRecord record;
+      record.path = tensor_path(group, name);
+      const Hdf5Dataset dataset = file.dataset(record.path);
+      record.type = dataset.type();
+      record.shape = dataset.shape();
+      record.axes = file.text_attribute(record.path, "axes");
+      record.digest = file.attribute<std::uint64_t>(record.path, "digest");
+      checked.records.push_back(std::move(record));
+    }
+  if (root_digest(checked.info, checked.records) != file.attribute<std::uint64_t>("/", "digest"))
+    throw DataError("{}: its fields or its list of tensors are damaged (digest of the root differs)",
+                    path.string());
+  return checked;
+}
+
+[[noreturn]] void fail_digest(const CheckedFile& checked, const TensorRecord& record) {
+  throw DataError("{}:{}: is damaged (digest differs)", checked.file.path().string(), record.path);
+}
+
+/// The record of each parameter in `group`, in the order of the layout; throws ConfigError where they do not match.
+std::vector<TensorRecord> matched_records(const CheckedFile& checked, const char* group,
+                                          const ParameterLayout& layout) {
+  const std::string file = checked.file.path().string();
+  const char* remedy =
+      "the configuration has changed since; restore it, or start afresh with another run directory";
+  std::vector<TensorRecord> matched;
+  for (const ParameterEntry& entry : layout.entries()) {
+    const std::string path = tensor_path(group, entry.name);
+    const auto found = std::find_if(checked.records.begin(), checked.records.end(),
+                                    [&](const TensorRecord& record) { return record.path == path; });
+    if (found == checked.records.end())
+      throw ConfigError("{}: holds no tensor {}, expected shape ({}): {}", file, path, fmt::join(entry.shape, ","),
+                        remedy);
+    if (found->shape != extents_of(entry))
+      throw ConfigError("{}:{}: has shape ({}), expected ({}): {}", file, path, fmt::join(found->shape, ","),
+                        fmt::join(entry.shape, ","), remedy);
+    if (found->type != hdf5_type_of<Real>())
+      throw ConfigError("{}:{}: holds {}, this program computes in {}", file, path, hdf5_type_name(found->type),
+                        real_name);
+    matched.push_back(*found);
+  }
+  for (const TensorRecord& record : checked.records) {
+    if (!record.path.starts_with(fmt::format("/{}/", group))) continue;
+    const auto same = [&](const TensorRecord& other) { return other.path == record.path; };
+    if (std::none_of(matched.begin(), matched.end(), same))
+      throw ConfigError("{}:{}: the model has no such tensor: {}", file, record.path, remedy);
+  }
+  return matched;
+}
+
+void read_group(const CheckedFile& checked, const char* group, const ParameterLayout& layout,
+                const Tensor1& buffer) {
+  const std::vector<TensorRecord> records = matched_records(checked, group, layout);
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const Tensor1 slice = ParameterStore::flat_slice(buffer, layout.entries()[i]);
+    const HostBuffer host = Kokkos::create_mirror_view(Kokkos::HostSpace(), slice);
+    checked.file.read(records[i].path, std::span<Real>(host.data(), host.size()), records[i].shape);
+    if (tensor_digest(records[i], bytes_of(host)) != records[i].digest) fail_digest(checked, records[i]);
+    Kokkos::deep_copy(slice, host);
+  }
+}
+
+template <class T>
+void verify_tensor(const CheckedFile& checked, const TensorRecord& record) {
+  Xxh64 digest;
+  digest.update(record.heading());
+  const Hdf5Dataset dataset = checked.file.dataset(record.path);
+  const std::size_t rows = record.shape.empty() ? 0 : record.shape[0];
+  const std::size_t slab = record.shape.empty() ? 1 : std::max(std::size_t{1}, dataset.chunk().at(0));
+  std::vector<T> values;
+  for (std::size_t begin = 0; begin < rows; begin += slab) {
+    Extents offset(record.shape.size(), 0), count = record.shape;
+    offset[0] = begin;
+    count[0] = std::min(slab, rows - begin);
+    values.resize(dataset.size() / rows * count[0]);
+    dataset.read(std::span<T>(values), offset, count);
+    digest.update(std::as_bytes(std::span(values)));
+  }
+  if (digest.digest() != record.digest) fail_digest(checked, record);
+}
+
+// ---- writing
+
+std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayout& layout) {
+  std::uint64_t bytes = std::uint64_t{1} << 16;
+  bytes += info.config_yaml.size() + info.tokenizer.size();
+  for (const ParameterEntry& entry : layout.entries()) {
+    const Extents shape = extents_of(entry), chunk = chunk_of(shape, sizeof(Real));
+    std::uint64_t stored = sizeof(Real);
+    for (std::size_t axis = 0; axis < shape.size(); ++axis)
+      stored *= (shape[axis] + chunk[axis] - 1) / chunk[axis] * chunk[axis];
+    bytes += group_names.size() * (stored + stored / 1024 + 2048);
+  }
+  return bytes;
+}
+
+std::vector<TensorRecord> write_group(Hdf5File& file, const char* group, const ParameterLayout& layout,
+                                      const Tensor1& buffer) {
+  std::vector<TensorRecord> records;
+  file.create_group(fmt::format("/{}", group));
+  for (const ParameterEntry& entry : layout.entries()) {
+    const Tensor1 slice = ParameterStore::flat_slice(buffer, entry);
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), slice);
+    TensorRecord record{tensor_path(group, entry.name), hdf5_type_of<Real>(), extents_of(entry), entry.axes, 0};
+    record.digest = tensor_digest(record, bytes_of(host));
+    file.write(record.path, std::span<const Real>(host.data(), host.size()), record.shape,
+               Hdf5Storage{chunk_of(record.shape, sizeof(Real)), true});
+    file.write_attribute(record.path, "axes", record.axes);
+    file.write_attribute(record.path, "digest", record.digest);
+    records.push_back(std::move(record));
+  }
+  return records;
+}
+
+void write_contents(const fs::path& path, const CheckpointInfo& info, const ParameterLayout& layout,
+                    const std::array<Tensor1, 3>& buffers) {
+  Hdf5File file = Hdf5File::create(path);
+  reserve_space(path, file_bytes_needed(info, layout));
+  fault_point("checkpoint:create");
+  file.write_attribute("/", "format", format_name);
+  file.write_attribute("/", "major", std::int32_t{format_major});
+  file.write_attribute("/", "minor", std::int32_t{format_minor});
+  for_each_field(info, [&](const char* name, const auto& value) { file.write_attribute("/", name, value); });
+  std::vector<TensorRecord> records;
+  for (std::size_t i = 0; i < group_names.size(); ++i) {
+    const std::vector<TensorRecord> written = write_group(file, group_names[i], layout, buffers[i]);
+    records.insert(records.end(), written.begin(), written.end());
+    if (i == 0) fault_point("checkpoint:mid_write");
+  }
+  file.write_attribute("/", "digest", root_digest(info, records));
+  file.close();
+}
+
+}  // namespace
+
+std::string checkpoint_file_name(long step) {
+  return fmt::format("ckpt-{:08}.h5", step);
+}
+
+fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterStore& store,
+                          const Tensor1& first_moment, const Tensor1& second_moment) {
+  const ParameterLayout& layout = store.layout();
+  if (first_moment.size() != layout.flat_size() || second_moment.size() != layout.flat_size())
+    throw ShapeError(fmt::format("write_checkpoint: moments of {} and {} elements, expected {}",
+                                 first_moment.size(), second_moment.size(), layout.flat_size()));
+  const std::lock_guard<std::recursive_mutex> lock(hdf5_mutex());
+  const fs::path final_name = folder / checkpoint_file_name(info.step);
+  TemporaryFile temporary(folder / fmt::format(".{}.tmp", checkpoint_file_name(info.step)));
+  try {
+    require_space(folder, file_bytes_needed(info, layout));
+    write_contents(temporary.path(), info, layout, {store.values(), first_moment, second_moment});
+    release_space(temporary.path());
+    fault_point("checkpoint:before_fsync");
+    sync_file(temporary.path());
+    verify_checkpoint(temporary.path());
+    fault_point("checkpoint:before_rename");
+    if (std::rename(temporary.path().c_str(), final_name.c_str()) != 0)
+      throw DataError("{}: cannot be renamed: {}", temporary.path().string(), std::strerror(errno));
+    temporary.keep();
+    fault_point("checkpoint:after_rename");
+    sync_folder(folder);
+  } catch (const DataError& error) {
+    throw SaveError("the state of step {} is not saved; earlier checkpoints are untouched: {}", info.step,
+                    error.what());
+  } catch (const fs::filesystem_error& error) {
+    throw SaveError("the state of step {} is not saved; earlier checkpoints are untouched: {}", info.step,
+                    error.what());
+  }
+  return final_name;
+}
+
+CheckpointInfo read_checkpoint_info(const fs::path& file) {
+  return open_checked(file).info;
+}
+
+CheckpointInfo read_checkpoint(const fs::path& file, const ParameterStore& store, const Tensor1& first_moment,
+                               const Tensor1& second_moment) {
+  const CheckedFile checked = open_checked(file);
+  const std::array<Tensor1, 3> buffers = {store.values(), first_moment, second_moment};
+  for (std::size_t i = 0; i < group_names.size(); ++i)
+    read_group(checked, group_names[i], store.layout(), buffers[i]);
+  return checked.info;
+}
+
+CheckpointInfo read_checkpoint_parameters(const fs::path& file, const ParameterStore& store) {
+  const CheckedFile checked = open_checked(file);
+  read_group(checked, group_names[0], store.layout(), store.values());
+  return checked.info;
+}
+
+void verify_checkpoint(const fs::path& file) {
+  const CheckedFile checked = open_checked(file);
+  for (const TensorRecord& record : checked.records) {
+    if (record.type == Hdf5Type::float32)
+      verify_tensor<float>(checked, record);
+    else if (record.type == Hdf5Type::float64)
+      verify_tensor<double>(checked, record);
+    else
+      throw DataError("{}:{}: holds {}, expected float32 or float64", file.string(), record.path,
+                      hdf5_type_name(record.type));
+  }
+}
+
+}  // namespace dekoder

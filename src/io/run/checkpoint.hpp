@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// One saved state of training = one HDF5 file that never changes once it has its name, ckpt-<step>.h5:
+//   /                  attributes format, major, minor, digest and the fields of CheckpointInfo
+//   /parameters/<name>, /first_moment/<name>, /second_moment/<name>   attributes axes ("3C,C") and digest
+// Digests are XXH64 (io/files/xxh64.hpp). A tensor's is over "<path>\n<type>\n<extents>\n<axes>\n" (extents joined
+// by commas) and its raw little-endian bytes; the root's is over all fields and all tensors' digests
+// (checkpoint.cpp). Chunks carry HDF5's Fletcher32 besides. Fields that a later minor version adds have a digest of
+// their own.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+
+#include "base/error.hpp"
+#include "tensor/parameter_store.hpp"
+
+namespace dekoder {
+
+/// Everything of a state that is not a tensor. What follows from (configuration, step), such as the learning rate,
+/// the place in the data and all random numbers, is not stored.
+struct CheckpointInfo {
+  static constexpr double none = std::numeric_limits<double>::quiet_NaN();
+
+  long step = 0;                       ///< optimizer steps done
+  std::uint64_t tokens_seen = 0;       ///< training tokens so far, over all ranks
+  std::string config_yaml;             ///< the resolved configuration
+  std::string tokenizer;               ///< text form of the tokenizer
+  std::string data_hash;               ///< TokenFileHeader::identity of the token file
+  double validation_loss = none;       ///< of these parameters, nats per token; NaN: not evaluated
+  double best_validation_loss = none;  ///< smallest of the states saved by period so far; NaN: none
+  long best_step = -1;                 ///< of that state; -1: none
+  long sampled_step = -1;              ///< last step whose sample is in samples.txt; -1: none
+  std::uint64_t metrics_bytes = 0;     ///< length of metrics.jsonl that belongs to this state
+  std::uint64_t samples_bytes = 0;     ///< length of samples.txt that belongs to this state
+  std::string run_id;                  ///< names the run over all its restarts
+  std::string writer;                  ///< program version and backend, for information only
+};
+
+/// Written by a newer program: nothing is wrong with the file, so nothing older is used in its place.
+class NewerFormatError : public DataError {
+ public:
+  using DataError::DataError;
+};
+
+/// Name of the file of a step: "ckpt-00001200.h5".
+std::string checkpoint_file_name(long step);
+
+/// Saves a state as folder/ckpt-<step>.h5 and returns that path: written under a temporary name in the same folder,
+/// closed, brought to the disk, read back against its digests, renamed, the folder brought to the disk. On return
+/// the file is complete on the disk; a process that dies before leaves only the temporary file. An older file of
+/// the same step is replaced. Moments are flat buffers of the store's layout. Call on rank 0 only. Throws
+/// SaveError.
+std::filesystem::path write_checkpoint(const std::filesystem::path& folder, const CheckpointInfo& info,
+                                       const ParameterStore& store, const Tensor1& first_moment,
+                                       const Tensor1& second_moment);
+
+/// Fields of a file, checked by the root digest; tensors are not read. Throws DataError where the file is damaged
+/// or no checkpoint, NewerFormatError where its major version is newer than this program's.
+CheckpointInfo read_checkpoint_info(const std::filesystem::path& file);
+
+/// Reads a whole state, every digest checked, and returns its fields. The store and the moments hold rubbish where
+/// this throws: DataError for a damaged file, ConfigError where an intact file's tensors differ from the store's
+/// layout (names the first one), NewerFormatError.
+CheckpointInfo read_checkpoint(const std::filesystem::path& file, const ParameterStore& store,
+                               const Tensor1& first_moment, const Tensor1& second_moment);
+
+/// The same without moments, for evaluation and generation.
+CheckpointInfo read_checkpoint_parameters(const std::filesystem::path& file, const ParameterStore& store);
+
+/// Reads every tensor and checks every digest. Throws as read_checkpoint_info.
+void verify_checkpoint(const std::filesystem::path& file);
+
+}  // namespace dekoder

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/run/checkpoint_folder.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "base/log.hpp"
+
+namespace dekoder {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Step of "<prefix><8 digits or more><suffix>", or -1 where the name is another one.
+long step_in(std::string_view name, std::string_view prefix, std::string_view suffix) {
+  if (!name.starts_with(prefix) || !name.ends_with(suffix) || name.size() < prefix.size() + suffix.size() + 8)
+    return -1;
+  name = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+  long step = -1;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  return error == std::errc() && end == name.data() + name.size() ? step : -1;
+}
+
+void remove_left_over(const fs::path& folder) {
+  std::error_code failure;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure)) {
+    if (step_in(entry.path().filename().string(), ".ckpt-", ".h5.tmp") < 0) continue;
+    std::error_code ignored;
+    if (fs::remove(entry.path(), ignored))
+      log_info("removed {}, left by a writer that did not finish", entry.path().string());
+  }
+}
+
+/// Tries `read` on each file, newest first.
+LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheckpoint& read) {
+  LoadedCheckpoint loaded;
+  for (const fs::path& file : files) {
+    try {
+      loaded.info = read(file);
+      if (loaded.info.step != checkpoint_step(file))
+        throw DataError("{}: holds step {}, not that of its name", file.string(), loaded.info.step);
+      loaded.file = file;
+      return loaded;
+    } catch (const NewerFormatError&) {
+      throw;
+    } catch (const DataError& error) {
+      loaded.rejected.push_back({file, error.what()});
+      log_warning("checkpoint not used: {}", error.what());
+    }
+  }
+  std::string reasons;
+  for (const RejectedCheckpoint& rejected : loaded.rejected) reasons += "\n  " + rejected.reason;
+  throw DataError(
+      "none of {} checkpoint files can be used; restore one, or start afresh in another run directory:{}",
+      files.size(), reasons);
+}
+
+}  // namespace
+
+long checkpoint_step(const fs::path& file) {
+  return step_in(file.filename().string(), "ckpt-", ".h5");
+}
+
+std::vector<fs::path> list_checkpoints(const fs::path& folder) {
+  std::vector<fs::path> files;
+  std::error_code failure;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure))
+    if (checkpoint_step(entry.path()) >= 0) files.push_back(entry.path());
+  if (failure && failure != std::errc::no_such_file_or_directory)
+    throw DataError("{}: cannot be listed: {}", folder.string(), failure.message());
+  std::sort(files.begin(), files.end(),
+            [](const fs::path& a, const fs::path& b) { return checkpoint_step(a) > checkpoint_step(b); });
+  return files;
+}
+
+std::optional<LoadedCheckpoint> restart_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
+  const std::vector<fs::path> files = list_checkpoints(folder);
+  remove_left_over(folder);
+  if (files.empty()) return std::nullopt;
+  LoadedCheckpoint loaded = first_valid(files, read);
+  for (const RejectedCheckpoint& rejected : loaded.rejected) {
+    std::error_code failure;
+    fs::rename(rejected.file, rejected.file.string() + ".corrupt", failure);
+    if (failure) log_warning("{}: cannot be renamed to .corrupt: {}", rejected.file.string(), failure.message());
+  }
+  return loaded;
+}
+
+LoadedCheckpoint newest_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
+  const std::vector<fs::path> files = list_checkpoints(folder);
+  if (files.empty())
+    throw DataError("{}: there is no checkpoint yet (ckpt-<step>.h5); train, or wait for the first one",
+                    folder.string());
+  return first_valid(files, read);
+}
+
+void rotate_checkpoints(const fs::path& folder, int keep, long best_step, long resumed_step) {
+  const std::vector<fs::path> files = list_checkpoints(folder);
+  const auto newest_kept = static_cast<std::size_t>(std::max(keep, 1));
+  for (std::size_t i = newest_kept; i < files.size(); ++i) {
+    const long step = checkpoint_step(files[i]);
+    if (step == best_step || (step == resumed_step && i < 2)) continue;
+    std::error_code failure;
+    fs::remove(files[i], failure);
+    if (failure) log_warning("{}: old checkpoint cannot be deleted: {}", files[i].string(), failure.message());
+  }
+}
+
+}  // namespace dekoder

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/run/metrics_log.hpp"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <type_traits>
+
+#include "base/error.hpp"
+
+namespace dekoder {
+
+namespace {
+
+template <class T>
+std::string json_number(T value) {
+  if (!std::isfinite(value)) return "null";
+  const std::string text = fmt::format("{}", value);
+  return text == "-0" ? "-0.0" : text;  // -0 is an integer to readers of JSON, and loses its sign
+}
+
+using Json = nlohmann::ordered_json;
+
+/// A line that no MetricsLog wrote; what() says what is wrong.
+class ForeignLine : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A number of kind T; null is NaN.
+template <class T>
+T number(const Json& value) {
+  if constexpr (std::is_floating_point_v<T>) {
+    if (value.is_null()) return std::numeric_limits<T>::quiet_NaN();
+    if (value.is_number()) return value.get<T>();
+  } else {
+    if (value.is_number_unsigned() || (std::is_signed_v<T> && value.is_number_integer())) return value.get<T>();
+  }
+  throw ForeignLine(fmt::format("{} is no number of its kind", value.dump()));
+}
+template <class T>
+T number(const Json& line, const char* key) {
+  return number<T>(line.at(key));
+}
+
+StepMetrics step_of(const Json& line) {
+  return {number<long>(line, "step"),
+          number<double>(line, "loss"),
+          number<double>(line, "learning_rate"),
+          number<double>(line, "gradient_norm"),
+          number<std::uint64_t>(line, "tokens"),
+          number<double>(line, "tokens_per_second")};
+}
+
+EvaluationMetrics evaluation_of(const Json& line) {
+  return {number<long>(line, "step"), number<double>(line, "validation_loss"),
+          number<double>(line, "bits_per_byte"), number<std::uint64_t>(line, "tokens"),
+          line.at("validation_hash").get<std::string>()};
+}
+
+AttentionMetrics attention_of(const Json& line) {
+  AttentionMetrics metrics;
+  metrics.step = number<long>(line, "step");
+  metrics.probe = line.at("probe").get<std::string>();
+  const Json& tables = line.at("attention");  // by statistic: (layer, head)
+  if (!tables.is_object()) throw ForeignLine("\"attention\" is no object");
+  const std::size_t S = tables.size();
+  for (const auto& [name, table] : tables.items()) {
+    const std::size_t s = metrics.names.size();
+    metrics.names.push_back(name);
+    for (std::size_t l = 0; l < table.size(); ++l) {
+      const Json& heads = table.at(l);
+      if (s == 0 && l == 0) {
+        metrics.layers = int(table.size());
+        metrics.heads = int(heads.size());
+        metrics.statistics.resize(table.size() * heads.size() * S);
+      }
+      if (int(table.size()) != metrics.layers || int(heads.size()) != metrics.heads)
+        throw ForeignLine("the tables of the statistics have different shapes");
+      for (std::size_t h = 0; h < heads.size(); ++h)
+        metrics.statistics[(l * heads.size() + h) * S + s] = number<float>(heads.at(h));
+    }
+  }
+  return metrics;
+}
+
+void add_line(const std::string& text, MetricsHistory& history) {
+  const Json line = Json::parse(text);
+  if (line.contains("validation_loss"))
+    history.evaluations.push_back(evaluation_of(line));
+  else if (line.contains("loss"))
+    history.steps.push_back(step_of(line));
+  else if (line.contains("attention"))
+    history.attention.push_back(attention_of(line));
+  else if (line.contains("resumed"))
+    history.restarts.push_back({number<long>(line, "step")});
+  else
+    number<long>(line, "step");
+}
+
+}  // namespace
+
+void MetricsLog::write(const StepMetrics& metrics) {
+  log_.append(
+      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
+                  "second\":{}}}\n",
+                  metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
+                  json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second)));
+}
+
+void MetricsLog::write(const EvaluationMetrics& metrics) {
+  log_.append(fmt::format(
+      "{{\"step\":{},\"validation_loss\":{},\"bits_per_byte\":{},\"tokens\":{},\"validation_hash\":\"{}\"}}\n",
+      metrics.step, json_number(metrics.validation_loss), json_number(metrics.bits_per_byte), metrics.tokens,
+      metrics.validation_hash));
+}
+
+void MetricsLog::write(const AttentionMetrics& metrics) {
+  const std::size_t L = std::size_t(metrics.layers), H = std::size_t(metrics.heads), S = metrics.names.size();
+  if (metrics.statistics.size() != L * H * S)
+    throw ShapeError(fmt::format("AttentionMetrics: {} statistics, expected {} layers x {} heads x {} names",
+                                 metrics.statistics.size(), L, H, S));
+  std::string line = fmt::format("{{\"step\":{},\"probe\":\"{}\",\"attention\":{{", metrics.step, metrics.probe);
+  for (std::size_t s = 0; s < S; ++s) {
+    line += fmt::format("{}\"{}\":[", s == 0 ? "" : ",", metrics.names[s]);
+    for (std::size_t l = 0; l < L; ++l) {
+      line += l == 0 ? "[" : ",[";
+      for (std::size_t h = 0; h < H; ++h)
+        line += (h == 0 ? "" : ",") + json_number(metrics.statistics[(l * H + h) * S + s]);
+      line += "]";
+    }
+    line += "]";
+  }
+  log_.append(line + "}}\n");
+}
+
+void MetricsLog::write(const RestartMetrics& metrics) {
+  log_.append(fmt::format("{{\"step\":{},\"resumed\":true}}\n", metrics.step));
+}
+
+LastMetrics read_last_metrics(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::string line, step_line, evaluation_line;
+  while (std::getline(file, line) && !file.eof()) {  // eof: the line has no end yet
+    if (line.empty() || line.front() != '{' || line.back() != '}') continue;
+    if (line.find("\"validation_loss\":") != std::string::npos)
+      evaluation_line = line;
+    else if (line.find("\"loss\":") != std::string::npos)
+      step_line = line;
+  }
+  LastMetrics last;
+  try {
+    if (!step_line.empty()) last.step = step_of(Json::parse(step_line));
+    if (!evaluation_line.empty()) last.evaluation = evaluation_of(Json::parse(evaluation_line));
+  } catch (const std::exception&) {
+    // Edited by hand: what could not be read is left out.
+  }
+  return last;
+}
+
+MetricsHistory read_metrics(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file.is_open())
+    throw DataError("{}: cannot be opened: {}; expected the log of a run of `dekoder train`", path.string(),
+                    std::strerror(errno));
+  MetricsHistory history;
+  std::string line;
+  for (long row = 1; std::getline(file, line) && !file.eof(); ++row) {
+    try {
+      add_line(line, history);
+    } catch (const std::exception& fault) {
+      throw DataError("{}:{}: is no line of a run's log: {}; remove the line or restore the file", path.string(),
+                      row, fault.what());
+    }
+  }
+  return history;
+}
+
+}  // namespace dekoder

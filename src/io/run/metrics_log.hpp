@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// metrics.jsonl: one JSON object per line, one line per optimizer step, per evaluation, per probe of a captured
+// step and per restart. Numbers are printed so that reading gives back the same bits; NaN and infinities, which
+// JSON lacks, are null.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/files/append_log.hpp"
+
+namespace dekoder {
+
+struct StepMetrics {
+  long step = 0;                 ///< optimizer steps done, this one included
+  double loss = 0;               ///< mean cross-entropy of the global batch, nats per token
+  double learning_rate = 0;      ///< used in this step
+  double gradient_norm = 0;      ///< global, before clipping
+  std::uint64_t tokens = 0;      ///< training tokens so far
+  double tokens_per_second = 0;  ///< over all ranks; the one column that differs from run to run
+};
+
+struct EvaluationMetrics {
+  long step = 0;               ///< optimizer steps done before
+  double validation_loss = 0;  ///< nats per token
+  double bits_per_byte = 0;
+  std::uint64_t tokens = 0;     ///< validation tokens
+  std::string validation_hash;  ///< of the validation tokens: equal hashes make losses comparable
+};
+
+/// Statistics of every captured head on one probe, averaged over the probe's queries.
+struct AttentionMetrics {
+  long step = 0;                   ///< optimizer steps done before
+  std::string probe;               ///< name without quotes and backslashes: "text_0"
+  int layers = 0, heads = 0;       ///< captured ones
+  std::vector<float> statistics;   ///< (layer, head, statistic)
+  std::vector<std::string> names;  ///< of the statistics
+};
+
+/// The run went on from the checkpoint of this step; the log was cut to it before.
+struct RestartMetrics {
+  long step = 0;
+};
+
+class MetricsLog {
+ public:
+  /// As AppendLog: `kept_bytes` is metrics_bytes of the checkpoint, 0 in a new run.
+  MetricsLog(const std::filesystem::path& path, std::uint64_t kept_bytes) : log_(path, kept_bytes) {}
+
+  void write(const StepMetrics& metrics);
+  void write(const EvaluationMetrics& metrics);
+  /// Throws ShapeError where the statistics are not (layers, heads, names).
+  void write(const AttentionMetrics& metrics);
+  void write(const RestartMetrics& metrics);
+  /// See AppendLog::durable_bytes.
+  std::uint64_t durable_bytes() { return log_.durable_bytes(); }
+
+ private:
+  AppendLog log_;
+};
+
+/// The last line of an optimizer step and that of an evaluation.
+struct LastMetrics {
+  std::optional<StepMetrics> step;
+  std::optional<EvaluationMetrics> evaluation;
+};
+
+/// Reads a log, also one that is being written; empty where there is none. Lines that are not whole are skipped.
+LastMetrics read_last_metrics(const std::filesystem::path& path);
+
+/// All lines, by kind, each kind in the order of the file.
+struct MetricsHistory {
+  std::vector<StepMetrics> steps;
+  std::vector<EvaluationMetrics> evaluations;
+  std::vector<AttentionMetrics> attention;
+  std::vector<RestartMetrics> restarts;
+};
+
+/// Reads a whole log, also one that is being written: a last line without its end is skipped. Lines of other kinds,
+/// as newer programs may write, are passed over. Throws DataError naming file and line where there is no such file
+/// or a line is no JSON object with a step.
+MetricsHistory read_metrics(const std::filesystem::path& path);
+
+}  // namespace dekoder

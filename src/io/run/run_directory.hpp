@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "io/run/run_lock.hpp"
+
+namespace dekoder {
+
+/// What a run would do if it were started again.
+enum class RunState { resumable, finished, failed };
+/// "resumable", "finished", "failed".
+const char* run_state_name(RunState state);
+
+/// Contents of the file `status`: what a script asks before it starts a run again.
+struct RunStatus {
+  RunState state = RunState::resumable;
+  long step = 0;        ///< of the newest checkpoint; 0: none
+  long steps = 0;       ///< of the whole run
+  std::string message;  ///< why it failed
+};
+
+/// Where the files of a run lie.
+struct RunPaths {
+  std::filesystem::path root;
+
+  std::filesystem::path config() const { return root / "config.yaml"; }
+  std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path samples() const { return root / "samples.txt"; }
+  std::filesystem::path attention() const { return root / "attention.h5"; }
+  std::filesystem::path checkpoints() const { return root / "checkpoints"; }
+  std::filesystem::path status() const { return root / "status"; }
+  std::filesystem::path lock() const { return root / "lock"; }
+};
+
+/// A run directory held for writing by this process: one per process group, on rank 0.
+class RunDirectory {
+ public:
+  /// Makes the folder, where it is missing, and locks it. Throws ConfigError, with nothing touched, where the path
+  /// is no folder, cannot be written, has no space, or another process trains in it.
+  explicit RunDirectory(const std::filesystem::path& root);
+
+  const RunPaths& paths() const { return paths_; }
+  /// Moves what an earlier run left, where there is any, into previous-<n>/ of the run directory. Throws SaveError.
+  void set_aside() const;
+  /// Replaces config.yaml as a whole.
+  void write_config(const std::string& yaml) const;
+  /// Replaces the status as a whole; a failure is a warning, as training can go on without.
+  void write_status(const RunStatus& status) const;
+
+ private:
+  RunPaths paths_;
+  RunLock lock_;
+};
+
+/// Status of a run, also of one that is going on; nothing where the folder has none. Throws DataError where the
+/// file is not as write_status makes it.
+std::optional<RunStatus> read_run_status(const RunPaths& paths);
+
+}  // namespace dekoder

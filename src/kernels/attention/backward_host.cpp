@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward pass of causal attention on CPUs. One task per head makes all three gradients from one recomputation of
+// the weights; where heads are too few for the threads, one pass over tiles of queries and one over tiles of keys
+// recompute them twice. Both take every sum in the same order: the results are the same bits.
+#include "kernels/attention/attention.hpp"
+
+#if !defined(DEKODER_BACKEND_CUDA)
+
+#include "kernels/attention/tile_host.hpp"
+
+namespace dekoder {
+
+namespace {
+
+using namespace host;
+
+/// Which gradients a pass makes.
+enum class Pass { all, query, key_value };
+
+/// What all tasks of one call read and write.
+struct BackwardCall {
+  ConstTensor5 qkv;
+  ConstTensor4 out, grad_out;
+  ConstTensor3 lse;
+  Real scale;
+  Dropout dropout;
+  Tensor3 delta;
+  Tensor5 grad_qkv;
+
+  int T() const { return qkv.extent_int(1); }
+  int H() const { return qkv.extent_int(3); }
+  int D() const { return qkv.extent_int(4); }
+  int query_tiles() const { return (T() + query_tile - 1) / query_tile; }
+  int key_tiles() const { return (T() + key_tile - 1) / key_tile; }
+};
+
+/// Scratch of one task. The sums of key and value gradients hold all T keys of a head, or one tile where a task
+/// makes one.
+struct BackwardScratch {
+  Rows query_transposed, grad_out_transposed, grad_query;  ///< (D, query_tile)
+  Rows query, grad_out;                                    ///< (query_tile, padded(D))
+  Rows keys, values;                                       ///< (key_tile, D)
+  Rows weights, grad_scores;                               ///< (key_tile, query_tile)
+  Rows grad_keys, grad_values;                             ///< (all or key_tile, padded(D))
+
+  BackwardScratch(ScratchPieces pieces, int D, int keys_held)
+      : query_transposed(pieces.take(D, query_tile)),
+        grad_out_transposed(pieces.take(D, query_tile)),
+        grad_query(pieces.take(D, query_tile)),
+        query(pieces.take(query_tile, padded(D))),
+        grad_out(pieces.take(query_tile, padded(D))),
+        keys(pieces.take(key_tile, D)),
+        values(pieces.take(key_tile, D)),
+        weights(pieces.take(key_tile, query_tile)),
+        grad_scores(pieces.take(key_tile, query_tile)),
+        grad_keys(pieces.take(keys_held, padded(D))),
+        grad_values(pieces.take(keys_held, padded(D))) {}
+  static std::size_t bytes(int D, int keys_held) {
+    const std::size_t elements =
+        3 * ScratchPieces::elements(D, query_tile) + 2 * ScratchPieces::elements(query_tile, padded(D)) +
+        2 * ScratchPieces::elements(key_tile, D) + 2 * ScratchPieces::elements(key_tile, query_tile) +
+        2 * ScratchPieces::elements(keys_held, padded(D));
+    return elements * sizeof(Real);
+  }
+};
+
+/// delta of the queries of one tile: rows of grad_out (already packed) times rows of out.
+void query_deltas(const BackwardCall& call, int b, int h, const ScoreTile& tile, const BackwardScratch& s) {
+  const int D = call.D();
+  for (int i = 0; i < tile.queries; ++i) {
+    const Real* out = head_rows(call.out, b, h).at(tile.query + i);
+    const Real* grad_out = s.grad_out.at(i);
+    Real dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int d = 0; d < D; ++d) dot += out[d] * grad_out[d];
+    call.delta(b, h, tile.query + i) = dot;
+  }
+}
+
+/// Packs queries and output gradients of one tile, both ways round.
+void load_queries(const BackwardCall& call, int b, int h, const ScoreTile& tile, const BackwardScratch& s) {
+  const int D = call.D(), width = tile.width(), columns = padded(D);
+  const ConstRows query = head_rows(call.qkv, b, 0, h).from(tile.query, 0);
+  const ConstRows grad_out = head_rows(call.grad_out, b, h).from(tile.query, 0);
+  if (tile.queries < width) {
+    clear_rows(D, width, s.query_transposed);
+    clear_rows(D, width, s.grad_out_transposed);
+    clear_rows(width, columns, s.query);
+    clear_rows(width, columns, s.grad_out);
+  }
+  transpose_scaled(tile.queries, D, call.scale * log2_e, query, s.query_transposed);
+  transpose_scaled(tile.queries, D, Real(1), grad_out, s.grad_out_transposed);
+  copy_rows(tile.queries, D, columns, query, s.query);
+  copy_rows(tile.queries, D, columns, grad_out, s.grad_out);
+}
+
+void load_keys(const BackwardCall& call, int b, int h, int key, int keys, const BackwardScratch& s) {
+  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv, b, 1, h).from(key, 0), s.keys);
+  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv, b, 2, h).from(key, 0), s.values);
+}
+
+/// One vector of rows [query, ..) of lse or delta, zeros beyond `count`.
+template <class Tensor>
+Vector query_vector(const Tensor& x, int b, int h, int query, int count) {
+  if (count >= vector_width) return load(&x(b, h, query));
+  Real value[vector_width] = {};
+  for (int lane = 0; lane < count; ++lane) value[lane] = x(b, h, query + lane);
+  return load(value);
+}
+
+/// From scores (in s.weights) and d loss / d weights (in s.grad_scores): the weights after dropout and d loss / d
+/// scores, without the factor `scale`; both 0 above the diagonal.
+void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile, WeightDropout drop,
+                             const BackwardScratch& s) {
+  const IntegerVector lanes = lane_indices();
+  for (int v = 0; v * vector_width < tile.width(); ++v) {
+    const int query = tile.query + v * vector_width, count = tile.queries - v * vector_width;
+    const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v);
+    const Vector lse = log2_e * query_vector(call.lse, b, h, query, count);
+    const Vector delta = query_vector(call.delta, b, h, query, count);
+    const Rows weights = s.weights.from(0, v * vector_width), grad_scores = s.grad_scores.from(0, v * vector_width);
+    for (int k = 0; k < seen; ++k) {
+      Vector weight = exp2(load(weights.at(k)) - lse), grad_weight = load(grad_scores.at(k)), kept = weight;
+      if (drop.active()) {
+        const Vector factor = drop.factors(query, tile.key + k);
+        grad_weight *= factor;
+        kept *= factor;
+      }
+      Vector grad_score = weight * (grad_weight - delta);
+      if (k >= all) {
+        const IntegerVector visible = lanes >= LaneInteger(tile.key + k - query);
+        kept = visible ? kept : Vector{};
+        grad_score = visible ? grad_score : Vector{};
+      }
+      store(weights.at(k), kept);
+      store(grad_scores.at(k), grad_score);
+    }
+  }
+}
+
+/// The five products of one tile (FlashAttention-2, algorithm 2, lines 11 to 16). grad_keys and grad_values are the
+/// tile's own rows of the sums.
+template <Pass pass>
+void backward_tile(const BackwardCall& call, int b, int h, const ScoreTile& tile, const WeightDropout& drop,
+                   const BackwardScratch& s, Rows grad_keys, Rows grad_values) {
+  const int D = call.D(), width = tile.width(), columns = padded(D);
+  for_each_band(tile, [&](int band, int keys, int first) {
+    tile_product<false>(keys, width - first, D, plain(s.keys.from(band, 0)), s.query_transposed.from(0, first),
+                        s.weights.from(band, first));
+    tile_product<false>(keys, width - first, D, plain(s.values.from(band, 0)), s.grad_out_transposed.from(0, first),
+                        s.grad_scores.from(band, first));
+  });
+  weights_and_grad_scores(call, b, h, tile, drop, s);
+  for_each_band(tile, [&](int band, int keys, int first) {
+    if (pass != Pass::query) {
+      tile_product<true>(keys, columns, width - first, plain(s.weights.from(band, first)),
+                         s.grad_out.from(first, 0), grad_values.from(band, 0));
+      tile_product<true>(keys, columns, width - first, plain(s.grad_scores.from(band, first)),
+                         s.query.from(first, 0), grad_keys.from(band, 0));
+    }
+    if (pass != Pass::key_value)
+      tile_product<true>(D, width - first, keys, transposed(s.keys.from(band, 0)), s.grad_scores.from(band, first),
+                         s.grad_query.from(0, first));
+  });
+}
+
+/// All tiles of keys of one tile of queries; writes grad_qkv[:,:,0] of these queries.
+template <Pass pass>
+void backward_queries(const BackwardCall& call, int b, int h, int query, const BackwardScratch& s) {
+  const int D = call.D(), queries = std::min(query_tile, call.T() - query);
+  const WeightDropout drop(call.dropout, b, h, call.T());
+  ScoreTile tile{query, queries, 0, 0};
+  load_queries(call, b, h, tile, s);
+  query_deltas(call, b, h, tile, s);
+  clear_rows(D, tile.width(), s.grad_query);
+  for (int key = 0; key < query + queries; key += key_tile) {
+    tile.key = key;
+    tile.keys = std::min(key_tile, query + queries - key);
+    load_keys(call, b, h, key, tile.keys, s);
+    const int held = pass == Pass::all ? key : 0;
+    backward_tile<pass>(call, b, h, tile, drop, s, s.grad_keys.from(held, 0), s.grad_values.from(held, 0));
+  }
+  transpose_scaled(D, queries, call.scale, s.grad_query, head_rows(call.grad_qkv, b, 0, h).from(query, 0));
+}
+
+/// Writes grad_qkv[:,:,1] and [:,:,2] of keys [key, key + keys) from their sums.
+void store_key_value(const BackwardCall& call, int b, int h, int key, int keys, const BackwardScratch& s) {
+  const int D = call.D();
+  for (int i = 0; i < keys; ++i) {
+    Real* row = s.grad_keys.at(i);
+    for (int d = 0; d < D; ++d) row[d] *= call.scale;
+  }
+  copy_rows(keys, D, D, s.grad_keys, head_rows(call.grad_qkv, b, 1, h).from(key, 0));
+  copy_rows(keys, D, D, s.grad_values, head_rows(call.grad_qkv, b, 2, h).from(key, 0));
+}
+
+/// One head, all gradients from one recomputation.
+void backward_head(const BackwardCall& call, int b, int h, const BackwardScratch& s) {
+  const int T = call.T(), columns = padded(call.D());
+  clear_rows(T, columns, s.grad_keys);
+  clear_rows(T, columns, s.grad_values);
+  for (int query = 0; query < T; query += query_tile) backward_queries<Pass::all>(call, b, h, query, s);
+  store_key_value(call, b, h, 0, T, s);
+}
+
+/// Key and value gradients of one tile of keys. Reads the deltas of its queries.
+void backward_keys(const BackwardCall& call, int b, int h, int key, const BackwardScratch& s) {
+  const int T = call.T(), columns = padded(call.D()), keys = std::min(key_tile, T - key);
+  const WeightDropout drop(call.dropout, b, h, T);
+  clear_rows(keys, columns, s.grad_keys);
+  clear_rows(keys, columns, s.grad_values);
+  load_keys(call, b, h, key, keys, s);
+  for (int query = key / query_tile * query_tile; query < T; query += query_tile) {
+    const int queries = std::min(query_tile, T - query);
+    const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key)};
+    load_queries(call, b, h, tile, s);
+    backward_tile<Pass::key_value>(call, b, h, tile, drop, s, s.grad_keys, s.grad_values);
+  }
+  store_key_value(call, b, h, key, keys, s);
+}
+
+/// task(b, h, i, scratch) for i in [0, tasks_per_head) of every head.
+template <class Task>
+void for_each_task(const char* label, const ExecSpace& exec, const BackwardCall& call, int tasks_per_head,
+                   int keys_held, const Task& task) {
+  const int H = call.H(), D = call.D();
+  const std::size_t bytes = BackwardScratch::bytes(D, keys_held);
+  using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
+  Policy policy(exec, call.qkv.extent_int(0) * H * tasks_per_head, 1, 1);
+  policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(bytes + 64));
+  Kokkos::parallel_for(
+      std::string(label), policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
+        const int head = team.league_rank() / tasks_per_head;
+        Real* memory = static_cast<Real*>(team.team_scratch(1).get_shmem_aligned(bytes, 64));
+        task(head / H, head % H, team.league_rank() % tasks_per_head,
+             BackwardScratch(ScratchPieces(memory), D, keys_held));
+      });
+}
+
+/// One task per head costs 5 products a tile on at most as many threads as there are heads; two passes cost 7 on
+/// all.
+bool one_task_per_head(const ExecSpace& exec, int heads, int padded_keys, int D) {
+  constexpr std::size_t most_bytes = std::size_t{64} << 20;
+  const int threads = exec.concurrency(), rounds = (heads + threads - 1) / threads;
+  return 5 * rounds * threads <= 7 * heads && BackwardScratch::bytes(D, padded_keys) <= most_bytes;
+}
+
+}  // namespace
+
+void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTensor4 out, ConstTensor4 grad_out,
+                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta,
+                               Tensor5 grad_qkv) {
+  const auto extent = causal_attention_backward_shapes.match(qkv, out, grad_out, lse, delta, grad_qkv);
+  const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
+  const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
+            key_tiles = call.key_tiles();
+  if (one_task_per_head(exec, extent['B'] * extent['H'], padded_keys, extent['D'])) {
+    for_each_task("dekoder::causal_attention_backward::head", exec, call, 1, padded_keys,
+                  [=](int b, int h, int, const BackwardScratch& s) { backward_head(call, b, h, s); });
+    return;
+  }
+  for_each_task("dekoder::causal_attention_backward::query", exec, call, query_tiles, key_tile,
+                [=](int b, int h, int i, const BackwardScratch& s) {
+                  backward_queries<Pass::query>(call, b, h, (query_tiles - 1 - i) * query_tile, s);
+                });
+  for_each_task("dekoder::causal_attention_backward::key_value", exec, call, key_tiles, key_tile,
+                [=](int b, int h, int i, const BackwardScratch& s) { backward_keys(call, b, h, i * key_tile, s); });
+}
+
+}  // namespace dekoder
+
+#endif

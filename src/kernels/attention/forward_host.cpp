@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forward pass of causal attention on CPUs: one task per tile of queries.
+#include "kernels/attention/attention.hpp"
+
+#if !defined(DEKODER_BACKEND_CUDA)
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/attention/tile_host.hpp"
+
+namespace dekoder {
+
+namespace {
+
+using namespace host;
+
+constexpr int query_vectors = query_tile / vector_width;
+
+/// Scratch of one task.
+struct ForwardScratch {
+  Rows query, out;    ///< (D, query_tile), transposed
+  Rows keys, values;  ///< (key_tile, D)
+  Rows weights;       ///< (key_tile, query_tile)
+
+  ForwardScratch(ScratchPieces pieces, int D)
+      : query(pieces.take(D, query_tile)),
+        out(pieces.take(D, query_tile)),
+        keys(pieces.take(key_tile, D)),
+        values(pieces.take(key_tile, D)),
+        weights(pieces.take(key_tile, query_tile)) {}
+  static std::size_t elements(int D) {
+    return 2 * ScratchPieces::elements(D, query_tile) + 2 * ScratchPieces::elements(key_tile, D) +
+           ScratchPieces::elements(key_tile, query_tile);
+  }
+};
+
+/// Running maximum (of scores in base 2) and sum of each query of a tile.
+struct SoftmaxState {
+  Vector largest[query_vectors], total[query_vectors];
+
+  SoftmaxState() {
+    for (int v = 0; v < query_vectors; ++v) {
+      largest[v] = broadcast(-std::numeric_limits<Real>::infinity());
+      total[v] = Vector{};
+    }
+  }
+};
+
+/// Turns one tile of scores into weights exp2(score - maximum so far), 0 above the diagonal, and rescales what was
+/// summed under an older maximum.
+void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const ForwardScratch& s) {
+  const IntegerVector lanes = lane_indices();
+  for (int v = 0; v * vector_width < tile.width(); ++v) {
+    const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v), query = tile.query + v * vector_width;
+    const Rows scores = s.weights.from(0, v * vector_width);
+    Vector largest = state.largest[v], second = largest;
+    int k = 0;
+    for (; k + 2 <= all; k += 2) {
+      const Vector x = load(scores.at(k)), y = load(scores.at(k + 1));
+      largest = x > largest ? x : largest;
+      second = y > second ? y : second;
+    }
+    for (; k < seen; ++k) {
+      const IntegerVector visible = lanes >= LaneInteger(tile.key + k - query);
+      const Vector x = visible ? load(scores.at(k)) : broadcast(-std::numeric_limits<Real>::infinity());
+      store(scores.at(k), x);
+      largest = x > largest ? x : largest;
+    }
+    largest = second > largest ? second : largest;
+    Vector total{};
+    for (k = 0; k < seen; ++k) {
+      const Vector weight = exp2(load(scores.at(k)) - largest);
+      total += weight;
+      store(scores.at(k), weight);
+    }
+    const Vector correction = exp2(state.largest[v] - largest);
+    state.total[v] = state.total[v] * correction + total;
+    state.largest[v] = largest;
+    for (int d = 0; d < D && tile.key > 0; ++d) {
+      Real* out = s.out.at(d) + v * vector_width;
+      store(out, load(out) * correction);
+    }
+  }
+}
+
+/// Multiplies the weights of one tile by their dropout factors.
+void drop_weights(const ScoreTile& tile, WeightDropout drop, Rows weights) {
+  for (int v = 0; v * vector_width < tile.width(); ++v)
+    for (int k = 0; k < tile.keys_seen(v); ++k) {
+      Real* weight = weights.at(k) + v * vector_width;
+      store(weight, load(weight) * drop.factors(tile.query + v * vector_width, tile.key + k));
+    }
+}
+
+/// out and lse of one tile of queries of head (b, h).
+void forward_tile(ConstTensor5 qkv, int b, int h, int query, Real scale, const WeightDropout& drop,
+                  const Tensor4& out, const Tensor3& lse, const ForwardScratch& s) {
+  const int T = qkv.extent_int(1), D = qkv.extent_int(4), queries = std::min(query_tile, T - query);
+  const int width = padded(queries);
+  if (queries < width) clear_rows(D, width, s.query);
+  transpose_scaled(queries, D, scale * log2_e, head_rows(qkv, b, 0, h).from(query, 0), s.query);
+  clear_rows(D, width, s.out);
+  SoftmaxState state;
+  for (int key = 0; key < query + queries; key += key_tile) {
+    const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key)};
+    copy_rows(tile.keys, D, D, head_rows(qkv, b, 1, h).from(key, 0), s.keys);
+    copy_rows(tile.keys, D, D, head_rows(qkv, b, 2, h).from(key, 0), s.values);
+    for_each_band(tile, [&](int band, int keys, int first) {
+      tile_product<false>(keys, width - first, D, plain(s.keys.from(band, 0)), s.query.from(0, first),
+                          s.weights.from(band, first));
+    });
+    online_softmax(tile, D, state, s);
+    if (drop.active()) drop_weights(tile, drop, s.weights);
+    for_each_band(tile, [&](int band, int keys, int first) {
+      tile_product<true>(D, width - first, keys, transposed(s.values.from(band, 0)), s.weights.from(band, first),
+                         s.out.from(0, first));
+    });
+  }
+  for (int v = 0; v * vector_width < width; ++v) {
+    const Vector inverse = Real(1) / state.total[v];
+    for (int d = 0; d < D; ++d) {
+      Real* sum = s.out.at(d) + v * vector_width;
+      store(sum, load(sum) * inverse);
+    }
+    for (int lane = 0; lane < vector_width && v * vector_width + lane < queries; ++lane)
+      lse(b, h, query + v * vector_width + lane) = ln_2 * state.largest[v][lane] + std::log(state.total[v][lane]);
+  }
+  transpose_scaled(D, queries, Real(1), s.out, head_rows(out, b, h).from(query, 0));
+}
+
+}  // namespace
+
+void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const Dropout& dropout, Tensor4 out,
+                      Tensor3 lse) {
+  const auto extent = causal_attention_shapes.match(qkv, out, lse);
+  const int B = extent['B'], T = extent['T'], H = extent['H'], D = extent['D'];
+  const int tiles = (T + query_tile - 1) / query_tile;
+  using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
+  Policy policy(exec, B * H * tiles, 1, 1);
+  policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(ForwardScratch::elements(D) * sizeof(Real) + 64));
+  Kokkos::parallel_for(
+      "dekoder::causal_attention", policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
+        const int head = team.league_rank() / tiles, b = head / H, h = head % H;
+        const int tile = tiles - 1 - team.league_rank() % tiles;  // the longest first
+        Real* memory = static_cast<Real*>(
+            team.team_scratch(1).get_shmem_aligned(ForwardScratch::elements(D) * sizeof(Real), 64));
+        forward_tile(qkv, b, h, tile * query_tile, scale, WeightDropout(dropout, b, h, T), out, lse,
+                     ForwardScratch(ScratchPieces(memory), D));
+      });
+}
+
+}  // namespace dekoder
+
+#endif

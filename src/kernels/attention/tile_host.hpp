@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the forward and backward pass of attention on CPUs share. Scores are kept transposed, keys down and queries
+// across: a vector holds neighbouring queries, so that maxima, sums and masks work lane by lane, keys and values
+// are read in their own order, and no head size needs padding in the scores.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/attention/attention.hpp"
+#include "kernels/host_tile.hpp"
+
+namespace dekoder::host {
+
+inline constexpr int query_tile = 4 * vector_width;
+inline constexpr int key_tile = 32;
+inline constexpr Real log2_e = Real(1.44269504088896340736);
+inline constexpr Real ln_2 = Real(0.69314718055994530942);
+
+/// Pieces of one team's scratch, each aligned to 64 bytes.
+class ScratchPieces {
+ public:
+  explicit ScratchPieces(Real* data) : next_(data) {}
+  Rows take(int rows, int width) {
+    const Rows piece{next_, width};
+    next_ += elements(rows, width);
+    return piece;
+  }
+  static std::size_t elements(int rows, int width) {
+    constexpr std::size_t line = 64 / sizeof(Real);
+    return (std::size_t(rows) * std::size_t(width) + line - 1) / line * line;
+  }
+
+ private:
+  Real* next_;
+};
+
+/// Rows t of one head: which = 0 query, 1 key, 2 value of a (B,T,3,H,D) tensor.
+inline ConstRows head_rows(const ConstTensor5& qkv, int b, int which, int h) {
+  return {qkv.data() + qkv.stride(0) * std::size_t(b) + qkv.stride(2) * std::size_t(which) +
+              qkv.stride(3) * std::size_t(h),
+          long(qkv.stride(1))};
+}
+inline Rows head_rows(const Tensor5& qkv, int b, int which, int h) {
+  return {qkv.data() + qkv.stride(0) * std::size_t(b) + qkv.stride(2) * std::size_t(which) +
+              qkv.stride(3) * std::size_t(h),
+          long(qkv.stride(1))};
+}
+/// The same of a (B,T,H,D) tensor.
+inline ConstRows head_rows(const ConstTensor4& x, int b, int h) {
+  return {x.data() + x.stride(0) * std::size_t(b) + x.stride(2) * std::size_t(h), long(x.stride(1))};
+}
+inline Rows head_rows(const Tensor4& x, int b, int h) {
+  return {x.data() + x.stride(0) * std::size_t(b) + x.stride(2) * std::size_t(h), long(x.stride(1))};
+}
+
+/// A tile of the scores of one head: queries [query, query + queries) against keys [key, key + keys), keys <= the
+/// last query.
+struct ScoreTile {
+  int query, queries, key, keys;
+
+  int width() const { return padded(queries); }
+  /// Keys of this tile that some query of vector v sees.
+  int keys_seen(int v) const { return std::min(keys, query + (v + 1) * vector_width - key); }
+  /// Keys of this tile that every query of vector v sees.
+  int keys_seen_by_all(int v) const { return std::clamp(query + v * vector_width - key + 1, 0, keys); }
+};
+
+/// body(first key, number of keys, first query) for bands of keys of one tile: vectors of queries that end before
+/// the band's keys begin see none of them and are left out.
+template <class Body>
+[[gnu::always_inline]] inline void for_each_band(const ScoreTile& tile, const Body& body) {
+  for (int begin = 0; begin < tile.keys;) {
+    const int ahead = tile.key + begin - tile.query;  // of the band's first key against the first query
+    const int vector = ahead < 0 ? 0 : ahead / vector_width;
+    const int end = std::min(tile.keys, tile.query + (vector + 1) * vector_width - tile.key);
+    body(begin, end - begin, vector * vector_width);
+    begin = end;
+  }
+}
+
+/// Dropout factors of one vector of queries at one key: those of Dropout::factor, bit for bit. Small: a loop keeps
+/// its own copy in registers.
+class WeightDropout {
+ public:
+  WeightDropout(const Dropout& dropout, int b, int h, int T)
+      : active_(dropout.active()),
+        stream_(dropout.sample(b).child(std::uint64_t(h))),
+        T_(T),
+        threshold_(std::uint32_t(std::ceil(float(dropout.rate) * 0x1p24f))),
+        kept_(Real(1) / (Real(1) - dropout.rate)) {
+    for (int lane = 0; lane < vector_width; ++lane) {
+      const std::uint64_t offset = std::uint64_t(lane) * std::uint64_t(T);
+      offset_low_[lane] = std::uint32_t(offset);
+      offset_high_[lane] = std::uint32_t(offset >> 32);
+    }
+  }
+
+  bool active() const { return active_; }
+
+  [[gnu::always_inline]] Vector factors(int query, int key) const {
+    const std::uint64_t first = std::uint64_t(query) * std::uint64_t(T_) + std::uint64_t(key);
+    const std::uint32_t first_low = std::uint32_t(first), first_high = std::uint32_t(first >> 32);
+    const Words low = first_low + offset_low_;
+    const Words carry = std::bit_cast<Words>(low < first_low);  // all bits: -1
+    const Words bits = stream_.bits32(low, first_high + offset_high_ - carry);
+    // u 2^-24 < rate for a whole number u is u < ceil(rate 2^24).
+    const auto dropped = (bits >> 8) < threshold_;
+    return __builtin_convertvector(dropped, IntegerVector) ? Vector{} : broadcast(kept_);
+  }
+
+ private:
+  bool active_;
+  RandomStream stream_;
+  int T_;
+  std::uint32_t threshold_;
+  Real kept_;
+  Words offset_low_, offset_high_;  ///< of the lanes' elements from the first one's
+};
+
+}  // namespace dekoder::host
