@@ -49,6 +49,12 @@ class ParameterLayout {
   std::size_t flat_size_ = 0;
 };
 
+/// A flat buffer with one element per parameter, as optimizers keep them and checkpoints store them by name.
+struct NamedBuffer {
+  std::string name;  ///< "parameters", "first_moment": the group in a checkpoint
+  Tensor1 buffer;    ///< (flat_size) of a ParameterLayout
+};
+
 /// Values and gradients of all parameters: two flat buffers (one AdamW launch, one reduction, one checkpoint
 /// write).
 class ParameterStore {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <vector>
+
 #include "config/run_config.hpp"
 #include "tensor/parameter_store.hpp"
 
@@ -23,8 +25,10 @@ class Optimizer {
   /// A NaN or Inf in the gradients throws DivergedError naming step and tensor, and changes nothing.
   double step(const ExecSpace& exec, const TrainingConfig& training, long step, const ParameterStore& store);
 
-  const Tensor1& first_moment() const { return first_moment_; }
-  const Tensor1& second_moment() const { return second_moment_; }
+  /// What a restart needs besides the parameters: first_moment, second_moment.
+  std::vector<NamedBuffer> state() const {
+    return {{"first_moment", first_moment_}, {"second_moment", second_moment_}};
+  }
 
  private:
   Tensor1 first_moment_, second_moment_;

@@ -177,8 +177,7 @@ void Trainer::save(bool must) {
   try {
     saved.metrics_bytes = metrics_.durable_bytes();
     saved.samples_bytes = samples_.durable_bytes();
-    write_checkpoint(directory_.paths().checkpoints(), saved, model_.store(), model_.optimizer().first_moment(),
-                     model_.optimizer().second_moment());
+    write_checkpoint(directory_.paths().checkpoints(), saved, model_.store().layout(), model_.state());
     state_ = saved;
     saved_step_ = state_.step;
     write_status(RunState::resumable);
@@ -195,8 +194,7 @@ CheckpointInfo Trainer::resume_or_initialise() {
   const std::filesystem::path folder = directory_.paths().checkpoints();
   const auto loaded = restart_checkpoint(folder, [&](const std::filesystem::path& file) {
     check_restart(read_checkpoint_info(file));  // before the tensors, so that a changed key is named, not a shape
-    return read_checkpoint(file, model_.store(), model_.optimizer().first_moment(),
-                           model_.optimizer().second_moment());
+    return read_checkpoint(file, model_.store().layout(), model_.state());
   });
   const std::string yaml = to_yaml(config_), data_hash = data_.header().identity();
   CheckpointInfo state;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "io/run/checkpoint.hpp"
 #include "model/model_summary.hpp"
 
 namespace dekoder {
@@ -39,6 +40,12 @@ void TrainingModel::load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTok
   Kokkos::deep_copy(exec, inputs_, inputs);
   Kokkos::deep_copy(exec, targets_, targets);
   exec.fence("dekoder::load");
+}
+
+std::vector<NamedBuffer> TrainingModel::state() const {
+  std::vector<NamedBuffer> buffers = optimizer_.state();
+  buffers.insert(buffers.begin(), {parameter_group, store_.values()});
+  return buffers;
 }
 
 double TrainingModel::accumulate_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,

@@ -44,6 +44,8 @@ class TrainingModel {
   const RunConfig& config() const { return config_; }
   ParameterStore& store() { return store_; }
   Optimizer& optimizer() { return optimizer_; }
+  /// What a checkpoint holds: the parameters and the optimizer's state.
+  std::vector<NamedBuffer> state() const;
   const Decoder& decoder() const { return decoder_; }
   const DecoderActivations& activations() const { return activations_; }
   std::size_t activation_bytes() const { return arena_.bytes(); }

@@ -8,6 +8,9 @@ import subprocess
 import sys
 import tempfile
 
+import h5py
+import numpy
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import dekoder_runs as dk  # noqa: E402
 
@@ -57,6 +60,21 @@ def damaged_files(workshop, root, whole):
         dk.check({path: path.read_bytes() for path in dk.checkpoints(run).values()} == before, "files were changed")
         dk.check((run / "metrics.jsonl").read_bytes() == log, "the log was changed")
         print(f"{name} files: passed")
+
+
+def older_format(workshop, root, whole):
+    """A run whose checkpoints were written in minor version 0 of the format, which had fewer fields, goes on."""
+    run = root / "older"
+    workshop.train(run, fault="checkpoint:create@4", expect=-signal.SIGKILL)
+    for path in dk.checkpoints(run).values():
+        with h5py.File(path, "r+") as file:
+            for name in ("validation_hash", "best_validation_hash", "restarts", "digest_1"):
+                del file.attrs[name]
+            file.attrs.modify("minor", numpy.int32(0))
+    said = workshop.train(run)
+    dk.check("going on from step 120" in said and "not used" not in said, said)
+    dk.compare_runs(whole, run)
+    print("checkpoints of minor version 0: passed")
 
 
 def second_trainer(workshop, root):
@@ -159,6 +177,7 @@ def main():
         try:
             killed_while_saving(workshop, root, whole)
             damaged_files(workshop, root, whole)
+            older_format(workshop, root, whole)
             second_trainer(workshop, root)
             full_disk(workshop, root)
         finally:

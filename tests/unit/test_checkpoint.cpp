@@ -36,6 +36,9 @@ struct State {
       : store(layout), first("first", layout.flat_size()), second("second", layout.flat_size()) {}
 
   std::array<Tensor1, 3> buffers() const { return {store.values(), first, second}; }
+  std::vector<NamedBuffer> named() const {
+    return {{parameter_group, store.values()}, {"first_moment", first}, {"second_moment", second}};
+  }
 
   void fill(std::uint64_t salt) {
     int which = 0;
@@ -70,6 +73,9 @@ CheckpointInfo info_of(long step) {
   info.samples_bytes = 11;
   info.run_id = "run";
   info.writer = "test";
+  info.validation_hash = "text/10-90";
+  info.best_validation_hash = "text/10-80";
+  info.restarts = "{\"step\":4}\n";
   return info;
 }
 
@@ -84,15 +90,15 @@ class Checkpoint : public ::testing::Test {
   ~Checkpoint() override { fs::remove_all(folder); }
 
   fs::path write(long step) const {
-    return write_checkpoint(folder, info_of(step), state.store, state.first, state.second);
+    return write_checkpoint(folder, info_of(step), state.store.layout(), state.named());
   }
   CheckpointInfo read(const fs::path& file) const {
-    return read_checkpoint(file, other.store, other.first, other.second);
+    return read_checkpoint(file, other.store.layout(), other.named());
   }
   std::optional<LoadedCheckpoint> load() const { return load(other); }
   std::optional<LoadedCheckpoint> load(const State& into) const {
     return restart_checkpoint(
-        folder, [&](const fs::path& file) { return read_checkpoint(file, into.store, into.first, into.second); });
+        folder, [&](const fs::path& file) { return read_checkpoint(file, into.store.layout(), into.named()); });
   }
   static std::string contents(const fs::path& file) {
     std::ifstream stream(file, std::ios::binary);
@@ -117,6 +123,9 @@ class Checkpoint : public ::testing::Test {
     EXPECT_EQ(info.tokenizer, expected.tokenizer);
     EXPECT_EQ(info.best_validation_loss, expected.best_validation_loss);
     EXPECT_EQ(info.metrics_bytes, expected.metrics_bytes);
+    EXPECT_EQ(info.validation_hash, expected.validation_hash);
+    EXPECT_EQ(info.best_validation_hash, expected.best_validation_hash);
+    EXPECT_EQ(info.restarts, expected.restarts);
     return "";
   }
 
@@ -170,6 +179,9 @@ TEST_F(Checkpoint, RoundTripBitForBit) {
   EXPECT_EQ(info.samples_bytes, expected.samples_bytes);
   EXPECT_EQ(info.run_id, expected.run_id);
   EXPECT_EQ(info.writer, expected.writer);
+  EXPECT_EQ(info.validation_hash, expected.validation_hash);
+  EXPECT_EQ(info.best_validation_hash, expected.best_validation_hash);
+  EXPECT_EQ(info.restarts, expected.restarts);
   EXPECT_EQ(read_checkpoint_info(file).tokens_seen, expected.tokens_seen);
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) EXPECT_EQ(entry.path(), file);
 }
@@ -187,7 +199,7 @@ TEST_F(Checkpoint, LongTextFieldsSurvive) {
   info.tokenizer = "char";
   for (int c = 0x4e00; c < 0x9fff; ++c) info.tokenizer += fmt::format(" U+{:04X}", c);  // 147 kB
   info.config_yaml.clear();
-  const fs::path file = write_checkpoint(folder, info, state.store, state.first, state.second);
+  const fs::path file = write_checkpoint(folder, info, state.store.layout(), state.named());
   EXPECT_EQ(read(file).tokenizer, info.tokenizer);
   EXPECT_EQ(read(file).config_yaml, "");
 }
@@ -258,11 +270,67 @@ TEST_F(Checkpoint, ZeroedAndSwappedChunksAreRejected) {
 TEST_F(Checkpoint, DamagedRootFieldsAreRejected) {
   const fs::path file = write(5);
   const std::string whole = contents(file);
-  std::string damaged = whole;
-  const std::size_t at = whole.find("layers: 2");
-  ASSERT_NE(at, std::string::npos);
-  damaged[at + 8] = '3';
-  EXPECT_NE(verdict(file, damaged), "");
+  for (const std::string field : {"layers: 2", "text/10-80"}) {  // of minor version 0 and 1
+    std::string damaged = whole;
+    const std::size_t at = whole.find(field);
+    ASSERT_NE(at, std::string::npos);
+    damaged[at + field.size() - 1] = '3';
+    EXPECT_NE(verdict(file, damaged), "") << field;
+  }
+}
+
+/// What a program of another minor version of the format has written: `change` does the difference.
+class OtherMinorVersion : public Checkpoint {
+ protected:
+  /// Copies the groups and the attributes of a file, without those of `without`, and with `minor`.
+  fs::path rewritten(const fs::path& source, std::int32_t minor, const std::vector<std::string>& without) const {
+    const fs::path target = folder / "rewritten.h5";
+    const Hdf5File from = Hdf5File::open(source);
+    Hdf5File to = Hdf5File::create(target);
+    for (const std::string& group : from.members("/")) to.copy(from, "/" + group);
+    const auto wanted = [&](const std::string& name) {
+      return std::find(without.begin(), without.end(), name) == without.end();
+    };
+    for (const char* name : {"format", "config_yaml", "tokenizer", "data_hash", "run_id", "writer",
+                             "validation_hash", "best_validation_hash", "restarts"})
+      if (wanted(name)) to.write_attribute("/", name, from.text_attribute("/", name));
+    for (const char* name : {"step", "best_step", "sampled_step"})
+      to.write_attribute("/", name, from.attribute<long>("/", name));
+    for (const char* name : {"tokens_seen", "metrics_bytes", "samples_bytes", "digest", "digest_1"})
+      if (wanted(name)) to.write_attribute("/", name, from.attribute<std::uint64_t>("/", name));
+    for (const char* name : {"validation_loss", "best_validation_loss"})
+      to.write_attribute("/", name, from.attribute<double>("/", name));
+    to.write_attribute("/", "major", std::int32_t{1});
+    to.write_attribute("/", "minor", minor);
+    if (minor > 1) to.write_attribute("/", "of_a_later_program", "text");
+    to.close();
+    fs::rename(target, source);
+    return source;
+  }
+};
+
+TEST_F(OtherMinorVersion, AnOlderOneLacksFieldsAndReadsAsBefore) {
+  const fs::path file = rewritten(write(5), 0, {"validation_hash", "best_validation_hash", "restarts", "digest_1"});
+  const CheckpointInfo info = read(file);
+  EXPECT_TRUE(state.same_bits(other));
+  EXPECT_EQ(info.writer, info_of(5).writer);
+  EXPECT_EQ(info.validation_hash, "");
+  EXPECT_EQ(info.best_validation_hash, "");
+  EXPECT_EQ(info.restarts, "");
+  verify_checkpoint(file);
+}
+
+TEST_F(OtherMinorVersion, ALaterOneHasFieldsThatAreLeftOut) {
+  const fs::path file = rewritten(write(5), 2, {});
+  EXPECT_EQ(read(file).restarts, info_of(5).restarts);
+  EXPECT_TRUE(state.same_bits(other));
+}
+
+TEST_F(OtherMinorVersion, AFieldOfItsOwnVersionMustBeThere) {
+  for (const char* missing : {"validation_hash", "restarts", "digest_1"}) {
+    const fs::path file = rewritten(write(5), 1, {missing});
+    EXPECT_THROW(read(file), DataError) << missing;
+  }
 }
 
 TEST_F(Checkpoint, NewestBadOlderUsed) {
@@ -365,13 +433,45 @@ TEST_F(Checkpoint, RotationKeepsNewestBestAndTheOneResumedFrom) {
 }
 
 TEST_F(Checkpoint, FolderThatCannotBeWrittenLeavesNothing) {
-  EXPECT_THROW(write_checkpoint(folder / "missing", info_of(1), state.store, state.first, state.second), SaveError);
+  EXPECT_THROW(write_checkpoint(folder / "missing", info_of(1), state.store.layout(), state.named()), SaveError);
   put(folder / "file", "");
-  EXPECT_THROW(write_checkpoint(folder / "file", info_of(1), state.store, state.first, state.second), SaveError);
+  EXPECT_THROW(write_checkpoint(folder / "file", info_of(1), state.store.layout(), state.named()), SaveError);
 }
 
 TEST_F(Checkpoint, MomentsOfAnotherModelAreAFault) {
-  EXPECT_THROW(write_checkpoint(folder, info_of(1), state.store, Tensor1("short", 4), state.second), ShapeError);
+  std::vector<NamedBuffer> buffers = state.named();
+  buffers[1].buffer = Tensor1("short", 4);
+  EXPECT_THROW(write_checkpoint(folder, info_of(1), state.store.layout(), buffers), ShapeError);
+  const fs::path file = write(1);
+  EXPECT_THROW(read_checkpoint(file, state.store.layout(), buffers), ShapeError);
+  buffers = state.named();
+  buffers[2].name = buffers[1].name;
+  EXPECT_THROW(write_checkpoint(folder, info_of(1), state.store.layout(), buffers), ShapeError) << "one name twice";
+}
+
+TEST_F(Checkpoint, HoldsTheBuffersOfTheListAndNoOthers) {
+  std::vector<NamedBuffer> momentum = state.named();
+  momentum.pop_back();
+  momentum[1].name = "momentum";
+  const fs::path file = write_checkpoint(folder, info_of(1), state.store.layout(), momentum);
+  EXPECT_EQ(Hdf5File::open(file).members("/"), (std::vector<std::string>{"momentum", parameter_group}));
+  verify_checkpoint(file);
+  const auto message = [&](const std::vector<NamedBuffer>& wanted) -> std::string {
+    try {
+      read_checkpoint(file, other.store.layout(), wanted);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_NE(message(other.named()).find("holds no group /first_moment"), std::string::npos);
+  std::vector<NamedBuffer> wanted = other.named();
+  wanted.resize(1);
+  EXPECT_NE(message(wanted).find("holds a group /momentum"), std::string::npos);
+  wanted.push_back({"momentum", other.first});
+  EXPECT_EQ(message(wanted), "");
+  EXPECT_EQ(0, std::memcmp(state.first.data(), other.first.data(), state.first.size() * sizeof(Real)));
+  read_checkpoint_parameters(file, other.store);
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <span>
@@ -24,8 +23,7 @@ using HostBuffer = Kokkos::View<Real*, Layout, Kokkos::HostSpace>;
 using Extents = std::vector<std::size_t>;
 
 constexpr const char* format_name = "dekoder-checkpoint";
-constexpr int format_major = 1, format_minor = 0;
-constexpr std::array<const char*, 3> group_names = {"parameters", "first_moment", "second_moment"};
+constexpr int format_major = 1, format_minor = 1;
 
 /// What the root digest knows of one tensor.
 struct TensorRecord {
@@ -40,7 +38,7 @@ struct TensorRecord {
   }
 };
 
-std::string tensor_path(const char* group, const std::string& name) {
+std::string tensor_path(const std::string& group, const std::string& name) {
   return fmt::format("/{}/{}", group, name);
 }
 
@@ -72,30 +70,47 @@ Extents chunk_of(const Extents& shape, std::size_t element_bytes) {
   return {share(shape[0], row_bytes), shape[1]};
 }
 
-/// Calls visit(name, value) for every field, in the order of the root digest.
+/// Calls visit(name, value) for every field that minor version `minor` brought, in the order of its digest.
 template <class Info, class Visitor>
-void for_each_field(Info& info, Visitor visit) {
-  visit("step", info.step);
-  visit("tokens_seen", info.tokens_seen);
-  visit("config_yaml", info.config_yaml);
-  visit("tokenizer", info.tokenizer);
-  visit("data_hash", info.data_hash);
-  visit("validation_loss", info.validation_loss);
-  visit("best_validation_loss", info.best_validation_loss);
-  visit("best_step", info.best_step);
-  visit("sampled_step", info.sampled_step);
-  visit("metrics_bytes", info.metrics_bytes);
-  visit("samples_bytes", info.samples_bytes);
-  visit("run_id", info.run_id);
-  visit("writer", info.writer);
+void for_each_field(Info& info, int minor, Visitor visit) {
+  switch (minor) {
+    case 0:
+      visit("step", info.step);
+      visit("tokens_seen", info.tokens_seen);
+      visit("config_yaml", info.config_yaml);
+      visit("tokenizer", info.tokenizer);
+      visit("data_hash", info.data_hash);
+      visit("validation_loss", info.validation_loss);
+      visit("best_validation_loss", info.best_validation_loss);
+      visit("best_step", info.best_step);
+      visit("sampled_step", info.sampled_step);
+      visit("metrics_bytes", info.metrics_bytes);
+      visit("samples_bytes", info.samples_bytes);
+      visit("run_id", info.run_id);
+      visit("writer", info.writer);
+      return;
+    case 1:
+      visit("validation_hash", info.validation_hash);
+      visit("best_validation_hash", info.best_validation_hash);
+      visit("restarts", info.restarts);
+      return;
+    default:
+      throw std::logic_error(fmt::format("checkpoint fields of minor version {}", minor));
+  }
 }
 
-/// XXH64 over "<field>:<bytes of its text>:<text>\n" for each field and "<heading>\n<digest>\n" for each tensor in
-/// the order of their paths; numbers as their shortest exact text.
-std::uint64_t root_digest(const CheckpointInfo& info, std::vector<TensorRecord> records) {
+/// Root attribute with the digest of the fields of a minor version.
+std::string digest_name(int minor) {
+  return minor == 0 ? "digest" : fmt::format("digest_{}", minor);
+}
+
+/// XXH64 over "<field>:<bytes of its text>:<text>\n" for each field of the minor version and
+/// "<heading>\n<digest>\n" for each tensor in the order of their paths; numbers as their shortest exact text.
+std::uint64_t root_digest(const CheckpointInfo& info, int minor, std::vector<TensorRecord> records) {
   Xxh64 digest;
-  digest.update(fmt::format("{} {}\n", format_name, format_major));
-  for_each_field(info, [&](const char* name, const auto& value) {
+  digest.update(minor == 0 ? fmt::format("{} {}\n", format_name, format_major)
+                           : fmt::format("{} {}.{}\n", format_name, format_major, minor));
+  for_each_field(info, minor, [&](const char* name, const auto& value) {
     const std::string text = fmt::format("{}", value);
     digest.update(fmt::format("{}:{}:{}\n", name, text.size(), text));
   });
@@ -111,10 +126,12 @@ std::uint64_t root_digest(const CheckpointInfo& info, std::vector<TensorRecord> 
 struct CheckedFile {
   Hdf5File file;
   CheckpointInfo info;
-  std::vector<TensorRecord> records;
+  std::vector<std::string> groups;
+  std::vector<TensorRecord> records;  ///< of all groups
 };
 
-void require_format(const Hdf5File& file) {
+/// Returns the minor version.
+int require_format(const Hdf5File& file) {
   const std::string name = file.path().string();
   if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != format_name)
     throw DataError("{}: is HDF5 but no checkpoint of dekoder", name);
@@ -124,21 +141,13 @@ void require_format(const Hdf5File& file) {
         "{}: has checkpoint format {}.{}, this program reads up to {}.x; use the newer program that "
         "wrote it, or start afresh in another run directory",
         name, major, minor, format_major);
+  return minor;
 }
 
-CheckedFile open_checked(const fs::path& path) {
-  CheckedFile checked{Hdf5File::open(path), {}, {}};
-  const Hdf5File& file = checked.file;
-  require_format(file);
-  for_each_field(checked.info, [&](const char* name, auto& value) {
-    using Value = std::remove_reference_t<decltype(value)>;
-    if constexpr (std::is_same_v<Value, std::string>)
-      value = file.text_attribute("/", name);
-    else
-      value = file.attribute<Value>("/", name);
-  });
-  for (const char* group : group_names)
-    for (const std::string& name : file.members(fmt::format("/{}", group))) {
+std::vector<TensorRecord> read_records(const Hdf5File& file, const std::vector<std::string>& groups) {
+  std::vector<TensorRecord> records;
+  for (const std::string& group : groups)
+    for (const std::string& name : file.members("/" + group)) {
       TensorRecord record;
       record.path = tensor_path(group, name);
       const Hdf5Dataset dataset = file.dataset(record.path);
@@ -146,11 +155,30 @@ CheckedFile open_checked(const fs::path& path) {
       record.shape = dataset.shape();
       record.axes = file.text_attribute(record.path, "axes");
       record.digest = file.attribute<std::uint64_t>(record.path, "digest");
-      checked.records.push_back(std::move(record));
+      records.push_back(std::move(record));
     }
-  if (root_digest(checked.info, checked.records) != file.attribute<std::uint64_t>("/", "digest"))
-    throw DataError("{}: its fields or its list of tensors are damaged (digest of the root differs)",
-                    path.string());
+  return records;
+}
+
+CheckedFile open_checked(const fs::path& path) {
+  CheckedFile checked{Hdf5File::open(path), {}, {}, {}};
+  const Hdf5File& file = checked.file;
+  const int file_minor = require_format(file);
+  checked.groups = file.members("/");
+  checked.records = read_records(file, checked.groups);
+  for (int minor = 0; minor <= std::min(file_minor, format_minor); ++minor) {
+    for_each_field(checked.info, minor, [&](const char* name, auto& value) {
+      using Value = std::remove_reference_t<decltype(value)>;
+      if constexpr (std::is_same_v<Value, std::string>)
+        value = file.text_attribute("/", name);
+      else
+        value = file.attribute<Value>("/", name);
+    });
+    const auto covered = minor == 0 ? checked.records : std::vector<TensorRecord>{};
+    if (root_digest(checked.info, minor, covered) != file.attribute<std::uint64_t>("/", digest_name(minor)))
+      throw DataError("{}: its fields or its list of tensors are damaged (digest of the root differs)",
+                      path.string());
+  }
   return checked;
 }
 
@@ -158,12 +186,13 @@ CheckedFile open_checked(const fs::path& path) {
   throw DataError("{}:{}: is damaged (digest differs)", checked.file.path().string(), record.path);
 }
 
+constexpr const char* other_configuration =
+    "the configuration has changed since; restore it, or start afresh with another run directory";
+
 /// The record of each parameter in `group`, in the order of the layout; throws ConfigError where they do not match.
-std::vector<TensorRecord> matched_records(const CheckedFile& checked, const char* group,
+std::vector<TensorRecord> matched_records(const CheckedFile& checked, const std::string& group,
                                           const ParameterLayout& layout) {
   const std::string file = checked.file.path().string();
-  const char* remedy =
-      "the configuration has changed since; restore it, or start afresh with another run directory";
   std::vector<TensorRecord> matched;
   for (const ParameterEntry& entry : layout.entries()) {
     const std::string path = tensor_path(group, entry.name);
@@ -171,10 +200,10 @@ std::vector<TensorRecord> matched_records(const CheckedFile& checked, const char
                                     [&](const TensorRecord& record) { return record.path == path; });
     if (found == checked.records.end())
       throw ConfigError("{}: holds no tensor {}, expected shape ({}): {}", file, path, fmt::join(entry.shape, ","),
-                        remedy);
+                        other_configuration);
     if (found->shape != extents_of(entry))
       throw ConfigError("{}:{}: has shape ({}), expected ({}): {}", file, path, fmt::join(found->shape, ","),
-                        fmt::join(entry.shape, ","), remedy);
+                        fmt::join(entry.shape, ","), other_configuration);
     if (found->type != hdf5_type_of<Real>())
       throw ConfigError("{}:{}: holds {}, this program computes in {}", file, path, hdf5_type_name(found->type),
                         real_name);
@@ -184,12 +213,24 @@ std::vector<TensorRecord> matched_records(const CheckedFile& checked, const char
     if (!record.path.starts_with(fmt::format("/{}/", group))) continue;
     const auto same = [&](const TensorRecord& other) { return other.path == record.path; };
     if (std::none_of(matched.begin(), matched.end(), same))
-      throw ConfigError("{}:{}: the model has no such tensor: {}", file, record.path, remedy);
+      throw ConfigError("{}:{}: the model has no such tensor: {}", file, record.path, other_configuration);
   }
   return matched;
 }
 
-void read_group(const CheckedFile& checked, const char* group, const ParameterLayout& layout,
+void require_groups(const CheckedFile& checked, std::span<const NamedBuffer> buffers) {
+  const std::string file = checked.file.path().string();
+  for (const NamedBuffer& buffer : buffers)
+    if (std::find(checked.groups.begin(), checked.groups.end(), buffer.name) == checked.groups.end())
+      throw ConfigError("{}: holds no group /{}, which this optimizer keeps: {}", file, buffer.name,
+                        other_configuration);
+  for (const std::string& group : checked.groups)
+    if (std::none_of(buffers.begin(), buffers.end(), [&](const NamedBuffer& b) { return b.name == group; }))
+      throw ConfigError("{}: holds a group /{}, which this optimizer does not keep: {}", file, group,
+                        other_configuration);
+}
+
+void read_group(const CheckedFile& checked, const std::string& group, const ParameterLayout& layout,
                 const Tensor1& buffer) {
   const std::vector<TensorRecord> records = matched_records(checked, group, layout);
   for (std::size_t i = 0; i < records.size(); ++i) {
@@ -222,20 +263,20 @@ void verify_tensor(const CheckedFile& checked, const TensorRecord& record) {
 
 // ---- writing
 
-std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayout& layout) {
+std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayout& layout, std::size_t buffers) {
   std::uint64_t bytes = std::uint64_t{1} << 16;
-  bytes += info.config_yaml.size() + info.tokenizer.size();
+  bytes += info.config_yaml.size() + info.tokenizer.size() + info.restarts.size();
   for (const ParameterEntry& entry : layout.entries()) {
     const Extents shape = extents_of(entry), chunk = chunk_of(shape, sizeof(Real));
     std::uint64_t stored = sizeof(Real);
     for (std::size_t axis = 0; axis < shape.size(); ++axis)
       stored *= (shape[axis] + chunk[axis] - 1) / chunk[axis] * chunk[axis];
-    bytes += group_names.size() * (stored + stored / 1024 + 2048);
+    bytes += buffers * (stored + stored / 1024 + 2048);
   }
   return bytes;
 }
 
-std::vector<TensorRecord> write_group(Hdf5File& file, const char* group, const ParameterLayout& layout,
+std::vector<TensorRecord> write_group(Hdf5File& file, const std::string& group, const ParameterLayout& layout,
                                       const Tensor1& buffer) {
   std::vector<TensorRecord> records;
   file.create_group(fmt::format("/{}", group));
@@ -254,22 +295,38 @@ std::vector<TensorRecord> write_group(Hdf5File& file, const char* group, const P
 }
 
 void write_contents(const fs::path& path, const CheckpointInfo& info, const ParameterLayout& layout,
-                    const std::array<Tensor1, 3>& buffers) {
+                    std::span<const NamedBuffer> buffers) {
   Hdf5File file = Hdf5File::create(path);
-  reserve_space(path, file_bytes_needed(info, layout));
+  reserve_space(path, file_bytes_needed(info, layout, buffers.size()));
   fault_point("checkpoint:create");
   file.write_attribute("/", "format", format_name);
   file.write_attribute("/", "major", std::int32_t{format_major});
   file.write_attribute("/", "minor", std::int32_t{format_minor});
-  for_each_field(info, [&](const char* name, const auto& value) { file.write_attribute("/", name, value); });
   std::vector<TensorRecord> records;
-  for (std::size_t i = 0; i < group_names.size(); ++i) {
-    const std::vector<TensorRecord> written = write_group(file, group_names[i], layout, buffers[i]);
+  for (const NamedBuffer& buffer : buffers) {
+    const std::vector<TensorRecord> written = write_group(file, buffer.name, layout, buffer.buffer);
     records.insert(records.end(), written.begin(), written.end());
-    if (i == 0) fault_point("checkpoint:mid_write");
+    if (&buffer == &buffers.front()) fault_point("checkpoint:mid_write");
   }
-  file.write_attribute("/", "digest", root_digest(info, records));
+  for (int minor = 0; minor <= format_minor; ++minor) {
+    for_each_field(info, minor,
+                   [&](const char* name, const auto& value) { file.write_attribute("/", name, value); });
+    file.write_attribute("/", digest_name(minor),
+                         root_digest(info, minor, minor == 0 ? records : std::vector<TensorRecord>{}));
+  }
   file.close();
+}
+
+/// Buffers of a wrong length or of one name are a fault of the program.
+void require_buffers(const char* who, const ParameterLayout& layout, std::span<const NamedBuffer> buffers) {
+  for (std::size_t i = 0; i < buffers.size(); ++i) {
+    if (buffers[i].buffer.size() != layout.flat_size())
+      throw ShapeError(fmt::format("{}: {} of {} elements, expected {}", who, buffers[i].name,
+                                   buffers[i].buffer.size(), layout.flat_size()));
+    for (std::size_t j = 0; j < i; ++j)
+      if (buffers[i].name == buffers[j].name)
+        throw ShapeError(fmt::format("{}: two buffers of the name {}", who, buffers[i].name));
+  }
 }
 
 }  // namespace
@@ -278,18 +335,15 @@ std::string checkpoint_file_name(long step) {
   return fmt::format("ckpt-{:08}.h5", step);
 }
 
-fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterStore& store,
-                          const Tensor1& first_moment, const Tensor1& second_moment) {
-  const ParameterLayout& layout = store.layout();
-  if (first_moment.size() != layout.flat_size() || second_moment.size() != layout.flat_size())
-    throw ShapeError(fmt::format("write_checkpoint: moments of {} and {} elements, expected {}",
-                                 first_moment.size(), second_moment.size(), layout.flat_size()));
+fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterLayout& layout,
+                          std::span<const NamedBuffer> buffers) {
+  require_buffers("write_checkpoint", layout, buffers);
   const std::lock_guard<std::recursive_mutex> lock(hdf5_mutex());
   const fs::path final_name = folder / checkpoint_file_name(info.step);
   TemporaryFile temporary(folder / fmt::format(".{}.tmp", checkpoint_file_name(info.step)));
   try {
-    require_space(folder, file_bytes_needed(info, layout));
-    write_contents(temporary.path(), info, layout, {store.values(), first_moment, second_moment});
+    require_space(folder, file_bytes_needed(info, layout, buffers.size()));
+    write_contents(temporary.path(), info, layout, buffers);
     release_space(temporary.path());
     fault_point("checkpoint:before_fsync");
     sync_file(temporary.path());
@@ -314,18 +368,18 @@ CheckpointInfo read_checkpoint_info(const fs::path& file) {
   return open_checked(file).info;
 }
 
-CheckpointInfo read_checkpoint(const fs::path& file, const ParameterStore& store, const Tensor1& first_moment,
-                               const Tensor1& second_moment) {
+CheckpointInfo read_checkpoint(const fs::path& file, const ParameterLayout& layout,
+                               std::span<const NamedBuffer> buffers) {
+  require_buffers("read_checkpoint", layout, buffers);
   const CheckedFile checked = open_checked(file);
-  const std::array<Tensor1, 3> buffers = {store.values(), first_moment, second_moment};
-  for (std::size_t i = 0; i < group_names.size(); ++i)
-    read_group(checked, group_names[i], store.layout(), buffers[i]);
+  require_groups(checked, buffers);
+  for (const NamedBuffer& buffer : buffers) read_group(checked, buffer.name, layout, buffer.buffer);
   return checked.info;
 }
 
 CheckpointInfo read_checkpoint_parameters(const fs::path& file, const ParameterStore& store) {
   const CheckedFile checked = open_checked(file);
-  read_group(checked, group_names[0], store.layout(), store.values());
+  read_group(checked, parameter_group, store.layout(), store.values());
   return checked.info;
 }
 

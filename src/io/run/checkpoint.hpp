@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // One saved state of training = one HDF5 file that never changes once it has its name, ckpt-<step>.h5:
-//   /                  attributes format, major, minor, digest and the fields of CheckpointInfo
-//   /parameters/<name>, /first_moment/<name>, /second_moment/<name>   attributes axes ("3C,C") and digest
+//   /                  attributes format, major, minor, digest, digest_1 and the fields of CheckpointInfo
+//   /<buffer>/<name>   one group per NamedBuffer: parameters, and what the optimizer keeps (first_moment,
+//                      second_moment); attributes axes ("3C,C") and digest
 // Digests are XXH64 (io/files/xxh64.hpp). A tensor's is over "<path>\n<type>\n<extents>\n<axes>\n" (extents joined
-// by commas) and its raw little-endian bytes; the root's is over all fields and all tensors' digests
-// (checkpoint.cpp). Chunks carry HDF5's Fletcher32 besides. Fields that a later minor version adds have a digest of
-// their own.
+// by commas) and its raw little-endian bytes; `digest` of the root is over the fields of minor version 0 and all
+// tensors' digests (checkpoint.cpp). Chunks carry HDF5's Fletcher32 besides. Fields that a later minor version n
+// adds have a digest of their own, digest_<n>, so that an older program reads the file without them; a file of an
+// older minor version gives them their defaults.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "base/error.hpp"
@@ -36,6 +39,10 @@ struct CheckpointInfo {
   std::uint64_t samples_bytes = 0;     ///< length of samples.txt that belongs to this state
   std::string run_id;                  ///< names the run over all its restarts
   std::string writer;                  ///< program version and backend, for information only
+  // since minor version 1
+  std::string validation_hash;       ///< of the tokens that validation_loss was measured on; empty: not known
+  std::string best_validation_hash;  ///< of those of best_validation_loss; empty: not known
+  std::string restarts;              ///< a JSON line for each restart that changed settings
 };
 
 /// Written by a newer program: nothing is wrong with the file, so nothing older is used in its place.
@@ -47,26 +54,28 @@ class NewerFormatError : public DataError {
 /// Name of the file of a step: "ckpt-00001200.h5".
 std::string checkpoint_file_name(long step);
 
+/// The group of the parameters among the buffers of a state; the others are the optimizer's.
+inline constexpr const char* parameter_group = "parameters";
+
 /// Saves a state as folder/ckpt-<step>.h5 and returns that path: written under a temporary name in the same folder,
 /// closed, brought to the disk, read back against its digests, renamed, the folder brought to the disk. On return
 /// the file is complete on the disk; a process that dies before leaves only the temporary file. An older file of
-/// the same step is replaced. Moments are flat buffers of the store's layout. Call on rank 0 only. Throws
-/// SaveError.
+/// the same step is replaced. Each of `buffers` is a flat buffer of `layout`, with a name of its own (ShapeError).
+/// Call on rank 0 only. Throws SaveError.
 std::filesystem::path write_checkpoint(const std::filesystem::path& folder, const CheckpointInfo& info,
-                                       const ParameterStore& store, const Tensor1& first_moment,
-                                       const Tensor1& second_moment);
+                                       const ParameterLayout& layout, std::span<const NamedBuffer> buffers);
 
 /// Fields of a file, checked by the root digest; tensors are not read. Throws DataError where the file is damaged
 /// or no checkpoint, NewerFormatError where its major version is newer than this program's.
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& file);
 
-/// Reads a whole state, every digest checked, and returns its fields. The store and the moments hold rubbish where
-/// this throws: DataError for a damaged file, ConfigError where an intact file's tensors differ from the store's
-/// layout (names the first one), NewerFormatError.
-CheckpointInfo read_checkpoint(const std::filesystem::path& file, const ParameterStore& store,
-                               const Tensor1& first_moment, const Tensor1& second_moment);
+/// Reads a whole state, every digest checked, and returns its fields. The buffers hold rubbish where this throws:
+/// DataError for a damaged file, ConfigError where an intact file's groups differ from the names of `buffers` or
+/// its tensors from `layout` (names the first one), NewerFormatError.
+CheckpointInfo read_checkpoint(const std::filesystem::path& file, const ParameterLayout& layout,
+                               std::span<const NamedBuffer> buffers);
 
-/// The same without moments, for evaluation and generation.
+/// The same for the parameters alone, for evaluation and generation.
 CheckpointInfo read_checkpoint_parameters(const std::filesystem::path& file, const ParameterStore& store);
 
 /// Reads every tensor and checks every digest. Throws as read_checkpoint_info.
