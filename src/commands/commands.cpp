@@ -54,9 +54,8 @@ ExitCode run_train(const Command& command) {
   const fs::path root =
       command.run.empty() ? fs::path("runs") / fs::path(command.config).stem() : fs::path(command.run);
   const RunDirectory directory(root);
-  if (command.fresh) directory.set_aside();
   const Communicator ranks = Communicator::world();
-  Trainer trainer(config, data, directory, ranks);
+  Trainer trainer(config, data, directory, ranks, command.fresh);
   const ExitCode code = trainer.train();
   if (code == ExitCode::finished)
     log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
@@ -81,7 +80,10 @@ ExitCode run_eval(const Command& command) {
   RunConfig config = model->config;
   if (!command.tokens_file.empty()) config.data.tokens = command.tokens_file;
   const TokenDataset data = open_tokens(config);
-  if (data.tokenizer().to_text() != model->info.tokenizer)
+  if (command.tokens_file.empty())
+    require_own_text(model->info, data, command.run,
+                     "restore the run's own file, or name another text with --tokens-file");
+  else if (data.tokenizer().to_text() != model->info.tokenizer)
     throw DataError(
         "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
         data.path().string());

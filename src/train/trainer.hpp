@@ -8,31 +8,22 @@
 #include "data/batch_loader.hpp"
 #include "inference/attention_capture.hpp"
 #include "inference/generator.hpp"
-#include "io/run/checkpoint.hpp"
-#include "io/run/metrics_log.hpp"
-#include "io/run/run_directory.hpp"
 #include "parallel/communicator.hpp"
 #include "train/evaluator.hpp"
-#include "train/progress.hpp"
+#include "train/restart.hpp"
+#include "train/run_recorder.hpp"
 #include "train/training_model.hpp"
 
 namespace dekoder {
 
-/// The attention maps of a run: how they are captured, and where they go.
-struct AttentionRecord {
-  AttentionCapture capture;
-  AttentionFile file;
-};
-
-/// One run: the loop, and what it does by period.
+/// One run: the loop, and what it does by period. What comes of it goes to the RunRecorder.
 class Trainer {
  public:
   /// config.model.vocabulary is set. Takes all memory of the run, then goes on from the newest valid checkpoint of
-  /// the run directory, or draws the initial values where there is none. A configuration that differs from the
-  /// checkpoint's in something a restart cannot change throws ConfigError; what is refused changes no file of the
-  /// run.
+  /// the run directory, or draws the initial values where there is none or where `fresh` says to begin anew: the
+  /// earlier files are then set aside. Throws as start_run; what is refused changes no file of the run.
   Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory,
-          const Communicator& ranks);
+          const Communicator& ranks, bool fresh);
 
   /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on.
   /// Throws DivergedError before an update with a loss or gradient that is not finite, and before a state whose
@@ -41,35 +32,29 @@ class Trainer {
 
  private:
   ExitCode run_loop();
-  CheckpointInfo resume_or_initialise();
-  std::optional<AttentionRecord> open_attention() const;
-  void check_restart(const CheckpointInfo& saved) const;
+  std::optional<AttentionCapture> open_attention(const RunDirectory& directory) const;
   void train_step(BatchLoader& loader);
-  void evaluate();
-  void sample();
+  /// False where a stop cut it short.
+  bool evaluate();
+  bool sample();
   void capture_attention();
-  void save(bool must);
-  /// "the last checkpoint is of step 500".
-  std::string last_saved() const;
-  void write_status(RunState state, const std::string& message = "") const;
+  /// Whether a signal has arrived on any rank: every rank asks at the same place of the loop.
   bool stop_agreed() const;
   /// Whether something with this period is due at the current step, which counts updates done.
   bool due(long every) const;
 
   RunConfig config_;
   const TokenDataset& data_;
-  const RunDirectory& directory_;
   const Communicator& ranks_;
   ExecSpace exec_;
   TrainingModel model_;
   Evaluator evaluator_;
   Generator generator_;
-  long saved_step_ = -1, resumed_step_ = -1;
-  CheckpointInfo state_;                      ///< of the parameters as they are now
-  std::optional<AttentionRecord> attention_;  ///< where the configuration names probes
-  MetricsLog metrics_;
-  AppendLog samples_;
-  Progress progress_;
+  RunStart start_;
+  CheckpointInfo state_;                       ///< of the parameters as they are now
+  std::optional<AttentionCapture> attention_;  ///< where the configuration names probes
+  RunRecorder recorder_;
+  PhaseClock clock_;
 };
 
 }  // namespace dekoder

@@ -11,7 +11,7 @@
 
 namespace dekoder {
 
-/// Seconds by phase, for the benchmark: each lap waits for the device, so it is off (null) in training.
+/// Seconds by phase. Each lap waits for the device.
 class PhaseClock {
  public:
   /// Starts a step.
@@ -19,6 +19,8 @@ class PhaseClock {
   /// Adds the time since the last call to `phase`.
   void lap(const ExecSpace& exec, const std::string& phase);
   const std::vector<std::pair<std::string, double>>& seconds() const { return seconds_; }
+  /// The same, and begins the sums anew.
+  std::vector<std::pair<std::string, double>> take() { return std::exchange(seconds_, {}); }
 
  private:
   std::vector<std::pair<std::string, double>> seconds_;
@@ -43,6 +45,7 @@ class TrainingModel {
 
   const RunConfig& config() const { return config_; }
   ParameterStore& store() { return store_; }
+  const ParameterStore& store() const { return store_; }
   Optimizer& optimizer() { return optimizer_; }
   /// What a checkpoint holds: the parameters and the optimizer's state.
   std::vector<NamedBuffer> state() const;

@@ -127,7 +127,7 @@ def compare_runs(expected, got):
     last = max(checkpoints(expected))
     check(max(checkpoints(got)) == last, f"last checkpoint {max(checkpoints(got))}, expected {last}")
     compare_checkpoints(checkpoints(expected)[last], checkpoints(got)[last])
-    check((pathlib.Path(expected) / "samples.txt").read_bytes() == (pathlib.Path(got) / "samples.txt").read_bytes(),
-          "samples.txt differs")
+    check((pathlib.Path(expected) / "samples.jsonl").read_bytes() == (pathlib.Path(got) / "samples.jsonl").read_bytes(),
+          "samples.jsonl differs")
     left = [p.name for p in pathlib.Path(got).rglob("*.tmp")]
     check(not left, f"temporary files are left: {left}")

@@ -415,7 +415,7 @@ TEST_F(Checkpoint, NewerFormatIsRefusedByName) {
   }
 }
 
-TEST_F(Checkpoint, RotationKeepsNewestBestAndTheOneResumedFrom) {
+TEST_F(Checkpoint, RotationKeepsNewestAndBestAndDropsThatOfAStop) {
   const auto steps = [&] {
     std::vector<long> found;
     for (const fs::path& file : list_checkpoints(folder)) found.push_back(checkpoint_step(file));
@@ -424,9 +424,12 @@ TEST_F(Checkpoint, RotationKeepsNewestBestAndTheOneResumedFrom) {
   for (const long step : {10, 20, 30, 40}) write(step);
   rotate_checkpoints(folder, 2, 10, -1);
   EXPECT_EQ(steps(), (std::vector<long>{40, 30, 10}));
+  write(45);
+  rotate_checkpoints(folder, 2, 10, 45);
+  EXPECT_EQ(steps(), (std::vector<long>{45, 40, 10})) << "the newest stays, whoever asked for it";
   write(50);
-  rotate_checkpoints(folder, 1, 10, 40);
-  EXPECT_EQ(steps(), (std::vector<long>{50, 40, 10})) << "only one is newer than the one resumed from";
+  rotate_checkpoints(folder, 2, 10, 45);
+  EXPECT_EQ(steps(), (std::vector<long>{50, 40, 10})) << "that of a stop takes no other one's place";
   write(60);
   rotate_checkpoints(folder, 1, 60, 40);
   EXPECT_EQ(steps(), (std::vector<long>{60}));

@@ -96,15 +96,17 @@ LoadedCheckpoint newest_checkpoint(const fs::path& folder, const ReadCheckpoint&
   return first_valid(files, read);
 }
 
-void rotate_checkpoints(const fs::path& folder, int keep, long best_step, long resumed_step) {
-  const std::vector<fs::path> files = list_checkpoints(folder);
-  const auto newest_kept = static_cast<std::size_t>(std::max(keep, 1));
-  for (std::size_t i = newest_kept; i < files.size(); ++i) {
-    const long step = checkpoint_step(files[i]);
-    if (step == best_step || (step == resumed_step && i < 2)) continue;
+void rotate_checkpoints(const fs::path& folder, int keep, long best_step, long superseded_step) {
+  int kept = 0;
+  for (const fs::path& file : list_checkpoints(folder)) {
+    const long step = checkpoint_step(file);
+    const bool superseded = step == superseded_step && kept > 0;
+    const bool among_newest = !superseded && kept < std::max(keep, 1);
+    if (among_newest) ++kept;
+    if (among_newest || step == best_step) continue;
     std::error_code failure;
-    fs::remove(files[i], failure);
-    if (failure) log_warning("{}: old checkpoint cannot be deleted: {}", files[i].string(), failure.message());
+    fs::remove(file, failure);
+    if (failure) log_warning("{}: old checkpoint cannot be deleted: {}", file.string(), failure.message());
   }
 }
 

@@ -43,9 +43,10 @@ std::optional<LoadedCheckpoint> restart_checkpoint(const std::filesystem::path& 
 /// The same for those who only look: changes nothing on the disk. Throws DataError also where there is no file.
 LoadedCheckpoint newest_checkpoint(const std::filesystem::path& folder, const ReadCheckpoint& read);
 
-/// Deletes all but the newest `keep` (at least 1) files, that of `best_step`, and that of `resumed_step` as long as
-/// fewer than two newer ones exist; -1: no such step. Call after write_checkpoint, which has verified the newest. A
-/// file that cannot be deleted is a warning.
-void rotate_checkpoints(const std::filesystem::path& folder, int keep, long best_step, long resumed_step);
+/// Deletes all but the newest `keep` (at least 1) files and that of `best_step`. That of `superseded_step`, which
+/// only a stop asked for, does not count and goes once there is a newer one: a run that was stopped keeps the files
+/// of one that was not. -1: no such step. Call after write_checkpoint, which has verified the newest. A file that
+/// cannot be deleted is a warning.
+void rotate_checkpoints(const std::filesystem::path& folder, int keep, long best_step, long superseded_step);
 
 }  // namespace dekoder

@@ -55,7 +55,8 @@ StepMetrics step_of(const Json& line) {
           number<double>(line, "learning_rate"),
           number<double>(line, "gradient_norm"),
           number<std::uint64_t>(line, "tokens"),
-          number<double>(line, "tokens_per_second")};
+          number<double>(line, "tokens_per_second"),
+          {}};
 }
 
 EvaluationMetrics evaluation_of(const Json& line) {
@@ -99,7 +100,7 @@ void add_line(const std::string& text, MetricsHistory& history) {
   else if (line.contains("attention"))
     history.attention.push_back(attention_of(line));
   else if (line.contains("resumed"))
-    history.restarts.push_back({number<long>(line, "step")});
+    history.restarts.push_back({number<long>(line, "step"), {}});
   else
     number<long>(line, "step");
 }
@@ -107,11 +108,16 @@ void add_line(const std::string& text, MetricsHistory& history) {
 }  // namespace
 
 void MetricsLog::write(const StepMetrics& metrics) {
-  log_.append(
-      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
-                  "second\":{}}}\n",
-                  metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
-                  json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second)));
+  std::string seconds;
+  for (const auto& [phase, time] : metrics.seconds)
+    seconds +=
+        fmt::format("{}\"{}\":{}", seconds.empty() ? ",\"seconds\":{" : ",", phase, json_number(float(time)));
+  if (!seconds.empty()) seconds += "}";
+  log_.append(fmt::format(
+      "{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
+      "second\":{}{}}}\n",
+      metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
+      json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second), seconds));
 }
 
 void MetricsLog::write(const EvaluationMetrics& metrics) {
@@ -140,8 +146,14 @@ void MetricsLog::write(const AttentionMetrics& metrics) {
   log_.append(line + "}}\n");
 }
 
+std::string to_json_line(const RestartMetrics& metrics) {
+  Json row = {{"step", metrics.step}, {"resumed", true}};
+  for (const ConfigDifference& change : metrics.changes) row["changed"][change.key] = {change.before, change.now};
+  return row.dump() + "\n";
+}
+
 void MetricsLog::write(const RestartMetrics& metrics) {
-  log_.append(fmt::format("{{\"step\":{},\"resumed\":true}}\n", metrics.step));
+  log_.append(to_json_line(metrics));
 }
 
 LastMetrics read_last_metrics(const std::filesystem::path& path) {

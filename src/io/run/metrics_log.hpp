@@ -10,17 +10,21 @@
 #include <string>
 #include <vector>
 
+#include "config/run_config_yaml.hpp"
 #include "io/files/append_log.hpp"
 
 namespace dekoder {
 
 struct StepMetrics {
-  long step = 0;                 ///< optimizer steps done, this one included
-  double loss = 0;               ///< mean cross-entropy of the global batch, nats per token
-  double learning_rate = 0;      ///< used in this step
-  double gradient_norm = 0;      ///< global, before clipping
-  std::uint64_t tokens = 0;      ///< training tokens so far
-  double tokens_per_second = 0;  ///< over all ranks; the one column that differs from run to run
+  long step = 0;             ///< optimizer steps done, this one included
+  double loss = 0;           ///< mean cross-entropy of the global batch, nats per token
+  double learning_rate = 0;  ///< used in this step
+  double gradient_norm = 0;  ///< global, before clipping
+  std::uint64_t tokens = 0;  ///< training tokens so far
+  // What differs from run to run comes last.
+  double tokens_per_second = 0;  ///< of this step, over all ranks, without what is done by period
+  /// Wall time by phase since the row before: data, forward, ..., and evaluation, save, ... where there was one.
+  std::vector<std::pair<std::string, double>> seconds = {};
 };
 
 struct EvaluationMetrics {
@@ -40,10 +44,14 @@ struct AttentionMetrics {
   std::vector<std::string> names;  ///< of the statistics
 };
 
-/// The run went on from the checkpoint of this step; the log was cut to it before.
+/// The run went on from the checkpoint of this step, with these settings changed; the log was cut to it before.
 struct RestartMetrics {
   long step = 0;
+  std::vector<ConfigDifference> changes = {};
 };
+/// Its line, with the line end: {"step":200,"resumed":true,"changed":{"training.steps":["300","600"]}}; "changed"
+/// is left out where nothing did.
+std::string to_json_line(const RestartMetrics& metrics);
 
 class MetricsLog {
  public:

@@ -28,7 +28,7 @@ struct RunPaths {
 
   std::filesystem::path config() const { return root / "config.yaml"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
-  std::filesystem::path samples() const { return root / "samples.txt"; }
+  std::filesystem::path samples() const { return root / "samples.jsonl"; }
   std::filesystem::path attention() const { return root / "attention.h5"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path status() const { return root / "status"; }

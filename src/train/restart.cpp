@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/restart.hpp"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/log.hpp"
+#include "data/batch_loader.hpp"
+#include "io/run/checkpoint_folder.hpp"
+#include "io/run/metrics_log.hpp"
+
+namespace dekoder {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// 0 and the whole batch are the same micro-batch.
+RunConfig with_resolved_micro_batch(RunConfig config) {
+  config.training.micro_batch = config.micro_batch();
+  return config;
+}
+
+RunConfig config_of(const CheckpointInfo& saved) {
+  return with_resolved_micro_batch(parse_run_config(saved.config_yaml, "checkpoint", {}));
+}
+
+/// The settings that differ from the checkpoint's. Throws ConfigError naming those that a restart cannot change.
+std::vector<ConfigDifference> checked_changes(const CheckpointInfo& saved, const RunConfig& config,
+                                              const RunPaths& paths) {
+  std::vector<ConfigDifference> changes = config_differences(config_of(saved), with_resolved_micro_batch(config));
+  std::string refused;
+  for (const ConfigDifference& change : changes)
+    if (!change.may_change)
+      refused += fmt::format("\n  {}: {} in the checkpoint, {} now", change.key, change.before, change.now);
+  if (!refused.empty())
+    throw ConfigError(
+        "{}: a restart cannot change{}\nuse the run's own configuration ({}), or start over with --fresh or "
+        "another --run",
+        paths.root.string(), refused, paths.config().string());
+  if (config.training.steps < saved.step)
+    throw ConfigError(
+        "{}: training.steps is {}, but the run has done {} steps; give at least that many, or start over with "
+        "--fresh or another --run",
+        paths.root.string(), config.training.steps, saved.step);
+  return changes;
+}
+
+/// Losses are compared on the same validation tokens only: what a checkpoint says of other ones is forgotten, with
+/// a log line. Files of minor version 0 do not name the tokens; they are the same where the setting is.
+void forget_other_validation_sets(const std::string& validation_set, const RunPaths& paths, RunStart& start) {
+  CheckpointInfo& state = start.state;
+  const bool same_setting =
+      std::none_of(start.changes.begin(), start.changes.end(),
+                   [](const ConfigDifference& change) { return change.key == "evaluation.tokens"; });
+  for (std::string* set : {&state.validation_hash, &state.best_validation_hash})
+    if (set->empty() && same_setting) *set = validation_set;
+  if (state.validation_hash != validation_set) state.validation_loss = CheckpointInfo::none;
+  const bool other_set = state.best_step >= 0 && state.best_validation_hash != validation_set;
+  if (other_set)
+    log_info(
+        "the validation tokens are others than before: the best state so far (step {}, {:.4f} nats per token) "
+        "cannot "
+        "be compared with new ones, and a new best is looked for",
+        state.best_step, state.best_validation_loss);
+  const bool there = fs::exists(paths.checkpoints() / checkpoint_file_name(state.best_step));  // or deleted by hand
+  if (there && !other_set) return;
+  state.best_validation_loss = CheckpointInfo::none;
+  state.best_step = -1;
+}
+
+CheckpointInfo new_state(const std::string& yaml, const TokenDataset& data, const RunPaths& paths) {
+  CheckpointInfo state;
+  const std::string identity = yaml + data.header().identity() + fs::absolute(paths.root).string();
+  state.run_id = fmt::format("{:016x}", site_of(identity.c_str()));
+  return state;
+}
+
+}  // namespace
+
+void require_own_text(const CheckpointInfo& state, const TokenDataset& data, const std::string& run,
+                      const std::string& remedy) {
+  if (state.tokenizer == data.tokenizer().to_text() && state.data_hash == data.header().identity()) return;
+  throw ConfigError(
+      "{}: the run was trained on another text, or with another part held out, than {} (sha256/training tokens: "
+      "got "
+      "{}, expected {}); {}",
+      run, data.path().string(), data.header().identity(), state.data_hash, remedy);
+}
+
+RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+                   const RunPaths& paths, bool fresh, TrainingModel& model) {
+  training_windows(data, config.model.context);  // refuses a text that is too short
+  const std::string yaml = to_yaml(config);
+  RunStart start;
+  std::optional<LoadedCheckpoint> loaded;
+  if (!fresh)
+    loaded = restart_checkpoint(paths.checkpoints(), [&](const fs::path& file) {
+      // Before the tensors, so that a changed key is named, not a shape.
+      const CheckpointInfo saved = read_checkpoint_info(file);
+      require_own_text(saved, data, paths.root.string(),
+                       "give the run's own token file, or start over with --fresh or another --run");
+      start.changes = checked_changes(saved, config, paths);
+      return read_checkpoint(file, model.store().layout(), model.state());
+    });
+  if (loaded) {
+    start.state = loaded->info;
+    start.resumed_step = loaded->info.step;
+    const RunConfig before = config_of(loaded->info);
+    const long period = before.checkpoint.every, step = loaded->info.step;
+    if (step != before.training.steps && (period == 0 || step % period != 0)) start.superseded_step = step;
+    log_info("going on from step {} of {} ({})", step, config.training.steps, loaded->file.filename().string());
+    for (const ConfigDifference& change : start.changes)
+      log_info("{} was {} and is now {}", change.key, change.before, change.now);
+    if (!start.changes.empty()) start.state.restarts += to_json_line(RestartMetrics{step, start.changes});
+    forget_other_validation_sets(validation_set, paths, start);
+  } else {
+    if (const auto status = fresh ? std::nullopt : read_run_status(paths); status && status->step > 0)
+      throw DataError(
+          "{}: the run had saved step {}, but its checkpoints are gone from {}; bring them back, or start over "
+          "with --fresh or another --run",
+          paths.root.string(), status->step, paths.checkpoints().string());
+    model.store().initialise(ExecSpace(), config.training.seed);
+    start.state = new_state(yaml, data, paths);
+  }
+  start.state.config_yaml = yaml;
+  start.state.tokenizer = data.tokenizer().to_text();
+  start.state.data_hash = data.header().identity();
+  start.state.writer = fmt::format("dekoder, {} {}", ExecSpace::name(), real_name);
+  return start;
+}
+
+}  // namespace dekoder

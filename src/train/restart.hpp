@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/run_config_yaml.hpp"
+#include "data/token_dataset.hpp"
+#include "io/run/checkpoint.hpp"
+#include "io/run/run_directory.hpp"
+#include "train/training_model.hpp"
+
+namespace dekoder {
+
+/// Where a start of `dekoder train` begins.
+struct RunStart {
+  CheckpointInfo state;       ///< of the parameters that the model holds now
+  long resumed_step = -1;     ///< of the checkpoint that was read; -1: a new run
+  long superseded_step = -1;  ///< of a checkpoint that only a stop asked for: the next one takes its place
+  std::vector<ConfigDifference> changes;  ///< settings that are not those of the checkpoint
+};
+
+/// Reads the newest valid checkpoint of the run directory into `model`, or draws the initial values where there is
+/// none, or where `fresh` says to begin anew. `validation_set` is the digest of the evaluator's tokens: losses of
+/// another set are forgotten, as they cannot be compared. Throws ConfigError for a configuration or a text that a
+/// restart cannot go on with and DataError where the run's checkpoints are gone; what is refused changes no file.
+RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+                   const RunPaths& paths, bool fresh, TrainingModel& model);
+
+/// Throws ConfigError where `data` is not the text, cut in the same two parts, that the state was trained on; `run`
+/// names the run in the message and `remedy` ends it.
+void require_own_text(const CheckpointInfo& state, const TokenDataset& data, const std::string& run,
+                      const std::string& remedy);
+
+}  // namespace dekoder

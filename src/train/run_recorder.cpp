@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/run_recorder.hpp"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/log.hpp"
+#include "inference/attention_capture.hpp"
+#include "io/run/checkpoint_folder.hpp"
+
+namespace dekoder {
+
+RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
+                         const AttentionFileInfo* attention, bool fresh)
+    : config_(config),
+      directory_(directory),
+      start_(start),
+      saved_step_(start.resumed_step),
+      unsaved_(start.resumed_step < 0),
+      progress_(start.state.step, config.training.steps, double(config.training.batch) * config.model.context,
+                isatty(STDERR_FILENO) == 1) {
+  if (fresh) directory.set_aside();
+  const RunPaths& paths = directory.paths();
+  metrics_.emplace(paths.metrics(), start.state.metrics_bytes);
+  samples_.emplace(paths.samples(), start.state.samples_bytes);
+  if (attention == nullptr) return;
+  attention_info_ = *attention;
+  attention_.emplace(paths.attention(), *attention, start.resumed_step);
+}
+
+void RunRecorder::begin() {
+  if (std::exchange(begun_, true)) return;
+  directory_.write_config(start_.state.config_yaml);
+  if (start_.resumed_step >= 0) metrics_->write(RestartMetrics{start_.resumed_step, start_.changes});
+  status(RunState::resumable);
+}
+
+void RunRecorder::step(const StepMetrics& metrics, double seconds) {
+  begin();
+  unsaved_ = true;
+  metrics_->write(metrics);
+  progress_.step_done(metrics.step, metrics.loss, seconds);
+}
+
+void RunRecorder::evaluation(const EvaluationMetrics& metrics) {
+  begin();
+  unsaved_ = true;
+  metrics_->write(metrics);
+  progress_.set_validation_loss(metrics.validation_loss);
+  log_info("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, {})", metrics.step,
+           metrics.validation_loss, metrics.bits_per_byte, metrics.tokens, metrics.validation_hash.substr(0, 12));
+}
+
+void RunRecorder::sample(long step, const std::string& prompt, const std::string& text) {
+  begin();
+  unsaved_ = true;
+  const nlohmann::ordered_json row = {{"step", step}, {"prompt", prompt}, {"text", text}};
+  // Bytes of a character that the sample cuts become U+FFFD: JSON is UTF-8.
+  samples_->append(row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
+
+void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
+  begin();
+  try {
+    attention_->append(step, maps);
+  } catch (const SaveError& error) {
+    log_warning("step {}: {}; training goes on", step, error.what());
+  }
+  if (step <= start_.resumed_step) return;  // the log has them
+  unsaved_ = true;
+  for (std::size_t i = 0; i < maps.size(); ++i)
+    metrics_->write(attention_metrics(step, attention_info_, i, maps[i]));
+}
+
+void RunRecorder::save(CheckpointInfo& state, const TrainingModel& model, bool periodic, bool ends) {
+  if (!unsaved_) return;
+  begin();
+  CheckpointInfo saved = state;
+  if (periodic && !std::isnan(state.validation_loss) &&
+      !(state.best_validation_loss <= state.validation_loss)) {  // also where there was none yet
+    saved.best_validation_loss = state.validation_loss;
+    saved.best_validation_hash = state.validation_hash;
+    saved.best_step = state.step;
+  }
+  const std::filesystem::path folder = directory_.paths().checkpoints();
+  try {
+    saved.metrics_bytes = metrics_->durable_bytes();
+    saved.samples_bytes = samples_->durable_bytes();
+    write_checkpoint(folder, saved, model.store().layout(), model.state());
+  } catch (const SaveError& error) {
+    if (ends) throw;
+    return log_warning("step {}: not saved: {}; training goes on, {}", state.step, error.what(), last_saved());
+  }
+  state = saved;
+  saved_step_ = state.step;
+  unsaved_ = false;
+  status(RunState::resumable);
+  rotate_checkpoints(folder, config_.checkpoint.keep, state.best_step, start_.superseded_step);
+}
+
+void RunRecorder::status(RunState state, const std::string& message) {
+  directory_.write_status({state, std::max(saved_step_, 0L), config_.training.steps, message});
+}
+
+std::string RunRecorder::last_saved() const {
+  return saved_step_ < 0 ? "no checkpoint was saved yet"
+                         : fmt::format("the last checkpoint is of step {}", saved_step_);
+}
+
+}  // namespace dekoder

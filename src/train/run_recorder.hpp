@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/run/attention_file.hpp"
+#include "io/run/metrics_log.hpp"
+#include "io/run/run_directory.hpp"
+#include "train/progress.hpp"
+#include "train/restart.hpp"
+
+namespace dekoder {
+
+/// Everything that a run leaves behind and shows: metrics, samples, attention maps, checkpoints, status,
+/// configuration and the line of progress. A start that records nothing changes no file.
+class RunRecorder {
+ public:
+  /// Sets the files of an earlier run aside where `fresh` says so, and cuts the logs to the state that the run goes
+  /// on from. `attention` is null for a run without maps. Keeps a reference to `directory`. Throws ConfigError
+  /// where the logs cannot be opened.
+  RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
+              const AttentionFileInfo* attention, bool fresh);
+
+  /// After an optimizer step that took `seconds`.
+  void step(const StepMetrics& metrics, double seconds);
+  void evaluation(const EvaluationMetrics& metrics);
+  void sample(long step, const std::string& prompt, const std::string& text);
+  /// Maps of every probe; one that the disk does not take is a warning.
+  void attention(long step, const std::vector<AttentionMaps>& maps);
+  bool has_attention(long step) const { return attention_->has(step); }
+
+  /// Saves `state` with the tensors of `model` unless that is what was saved last, and removes the checkpoints that
+  /// are not to be kept. `periodic`: the state is one of the period, which alone can be the best one; its place in
+  /// `state` is updated. What the disk does not take is a warning, or where the run `ends` with it a SaveError.
+  void save(CheckpointInfo& state, const TrainingModel& model, bool periodic, bool ends);
+  void status(RunState state, const std::string& message = "");
+  /// "the last checkpoint is of step 500".
+  std::string last_saved() const;
+
+ private:
+  /// The first thing recorded makes this start's configuration, and what it changed, a part of the run.
+  void begin();
+
+  const RunConfig config_;
+  const RunDirectory& directory_;
+  const RunStart start_;
+  long saved_step_;
+  bool begun_ = false;  ///< something was recorded by this start
+  bool unsaved_;        ///< something was recorded since the last checkpoint
+  std::optional<MetricsLog> metrics_;
+  std::optional<AppendLog> samples_;
+  AttentionFileInfo attention_info_;
+  std::optional<AttentionFile> attention_;
+  Progress progress_;
+};
+
+}  // namespace dekoder
