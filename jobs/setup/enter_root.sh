@@ -1,72 +1,91 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # enter_root.sh ROOT USER_ID GROUP_ID CMD...: the half of jobs/toolbox that runs as root in a mount namespace of its own.
-# It lays the machine's folders into ROOT and becomes CMD there: same process, working directory, terminal, environment.
-# The mounts belong to the namespace and vanish with its last process.
+# It lays ROOT's system and the machine's folders into one tree and becomes CMD there: same process, working directory,
+# terminal, environment. The mounts belong to the namespace and vanish with its last process.
+#
+#   the machine's, at their own paths   everything in /, with /var, /run, /dev, /proc and /sys
+#   ROOT's own, read-only               /usr (/bin, /lib, ...), /etc, /var/lib/dpkg, /var/lib/apt, /var/cache
+#
+# So what CMD writes reaches the machine's file of that path or fails (EROFS), and never lands where nobody looks for it.
+# DEKODER_TOOLBOX_CHANGE=1 (jobs/toolbox --change) is for apt-get and its like: ROOT's own is writable, has the whole of
+# /var and an empty /run, so that no package's script touches the machine's.
 set -euo pipefail
+shopt -s dotglob
 root=$1 user=$2 group=$3
 shift 3
-here=$PWD
+here=$PWD change=${DEKODER_TOOLBOX_CHANGE:-}
 
-bind() { # bind SOURCE [ro]: SOURCE, a folder or a file, at its own path inside
-  local source=$1 target=$root$1
-  if [ -d "$source" ]; then
+# The tree is a tmpfs on a folder that ROOT has and does not need. Unbindable: a folder of the machine that holds ROOT is
+# laid into the tree without the tree itself.
+tree=$root/mnt
+mount -t tmpfs -o mode=755 tmpfs "$tree"
+mount --make-unbindable "$tree"
+
+lay() { # lay SOURCE PATH: SOURCE, a folder or a file, at PATH of the tree
+  local target=$tree$2
+  if [ -d "$1" ]; then
     mkdir -p "$target"
-    mount --rbind "$source" "$target"
+    mount --rbind "$1" "$target"
   else
     mkdir -p "${target%/*}"
-    [ -e "$target" ] || { rm -f "$target"; : > "$target"; }
-    mount --bind "$source" "$target"
-  fi
-  [ "${2:-}" != ro ] || mount -o remount,bind,ro "$target" 2> /dev/null || true
-}
-
-# A mount point of its own, as a command that makes mounts expects of its /.
-mount --bind "$root" "$root"
-
-# Every top-level folder that is not the system's own. The one that holds ROOT comes first: a folder laid into ROOT
-# before it would be copied along.
-bound=()
-bind_top() {
-  local top=$1
-  if [ -L "$top" ]; then
-    [ -e "$root$top" ] || ln -sfn "$(readlink "$top")" "$root$top"
-  elif [ -d "$top" ]; then
-    bind "$top"
-    bound+=("$top/")
-  fi
-}
-first=/$(cut -d/ -f2 <<< "$root")
-for top in "$first" /*; do
-  [ "${bound[0]:-}" != "$top/" ] || continue
-  case $top in
-    /bin | /boot | /dev | /etc | /lib | /lib32 | /lib64 | /libx32 | /lost+found | /proc | /run | /sbin | /sys | /usr | /var) ;;
-    *) bind_top "$top" ;;
-  esac
-done
-# A checkout or a home below one of the system's folders, /var/lib/... say.
-for folder in "${root%/*}" "$here" "$DEKODER_CHECKOUT" "${HOME:-/root}" "${TMPDIR:-/tmp}"; do
-  covered=
-  for top in "${bound[@]}"; do
-    case "$folder/" in "$top"*) covered=1 ;; esac
-  done
-  [ -n "$covered" ] || [ ! -d "$folder" ] || [ "$folder" = / ] || bind "$folder"
-done
-for folder in /proc /sys /dev; do bind "$folder"; done
-mount -t tmpfs -o mode=755 tmpfs "$root/run"
-
-for file in /etc/resolv.conf /etc/hosts /etc/hostname /etc/localtime; do
-  if [ -e "$file" ]; then
-    source=$(readlink -f "$file") target=$root$file
     [ ! -L "$target" ] || rm -f "$target"
     [ -e "$target" ] || : > "$target"
-    mount --bind "$source" "$target"
+    mount --bind "$1" "$target"
   fi
+}
+
+own=(/etc /usr) sealed=()
+for name in etc usr; do
+  lay "$root/$name" "/$name"
+done
+for link in "$root"/*; do # bin, lib and so on, into /usr
+  [ ! -L "$link" ] || cp -a "$link" "$tree/"
+done
+
+for top in /*; do
+  case $top in
+    /bin | /etc | /lib | /lib32 | /lib64 | /libx32 | /sbin | /usr) continue ;;
+    /run | /var) [ -z "$change" ] || continue ;;
+  esac
+  if [ -L "$top" ]; then
+    cp -a "$top" "$tree/"
+  elif [ -e "$top" ]; then
+    lay "$top" "$top"
+  fi
+done
+if [ -n "$change" ]; then
+  lay "$root/var" /var
+  own+=(/var)
+  mkdir "$tree/run"
+  mount -t tmpfs -o mode=755 tmpfs "$tree/run"
+else
+  # Over the machine's, by their paths without links. On a machine without dpkg or apt nothing is hidden.
+  for path in /var/lib/dpkg /var/lib/apt /var/cache; do
+    [ -d "$path" ] || continue
+    lay "$root$path" "$(readlink -f "$path")"
+    own+=("$(readlink -f "$path")")
+  done
+fi
+
+# What the command needs of the machine below ROOT's own, a checkout in /usr/src say; not where ROOT has a folder too.
+for folder in "${root%/*}" "$here" "$DEKODER_CHECKOUT" "${HOME:-/root}" "${TMPDIR:-/tmp}"; do
+  folder=$(readlink -f "$folder" || true)
+  [ -d "$folder" ] || continue
+  for path in "${own[@]}"; do
+    case $folder in
+      "$path"/*) [ -n "$(ls -A "$tree$folder" 2> /dev/null)" ] || lay "$folder" "$folder" ;;
+    esac
+  done
+done
+
+for file in /etc/resolv.conf /etc/hosts /etc/hostname /etc/localtime; do
+  [ ! -e "$file" ] || lay "$(readlink -f "$file")" "$file"
 done
 # The machine's certificates: the bundle itself, since its folder of links belongs to the root's own packages.
 for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
   if [ -s "$file" ] && [ -e "$root/etc/ssl/certs/ca-certificates.crt" ]; then
-    mount --bind "$(readlink -f "$file")" "$root/etc/ssl/certs/ca-certificates.crt"
+    lay "$(readlink -f "$file")" /etc/ssl/certs/ca-certificates.crt
     break
   fi
 done
@@ -83,19 +102,28 @@ if [ -n "$cuda" ] && [ -x "$cuda/bin/nvcc" ]; then
   case $cuda in
     /usr) ;;
     *)
-      [ -x "$root$cuda/bin/nvcc" ] || bind "$cuda" ro
-      ln -sfn "$cuda" "$root/usr/local/cuda" 2> /dev/null || true
+      if [ ! -x "$tree$cuda/bin/nvcc" ]; then
+        lay "$cuda" "$cuda"
+        sealed+=("$cuda")
+      fi
+      [ "$cuda" = /usr/local/cuda ] || ln -sfn "$cuda" "$root/usr/local/cuda" 2> /dev/null || true
       path=$path:$cuda/bin
       ;;
   esac
 fi
 
+# Nothing but the machine's can be written.
+[ -n "$change" ] || sealed+=("${own[@]}")
+for folder in "${sealed[@]}" ""; do
+  mount -o remount,bind,ro "$tree$folder"
+done
+
 # Settings that describe the machine's own tool chain mean nothing, or harm, inside.
 unset LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH \
-  PYTHONPATH PYTHONHOME PERL5LIB CC CXX FC AR LD NM RANLIB OPENBLAS_CORETYPE BASH_ENV ENV
+  PYTHONPATH PYTHONHOME PERL5LIB CC CXX FC AR LD NM RANLIB OPENBLAS_CORETYPE BASH_ENV ENV DEKODER_TOOLBOX_CHANGE
 export PATH=$path DEKODER_TOOLBOX=$root CCACHE_DIR=${CCACHE_DIR:-${root%/*}/ccache}
 if [ "$user" = 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
-  exec chroot "$root" env -C "$here" -- "$@"
+  exec chroot "$tree" env -C "$here" -- "$@"
 fi
-exec chroot "$root" setpriv --reuid "$user" --regid "$group" --groups "$DEKODER_GROUPS" env -C "$here" -- "$@"
+exec chroot "$tree" setpriv --reuid "$user" --regid "$group" --groups "$DEKODER_GROUPS" env -C "$here" -- "$@"

@@ -65,7 +65,51 @@ print(child.stdout.read().strip(), child.wait(timeout=20))
 END
     check "SIG$signal reaches the command" "$(cat "$scratch/$signal")" "got $signal 85"
   done
-  check "no mount stays" "$(grep -c "$(toolbox --where)/proc" /proc/self/mounts)" "0"
+  # Whatever folder can be written inside is the machine's; the probes are removed again.
+  probe=.dekoder-probe-$$
+  toolbox bash -c 'for folder in / /*/ /var/*/ /var/lib/*/ /var/cache/*/ /run/*/ /usr/*/; do
+      case $folder in /proc/ | /sys/ | /dev/) continue ;; esac
+      (echo written > "$folder$0") 2> /dev/null && echo "$folder"
+    done' "$probe" > "$scratch/written"
+  lost=
+  while read -r folder; do
+    [ "$(cat "$folder$probe" 2>&1)" = written ] || lost+=" $folder"
+  done < "$scratch/written"
+  sed "s/\$/$probe/" "$scratch/written" | xargs rm -f
+  check "what is written inside reaches the machine" "${lost:-nothing is lost}" "nothing is lost"
+  check "/var and /run can be written" "$(grep -xE '/run/|/tmp/|/var/lib/|/var/tmp/' "$scratch/written" | sort -u | tr '\n' ' ')" \
+    "/run/ /tmp/ /var/lib/ /var/tmp/ "
+  for path in /probe /etc/probe /usr/probe /usr/local/lib/probe /var/cache/probe /var/lib/dpkg/probe; do
+    check "$path is refused" "$(outcome toolbox sh -c "echo text > $path")" "2: *Read-only file system*"
+  done
+  check "pip knows that it cannot write" \
+    "$(toolbox python3 -c 'import os, site; print(any(os.access(f, os.W_OK) for f in site.getsitepackages()))')" "False"
+  for folder in /var/tmp /run; do
+    echo "of the machine" > "$folder/$probe"
+    check "$folder shows the machine's files" "$(toolbox cat "$folder/$probe")" "of the machine"
+    check "--change shows the root's own $folder" "$(toolbox --change sh -c "ls $folder/$probe" 2>&1)" "*No such file*"
+    rm "$folder/$probe"
+  done
+  check "/var/run leads to /run" "$(toolbox readlink -f /var/run)" "/run"
+  check "--change may write the root's own" \
+    "$(outcome toolbox --change bash -c "for f in /usr /etc /var /run; do touch \$f/$probe && rm \$f/$probe; done")" "0: "
+  check "the tree does not hold itself" "$(toolbox bash -c "ls -A \"\$DEKODER_TOOLBOX/mnt\"; cut -d\" \" -f5 /proc/self/mountinfo | grep -c dekoder/toolbox")" "0"
+  check "another user" "$(cd / && DEKODER_CHECKOUT=$source_dir DEKODER_GROUPS=65534 HOME=/nonexistent unshare --mount --propagation private \
+    bash "$source_dir/jobs/setup/enter_root.sh" "$(toolbox --where)" 65534 65534 bash -c \
+    "id -u; (echo text > /usr/$probe) 2> /dev/null; echo \$?; touch /var/tmp/$probe && ls /var/tmp/$probe" | tr '\n' ' ')" "65534 1 /var/tmp/$probe "
+  rm "/var/tmp/$probe"
+  check "a folder below one of the root's own" "$(unshare --mount --propagation private bash -c '
+    mount -t tmpfs tmpfs /usr/src && mkdir /usr/src/work && cd /usr/src/work &&
+      toolbox sh -c "pwd; echo text > file; ls /usr/bin/ccache" && cat file' 2>&1 | tr '\n' ' ')" "/usr/src/work /usr/bin/ccache text "
+  check "a folder that the root has too stays the root's" "$(cd /usr/bin && toolbox ls ccache)" "ccache"
+  check "a mount that the machine makes later" "$(unshare --mount --propagation private bash -c '
+    mkdir "$0/shared" && mount -t tmpfs tmpfs "$0/shared" && mount --make-shared "$0/shared" && mkdir "$0/shared/late"
+    toolbox bash -c "touch \"$0/shared/ready\"; for i in {1..100}; do
+      [ ! -e \"$0/shared/late/file\" ] || { echo seen; exit; }; sleep 0.1; done" &
+    for i in {1..100}; do [ -e "$0/shared/ready" ] && break; sleep 0.1; done
+    mount -t tmpfs tmpfs "$0/shared/late" && touch "$0/shared/late/file"
+    wait' "$scratch" 2>&1)" "seen"
+  check "no mount stays" "$(grep -c "$(toolbox --where)/" /proc/self/mounts)" "0"
 else
   echo "skip  what a command sees: needs root, mounts and the toolbox"
 fi
