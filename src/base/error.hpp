@@ -12,8 +12,8 @@ namespace dekoder {
 /// What a process tells its caller; everything else is a crash.
 enum class ExitCode : int {
   finished = 0,
-  internal = 1,        ///< a fault of the program itself (a ShapeError, an out-of-memory)
-  usage = 2,           ///< command line, configuration, environment
+  internal = 1,        ///< a fault of the program itself (a ShapeError)
+  usage = 2,           ///< command line, configuration, environment; memory or threads that the system refuses
   no_data = 3,         ///< no usable token file, text or checkpoint
   diverged = 4,        ///< NaN or Inf in loss or gradient
   wants_to_go_on = 85  ///< saved after a signal; start again to go on

@@ -10,6 +10,7 @@
 #include "config/config_fields.hpp"
 #include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
+#include "parallel/threads.hpp"
 #include "train/training_model.hpp"
 
 namespace dekoder {
@@ -145,6 +146,7 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
 }
 
 std::string benchmark_json(const RunConfig& config, const BenchmarkResult& result) {
+  const ThreadFacts threads = thread_facts();
   const Json report = {{"tokens_per_second", result.tokens_per_second},
                        {"gflops", result.gflops},
                        {"gemm_gflops", result.gemm_gflops},
@@ -158,6 +160,9 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
                        {"context", config.model.context},
                        {"peak_memory_bytes", result.peak_memory_bytes},
                        {"threads", ExecSpace().concurrency()},
+                       {"cores", threads.cores},
+                       {"machine_cores", threads.machine_cores},
+                       {"binding", threads.binding},
                        {"real", real_name},
                        {"backend", ExecSpace::name()},
                        {"config", settings_json(config)},

@@ -18,6 +18,7 @@
 #include "inference/inference_model.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "model/model_summary.hpp"
+#include "parallel/threads.hpp"
 #include "train/trainer.hpp"
 
 namespace dekoder {
@@ -56,6 +57,7 @@ ExitCode run_train(const Command& command) {
   const RunDirectory directory(root);
   const Communicator ranks = Communicator::world();
   Trainer trainer(config, data, directory, ranks, command.fresh);
+  log_threads();
   const ExitCode code = trainer.train();
   if (code == ExitCode::finished)
     log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
@@ -127,6 +129,7 @@ ExitCode run_describe(const Command& command) {
 ExitCode run_bench(const Command& command) {
   RunConfig config = load_run_config(command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
+  log_threads();
   const BenchmarkResult result = benchmark(config, command.steps);
   print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));
   return ExitCode::finished;

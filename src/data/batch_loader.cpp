@@ -5,13 +5,13 @@
 #include <array>
 #include <bit>
 #include <condition_variable>
-#include <csignal>
 #include <exception>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
 
 #include "base/error.hpp"
+#include "base/helper_thread.hpp"
 #include "io/files/sha256.hpp"
 #include "tensor/shape_signature.hpp"
 
@@ -64,20 +64,6 @@ void split_window(std::span<const Token> window, std::size_t b, const Batch& bat
   }
 }
 
-/// The thread handles no signals: they belong to the thread that trains.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
 }  // namespace
 
 /// Two batches: the consumer holds one while the thread fills the other.
@@ -105,8 +91,7 @@ class BatchLoader::Prefetch {
       slot.targets = HostTokenTensor2("dekoder::BatchLoader targets", static_cast<std::size_t>(micro_batch),
                                       static_cast<std::size_t>(context));
     }
-    const SignalsBlocked blocked;
-    thread_ = std::thread([this] { work(); });
+    thread_ = start_helper_thread("dekoder-data", [this] { work(); });
   }
 
   ~Prefetch() {

@@ -41,6 +41,9 @@ bool is_thread_count(std::string_view text) {
 bool are_thread_counts(std::string_view text) {
   return are_numbers(text, 1, DEKODER_MAX_THREADS);
 }
+bool is_rank_count(std::string_view text) {
+  return is_number(text, 1, std::numeric_limits<int>::max());
+}
 bool is_device(std::string_view text) {
   return is_number(text, 0, std::numeric_limits<int>::max());
 }
@@ -67,12 +70,16 @@ struct Variable {
   std::string expected;
 };
 
-/// OpenMP's threads by level of nesting (dekoder nests none), and all that Kokkos 5 converts. Other KOKKOS_
+/// OpenMP's threads by level of nesting (dekoder nests none), ranks that a launcher announces, and all that Kokkos 5
+/// converts. Other KOKKOS_
 /// variables are left alone: environment modules set some, such as KOKKOS_ROOT.
 const Variable variables[] = {
     {"OMP_NUM_THREADS", are_thread_counts,
      fmt::format("a whole number from 1 to {}, or several with commas", DEKODER_MAX_THREADS)},
     {"KOKKOS_NUM_THREADS", is_thread_count, fmt::format("a whole number from 1 to {}", DEKODER_MAX_THREADS)},
+    {"OMPI_COMM_WORLD_SIZE", is_rank_count, "a whole number from 1, as mpirun sets it"},
+    {"SLURM_STEP_NUM_TASKS", is_rank_count, "a whole number from 1, as srun sets it"},
+    {"PMI_SIZE", is_rank_count, "a whole number from 1, as mpiexec sets it"},
     {"KOKKOS_DEVICE_ID", is_device, "the number of a GPU, from 0"},
     {"KOKKOS_VISIBLE_DEVICES", are_devices, "the numbers of GPUs, from 0, with commas"},
     {"KOKKOS_MAP_DEVICE_ID_BY", is_device_mapping, "mpi_rank or random"},
@@ -97,11 +104,20 @@ void check_environment() {
         old_name, new_name);
 }
 
-void pin_threads() {
-  if (std::getenv("OMP_PROC_BIND") == nullptr) {
-    setenv("OMP_PROC_BIND", "close", 0);
-    setenv("OMP_PLACES", "cores", 0);
-  }
+void bind_threads(const CpuMask& cpus) {
+  for (const char* name : {"OMP_PROC_BIND", "KMP_AFFINITY"})
+    if (std::getenv(name) != nullptr) return;
+  for (const char* name : {"OMP_PLACES", "GOMP_CPU_AFFINITY"})
+    if (std::getenv(name) != nullptr) {
+      setenv("OMP_PROC_BIND", "true", 0);  // what they imply; Kokkos warns where it is not said
+      return;
+    }
+  int threads = cpus.cpus();
+  for (const char* name : {"OMP_NUM_THREADS", "KOKKOS_NUM_THREADS"})  // Kokkos' own wins
+    if (const char* value = std::getenv(name)) threads = std::atoi(value);
+  const bool all_cores = cpus.cores() <= threads && threads <= cpus.cpus();
+  setenv("OMP_PROC_BIND", all_cores ? "close" : "false", 0);
+  if (all_cores) setenv("OMP_PLACES", "cores", 0);
 }
 
 }  // namespace dekoder

@@ -53,8 +53,8 @@ echo 'int other(void) { return 0; }' | $compiler -shared -fPIC -x c - -o "$bad" 
 expect 2 "exports no dekoder_backend_entry" DEKODER_PLUGIN_PATH="$work/plugins"
 $compiler -shared -fPIC -I "$source_dir/src" -x c - -o "$bad" <<'SOURCE' || fail "compile"
 #include "backend/backend_abi.h"
-static int run(const char* command_yaml, const volatile sig_atomic_t* stop_flag) {
-  (void)command_yaml, (void)stop_flag;
+static int run(const char* command_yaml, const struct dekoder_process* process) {
+  (void)command_yaml, (void)process;
   return 0;
 }
 const struct dekoder_backend* dekoder_backend_entry(void) {
@@ -62,7 +62,7 @@ const struct dekoder_backend* dekoder_backend_entry(void) {
   return &backend;
 }
 SOURCE
-expect 2 "is of plug-in version 3; expected 2" DEKODER_PLUGIN_PATH="$work/plugins"
+expect 2 "is of plug-in version 4; expected 3" DEKODER_PLUGIN_PATH="$work/plugins"
 
 [ "$failures" -eq 0 ] && echo "launcher and plug-ins meet at the border alone"
 exit $((failures > 0))

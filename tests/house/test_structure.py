@@ -22,7 +22,7 @@ MAY_INCLUDE = {
     "inference": {"base", "config", "tensor", "kernels", "layers", "model", "data", "io"},
     "train": {"base", "config", "tensor", "kernels", "layers", "model", "data", "parallel", "io", "inference"},
     "commands": {"base", "config", "tensor", "kernels", "layers", "model", "data", "parallel", "io", "inference", "train"},
-    "backend": {"base", "config", "commands", "tensor"},
+    "backend": {"base", "config", "commands", "parallel", "tensor"},
     "launcher": {"base", "config", "backend"},
 }
 # Single files that may be seen beyond that.

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/error.hpp"
+
+namespace dekoder {
+
+/// The one place where exceptions become messages and exit codes. To be called while one is handled: logs it in one
+/// message, after all that was printed, and returns its exit code.
+ExitCode report_current_exception();
+
+/// Logs the exception that is handled, or that nobody caught, and ends the process at once with its exit code:
+/// where no caller is left to tell. Files stand as after a kill.
+[[noreturn]] void end_with_current_exception() noexcept;
+
+}  // namespace dekoder

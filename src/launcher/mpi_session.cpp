@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/mpi_session.hpp"
+
+#include <mpi.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "base/rank_launcher.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// What is written to stderr during its life, to be shown or left out afterwards.
+class HeldStderr {
+ public:
+  HeldStderr() : file_(std::tmpfile(), std::fclose), stderr_(dup(STDERR_FILENO)) {
+    if (file_ && stderr_ >= 0) dup2(fileno(file_.get()), STDERR_FILENO);
+  }
+  ~HeldStderr() { finish(); }
+  HeldStderr(const HeldStderr&) = delete;
+  HeldStderr& operator=(const HeldStderr&) = delete;
+
+  /// Ends the holding; returns what was written.
+  std::string finish() {
+    if (stderr_ < 0) return "";
+    std::fflush(stderr);
+    dup2(stderr_, STDERR_FILENO);
+    close(stderr_);
+    stderr_ = -1;
+    std::string text;
+    if (file_) {
+      std::rewind(file_.get());
+      for (int c; (c = std::fgetc(file_.get())) != EOF;) text += static_cast<char>(c);
+    }
+    return text;
+  }
+
+ private:
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  int stderr_;
+};
+
+/// Open MPI does not start without a home directory to look for settings in.
+void give_home() {
+  if (std::getenv("HOME") != nullptr) return;
+  const passwd* user = getpwuid(getuid());
+  setenv("HOME", user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/", 0);
+}
+
+/// The first line of MPI's text that says something: no rule of dashes.
+std::string first_words(const std::string& text) {
+  const std::size_t begin = text.find_first_not_of("-\n");
+  if (begin == std::string::npos) return "no reason given";
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
+}  // namespace
+
+MpiSession::MpiSession() {
+  const int announced = announced_ranks();
+  if (announced == 1) return;
+  const RankLauncher& launcher = *rank_launcher();
+  give_home();
+  setenv("OMPI_MCA_mpi_initial_errhandler", "mpi_errors_return", 0);  // else a failing start ends the process
+  HeldStderr held;
+  int provided = 0;
+  const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  const std::string said = held.finish();
+  if (code == MPI_SUCCESS) {
+    std::fputs(said.c_str(), stderr);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+  }
+  if (size_ > 1) return;
+  set_log_rank(0);  // no other process may be there to speak
+  if (code != MPI_SUCCESS)
+    throw ConfigError(
+        "{} is {}: the job announces {} ranks, but MPI does not start: {}; for a single process unset {}",
+        launcher.ranks, announced, announced, first_words(said), launcher.ranks);
+  throw ConfigError(
+      "{} is {}: the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank, or "
+      "unset what is left of a job that has ended (for several ranks, later: srun --mpi=pmix or mpirun)",
+      launcher.ranks, announced, announced, announced);
+}
+
+MpiSession::~MpiSession() {
+  // Alone, MPI has nobody to tell; with variables of a job that has ended Open MPI crashes in MPI_Finalize.
+  if (size_ > 1) MPI_Finalize();
+}
+
+void MpiSession::barrier() const {
+  if (size_ > 1) MPI_Barrier(MPI_COMM_WORLD);
+}
+
+}  // namespace dekoder

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace dekoder {
+
+/// MPI, started only where a launcher announces more than one rank: a single process needs nothing of its
+/// environment. Before OpenMP is loaded, so that MPI's threads may run on every core.
+class MpiSession {
+ public:
+  /// Throws ConfigError where MPI does not start, or sees no other ranks than this process.
+  MpiSession();
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  /// Ranks of the job.
+  int size() const { return size_; }
+  int rank() const { return rank_; }
+  /// Waits for all ranks.
+  void barrier() const;
+
+ private:
+  int size_ = 1, rank_ = 0;
+};
+
+}  // namespace dekoder

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <csignal>
+
+#include "base/cpu_mask.hpp"
+
+namespace dekoder {
+
+/// What this process was given by the one that started it, as it was before any library's constructor ran: that of
+/// UCX, which comes with Open MPI, takes signals for itself, and OpenMP binds the first thread to a core.
+struct ProcessStart {
+  std::array<struct sigaction, NSIG> signals;  ///< by number; default or ignored
+  CpuMask cpus;
+};
+
+const ProcessStart& process_start();
+
+}  // namespace dekoder
