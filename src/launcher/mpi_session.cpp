@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <sstream>
 #include <string>
 
 #include "base/error.hpp"
@@ -55,11 +56,14 @@ void give_home() {
   setenv("HOME", user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/", 0);
 }
 
-/// The first line of MPI's text that says something: no rule of dashes.
-std::string first_words(const std::string& text) {
-  const std::size_t begin = text.find_first_not_of("-\n");
-  if (begin == std::string::npos) return "no reason given";
-  return text.substr(begin, text.find('\n', begin) - begin);
+/// MPI's text on one line, without the rules of dashes around it.
+std::string one_line(const std::string& text) {
+  constexpr std::size_t most = 600;
+  std::string line;
+  std::istringstream words(text);
+  for (std::string word; line.size() < most && words >> word;)
+    if (word.find_first_not_of('-') != std::string::npos) line += (line.empty() ? "" : " ") + word;
+  return line.empty() ? "it gives no reason" : line;
 }
 
 }  // namespace
@@ -83,8 +87,9 @@ MpiSession::MpiSession() {
   set_log_rank(0);  // no other process may be there to speak
   if (code != MPI_SUCCESS)
     throw ConfigError(
-        "{} is {}: the job announces {} ranks, but MPI does not start: {}; for a single process unset {}",
-        launcher.ranks, announced, announced, first_words(said), launcher.ranks);
+        "{} is {}: the job announces {} ranks, but MPI does not start; mend its settings, or unset {} for a single "
+        "process; MPI says: {}",
+        launcher.ranks, announced, announced, launcher.ranks, one_line(said));
   throw ConfigError(
       "{} is {}: the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank, or "
       "unset what is left of a job that has ended (for several ranks, later: srun --mpi=pmix or mpirun)",

@@ -11,6 +11,11 @@ void record() {
   for (int signal = 1; signal < NSIG; ++signal)
     sigaction(signal, nullptr, &start.signals[static_cast<std::size_t>(signal)]);
   start.cpus = CpuMask::of_this_thread();
+  // UCX takes it and does something of its own with it. One that comes early waits for handle_signals.
+  sigset_t hangup;
+  sigemptyset(&hangup);
+  sigaddset(&hangup, SIGHUP);
+  sigprocmask(SIG_BLOCK, &hangup, nullptr);
 }
 
 // The executable's own .preinit_array runs before the constructors of all libraries.

@@ -9,7 +9,8 @@
 namespace dekoder {
 
 /// What this process was given by the one that started it, as it was before any library's constructor ran: that of
-/// UCX, which comes with Open MPI, takes signals for itself, and OpenMP binds the first thread to a core.
+/// UCX, which comes with Open MPI, takes signals for itself, and OpenMP binds the first thread to a core. SIGHUP is
+/// blocked from then on, until handle_signals.
 struct ProcessStart {
   std::array<struct sigaction, NSIG> signals;  ///< by number; default or ignored
   CpuMask cpus;

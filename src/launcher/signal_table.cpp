@@ -104,16 +104,17 @@ struct sigaction action_of(const Row& row, const std::string& command) {
 }  // namespace
 
 void handle_signals(const std::string& command) {
-  sigset_t stopping;
-  sigemptyset(&stopping);
+  sigset_t handled;
+  sigemptyset(&handled);
+  sigaddset(&handled, SIGHUP);  // blocked by process_start
   for (const Row& row : table) {
     const struct sigaction action = action_of(row, command);
     sigaction(row.signal, &action, nullptr);
-    if (action.sa_handler == on_signal) sigaddset(&stopping, row.signal);
+    if (action.sa_handler == on_signal) sigaddset(&handled, row.signal);
   }
   for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal)
     sigaction(signal, &process_start().signals[static_cast<std::size_t>(signal)], nullptr);
-  sigprocmask(SIG_UNBLOCK, &stopping, nullptr);  // also where the process was started with one blocked
+  sigprocmask(SIG_UNBLOCK, &handled, nullptr);  // also where the process was started with one blocked
 }
 
 int stop_signal() {

@@ -83,16 +83,17 @@ ThreadFacts thread_facts() {
 void log_threads() {
   const ThreadFacts facts = thread_facts();
   const std::string hardware = facts.cpus == facts.cores ? "" : fmt::format(" ({} CPUs)", facts.cpus);
-  log_info("threads: {} on {} of the machine's {} cores{}, {}", facts.threads, facts.cores, facts.machine_cores,
-           hardware, facts.binding == "false" ? "not bound" : "bound to them (" + facts.binding + ")");
+  log_info("threads: {}; cores: {} of the machine's {}{}; {}", facts.threads, facts.cores, facts.machine_cores,
+           hardware, facts.binding == "false" ? "not bound" : "bound to cores (" + facts.binding + ")");
   const RankLauncher* launcher = rank_launcher();
-  const bool share = facts.threads > facts.cpus,
-             given_one = launcher != nullptr && facts.cores == 1 && facts.machine_cores > 1;
-  if (!share && (!given_one || std::getenv("OMP_NUM_THREADS") != nullptr)) return;
-  log_warning("{} {} of the machine's {} cores to {} {}; for more: {}",
-              launcher != nullptr ? launcher->name + std::string(" gave") : "there are", facts.cores,
-              facts.machine_cores, facts.threads, facts.threads == 1 ? "thread" : "threads",
-              launcher != nullptr ? launcher->more_cores : "a wider mask (taskset, cpuset), or set OMP_NUM_THREADS");
+  const char* more_cores = launcher != nullptr ? launcher->more_cores : "taskset, the job's cpuset";
+  if (facts.threads > facts.cpus)
+    log_warning("{} threads share {} cores; set OMP_NUM_THREADS to {}, or give the process more cores ({})",
+                facts.threads, facts.cores, facts.cpus, more_cores);
+  else if (launcher != nullptr && facts.cores == 1 && facts.machine_cores > 1 &&
+           std::getenv("OMP_NUM_THREADS") == nullptr)
+    log_warning("{} gave this process 1 of the machine's {} cores; for more: {}", launcher->name,
+                facts.machine_cores, more_cores);
 }
 
 }  // namespace dekoder
