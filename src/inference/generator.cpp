@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "model/model_summary.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -76,6 +77,7 @@ void Generator::restart_if_full(const ExecSpace& exec) {
 
 void Generator::generate(const ExecSpace& exec, std::span<const Token> prompt, const SamplingConfig& sampling,
                          const std::function<bool(Token)>& emit) {
+  const Region region("generate");
   if (prompt.empty())
     throw ConfigError("the prompt is empty; expected at least one character; give one with --prompt");
   cache_.position = 0;

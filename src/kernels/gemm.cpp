@@ -6,6 +6,7 @@
 
 #include "kernels/gemm_onednn.hpp"
 #include "kernels/rows.hpp"
+#include "tensor/region.hpp"
 
 #if defined(DEKODER_KOKKOSKERNELS_HEADERS_ONLY)
 // The headers-only package has no compiled BLAS wrappers: these four are the ones that gemm() reaches.
@@ -96,7 +97,14 @@ void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, C
   const Real kept = bias.size() > 0 ? Real(1) : beta;
   if (N == 1 && !transpose_a && !transpose_b) return matrix_times_column(exec, alpha, a, b, kept, c);
   const char* const names[] = {"N", "T"};
+  const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
   KokkosBlas::gemm(exec, names[transpose_a], names[transpose_b], alpha, a, b, kept, c);
+}
+
+const char* gemm_label(Op op_a, Op op_b) {
+  constexpr const char* labels[2][2] = {{"dekoder::gemm::nn", "dekoder::gemm::nt"},
+                                        {"dekoder::gemm::tn", "dekoder::gemm::tt"}};
+  return labels[op_a == Op::transpose][op_b == Op::transpose];
 }
 
 double gemm_flops() {

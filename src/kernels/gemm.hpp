@@ -16,6 +16,10 @@ enum class Op { none, transpose };
 void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, ConstTensor2 b, Real beta, Tensor2 c,
           ConstTensor1 bias = {});
 
+/// The name under which profilers see the time of a product (tensor/region.hpp): "dekoder::gemm::nt" for a times b
+/// transposed (a layer's forward pass), nn (gradient of its input), tn (of its weight).
+const char* gemm_label(Op op_a, Op op_b);
+
 /// Floating-point operations asked of gemm() by this process so far (2 M N K each).
 double gemm_flops();
 

@@ -9,6 +9,8 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
 
+#include "tensor/region.hpp"
+
 namespace dekoder {
 
 namespace {
@@ -91,7 +93,7 @@ long row_stride(const ConstTensor2& x) {
 
 }  // namespace
 
-bool gemm_onednn(const ExecSpace&, Op op_a, Op op_b, Real alpha, const ConstTensor2& a, const ConstTensor2& b,
+bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstTensor2& a, const ConstTensor2& b,
                  Real beta, const Tensor2& c, const ConstTensor1& bias) {
   const bool transpose_a = op_a == Op::transpose;
   const long M = c.extent_int(0), N = c.extent_int(1), K = a.extent_int(transpose_a ? 0 : 1);
@@ -106,6 +108,7 @@ bool gemm_onednn(const ExecSpace&, Op op_a, Op op_b, Real alpha, const ConstTens
   matmul.b.set_data_handle(writable(b.data()));
   matmul.c.set_data_handle(c.data());
   if (bias.size() > 0) matmul.bias.set_data_handle(writable(bias.data()));
+  const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
   matmul.primitive.execute(stream(), matmul.arguments);
   return true;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/elementwise.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -70,7 +71,8 @@ void DecoderBlock::declare(ParameterLayout& layout, const std::string& prefix, c
 
 DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
                            int block_index)
-    : placement(model.norm),
+    : name(prefix),
+      placement(model.norm),
       index(block_index),
       attention_norm(store, prefix + ".attention_norm", model.bias, model.norm_epsilon),
       attention(store, prefix + ".attention", model.heads, model.bias),
@@ -80,6 +82,7 @@ DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefi
 ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
                                      const BlockActivations& saved, const BlockScratch& scratch,
                                      const CachedKeysValues* cached) const {
+  const Region region(name);
   const int T = saved.attention.lse.extent_int(2);
   const Dropout of_weights = dropout.at(site(index, 0));
   const Dropout of_attention = dropout.at(site(index, 1)), of_feed_forward = dropout.at(site(index, 2));
@@ -105,6 +108,7 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
 void DecoderBlock::backward(const ExecSpace& exec, ConstTensor2 input, const DropoutKey& dropout,
                             const BlockActivations& saved, const BlockScratch& scratch,
                             Tensor2 grad_residual) const {
+  const Region region(name);
   constexpr auto overwrite = GradientWrite::overwrite, accumulate = GradientWrite::accumulate;
   const int T = saved.attention.lse.extent_int(2);
   const Dropout of_weights = dropout.at(site(index, 0));

@@ -54,6 +54,7 @@ struct BlockScratch {
 /// One decoder block. Pre-norm (Xiong et al. 2020): x += attention(norm(x)); x += feed_forward(norm(x)).
 /// Post-norm (Vaswani et al. 2017): x = norm(x + attention(x)); x = norm(x + feed_forward(x)).
 struct DecoderBlock {
+  std::string name;  ///< "blocks.03"
   NormPlacement placement;
   int index;  ///< l: names the dropout sites
   NormalizationLayer attention_norm;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/elementwise.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -29,6 +30,7 @@ FeedForward::FeedForward(const ParameterStore& store, const std::string& prefix,
 
 void FeedForward::forward(const ExecSpace& exec, ConstTensor2 x, const FeedForwardActivations& saved,
                           Tensor2 y) const {
+  const Region region("feed_forward");
   up.forward(exec, x, saved.hidden);
   activation(exec, kind, saved.hidden, saved.activated);
   down.forward(exec, saved.activated, y);
@@ -37,6 +39,7 @@ void FeedForward::forward(const ExecSpace& exec, ConstTensor2 x, const FeedForwa
 void FeedForward::backward(const ExecSpace& exec, ConstTensor2 x, const FeedForwardActivations& saved,
                            ConstTensor2 grad_y, const FeedForwardScratch& scratch, GradientWrite write,
                            Tensor2 grad_x) const {
+  const Region region("feed_forward");
   const std::size_t P = scratch.partials.extent(0);
   down.backward_bias(exec, grad_y, Tensor2(scratch.partials.data(), P, grad_y.extent(1)));
   down.backward(exec, saved.activated, grad_y, GradientWrite::overwrite, scratch.grad_hidden);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/elementwise.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -51,6 +52,7 @@ SelfAttention::SelfAttention(const ParameterStore& store, const std::string& pre
 
 void SelfAttention::forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
                             const AttentionActivations& saved, Tensor2 y, const CachedKeysValues* cached) const {
+  const Region region("attention");
   const int C = x.extent_int(1), H = heads, B = saved.lse.extent_int(0);
   const Real scale = attention_scale(C, H);
   qkv.forward(exec, x, saved.qkv);
@@ -66,6 +68,7 @@ void SelfAttention::forward(const ExecSpace& exec, ConstTensor2 x, const Dropout
 void SelfAttention::backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
                              const AttentionActivations& saved, ConstTensor2 grad_y,
                              const AttentionScratch& scratch, GradientWrite write, Tensor2 grad_x) const {
+  const Region region("attention");
   const int C = x.extent_int(1), H = heads, B = saved.lse.extent_int(0), T = saved.lse.extent_int(2);
   output.backward_bias(exec, grad_y, Tensor2(scratch.partials.data(), scratch.partials.extent(0), C));
   output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);

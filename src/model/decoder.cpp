@@ -9,6 +9,7 @@
 #include "kernels/embedding.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/reduction.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -135,8 +136,12 @@ void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, Key
 
 void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                   const DecoderActivations& saved, const KeyValueCache* cache) const {
+  const Region region("forward");
   const int first_position = cache == nullptr ? 0 : cache->position;
-  embedding(exec, tokens, token_embedding, positions, first_position, dropout.at(0), saved.embedded);
+  {
+    const Region of_embedding("embedding");
+    embedding(exec, tokens, token_embedding, positions, first_position, dropout.at(0), saved.embedded);
+  }
   ResidualStream x{saved.embedded, {}, {}};
   for (std::size_t l = 0; l < blocks.size(); ++l) {
     const CachedKeysValues cached{cache == nullptr ? Tensor5() : cache->blocks[l], first_position};
@@ -149,6 +154,7 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
 
 double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                               const DecoderActivations& saved) const {
+  const Region region("head");
   const Tensor2 x = final_output(saved);
   const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
   for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
@@ -167,10 +173,12 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
 
 void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                        const DecoderActivations& saved) const {
+  const Region region("backward");
   for (std::size_t l = blocks.size(); l-- > 0;) {
     const Tensor2 input = l == 0 ? saved.embedded : saved.blocks[l - 1].feed_forward_norm.y;
     blocks[l].backward(exec, input, dropout, saved.blocks[l], saved.scratch, saved.grad_residual);
   }
+  const Region region_of_embedding("embedding");
   const Dropout of_embedding = dropout.at(0);
   const int T = tokens.extent_int(1);
   if (of_embedding.active()) apply_dropout(exec, saved.grad_residual, of_embedding, T, saved.grad_residual);
@@ -179,6 +187,7 @@ void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dr
 }
 
 void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const {
+  const Region region("head");
   const Tensor2 x = final_output(saved);
   const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
   for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
@@ -188,6 +197,7 @@ void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const Dec
 }
 
 void Decoder::logits(const ExecSpace& exec, const DecoderActivations& saved, Tensor2 all_logits) const {
+  const Region region("head");
   head.forward(exec, final_output(saved), all_logits);
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "tensor/region.hpp"
+
 namespace dekoder {
 
 Evaluator::Evaluator(const TokenDataset& data, const EvaluationConfig& config, const Decoder& decoder,
@@ -17,6 +19,7 @@ Evaluator::Evaluator(const TokenDataset& data, const EvaluationConfig& config, c
       targets_("validation.targets", host_inputs_.extent(0), host_inputs_.extent(1)) {}
 
 std::optional<Validation> Evaluator::evaluate(const ExecSpace& exec, const std::function<bool()>& stop) const {
+  const Region region("evaluate");
   Validation result;
   double nats = 0;
   const auto losses = Kokkos::create_mirror_view(activations_.losses);

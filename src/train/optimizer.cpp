@@ -7,6 +7,7 @@
 
 #include "kernels/adamw.hpp"
 #include "kernels/reduction.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -40,6 +41,7 @@ Optimizer::Optimizer(const ParameterLayout& layout)
 
 double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, long step,
                        const ParameterStore& store) {
+  const Region region("optimizer");
   const double norm = std::sqrt(sum_of_squares(exec, store.gradients(), norm_partials_));
   if (!std::isfinite(norm)) {
     const long index = first_non_finite(exec, store.gradients());

@@ -5,6 +5,7 @@
 
 #include "io/run/checkpoint.hpp"
 #include "model/model_summary.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -37,6 +38,7 @@ TrainingModel::TrainingModel(const RunConfig& config)
       targets_("targets", std::size_t(config.micro_batch()), std::size_t(config.model.context)) {}
 
 void TrainingModel::load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTokenTensor2 targets) {
+  const Region region("load");
   Kokkos::deep_copy(exec, inputs_, inputs);
   Kokkos::deep_copy(exec, targets_, targets);
   exec.fence("dekoder::load");

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "kernels/gemm.hpp"
 #include "tensor/random_stream.hpp"
@@ -112,6 +113,31 @@ TEST(GemmCount, AddsTwoMNK) {
   const double before = gemm_flops();
   gemm(ExecSpace(), Op::none, Op::none, 1, matrix(3, 5, 0, 1), matrix(5, 7, 0, 2), 0, matrix(3, 7, 0, 3));
   EXPECT_EQ(gemm_flops() - before, 2.0 * 3 * 5 * 7);
+}
+
+std::vector<std::string>* kernels_seen = nullptr;
+int kernels_ended = 0;
+
+// The first product is OpenBLAS' on a CPU, the second oneDNN's where it is there.
+TEST(GemmProfile, EveryProductIsOneKernelOfItsName) {
+  using namespace Kokkos::Tools::Experimental;
+  const Tensor2 a("a", 4, 6), b("b", 6, 1024), c("c", 4, 1024), b_narrow("b", 6, 5), c_narrow("c", 4, 5);
+  std::vector<std::string> seen;
+  kernels_seen = &seen;
+  kernels_ended = 0;
+  set_begin_parallel_for_callback(
+      [](const char* name, std::uint32_t, std::uint64_t* id) { kernels_seen->push_back(name), *id = 7; });
+  set_end_parallel_for_callback([](std::uint64_t id) { kernels_ended += id == 7; });
+  gemm(ExecSpace(), Op::none, Op::none, 1, a, b, 0, c);
+  gemm(ExecSpace(), Op::none, Op::none, 1, a, b_narrow, 0, c_narrow);
+  gemm(ExecSpace(), Op::none, Op::transpose, 1, c, b, 0, Tensor2(b_narrow.data(), 4, 6));
+  gemm(ExecSpace(), Op::transpose, Op::none, 1, a, c, 1, b);
+  gemm(ExecSpace(), Op::transpose, Op::transpose, 1, b_narrow, a, 0, Tensor2(c.data(), 5, 4));
+  set_begin_parallel_for_callback(nullptr);
+  set_end_parallel_for_callback(nullptr);
+  EXPECT_EQ(seen, (std::vector<std::string>{"dekoder::gemm::nn", "dekoder::gemm::nn", "dekoder::gemm::nt",
+                                            "dekoder::gemm::tn", "dekoder::gemm::tt"}));
+  EXPECT_EQ(kernels_ended, 5);
 }
 
 TEST(GemmShapes, ConflictNamesTensorAndAxis) {
