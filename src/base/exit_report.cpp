@@ -17,7 +17,8 @@ namespace {
 
 ExitCode out_of_memory() {
   log_line(
-      "error: out of memory; lower training.micro_batch (or model.context), or give the job more; `dekoder describe` "
+      "error: out of memory; lower training.micro_batch (or model.context), or give the job more; `dekoder "
+      "describe` "
       "shows the terms");
   return ExitCode::usage;
 }

@@ -60,7 +60,8 @@ std::string thread_refusal(const std::string& reason) {
   getrlimit(RLIMIT_NPROC, &processes);
   getrlimit(RLIMIT_AS, &memory);
   return fmt::format(
-      "the system starts no further thread ({}); the limit of processes and threads of this user (ulimit -u) is {}, "
+      "the system starts no further thread ({}); the limit of processes and threads of this user (ulimit -u) is "
+      "{}, "
       "that of memory (ulimit -v) {}, and a job or container may have its own (pids.max): raise it, end other "
       "programs, or lower OMP_NUM_THREADS",
       reason, limit_text(processes.rlim_cur), limit_text(memory.rlim_cur));

@@ -117,8 +117,10 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   app.set_version_flag("--version", "dekoder " DEKODER_VERSION);
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 finished, 85 saved and wants to go on, 1 a fault of the program, 2 usage, configuration, environment\n"
-      "or memory, 3 no usable data or checkpoint, or not written, 4 numbers diverged. `dekoder COMMAND --help` shows an example.");
+      "Exit codes: 0 finished, 85 saved and wants to go on, 1 a fault of the program, 2 usage, configuration, "
+      "environment\n"
+      "or memory, 3 no usable data or checkpoint, or not written, 4 numbers diverged. `dekoder COMMAND --help` "
+      "shows an example.");
   CommandLine line;
   add_commands(app, line);
   try {

@@ -70,9 +70,8 @@ struct Variable {
   std::string expected;
 };
 
-/// OpenMP's threads by level of nesting (dekoder nests none), ranks that a launcher announces, and all that Kokkos 5
-/// converts. Other KOKKOS_
-/// variables are left alone: environment modules set some, such as KOKKOS_ROOT.
+/// OpenMP's threads by level of nesting (dekoder nests none), ranks that a launcher announces, and all that Kokkos
+/// 5 converts. Other KOKKOS_ variables are left alone: environment modules set some, such as KOKKOS_ROOT.
 const Variable variables[] = {
     {"OMP_NUM_THREADS", are_thread_counts,
      fmt::format("a whole number from 1 to {}, or several with commas", DEKODER_MAX_THREADS)},

@@ -28,14 +28,14 @@ struct Row {
 
 /// Every signal of Linux that can be caught. The real-time signals (SIGRTMIN to SIGRTMAX) are inherited.
 constexpr Row table[] = {
-    {SIGTERM, Action::save},        // schedulers, kill
-    {SIGINT, Action::save},         // Ctrl-C
-    {SIGUSR1, Action::save},        // sbatch --signal=USR1@120
-    {SIGUSR2, Action::save},        // submitit
-    {SIGXCPU, Action::save},        // ulimit -t, some schedulers
+    {SIGTERM, Action::save},          // schedulers, kill
+    {SIGINT, Action::save},           // Ctrl-C
+    {SIGUSR1, Action::save},          // sbatch --signal=USR1@120
+    {SIGUSR2, Action::save},          // submitit
+    {SIGXCPU, Action::save},          // ulimit -t, some schedulers
     {SIGHUP, Action::save_or_nohup},  // the terminal was closed
-    {SIGXFSZ, Action::ignore},      // ulimit -f: writing fails with EFBIG
-    {SIGPIPE, Action::unread},      // nobody reads on
+    {SIGXFSZ, Action::ignore},        // ulimit -f: writing fails with EFBIG
+    {SIGPIPE, Action::unread},        // nobody reads on
     // End the process.
     {SIGQUIT, Action::inherited},
     {SIGILL, Action::inherited},

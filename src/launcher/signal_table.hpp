@@ -5,9 +5,9 @@
 
 namespace dekoder {
 
-/// Gives every catchable signal the action that the table in signal_table.cpp (and README.md) has for `command`, also
-/// those that a library took for itself. A second SIGINT ends the process at once (exit 130): the last checkpoint
-/// stands.
+/// Gives every catchable signal the action that the table in signal_table.cpp (and README.md) has for `command`,
+/// also those that a library took for itself. A second SIGINT ends the process at once (exit 130): the last
+/// checkpoint stands.
 void handle_signals(const std::string& command);
 
 /// The signal that came first and asks to save and stop, or 0.

@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "inference/attention_capture.hpp"
 #include "io/run/checkpoint_folder.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -76,6 +77,7 @@ void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
 
 void RunRecorder::save(CheckpointInfo& state, const TrainingModel& model, bool periodic, bool ends) {
   if (!unsaved_) return;
+  const Region region("save");
   begin();
   CheckpointInfo saved = state;
   if (periodic && !std::isnan(state.validation_loss) &&

@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
 #include "io/files/fault_point.hpp"
+#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -71,6 +72,7 @@ ExitCode Trainer::run_loop() {
 }
 
 void Trainer::train_step(BatchLoader& loader) {
+  const Region region("step");
   const auto begin = std::chrono::steady_clock::now();
   const double tokens = double(config_.training.batch) * config_.model.context;
   double loss = 0;

@@ -27,7 +27,9 @@ def check_regions(paths):
     of_blocks = {(block,) for block in BLOCKS} | {(block, part) for block in BLOCKS for part in PARTS}
     of_pass = of_blocks | {("embedding",)}
     forward = {("forward",)} | {("forward", *path) for path in of_pass}
-    expected = {"forward": of_pass, "backward": of_pass, "head": set(), "optimizer": set(), "load": set(),
+    backward = {("backward",)} | {("backward", *path) for path in of_pass}
+    expected = {"step": forward | backward | {("load",), ("head",), ("optimizer",)}, "save": set(), "forward": of_pass,
+                "backward": of_pass, "head": set(), "optimizer": set(), "load": set(),
                 "evaluate": forward | {("head",)}, "generate": forward | {("head",)}}
     for name, inside in expected.items():
         check(any(path[-1] == name for path in paths), f"no region {name}")

@@ -7,7 +7,7 @@ import subprocess
 
 from dekoder_runs import check
 
-TOOL = pathlib.Path(os.environ["DEKODER_BINARY_DIR"]) / "tests" / "libdekoder_record_tool.so"
+TOOL = pathlib.Path(os.environ["DEKODER_BINARY_DIR"]) / "tests" / "libkokkos_record_tool.so"
 
 
 def record(command, file):

@@ -58,17 +58,20 @@ AppendLog::~AppendLog() {
 
 bool AppendLog::flush() {
   if (pending_.empty()) return true;
-  ssize_t written;
-  do written = ::write(descriptor_, pending_.data(), pending_.size());
-  while (written < 0 && errno == EINTR);
-  if (written == static_cast<ssize_t>(pending_.size())) {
+  std::size_t written = 0;  // a first call that takes a part is followed by one that says why not more
+  ssize_t taken = 1;
+  while (written < pending_.size() && (taken > 0 || (taken < 0 && errno == EINTR))) {
+    taken = ::write(descriptor_, pending_.data() + written, pending_.size() - written);
+    if (taken > 0) written += static_cast<std::size_t>(taken);
+  }
+  if (written == pending_.size()) {
     bytes_ += pending_.size();
     pending_.clear();
     if (std::exchange(warned_, false)) log_info("{}: can be written again; no line is lost", path_.string());
     return true;
   }
-  const int failed = written < 0 ? errno : ENOSPC;
-  const bool cut = written <= 0 || ::ftruncate(descriptor_, static_cast<off_t>(bytes_)) == 0;
+  const int failed = taken < 0 ? errno : ENOSPC;
+  const bool cut = written == 0 || ::ftruncate(descriptor_, static_cast<off_t>(bytes_)) == 0;
   if (!std::exchange(warned_, true))
     log_warning("{}: cannot be written: {}{}; lines wait in memory until it can", path_.string(),
                 std::strerror(failed), cut ? "" : " (and a part of a line could not be taken back)");
