@@ -45,6 +45,13 @@ class DataError : public UserError {
       : UserError(ExitCode::no_data, fmt::format(format, std::forward<Args>(args)...)) {}
 };
 
+/// A file cannot be read now: no permission, a failing disk or file server, too many open files, no memory. What it
+/// holds may be as good as ever, so nothing is put in its place, renamed or removed.
+class ReadError : public DataError {
+ public:
+  using DataError::DataError;
+};
+
 /// Something could not be saved: no space, no permission, a failing disk. The files from before are untouched and
 /// training can go on; the message says why and what to do.
 class SaveError : public DataError {

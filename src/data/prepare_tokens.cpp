@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/prepare_tokens.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <array>
-#include <cerrno>
-#include <charconv>
-#include <climits>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <optional>
 #include <vector>
 
 #include "base/error.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/input_file.hpp"
 #include "io/files/sha256.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 
@@ -31,28 +25,12 @@ constexpr std::size_t code_points_in_unicode = 0x110000;
 /// A text file read in pieces; hashes and counts what it hands out.
 class TextReader {
  public:
-  explicit TextReader(const fs::path& path) : path_(path), buffer_(buffer_bytes, '\0') {
-    std::error_code ignored;
-    const fs::file_status status = fs::status(path, ignored);
-    if (status.type() == fs::file_type::not_found) throw DataError("{}: no such text file", path.string());
-    if (fs::is_directory(status)) throw DataError("{}: is a folder, expected a text file", path.string());
-    if (status.type() != fs::file_type::none && !fs::is_regular_file(status))
-      throw DataError("{}: is no regular file, which is needed to read it twice; save it as a file first",
-                      path.string());
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor_ < 0) throw DataError("{}: cannot be read: {}", path.string(), std::strerror(errno));
-  }
-  ~TextReader() { ::close(descriptor_); }
-  TextReader(const TextReader&) = delete;
+  explicit TextReader(const fs::path& path) : file_(path, "text file"), buffer_(buffer_bytes, '\0') {}
 
   /// The next piece, empty at the end of the file. The last `keep` bytes of the piece before come first again.
   std::string_view next(std::size_t keep) {
     std::memmove(buffer_.data(), buffer_.data() + filled_ - keep, keep);
-    ssize_t got = 0;
-    do got = ::read(descriptor_, buffer_.data() + keep, buffer_.size() - keep);
-    while (got < 0 && errno == EINTR);
-    if (got < 0) throw DataError("{}: cannot be read: {}", path_.string(), std::strerror(errno));
-    const auto fresh = static_cast<std::size_t>(got);
+    const std::size_t fresh = file_.read(std::span(buffer_).subspan(keep));
     hash_.update(std::as_bytes(std::span(buffer_).subspan(keep, fresh)));
     bytes_ += fresh;
     filled_ = keep + fresh;
@@ -64,9 +42,8 @@ class TextReader {
   std::string finish_hash() { return hash_.finish(); }
 
  private:
-  fs::path path_;
+  InputFile file_;
   std::string buffer_;
-  int descriptor_ = -1;
   std::size_t filled_ = 0;
   bool at_end_ = false;
   std::uint64_t bytes_ = 0;
@@ -165,6 +142,7 @@ class BlockWriter {
   std::uint64_t finish() {
     if (!block_.empty()) flush();
     file_.write<std::uint64_t>("/block_digests", std::span<const std::uint64_t>(digests_));
+    tokens_->close();
     tokens_.reset();
     return written_ + surplus_;
   }
@@ -222,26 +200,6 @@ void write_header(Hdf5File& file, const TokenFileHeader& header) {
   file.write_attribute("/", "block_tokens", header.block_tokens);
 }
 
-std::string temporary_prefix(const fs::path& output) {
-  char host[HOST_NAME_MAX + 1] = {};
-  gethostname(host, sizeof(host) - 1);
-  return fmt::format(".{}.{}.", output.filename().string(), host);
-}
-
-/// Removes the temporary files of calls on this host that were killed.
-void remove_leftovers(const fs::path& folder, const std::string& prefix) {
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix) || !name.ends_with(".tmp")) continue;
-    const std::string number = name.substr(prefix.size(), name.size() - prefix.size() - 4);
-    pid_t process = 0;
-    const auto parsed = std::from_chars(number.data(), number.data() + number.size(), process);
-    if (parsed.ec != std::errc() || parsed.ptr != number.data() + number.size() || process <= 0) continue;
-    if (::kill(process, 0) != 0 && errno == ESRCH) fs::remove(entry.path(), ignored);
-  }
-}
-
 /// Whether `output` is there already with this content, in the present format; throws where it is something else
 /// than a token file.
 bool already_prepared(const fs::path& output, TokenFileHeader& header) {
@@ -256,6 +214,8 @@ bool already_prepared(const fs::path& output, TokenFileHeader& header) {
     return true;
   } catch (const token_file::OlderFormatError&) {
     return false;
+  } catch (const ReadError&) {
+    throw;  // it may be as good as ever
   } catch (const DataError& error) {
     throw DataError("{}: is there already and is no usable token file ({}); remove it or name another output",
                     output.string(), error.what());
@@ -268,28 +228,22 @@ PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, Token
                              double validation_fraction) {
   if (!(validation_fraction >= 0 && validation_fraction < 1))
     throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", validation_fraction);
-  const fs::path folder = output.parent_path().empty() ? "." : output.parent_path();
-  std::error_code ignored;
-  if (!fs::is_directory(folder, ignored))
-    throw DataError("{}: its folder {} does not exist; make it first", output.string(), folder.string());
+  output_target(output);  // before the text is read: it may take long
   PrepareReport report;
   report.header = survey(text, kind, validation_fraction);
   if (already_prepared(output, report.header)) {
     report.unchanged = true;
     return report;
   }
-  const std::string prefix = temporary_prefix(output);
-  remove_leftovers(folder, prefix);
-  TemporaryFile temporary(folder / fmt::format("{}{}.tmp", prefix, ::getpid()));
-  Hdf5File file = Hdf5File::create(temporary.path());
+  PendingFile pending(output, "tokens");
+  Hdf5File file = Hdf5File::create(pending.temporary());
   if (report.header.tokenizer.vocabulary() > 65536)
     encode_text<std::uint32_t>(text, file, report.header);
   else
     encode_text<std::uint16_t>(text, file, report.header);
   write_header(file, report.header);
   file.close();
-  publish_file(temporary.path(), output);
-  temporary.keep();
+  pending.commit(token_file::verify);
   return report;
 }
 

@@ -190,6 +190,15 @@ TokenDataset::TokenDataset(const std::filesystem::path& file, std::size_t memory
 TokenDataset::~TokenDataset() = default;
 TokenDataset::TokenDataset(TokenDataset&&) noexcept = default;
 
+void token_file::verify(const std::filesystem::path& file) {
+  const TokenDataset dataset(file, 0);
+  std::vector<Token> block(dataset.header().block_tokens);
+  for (std::uint64_t first = 0; first < dataset.header().tokens; first += block.size()) {
+    block.resize(std::min<std::uint64_t>(block.size(), dataset.header().tokens - first));
+    dataset.read(first, block);
+  }
+}
+
 bool TokenDataset::streams() const {
   return blocks_->streams();
 }

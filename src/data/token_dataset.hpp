@@ -43,8 +43,11 @@ class OlderFormatError : public DataError {
 };
 
 /// Reads and checks the header. Throws DataError where the file is missing, damaged, foreign or of a newer format,
-/// OlderFormatError where it is of an older one.
+/// OlderFormatError where it is of an older one, ReadError where the system cannot read it now.
 TokenFileHeader read_header(const std::filesystem::path& file);
+
+/// Reads a token file through and checks every digest, block by block. Throws as TokenDataset.
+void verify(const std::filesystem::path& file);
 
 /// Digest of block `block` (XXH64 over its number, 8 bytes, and its tokens, little-endian): finds blocks that are
 /// zeroed, swapped or changed.
@@ -64,7 +67,8 @@ class TokenDataset {
  public:
   static constexpr std::size_t default_memory_limit = std::size_t{1} << 30;  ///< bytes of tokens kept in memory
 
-  /// Throws DataError naming file, dataset, what, expected and remedy.
+  /// Throws DataError naming file, dataset, what, expected and remedy; ReadError where the system cannot read it
+  /// now.
   explicit TokenDataset(const std::filesystem::path& file, std::size_t memory_limit = default_memory_limit);
   ~TokenDataset();
   TokenDataset(TokenDataset&&) noexcept;

@@ -14,12 +14,15 @@
 #include "io/files/xxh64.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 #include "io/run/checkpoint_folder.hpp"
+#include "support/process_limit.hpp"
 #include "tensor/random_stream.hpp"
 
 namespace dekoder {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::free_descriptor;
+using testing_support::ProcessLimit;
 
 ParameterLayout small_layout(int channels = 40) {
   ParameterLayout layout;
@@ -350,6 +353,59 @@ TEST_F(Checkpoint, NewestBadOlderUsed) {
   EXPECT_TRUE(fs::exists(newest.string() + ".corrupt"));
   EXPECT_FALSE(fs::exists(folder / ".ckpt-00000030.h5.tmp"));
   EXPECT_TRUE(fs::exists(folder / ".other.tmp"));
+}
+
+TEST_F(Checkpoint, WhatCannotBeReadNowIsNotReplacedByAnOlderOne) {
+  write(10);
+  const fs::path newest = write(20), damaged = write(30);
+  put(damaged, "text");
+  put(folder / ".ckpt-00000040.h5.tmp", "half");
+  for (const bool restart : {true, false}) {
+    const ReadCheckpoint read_without_descriptors = [&](const fs::path& file) {
+      std::optional<ProcessLimit> limit;
+      if (file != damaged) limit.emplace(RLIMIT_NOFILE, rlim_t(free_descriptor()));
+      return read(file);
+    };
+    try {
+      restart ? restart_checkpoint(folder, read_without_descriptors).value()
+              : newest_checkpoint(folder, read_without_descriptors);
+      FAIL() << "an older file took its place";
+    } catch (const ReadError& error) {
+      EXPECT_EQ(error.code(), ExitCode::no_data);
+      EXPECT_NE(std::string(error.what()).find("ckpt-00000020.h5: cannot be read: Too many open files"),
+                std::string::npos)
+          << error.what();
+    }
+    EXPECT_TRUE(fs::exists(newest) && fs::exists(damaged)) << "renamed";
+    EXPECT_TRUE(fs::exists(folder / ".ckpt-00000040.h5.tmp")) << "nothing is touched";
+  }
+  EXPECT_EQ(load()->info.step, 20);
+  EXPECT_TRUE(fs::exists(damaged.string() + ".corrupt"));
+}
+
+TEST_F(Checkpoint, ALinkToAFileSystemThatIsNotMountedIsNoDamage) {
+  write(10);
+  fs::create_symlink("/not-mounted/ckpt-00000020.h5", folder / checkpoint_file_name(20));
+  EXPECT_THROW(load(), ReadError);
+  EXPECT_TRUE(fs::is_symlink(folder / checkpoint_file_name(20)));
+}
+
+TEST_F(Checkpoint, AFileSizeLimitKeepsEarlierFiles) {
+  const fs::path first = write(10);
+  const std::string before = contents(first);
+  const std::size_t whole = fs::file_size(first);
+  for (const std::size_t bytes : {std::size_t{0}, std::size_t{1000}, whole / 2, whole - 1}) {
+    const ProcessLimit limit(RLIMIT_FSIZE, bytes);
+    try {
+      write(20);
+      FAIL() << bytes << " of " << whole;
+    } catch (const SaveError& error) {
+      EXPECT_NE(std::string(error.what()).find("File too large"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_EQ(contents(first), before);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1) << "something is left";
+  EXPECT_EQ(read(write(20)).step, 20);
 }
 
 TEST_F(Checkpoint, AllBadNamesEachAndKeepsThem) {

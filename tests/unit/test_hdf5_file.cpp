@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/hdf5/hdf5_file.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -11,11 +13,17 @@
 
 #include "base/error.hpp"
 #include "io/files/sha256.hpp"
+#include "io/hdf5/hdf5_call.hpp"
+#include "support/process_limit.hpp"
+#include "support/scratch_folder.hpp"
 
 namespace dekoder {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::free_descriptor;
+using testing_support::message_of;
+using testing_support::ProcessLimit;
 
 class Hdf5FileTest : public testing::Test {
  protected:
@@ -215,6 +223,81 @@ TEST_F(Hdf5FileTest, FindsTruncationAndFlippedBits) {
   flip.put('\xA5').put('\x5A').flush();
   const Hdf5File file = Hdf5File::open(path("c.h5"));
   EXPECT_NE(message([&] { file.read<std::uint16_t>("/x"); }).find("Fletcher32"), std::string::npos);
+}
+
+/// The descriptor of an open file of this process.
+int descriptor_of(const fs::path& file) {
+  for (const fs::directory_entry& entry : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    if (fs::read_symlink(entry.path(), gone) == file) return std::stoi(entry.path().filename().string());
+  }
+  return -1;
+}
+
+TEST_F(Hdf5FileTest, AReadThatTheSystemRefusesIsNoDamage) {
+  {
+    Hdf5File file = Hdf5File::create(path("d.h5"));
+    file.write<float>("/x", std::vector<float>(100'000, 1));
+    file.close();
+  }
+  const Hdf5File file = Hdf5File::open(path("d.h5"));
+  const Hdf5Dataset data = file.dataset("/x");
+  const int descriptor = descriptor_of(fs::canonical(path("d.h5")));
+  ASSERT_GE(descriptor, 0);
+  const int copy = ::dup(descriptor), memory = ::open("/proc/self/mem", O_RDONLY);
+  ASSERT_EQ(::dup2(memory, descriptor), descriptor);  // low addresses are mapped to nothing: EIO
+  EXPECT_EQ(
+      message_of<ReadError>([&] { data.read<float>(); }),
+      path("d.h5").string() + ":/x: cannot be read: Input/output error; start again when its file system answers");
+  ::dup2(copy, descriptor);
+  ::close(copy);
+  ::close(memory);
+  EXPECT_EQ(data.read<float>().at(99'999), 1);
+}
+
+TEST_F(Hdf5FileTest, WhatCannotBeOpenedIsNoDamage) {
+  {
+    Hdf5File file = Hdf5File::create(path("e.h5"));
+    file.write<float>("/x", std::vector<float>{1});
+    file.close();
+  }
+  {
+    const ProcessLimit limit(RLIMIT_NOFILE, static_cast<rlim_t>(free_descriptor()));
+    EXPECT_NE(message_of<ReadError>([&] { Hdf5File::open(path("e.h5")); }).find("Too many open files"),
+              std::string::npos);
+  }
+  ASSERT_EQ(::mkfifo(path("fifo.h5").c_str(), 0600), 0);
+  EXPECT_NE(message([&] { Hdf5File::open(path("fifo.h5")); }).find("is a FIFO, no regular file"),
+            std::string::npos);
+}
+
+TEST_F(Hdf5FileTest, NoMemoryIsNoDamage) {
+  const hdf5::Call call;
+  H5Eclear2(H5E_DEFAULT);
+  H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_RESOURCE, H5E_NOSPACE,
+           "memory allocation failed for chunk");
+  EXPECT_EQ(message_of<ReadError>([] { hdf5::fail("file.h5", "/x", "cannot be read"); }),
+            "file.h5:/x: cannot be read: Cannot allocate memory; free some memory");
+}
+
+TEST_F(Hdf5FileTest, AFileThatMayNotGrowSaysSo) {
+  const auto open_descriptors = [] {
+    const auto entries = fs::directory_iterator("/proc/self/fd");
+    return std::distance(fs::begin(entries), fs::end(entries));
+  };
+  const auto before = open_descriptors();
+  for (const std::size_t bytes : {0u, 100u, 3000u, 30'000u, 200'000u, 390'000u, 399'000u}) {
+    const ProcessLimit limit(RLIMIT_FSIZE, bytes);
+    const std::string said = message([&] {
+      Hdf5File file = Hdf5File::create(path("limited.h5"));
+      Hdf5Dataset data = file.create_dataset("/x", Hdf5Type::float32, std::array<std::size_t, 1>{100'000});
+      data.write(std::span<const float>(std::vector<float>(100'000, 1)));
+      data.close();
+      file.close();
+    });
+    EXPECT_NE(said.find("File too large"), std::string::npos) << bytes << ": " << said;
+  }
+  EXPECT_EQ(open_descriptors(), before) << "a file that could not be written stays open";
 }
 
 TEST_F(Hdf5FileTest, UsedByTwoThreadsAtOnce) {

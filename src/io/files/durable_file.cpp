@@ -2,19 +2,36 @@
 #include "io/files/durable_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
+#include <fstream>
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
+#include "io/files/fault_point.hpp"
+#include "io/files/input_file.hpp"
+#include "io/files/xxh64.hpp"
 
 namespace dekoder {
 
+namespace fs = std::filesystem;
+
 namespace {
+
+fs::path folder_of(const fs::path& file) {
+  return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
 
 void sync_path(const std::filesystem::path& path, int flags, bool folder) {
   const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC);
@@ -22,7 +39,7 @@ void sync_path(const std::filesystem::path& path, int flags, bool folder) {
     throw DataError("{}: cannot be opened to be synchronised: {}", path.string(), std::strerror(errno));
   int failed = ::fsync(descriptor) == 0 ? 0 : errno;
   if (folder && (failed == EINVAL || failed == EROFS)) failed = 0;
-  ::close(descriptor);
+  if (::close(descriptor) != 0 && failed == 0) failed = errno;
   if (failed != 0) throw DataError("{}: did not reach the disk: {}", path.string(), std::strerror(failed));
 }
 
@@ -34,6 +51,134 @@ void sync_file(const std::filesystem::path& file) {
 
 void sync_folder(const std::filesystem::path& folder) {
   sync_path(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY, true);
+}
+
+fs::path output_target(const fs::path& output) {
+  fs::path target = link_target(output);
+  const auto refuse = [&](const std::string& why) {
+    throw DataError("{}: {}; name another output", output.string(), why);
+  };
+  if (!target.has_filename()) refuse("names a folder, expected a file");
+  const fs::path folder = folder_of(target);
+  struct stat found = {};
+  if (::lstat(target.c_str(), &found) == 0) {
+    if (S_ISLNK(found.st_mode)) refuse("its symbolic links lead back to themselves");
+    if (const auto other = other_file_kind(found.st_mode))
+      refuse(fmt::format("is {}, expected a regular file or a name that is free", *other));
+  } else if (errno != ENOENT) {
+    refuse(fmt::format("cannot be written: {}", std::strerror(errno)));
+  } else if (::stat(folder.c_str(), &found) != 0 && errno == ENOENT) {
+    throw DataError("{}: its folder {} does not exist; make it first", output.string(), folder.string());
+  }
+  return target;
+}
+
+namespace {
+
+constexpr std::string_view unfinished_prefix = ".dekoder-", unfinished_suffix = ".tmp";
+
+/// Stands for the boot of this machine and the PID namespace: process numbers mean nothing beyond. Empty where
+/// /proc does not tell.
+const std::string& process_space() {
+  static const std::string space = [] {
+    std::string boot;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+    std::array<char, 64> name = {};
+    const ssize_t length = ::readlink("/proc/self/ns/pid", name.data(), name.size());
+    if (boot.empty() || length <= 0) return std::string();
+    Xxh64 digest;
+    digest.update(boot);
+    digest.update(std::string_view(name.data(), static_cast<std::size_t>(length)));
+    return fmt::format("{:016x}", digest.digest()).substr(0, 8);
+  }();
+  return space;
+}
+
+/// ".dekoder-<process space>-<process>-<number>.tmp": short, as the target's own name may be as long as the file
+/// system allows.
+std::string unfinished_name(long number) {
+  return fmt::format("{}{}-{}-{}{}", unfinished_prefix, process_space(), ::getpid(), number, unfinished_suffix);
+}
+
+bool is_unfinished_name(std::string_view name) {
+  return name.starts_with(unfinished_prefix) && name.ends_with(unfinished_suffix);
+}
+
+/// Whether nobody will go on with a file of unfinished_name.
+bool is_left_over(const fs::path& file) {
+  const std::string name = file.filename().string(),
+                    here = fmt::format("{}{}-", unfinished_prefix, process_space());
+  pid_t process = 0;
+  if (!process_space().empty() && name.starts_with(here) &&
+      std::from_chars(name.data() + here.size(), name.data() + name.size(), process).ec == std::errc() &&
+      process > 0 && ::kill(process, 0) != 0 && errno == ESRCH)
+    return true;
+  constexpr std::time_t day = 24 * 60 * 60;
+  struct stat found = {};
+  return ::lstat(file.c_str(), &found) == 0 && found.st_mtime < std::time(nullptr) - day;
+}
+
+template <class Condition>
+void remove_unfinished(const fs::path& folder, Condition condition) {
+  std::error_code failure, ignored;
+  for (fs::directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure)) {
+    if (!is_unfinished_name(entry->path().filename().string()) || !condition(entry->path())) continue;
+    if (fs::remove(entry->path(), ignored))
+      log_info("removed {}, left by a writer that did not finish", entry->path().string());
+  }
+}
+
+}  // namespace
+
+void remove_unfinished_files(const fs::path& folder) {
+  remove_unfinished(folder, [](const fs::path&) { return true; });
+}
+
+PendingFile::PendingFile(const fs::path& output, std::string kind)
+    : target_(output_target(output)), kind_(std::move(kind)) {
+  const fs::path folder = folder_of(target_);
+  remove_unfinished(folder, is_left_over);
+  static std::atomic<long> number = 0;
+  int descriptor = -1;
+  do {
+    temporary_ = folder / unfinished_name(number++);
+    descriptor = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor < 0 && (errno == EEXIST || errno == EINTR));
+  if (descriptor < 0) throw DataError("{}: cannot be created: {}", target_.string(), std::strerror(errno));
+  ::close(descriptor);
+}
+
+PendingFile::~PendingFile() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void PendingFile::reserve(std::uint64_t bytes) {
+  require_space(folder_of(target_), bytes);
+  reserved_ = true;
+  reserve_space(temporary_, bytes);
+}
+
+void PendingFile::commit(const std::function<void(const fs::path&)>& verify) {
+  if (reserved_) release_space(temporary_);
+  fault_point(kind_ + ":before_fsync");
+  sync_file(temporary_);
+  if (verify) verify(temporary_);
+  fault_point(kind_ + ":before_rename");
+  if (std::rename(temporary_.c_str(), target_.c_str()) != 0)
+    throw DataError("{}: cannot take the place of its earlier version: {}", target_.string(), std::strerror(errno));
+  temporary_.clear();
+  fault_point(kind_ + ":after_rename");
+  sync_folder(folder_of(target_));
+}
+
+int write_whole(int descriptor, std::string_view contents) {
+  while (!contents.empty()) {
+    const ssize_t written = ::write(descriptor, contents.data(), contents.size());
+    if (written < 0 && errno != EINTR) return errno;
+    if (written == 0) return EIO;
+    if (written > 0) contents.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return 0;
 }
 
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name) {
@@ -94,22 +239,13 @@ void release_space(const std::filesystem::path& file) {
     throw DataError("{}: cannot be cut to its length: {}", file.string(), std::strerror(errno));
 }
 
-void write_file_whole(const std::filesystem::path& file, std::string_view contents) {
-  const std::filesystem::path temporary = file.string() + ".tmp";
-  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor < 0) throw DataError("{}: cannot be created: {}", temporary.string(), std::strerror(errno));
-  ssize_t written;
-  do written = ::write(descriptor, contents.data(), contents.size());
-  while (written < 0 && errno == EINTR);
-  const int failed = written == static_cast<ssize_t>(contents.size()) ? 0 : written < 0 ? errno : ENOSPC;
-  ::close(descriptor);
-  try {
-    if (failed != 0) throw DataError("{}: cannot be written: {}", temporary.string(), std::strerror(failed));
-    publish_file(temporary, file);
-  } catch (const DataError&) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
+void write_file_whole(const fs::path& file, std::string_view contents) {
+  PendingFile pending(file);
+  const int descriptor = ::open(pending.temporary().c_str(), O_WRONLY | O_CLOEXEC);
+  int failed = descriptor < 0 ? errno : write_whole(descriptor, contents);
+  if (descriptor >= 0 && ::close(descriptor) != 0 && failed == 0) failed = errno;
+  if (failed != 0) throw DataError("{}: cannot be written: {}", pending.target().string(), std::strerror(failed));
+  pending.commit();
 }
 
 }  // namespace dekoder

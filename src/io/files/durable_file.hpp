@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -14,6 +15,61 @@ void sync_file(const std::filesystem::path& file);
 /// Waits until the entries of a folder are on the disk: what makes a rename survive a power cut. File systems that
 /// cannot do it for folders (EINVAL) are left alone. Throws DataError otherwise.
 void sync_folder(const std::filesystem::path& folder);
+
+/// The place of an output: `output` itself, or where its symbolic links lead, also to a file that is not there yet.
+/// Throws DataError where the links go round in a circle, the folder is missing, the name is too long, or a folder,
+/// a FIFO, a socket or a device is there, which a file would replace.
+std::filesystem::path output_target(const std::filesystem::path& output);
+
+/// Removes what PendingFiles left in `folder` whose process died. Call where no other process writes to the folder
+/// (a locked run directory); PendingFile itself removes only those whose writer is surely gone.
+void remove_unfinished_files(const std::filesystem::path& folder);
+
+/// An output in the making: it grows under a temporary name in the folder of its target and takes the target's name
+/// when it is whole and on the disk, so that readers, and a start after a kill or a power cut, find the old file or
+/// the whole new one and never a part.
+///
+///     PendingFile pending(path, "tokens");
+///     Hdf5File file = Hdf5File::create(pending.temporary());
+///     pending.reserve(bytes);               // after the file is made anew, which gives reserved space back
+///     ...
+///     file.close();                         // or close(2), with its error checked
+///     pending.commit(verify_token_file);
+class PendingFile {
+ public:
+  /// Makes the temporary file, empty, and removes those that earlier writers left there: processes of this machine
+  /// and PID namespace that are gone, or any that has not written for a day. `kind` names the fault points
+  /// <kind>:before_fsync, <kind>:before_rename and <kind>:after_rename. Throws as output_target, and DataError
+  /// where the folder cannot be written.
+  explicit PendingFile(const std::filesystem::path& output, std::string kind = "file");
+  /// Removes the temporary file unless it was committed.
+  ~PendingFile();
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+
+  /// Where to write.
+  const std::filesystem::path& temporary() const { return temporary_; }
+  /// output_target of the output.
+  const std::filesystem::path& target() const { return target_; }
+
+  /// Sets disk space aside, where the file system can, so that it cannot run out half way; what is left of it is
+  /// given back by commit(). Throws DataError where there is not enough.
+  void reserve(std::uint64_t bytes);
+
+  /// Brings the closed file to the disk, calls verify(temporary()), which throws where it reads back other than it
+  /// should, renames it to target() and brings the folder to the disk. Throws DataError with the system's reason;
+  /// the target is then untouched, unless the folder alone did not reach the disk.
+  void commit(const std::function<void(const std::filesystem::path&)>& verify = nullptr);
+
+ private:
+  std::filesystem::path target_, temporary_;  ///< temporary_ is empty once committed
+  std::string kind_;
+  bool reserved_ = false;
+};
+
+/// Writes all of `contents` to a descriptor, in as many calls as that takes. Returns 0, or errno of the call that
+/// failed.
+int write_whole(int descriptor, std::string_view contents);
 
 /// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old
 /// file or the whole new one and never a part: sync_file, rename, sync_folder.
@@ -53,8 +109,7 @@ void reserve_space(const std::filesystem::path& file, std::uint64_t bytes);
 /// Gives back what was set aside beyond the end of a file.
 void release_space(const std::filesystem::path& file);
 
-/// Replaces the contents of a small file: a reader, or a restart, sees the old or the new ones, never a part.
-/// Throws DataError with the system's reason; the old file is then untouched.
+/// Replaces the contents of a small file through a PendingFile. Throws as that.
 void write_file_whole(const std::filesystem::path& file, std::string_view contents);
 
 }  // namespace dekoder

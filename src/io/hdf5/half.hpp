@@ -7,6 +7,8 @@
 namespace dekoder {
 
 /// A number of IEEE 754 binary16 as its bits: what files hold. Arithmetic is done in float.
+/// Kokkos::Experimental::half_t cannot serve: where Kokkos is built for CPUs it is another name of float, with four
+/// bytes and no rounding, and files must hold the same bits whatever the backend.
 struct Half {
   std::uint16_t bits = 0;
 

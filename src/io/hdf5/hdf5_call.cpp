@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <charconv>
 #include <functional>
 #include <numeric>
 #include <stdexcept>
 
 #include "base/error.hpp"
+#include "io/files/input_file.hpp"
 
 namespace dekoder::hdf5 {
 
@@ -15,25 +18,27 @@ static_assert(std::is_same_v<hid_t, std::int64_t>);
 
 namespace {
 
-/// HDF5's own account of the call that failed last: its innermost entry, where the cause is.
-std::string failure_reason() {
-  std::string reason;
-  const auto take_innermost = [](unsigned depth, const H5E_error2_t* entry, void* text) -> herr_t {
-    if (depth == 0 && entry->desc != nullptr) *static_cast<std::string*>(text) = entry->desc;
+/// The innermost entry on HDF5's stack of errors.
+std::string innermost_error() {
+  std::string text;
+  const auto take_innermost = [](unsigned depth, const H5E_error2_t* entry, void* found) -> herr_t {
+    if (depth == 0 && entry->desc != nullptr) *static_cast<std::string*>(found) = entry->desc;
     return 0;
   };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &reason);
-  if (reason.find("already open for write") != std::string::npos)
-    return "its writer never closed it (killed, or still at work)";
-  if (reason.find("filter returned failure during read") != std::string::npos)
-    return "damaged: a checksum (Fletcher32) of its data does not match";
-  // "file write failed: time = ..., errno = 28, error message = 'No space left on device', buf = ..."
-  constexpr std::string_view mark = "error message = '";
-  if (const std::size_t begin = reason.find(mark); begin != std::string::npos) {
-    const std::size_t from = begin + mark.size();
-    return reason.substr(0, reason.find(':')) + ": " + reason.substr(from, reason.find('\'', from) - from);
-  }
-  return reason.empty() ? "HDF5 gives no reason" : reason;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &text);
+  return text;
+}
+
+/// The errno of a failure that says nothing about the file's contents: a read or an open that failed in HDF5's file
+/// driver ("file read failed: time = ..., errno = 5, error message = ..."), or no memory. 0: another one.
+int system_error(const std::string& text) {
+  if (text.find("memory allocation failed") != std::string::npos) return ENOMEM;
+  constexpr std::string_view mark = "errno = ";
+  const std::size_t at = text.find(mark);
+  int error = 0;
+  if ((text.starts_with("file read failed") || text.starts_with("unable to open file")) && at != std::string::npos)
+    std::from_chars(text.data() + at + mark.size(), text.data() + text.size(), error);
+  return error;
 }
 
 /// binary16, which HDF5 has a name for only since 1.14.4. Made once; the library closes it at its end.
@@ -54,9 +59,25 @@ TypeIds half_ids() {
 
 }  // namespace
 
+std::string failure_reason() {
+  const std::string reason = innermost_error();
+  if (reason.find("already open for write") != std::string::npos)
+    return "its writer never closed it (killed, or still at work)";
+  if (reason.find("filter returned failure during read") != std::string::npos)
+    return "damaged: a checksum (Fletcher32) of its data does not match";
+  // "file write failed: time = ..., errno = 28, error message = 'No space left on device', buf = ..."
+  constexpr std::string_view mark = "error message = '";
+  if (const std::size_t begin = reason.find(mark); begin != std::string::npos) {
+    const std::size_t from = begin + mark.size();
+    return reason.substr(0, reason.find(':')) + ": " + reason.substr(from, reason.find('\'', from) - from);
+  }
+  return reason.empty() ? "HDF5 gives no reason" : reason;
+}
+
 void fail(const std::string& file, std::string_view object, std::string_view what) {
-  const std::string reason = failure_reason();
-  throw DataError("{}{}{}: {}: {}", file, object.empty() ? "" : ":", object, what, reason);
+  const std::string place = fmt::format("{}{}{}", file, object.empty() ? "" : ":", object);
+  if (const int error = system_error(innermost_error()); error != 0) throw_read_error(place, error, what);
+  throw DataError("{}: {}: {}", place, what, failure_reason());
 }
 
 Hdf5Handle checked(hid_t id, Kind kind, const std::string& file, std::string_view object, std::string_view what) {

@@ -27,7 +27,11 @@ class Call {
   std::lock_guard<std::recursive_mutex> lock_;
 };
 
-/// Throws DataError with HDF5's own account of the call that failed last.
+/// HDF5's own account of the call that failed last: its innermost entry, where the cause is.
+std::string failure_reason();
+
+/// Throws DataError with failure_reason(), or ReadError where the cause is the system's: a read(2) or open(2) that
+/// failed, or no memory.
 [[noreturn]] void fail(const std::string& file, std::string_view object, std::string_view what);
 
 /// A handle of what an HDF5 call returned; throws as fail() where the call failed.

@@ -97,4 +97,9 @@ void Hdf5Dataset::write_slab(std::span<const std::size_t> offset, std::span<cons
     fail(file_, name_, "cannot be written");
 }
 
+void Hdf5Dataset::close() {
+  const Call call;
+  if (!handle_.close()) fail(file_, name_, "cannot be written");
+}
+
 }  // namespace dekoder

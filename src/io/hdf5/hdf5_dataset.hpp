@@ -56,6 +56,8 @@ class Hdf5Dataset {
   void write(std::span<const T> values, std::span<const std::size_t> offset, std::span<const std::size_t> count) {
     write_slab(offset, count, std::as_bytes(values), hdf5_type_of<T>());
   }
+  /// Hands written chunks that HDF5 still holds to the system; unlike the destructor it reports what fails.
+  void close();
 
  private:
   friend class Hdf5File;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "io/files/input_file.hpp"
 #include "io/hdf5/hdf5_call.hpp"
 
 namespace dekoder {
@@ -48,18 +49,15 @@ Hdf5Handle link_properties(const std::string& file) {
 Hdf5File Hdf5File::create(const std::filesystem::path& path) {
   const Call call;
   const Hdf5Handle access = access_properties(path.string());
-  return Hdf5File(path, checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()), Kind::file,
-                                path.string(), "", "cannot be created"));
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id());
+  if (file < 0) throw DataError("{}: cannot be created: {}", path.string(), failure_reason());
+  return Hdf5File(path, Hdf5Handle(file, Kind::file));
 }
 
 namespace {
 
 Hdf5Handle open_file(const std::filesystem::path& path, unsigned mode) {
-  std::error_code ignored;
-  const auto status = std::filesystem::status(path, ignored);
-  if (status.type() == std::filesystem::file_type::not_found) throw DataError("{}: no such file", path.string());
-  if (std::filesystem::is_directory(status))
-    throw DataError("{}: is a folder, expected an HDF5 file", path.string());
+  require_regular_file(path, "file in HDF5 format");
   const Hdf5Handle access = access_properties(path.string());
   return checked(H5Fopen(path.c_str(), mode, access.id()), Kind::file, path.string(), "",
                  "cannot be opened as HDF5");
@@ -191,9 +189,10 @@ void Hdf5File::write_texts(std::string_view name, std::span<const std::string> t
   for (std::size_t i = 0; i < texts.size(); ++i) padded.replace(i * bytes, texts[i].size(), texts[i]);
   const Hdf5Handle type = text_type(bytes, file, name);
   const std::size_t shape[] = {texts.size()};
-  const Hdf5Handle dataset = new_dataset(handle_, file, text, type.id(), shape, {});
+  Hdf5Handle dataset = new_dataset(handle_, file, text, type.id(), shape, {});
   if (!texts.empty() && H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0)
     fail(file, name, "cannot be written");
+  if (!dataset.close()) fail(file, name, "cannot be written");
 }
 
 std::vector<std::string> Hdf5File::read_texts(std::string_view name) const {

@@ -51,7 +51,9 @@ class Hdf5File {
   template <class T>
   void write(std::string_view name, std::span<const T> values, std::span<const std::size_t> shape,
              const Hdf5Storage& storage = {}) {
-    create_dataset(name, hdf5_type_of<T>(), shape, storage).write(values);
+    Hdf5Dataset dataset = create_dataset(name, hdf5_type_of<T>(), shape, storage);
+    dataset.write(values);
+    dataset.close();
   }
   /// The same for one axis.
   template <class T>

@@ -4,8 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <span>
 #include <vector>
 
@@ -294,10 +292,10 @@ std::vector<TensorRecord> write_group(Hdf5File& file, const std::string& group, 
   return records;
 }
 
-void write_contents(const fs::path& path, const CheckpointInfo& info, const ParameterLayout& layout,
+void write_contents(PendingFile& pending, const CheckpointInfo& info, const ParameterLayout& layout,
                     std::span<const NamedBuffer> buffers) {
-  Hdf5File file = Hdf5File::create(path);
-  reserve_space(path, file_bytes_needed(info, layout, buffers.size()));
+  Hdf5File file = Hdf5File::create(pending.temporary());
+  pending.reserve(file_bytes_needed(info, layout, buffers.size()));
   fault_point("checkpoint:create");
   file.write_attribute("/", "format", format_name);
   file.write_attribute("/", "major", std::int32_t{format_major});
@@ -339,29 +337,21 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, co
                           std::span<const NamedBuffer> buffers) {
   require_buffers("write_checkpoint", layout, buffers);
   const std::lock_guard<std::recursive_mutex> lock(hdf5_mutex());
-  const fs::path final_name = folder / checkpoint_file_name(info.step);
-  TemporaryFile temporary(folder / fmt::format(".{}.tmp", checkpoint_file_name(info.step)));
+  const fs::path file = folder / checkpoint_file_name(info.step);
+  const auto fail = [&](const std::exception& error) {
+    throw SaveError("the state of step {} is not saved; earlier checkpoints are untouched: {}", info.step,
+                    error.what());
+  };
   try {
-    require_space(folder, file_bytes_needed(info, layout, buffers.size()));
-    write_contents(temporary.path(), info, layout, buffers);
-    release_space(temporary.path());
-    fault_point("checkpoint:before_fsync");
-    sync_file(temporary.path());
-    verify_checkpoint(temporary.path());
-    fault_point("checkpoint:before_rename");
-    if (std::rename(temporary.path().c_str(), final_name.c_str()) != 0)
-      throw DataError("{}: cannot be renamed: {}", temporary.path().string(), std::strerror(errno));
-    temporary.keep();
-    fault_point("checkpoint:after_rename");
-    sync_folder(folder);
+    PendingFile pending(file, "checkpoint");
+    write_contents(pending, info, layout, buffers);
+    pending.commit(verify_checkpoint);
   } catch (const DataError& error) {
-    throw SaveError("the state of step {} is not saved; earlier checkpoints are untouched: {}", info.step,
-                    error.what());
+    fail(error);
   } catch (const fs::filesystem_error& error) {
-    throw SaveError("the state of step {} is not saved; earlier checkpoints are untouched: {}", info.step,
-                    error.what());
+    fail(error);
   }
-  return final_name;
+  return file;
 }
 
 CheckpointInfo read_checkpoint_info(const fs::path& file) {

@@ -57,16 +57,16 @@ std::string checkpoint_file_name(long step);
 /// The group of the parameters among the buffers of a state; the others are the optimizer's.
 inline constexpr const char* parameter_group = "parameters";
 
-/// Saves a state as folder/ckpt-<step>.h5 and returns that path: written under a temporary name in the same folder,
-/// closed, brought to the disk, read back against its digests, renamed, the folder brought to the disk. On return
-/// the file is complete on the disk; a process that dies before leaves only the temporary file. An older file of
-/// the same step is replaced. Each of `buffers` is a flat buffer of `layout`, with a name of its own (ShapeError).
-/// Call on rank 0 only. Throws SaveError.
+/// Saves a state as folder/ckpt-<step>.h5 and returns that path: a PendingFile, read back against its digests
+/// before it takes its name. On return the file is complete on the disk. An older file of the same step is
+/// replaced. Each of `buffers` is a flat buffer of `layout`, with a name of its own (ShapeError). Call on rank 0
+/// only. Throws SaveError.
 std::filesystem::path write_checkpoint(const std::filesystem::path& folder, const CheckpointInfo& info,
                                        const ParameterLayout& layout, std::span<const NamedBuffer> buffers);
 
 /// Fields of a file, checked by the root digest; tensors are not read. Throws DataError where the file is damaged
-/// or no checkpoint, NewerFormatError where its major version is newer than this program's.
+/// or no checkpoint, NewerFormatError where its major version is newer than this program's, ReadError where the
+/// system cannot read it now.
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& file);
 
 /// Reads a whole state, every digest checked, and returns its fields. The buffers hold rubbish where this throws:

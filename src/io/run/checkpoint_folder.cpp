@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "base/log.hpp"
+#include "io/files/durable_file.hpp"
+#include "io/files/input_file.hpp"
 
 namespace dekoder {
 
@@ -23,7 +25,9 @@ long step_in(std::string_view name, std::string_view prefix, std::string_view su
   return error == std::errc() && end == name.data() + name.size() ? step : -1;
 }
 
+/// What a writer that died has left, also of the names ".ckpt-<step>.h5.tmp" of minor version 0 of the format.
 void remove_left_over(const fs::path& folder) {
+  remove_unfinished_files(folder);
   std::error_code failure;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure)) {
     if (step_in(entry.path().filename().string(), ".ckpt-", ".h5.tmp") < 0) continue;
@@ -45,6 +49,8 @@ LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheck
       return loaded;
     } catch (const NewerFormatError&) {
       throw;
+    } catch (const ReadError& error) {
+      throw ReadError("{}; no older checkpoint is used in its place, and nothing was changed", error.what());
     } catch (const DataError& error) {
       loaded.rejected.push_back({file, error.what()});
       log_warning("checkpoint not used: {}", error.what());
@@ -66,10 +72,10 @@ long checkpoint_step(const fs::path& file) {
 std::vector<fs::path> list_checkpoints(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code failure;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure))
-    if (checkpoint_step(entry.path()) >= 0) files.push_back(entry.path());
+  for (fs::directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure))
+    if (checkpoint_step(entry->path()) >= 0) files.push_back(entry->path());
   if (failure && failure != std::errc::no_such_file_or_directory)
-    throw DataError("{}: cannot be listed: {}", folder.string(), failure.message());
+    throw_read_error(folder.string(), failure.value(), "cannot be listed");
   std::sort(files.begin(), files.end(),
             [](const fs::path& a, const fs::path& b) { return checkpoint_step(a) > checkpoint_step(b); });
   return files;
@@ -77,10 +83,11 @@ std::vector<fs::path> list_checkpoints(const fs::path& folder) {
 
 std::optional<LoadedCheckpoint> restart_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
   const std::vector<fs::path> files = list_checkpoints(folder);
+  std::optional<LoadedCheckpoint> loaded;
+  if (!files.empty()) loaded = first_valid(files, read);
   remove_left_over(folder);
-  if (files.empty()) return std::nullopt;
-  LoadedCheckpoint loaded = first_valid(files, read);
-  for (const RejectedCheckpoint& rejected : loaded.rejected) {
+  if (!loaded) return std::nullopt;
+  for (const RejectedCheckpoint& rejected : loaded->rejected) {
     std::error_code failure;
     fs::rename(rejected.file, rejected.file.string() + ".corrupt", failure);
     if (failure) log_warning("{}: cannot be renamed to .corrupt: {}", rejected.file.string(), failure.message());

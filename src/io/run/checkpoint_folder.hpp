@@ -12,7 +12,8 @@
 
 namespace dekoder {
 
-/// Files named ckpt-<step>.h5 in `folder`, newest step first; empty where there is no such folder.
+/// Files named ckpt-<step>.h5 in `folder`, newest step first; empty where there is no such folder. Throws ReadError
+/// where it cannot be listed.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder);
 
 /// Step in the name of a file of list_checkpoints.
@@ -31,7 +32,8 @@ struct LoadedCheckpoint {
 };
 
 /// Reads what the caller wants of a file: read_checkpoint_info, read_checkpoint, ... A DataError says that the file
-/// is of no use, so that an older one is tried; any other error, NewerFormatError too, ends the search.
+/// is of no use, so that an older one is tried; any other error ends the search and changes nothing, and so do
+/// NewerFormatError and ReadError, which say that nothing is wrong with the file.
 using ReadCheckpoint = std::function<CheckpointInfo(const std::filesystem::path&)>;
 
 /// The newest file that `read` takes, for a restart. Each newer one is logged with its reason and, once one is

@@ -3,20 +3,21 @@
 
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <stdexcept>
 #include <type_traits>
 
 #include "base/error.hpp"
+#include "io/files/input_file.hpp"
 
 namespace dekoder {
 
 namespace {
+
+constexpr const char* log_of_a_run = "log of a run of `dekoder train`";
 
 template <class T>
 std::string json_number(T value) {
@@ -157,7 +158,7 @@ void MetricsLog::write(const RestartMetrics& metrics) {
 }
 
 LastMetrics read_last_metrics(const std::filesystem::path& path) {
-  std::ifstream file(path);
+  std::istringstream file(read_text_file(path, log_of_a_run).value_or(""));
   std::string line, step_line, evaluation_line;
   while (std::getline(file, line) && !file.eof()) {  // eof: the line has no end yet
     if (line.empty() || line.front() != '{' || line.back() != '}') continue;
@@ -177,10 +178,9 @@ LastMetrics read_last_metrics(const std::filesystem::path& path) {
 }
 
 MetricsHistory read_metrics(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file.is_open())
-    throw DataError("{}: cannot be opened: {}; expected the log of a run of `dekoder train`", path.string(),
-                    std::strerror(errno));
+  const std::optional<std::string> text = read_text_file(path, log_of_a_run);
+  if (!text) throw DataError("{}: no such {}", path.string(), log_of_a_run);
+  std::istringstream file(*text);
   MetricsHistory history;
   std::string line;
   for (long row = 1; std::getline(file, line) && !file.eof(); ++row) {

@@ -77,6 +77,7 @@ struct LastMetrics {
 };
 
 /// Reads a log, also one that is being written; empty where there is none. Lines that are not whole are skipped.
+/// Throws as read_text_file.
 LastMetrics read_last_metrics(const std::filesystem::path& path);
 
 /// All lines, by kind, each kind in the order of the file.
@@ -89,7 +90,7 @@ struct MetricsHistory {
 
 /// Reads a whole log, also one that is being written: a last line without its end is skipped. Lines of other kinds,
 /// as newer programs may write, are passed over. Throws DataError naming file and line where there is no such file
-/// or a line is no JSON object with a step.
+/// or a line is no JSON object with a step, ReadError where it cannot be read.
 MetricsHistory read_metrics(const std::filesystem::path& path);
 
 }  // namespace dekoder

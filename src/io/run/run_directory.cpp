@@ -6,11 +6,12 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
+#include <sstream>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/input_file.hpp"
 
 namespace dekoder {
 
@@ -96,8 +97,9 @@ void RunDirectory::write_status(const RunStatus& status) const {
 }
 
 std::optional<RunStatus> read_run_status(const RunPaths& paths) {
-  std::ifstream file(paths.status());
-  if (!file.is_open()) return std::nullopt;
+  const std::optional<std::string> text = read_text_file(paths.status(), "status of a run");
+  if (!text) return std::nullopt;
+  std::istringstream file(*text);
   RunStatus status;
   std::string state_key, state, step_key, steps_key, message_key;
   file >> state_key >> state >> step_key >> status.step >> steps_key >> status.steps >> message_key;

@@ -56,7 +56,7 @@ class RunDirectory {
 };
 
 /// Status of a run, also of one that is going on; nothing where the folder has none. Throws DataError where the
-/// file is not as write_status makes it.
+/// file is not as write_status makes it, ReadError where it cannot be read.
 std::optional<RunStatus> read_run_status(const RunPaths& paths);
 
 }  // namespace dekoder

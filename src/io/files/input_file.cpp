@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/files/input_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.hpp"
+
+namespace dekoder {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+const char* remedy_of(int error) {
+  switch (error) {
+    case EACCES:
+    case EPERM:
+      return "change the permissions of the file and its folders";
+    case EMFILE:
+    case ENFILE:
+      return "raise the limit on open files (ulimit -n)";
+    case ENOMEM:
+      return "free some memory";
+    case ELOOP:
+      return "its symbolic links lead back to themselves; remove one";
+    case ENOENT:
+      return "it is a symbolic link whose target is missing: mount its file system, or remove the link";
+    default:
+      return "start again when its file system answers";
+  }
+}
+
+/// Opens for reading, or throws. The kind is asked first, as to open a device may set it to work.
+int opened(const fs::path& path, std::string_view what) {
+  struct stat found = {};
+  const auto fail = [&] {
+    const int error = errno;
+    const bool gone = error == ENOENT && ::lstat(path.c_str(), &found) != 0;
+    if (gone || error == ENOTDIR || error == ENAMETOOLONG) throw DataError("{}: no such {}", path.string(), what);
+    throw_read_error(path.string(), error);
+  };
+  const auto require_regular = [&] {
+    if (const auto other = other_file_kind(found.st_mode))
+      throw DataError("{}: is {}, no regular file; expected a {}{}", path.string(), *other, what,
+                      S_ISDIR(found.st_mode) ? "" : ": save what it gives as a file and name that");
+  };
+  if (::stat(path.c_str(), &found) != 0) fail();
+  require_regular();
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (descriptor < 0) fail();
+  try {
+    if (::fstat(descriptor, &found) != 0) fail();
+    require_regular();  // also where it was replaced meanwhile
+  } catch (const DataError&) {
+    ::close(descriptor);
+    throw;
+  }
+  return descriptor;
+}
+
+}  // namespace
+
+void throw_read_error(const std::string& place, int error, std::string_view what) {
+  throw ReadError("{}: {}: {}; {}", place, what, std::strerror(error), remedy_of(error));
+}
+
+std::optional<std::string> other_file_kind(unsigned mode) {
+  if (S_ISREG(mode)) return std::nullopt;
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+InputFile::InputFile(fs::path path, std::string_view what)
+    : path_(std::move(path)), descriptor_(opened(path_, what)) {}
+
+InputFile::~InputFile() {
+  ::close(descriptor_);
+}
+
+std::size_t InputFile::read(std::span<char> out) {
+  ssize_t got;
+  do got = ::read(descriptor_, out.data(), out.size());
+  while (got < 0 && errno == EINTR);
+  if (got < 0) throw_read_error(path_.string(), errno);
+  return static_cast<std::size_t>(got);
+}
+
+void require_regular_file(const fs::path& path, std::string_view what) {
+  const InputFile file(path, what);
+}
+
+std::optional<std::string> read_text_file(const fs::path& path, std::string_view what) {
+  std::error_code ignored;
+  if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) return std::nullopt;
+  InputFile file(path, what);
+  std::string text;
+  std::array<char, 1 << 16> piece;
+  for (std::size_t got = file.read(piece); got > 0; got = file.read(piece)) text.append(piece.data(), got);
+  return text;
+}
+
+}  // namespace dekoder

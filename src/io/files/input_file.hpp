@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every file that is read is opened here, or asked about here before a library opens it: what cannot be read now is
+// told from what holds the wrong bytes.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace dekoder {
+
+/// Throws ReadError: "<place>: <what>: <text of the errno>; <remedy>".
+[[noreturn]] void throw_read_error(const std::string& place, int error, std::string_view what = "cannot be read");
+
+/// What a path leads to where that is no regular file: "a folder", "a FIFO", "a socket", "a device"; nothing for a
+/// regular file. `mode` is st_mode of stat(2).
+std::optional<std::string> other_file_kind(unsigned mode);
+
+/// A regular file, open for reading. It never waits for a writer, as a FIFO's reader does.
+class InputFile {
+ public:
+  /// `what` says what is expected, without an article: "text file". Throws DataError where there is no such file or
+  /// where it is a folder, a FIFO, a socket or a device, ReadError where the system does not open it; that is also
+  /// so for a link whose target is missing, as a file system may not be mounted.
+  InputFile(std::filesystem::path path, std::string_view what);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  /// Reads up to out.size() bytes and returns their number, 0 at the end of the file. Throws ReadError.
+  std::size_t read(std::span<char> out);
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+/// Throws as InputFile where `path` cannot be opened for reading: ask before a library opens it that hangs on a
+/// FIFO or takes a missing permission for a fault of the contents.
+void require_regular_file(const std::filesystem::path& path, std::string_view what);
+
+/// All of a text file; nothing where there is none. Throws as InputFile otherwise.
+std::optional<std::string> read_text_file(const std::filesystem::path& path, std::string_view what);
+
+}  // namespace dekoder
