@@ -19,9 +19,12 @@ InferenceModel::InferenceModel(const fs::path& checkpoint)
 }
 
 std::unique_ptr<InferenceModel> load_inference_model(const fs::path& run) {
-  if (fs::is_regular_file(run)) return std::make_unique<InferenceModel>(run);
+  std::error_code ignored;  // what cannot be asked about is told by those who open it
+  const fs::file_type kind = fs::status(run, ignored).type();
+  if (kind != fs::file_type::directory && kind != fs::file_type::not_found)
+    return std::make_unique<InferenceModel>(run);
   const fs::path folder = RunPaths{run}.checkpoints();
-  if (!fs::is_directory(folder))
+  if (fs::status(folder, ignored).type() == fs::file_type::not_found)
     throw DataError("{}: no such run directory or checkpoint; expected what `dekoder train --run` wrote",
                     run.string());
   std::unique_ptr<InferenceModel> model;

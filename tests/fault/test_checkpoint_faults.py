@@ -3,7 +3,9 @@
 
 import os
 import pathlib
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,98 @@ def older_format(workshop, root, whole):
     dk.check("going on from step 120" in said and "not used" not in said, said)
     dk.compare_runs(whole, run)
     print("checkpoints of minor version 0: passed")
+
+
+def without_override(*words):
+    """A command that file modes hold back, also where the tests run as root."""
+    if os.geteuid() != 0:
+        return [str(word) for word in words]
+    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *map(str, words)]
+
+
+def unreadable_file(workshop, root, whole):
+    """A checkpoint that may not be read now is no damaged one: nothing older is used, nothing is renamed or cut."""
+    run = root / "unreadable"
+    workshop.train(run, fault="checkpoint:create@4", expect=-signal.SIGKILL)  # dies after step 120
+    newest = dk.checkpoints(run)[120]
+    train = ["train", workshop.config(200, 40), "--run", run]
+
+    def state():
+        return {path.relative_to(run): path.read_bytes() for path in run.rglob("*")
+                if path.is_file() and path.name != "lock"}
+
+    for path, mode, words in [(newest, 0, ["ckpt-00000120.h5: cannot be read: Permission denied",
+                                           "change the permissions"]),
+                              (run / "checkpoints", 0o300, ["checkpoints: cannot be listed: Permission denied"]),
+                              (run, 0, ["Permission denied"])]:
+        before, old_mode = state(), path.stat().st_mode
+        for command in (train, ["eval", run], ["generate", run, "--prompt", "a"]):
+            path.chmod(mode)
+            done = subprocess.run(without_override(dk.PROGRAM, *command), capture_output=True, text=True, timeout=120)
+            path.chmod(old_mode)
+            if command is train and path == run:
+                continue  # the folder's own check: exit code 2
+            dk.check(done.returncode == 3, f"{command[0]}: exit code {done.returncode}: {done.stderr}")
+            dk.check(all(word in done.stderr for word in words), f"{command[0]}: {done.stderr}")
+            dk.check(state() == before, f"{command[0]} changed files: {sorted(map(str, state()))}")
+    for name in ("status", "metrics.jsonl"):
+        (run / name).chmod(0)
+        done = subprocess.run(without_override(dk.PROGRAM, "status", run), capture_output=True, text=True, timeout=120)
+        (run / name).chmod(0o644)
+        dk.check(done.returncode == 3 and f"{name}: cannot be read: Permission denied" in done.stderr,
+                 f"status: {done.returncode}, {done.stdout}{done.stderr}")
+    said = workshop.train(run)
+    dk.check("going on from step 120" in said, said)
+    dk.compare_runs(whole, run)
+    print("unreadable files: passed")
+
+
+def file_size_limit(workshop, root):
+    """Checkpoints larger than `ulimit -f`: each save says why it failed, training goes on, the last one ends with 3."""
+    run = root / "limited"
+    workshop.train(run, fault="checkpoint:create@2", expect=-signal.SIGKILL)
+    before = dk.checkpoints(run)[40].read_bytes()
+    limit = 40 << 10
+    dk.check(len(before) > limit, f"a checkpoint of {len(before)} bytes is below the limit")
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run([dk.PROGRAM, "train", workshop.config(200, 40), "--run", run], capture_output=True, text=True,
+                          timeout=300, preexec_fn=limited)
+    dk.check(done.returncode == 3, f"exit code {done.returncode}: {done.stderr}")
+    for step in (80, 120, 160):
+        dk.check(f"step {step}: not saved" in done.stderr, f"step {step}: {done.stderr}")
+    last = done.stderr.splitlines()[-1]
+    dk.check("the state of step 200 is not saved" in last and "File too large" in last, last)
+    dk.check([path.read_bytes() for path in dk.checkpoints(run).values()] == [before], "other checkpoints")
+    dk.check(not list(run.rglob("*.tmp")), "temporary files are left")
+    print("file size limit: passed")
+
+
+def no_regular_files(workshop, root):
+    """A FIFO, a socket, a device or a folder in the place of a file of tokens or of a run: a message, no waiting."""
+    os.mkfifo(root / "fifo")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(root / "socket"))
+    for place, kind in (("fifo", "a FIFO"), ("socket", "a socket"), ("/dev/zero", "a device"), (".", "a folder")):
+        done = subprocess.run([dk.PROGRAM, "train", workshop.config(200, 40), "--run", root / "irregular", "--set",
+                               f"data.tokens={root / place}"], capture_output=True, text=True, timeout=60)
+        dk.check(done.returncode == 3 and f"is {kind}, no regular file" in done.stderr, f"{place}: {done.stderr}")
+    run = root / "irregular-run"
+    workshop.train(run, steps=40)
+    newest = dk.checkpoints(run)[40]
+    for path, code in ((newest, 3), (run / "metrics.jsonl", 2), (run / "samples.txt", 2), (run / "status", 0)):
+        kept = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        done = subprocess.run([dk.PROGRAM, "train", workshop.config(80, 40), "--run", run], capture_output=True,
+                              text=True, timeout=60)
+        dk.check(done.returncode == code and f"{path.name}: is a FIFO" in done.stderr, f"{path.name}: {done.stderr}")
+        path.unlink()
+        path.write_bytes(kept)
+    print("no regular files: passed")
 
 
 def second_trainer(workshop, root):
@@ -178,6 +272,9 @@ def main():
             killed_while_saving(workshop, root, whole)
             damaged_files(workshop, root, whole)
             older_format(workshop, root, whole)
+            unreadable_file(workshop, root, whole)
+            file_size_limit(workshop, root)
+            no_regular_files(workshop, root)
             second_trainer(workshop, root)
             full_disk(workshop, root)
         finally:

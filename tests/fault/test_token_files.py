@@ -6,6 +6,8 @@ import random
 import resource
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -139,6 +141,87 @@ def test_full_disk(folder):
     check(result.stderr.rstrip().endswith("left:"), "nothing is left on the full disk")
 
 
+def test_links(folder):
+    """An output that is a link: the file and its temporary one go where the link leads; the link stays."""
+    text = folder / "t.txt"
+    text.write_text("some text " * 20)
+    for name in ("links", "data"):
+        (folder / name).mkdir()
+    link, target = folder / "links" / "tokens.h5", folder / "data" / "real.h5"
+    link.symlink_to("../data/real.h5")
+    (folder / "links").chmod(0o555)  # nothing may be made beside the link
+    command = [PROGRAM, "prepare", text, "-o", link, "--tokenizer", "byte"]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+    for state in ("dangling", "with a target"):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        check(result.returncode == 0 and link.is_symlink() and target.is_file(), f"a link, {state}: {result.stderr}")
+        text.write_text("other text " * 20)
+    (folder / "links").chmod(0o755)
+    (folder / "one").symlink_to("two")
+    (folder / "two").symlink_to("one")
+    result = prepare(text, folder / "one")
+    check(result.returncode == 3 and "its symbolic links lead back to themselves" in result.stderr,
+          f"links that go round: {result.stderr.strip()}")
+    long = "n" * 252 + ".h5"
+    check(prepare(text, folder / long[-255:]).returncode == 0, "a name as long as the file system allows")
+    result = prepare(text, folder / long[:250] / "x.h5")
+    check(result.returncode == 3, f"a missing folder: {result.stderr.strip()[-80:]}")
+    result = prepare(text, folder / ("n" * 256))
+    check(result.returncode == 3 and "File name too long" in result.stderr,
+          f"a longer one: {result.stderr.strip()[-80:]}")
+    check(hidden_files(folder) == [] and hidden_files(folder / "data") == [], "no temporary file is left")
+
+
+def test_unreadable(folder):
+    """A token file that may not be read now, or a text: nothing is written in its place."""
+    text, output = folder / "t.txt", folder / "o.h5"
+    text.write_text("some text " * 20)
+    check(prepare(text, output).returncode == 0, "a token file")
+    before = output.read_bytes()
+    for path in (output, text):
+        path.chmod(0)
+        command = [PROGRAM, "prepare", text, "-o", output, "--tokenizer", "char"]
+        if os.geteuid() == 0:
+            command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        path.chmod(0o644)
+        check(result.returncode == 3 and f"{path.name}: cannot be read: Permission denied" in result.stderr
+              and "no usable" not in result.stderr, f"{path.name}: {result.returncode}, {result.stderr.strip()}")
+        check(output.read_bytes() == before, "the output is as it was")
+
+
+def test_outputs_of_another_kind(folder):
+    (folder / "t.txt").write_text("some text " * 20)
+    os.mkfifo(folder / "pipe")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "socket"))
+    (folder / "place").mkdir()
+    for name, kind in (("pipe", "a FIFO"), ("socket", "a socket"), ("/dev/null", "a device"), ("place", "a folder")):
+        result = prepare(folder / "t.txt", folder / name)
+        check(result.returncode == 3 and f"is {kind}, expected a regular file" in result.stderr,
+              f"{name}: {result.returncode}, {result.stderr.strip()[-120:]}")
+    check(stat.S_ISFIFO((folder / "pipe").stat().st_mode), "the FIFO is still one")
+    listener.close()
+
+
+def test_small_file_size_limits(folder):
+    """Whatever write meets the limit, of the first bytes or the last: exit 3, the reason, and no half file."""
+    (folder / "t.txt").write_bytes(random.randbytes(100_000))
+    check(prepare(folder / "t.txt", folder / "whole.h5").returncode == 0, "without a limit")
+    whole = (folder / "whole.h5").stat().st_size
+    for limit in (0, 1, 5 << 10, whole // 2, whole - 2048, whole - 1):
+
+        def limited():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        result = prepare(folder / "t.txt", folder / "out.h5", preexec_fn=limited)
+        check(result.returncode == 3 and "File too large" in result.stderr,
+              f"limit of {limit} bytes: exit {result.returncode}, {result.stderr.strip()[-120:]}")
+        check(not (folder / "out.h5").exists() and hidden_files(folder) == [], "nothing is left")
+
+
 def test_unusable(folder):
     (folder / "t.txt").write_text("some text " * 20)
     cases = [
@@ -165,7 +248,8 @@ def test_unusable(folder):
 if __name__ == "__main__":
     root = Path(tempfile.mkdtemp(prefix="dekoder-token-files-"))
     try:
-        for test in (test_content, test_unusable, test_kill, test_little_memory, test_full_disk):
+        for test in (test_content, test_unusable, test_links, test_unreadable, test_outputs_of_another_kind,
+                     test_small_file_size_limits, test_kill, test_little_memory, test_full_disk):
             place = root / test.__name__
             place.mkdir()
             test(place)
