@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <optional>
 
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
@@ -143,6 +144,48 @@ ExitCode run_compare(const Command& command) {
   return ExitCode::finished;
 }
 
+std::string status_json(const RunStatus& status, const LastMetrics& last,
+                        const std::optional<RunLock::Holder>& trainer) {
+  using Json = nlohmann::ordered_json;  // NaN is written as null
+  const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
+  const Json report = {{"state", run_state_name(status.state)},
+                       {"running", trainer.has_value()},
+                       {"saved_step", status.step},
+                       {"steps", status.steps},
+                       {"step", number(last.step, &StepMetrics::step)},
+                       {"loss", number(last.step, &StepMetrics::loss)},
+                       {"validation_loss", number(last.evaluation, &EvaluationMetrics::validation_loss)},
+                       {"bits_per_byte", number(last.evaluation, &EvaluationMetrics::bits_per_byte)},
+                       {"heartbeat_age", number(trainer, &RunLock::Holder::heartbeat_age)},
+                       {"best_step", number(last.best, &EvaluationMetrics::step)},
+                       {"best_validation_loss", number(last.best, &EvaluationMetrics::validation_loss)},
+                       {"best_step_on_another_set", number(last.best_on_another_set, &EvaluationMetrics::step)},
+                       {"best_validation_loss_on_another_set",
+                        number(last.best_on_another_set, &EvaluationMetrics::validation_loss)}};
+  return report.dump() + "\n";
+}
+
+std::string status_text(const RunStatus& status, const LastMetrics& last,
+                        const std::optional<RunLock::Holder>& trainer) {
+  const char* state = trainer ? "running" : run_state_name(status.state);
+  std::string text = status.step == 0
+                         ? fmt::format("{}: nothing saved yet, {} steps to go\n", state, status.steps)
+                         : fmt::format("{}: saved at step {} of {}\n", state, status.step, status.steps);
+  if (trainer) text += "trained by " + trainer->text + "\n";
+  if (last.step)
+    text += fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss,
+                        last.step->tokens_per_second);
+  if (last.evaluation)
+    text += fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte\n",
+                        last.evaluation->step, last.evaluation->validation_loss, last.evaluation->bits_per_byte);
+  if (last.best)
+    text += fmt::format("best validation loss {:.4f}, at step {}\n", last.best->validation_loss, last.best->step);
+  if (last.best_on_another_set)
+    text += fmt::format("best on other validation tokens than the last one's, not comparable: {:.4f}, at step {}\n",
+                        last.best_on_another_set->validation_loss, last.best_on_another_set->step);
+  return status.message.empty() ? text : text + status.message + "\n";
+}
+
 ExitCode run_status(const Command& command) {
   const RunPaths paths{command.run};
   const auto status = read_run_status(paths);
@@ -150,32 +193,8 @@ ExitCode run_status(const Command& command) {
     throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`",
                     command.run, paths.status().string());
   const LastMetrics last = read_last_metrics(paths.metrics());
-  const std::string trainer = RunLock::live_holder(paths.lock());
-  if (command.json) {
-    using Json = nlohmann::ordered_json;  // NaN is written as null
-    const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
-    const Json report = {{"state", run_state_name(status->state)},
-                         {"running", !trainer.empty()},
-                         {"saved_step", status->step},
-                         {"steps", status->steps},
-                         {"step", number(last.step, &StepMetrics::step)},
-                         {"loss", number(last.step, &StepMetrics::loss)},
-                         {"validation_loss", number(last.evaluation, &EvaluationMetrics::validation_loss)},
-                         {"bits_per_byte", number(last.evaluation, &EvaluationMetrics::bits_per_byte)}};
-    print(report.dump() + "\n");
-    return ExitCode::finished;
-  }
-  const char* state = trainer.empty() ? run_state_name(status->state) : "running";
-  print(status->step == 0 ? fmt::format("{}: nothing saved yet, {} steps to go\n", state, status->steps)
-                          : fmt::format("{}: saved at step {} of {}\n", state, status->step, status->steps));
-  if (!trainer.empty()) print("trained by " + trainer + "\n");
-  if (last.step)
-    print(fmt::format("step {}: loss {:.4f}, {:.0f} tokens/s\n", last.step->step, last.step->loss,
-                      last.step->tokens_per_second));
-  if (last.evaluation)
-    print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte\n",
-                      last.evaluation->step, last.evaluation->validation_loss, last.evaluation->bits_per_byte));
-  if (!status->message.empty()) print(status->message + "\n");
+  const auto trainer = RunLock::holder(paths.lock());
+  print(command.json ? status_json(*status, last, trainer) : status_text(*status, last, trainer));
   return ExitCode::finished;
 }
 

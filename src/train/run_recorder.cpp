@@ -22,6 +22,7 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
       unsaved_(start.resumed_step < 0),
       progress_(start.state.step, config.training.steps, double(config.training.batch) * config.model.context,
                 isatty(STDERR_FILENO) == 1) {
+  directory.stop_if_lost();
   if (fresh) directory.set_aside();
   const RunPaths& paths = directory.paths();
   metrics_.emplace(paths.metrics(), start.state.metrics_bytes);
@@ -32,6 +33,7 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
 }
 
 void RunRecorder::begin() {
+  directory_.stop_if_lost();
   if (std::exchange(begun_, true)) return;
   directory_.write_config(start_.state.config_yaml);
   if (start_.resumed_step >= 0) metrics_->write(RestartMetrics{start_.resumed_step, start_.changes});
@@ -88,6 +90,7 @@ void RunRecorder::save(CheckpointInfo& state, const TrainingModel& model, bool p
   }
   const std::filesystem::path folder = directory_.paths().checkpoints();
   try {
+    directory_.require_held();
     saved.metrics_bytes = metrics_->durable_bytes();
     saved.samples_bytes = samples_->durable_bytes();
     write_checkpoint(folder, saved, model.store().layout(), model.state());

@@ -40,7 +40,8 @@ class RunRecorder {
   std::string last_saved() const;
 
  private:
-  /// The first thing recorded makes this start's configuration, and what it changed, a part of the run.
+  /// Before anything is recorded: makes sure that the run is still this process's. The first thing recorded makes
+  /// this start's configuration, and what it changed, a part of the run.
   void begin();
 
   const RunConfig config_;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -37,6 +40,14 @@ class RunDirectoryTest : public ::testing::Test {
   void put_lock(const std::string& line) const {
     fs::create_directories(root);
     std::ofstream(root / "lock") << line;
+  }
+  /// As if the holder's last heartbeat were so long ago.
+  void age_lock(int seconds, const std::string& name = "lock") const {
+    timespec times[2] = {};
+    clock_gettime(CLOCK_REALTIME, &times[0]);
+    times[0].tv_sec -= seconds;
+    times[1] = times[0];
+    ASSERT_EQ(utimensat(AT_FDCWD, (root / name).c_str(), times, 0), 0);
   }
   /// What another process says to this directory: "" where it gets it.
   std::string try_open() const {
@@ -100,6 +111,7 @@ TEST_F(RunDirectoryTest, LockOfADeadProcessIsTakenOver) {
   put_lock(with_field(mine, 3, "1"));  // the number of a dead process, used again by another
   EXPECT_EQ(try_open(), "");
   put_lock(with_field(mine, 1, "before-the-reboot"));
+  age_lock(130);
   EXPECT_EQ(try_open(), "");
   EXPECT_FALSE(fs::exists(root / "lock"));
 }
@@ -139,6 +151,7 @@ TEST_F(RunDirectoryTest, OneOfManyTakesAStaleLock) {
   }
   for (int round = 0; round < 20; ++round) {
     put_lock(with_field(mine, 1, "before-the-reboot"));
+    age_lock(130);
     int ready[2];
     ASSERT_EQ(pipe(ready), 0);
     pid_t children[8];

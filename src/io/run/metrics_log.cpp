@@ -106,6 +106,23 @@ void add_line(const std::string& text, MetricsHistory& history) {
     number<long>(line, "step");
 }
 
+/// A whole line without its end, which editors of other systems make two characters long; false where the text ends
+/// or the line has no end yet.
+bool next_line(std::istream& file, std::string& line) {
+  if (!std::getline(file, line) || file.eof()) return false;
+  if (!line.empty() && line.back() == '\r') line.pop_back();
+  return true;
+}
+
+/// What was edited by hand, so that it cannot be read, is left out.
+template <class Read>
+void if_readable(const Read& read) {
+  try {
+    read();
+  } catch (const std::exception&) {
+  }
+}
+
 }  // namespace
 
 void MetricsLog::write(const StepMetrics& metrics) {
@@ -158,21 +175,23 @@ void MetricsLog::write(const RestartMetrics& metrics) {
 }
 
 LastMetrics read_last_metrics(const std::filesystem::path& path) {
+  LastMetrics last;
   std::istringstream file(read_text_file(path, log_of_a_run).value_or(""));
-  std::string line, step_line, evaluation_line;
-  while (std::getline(file, line) && !file.eof()) {  // eof: the line has no end yet
+  std::vector<EvaluationMetrics> evaluations;
+  std::string line, step_line;
+  while (next_line(file, line)) {
     if (line.empty() || line.front() != '{' || line.back() != '}') continue;
     if (line.find("\"validation_loss\":") != std::string::npos)
-      evaluation_line = line;
+      if_readable([&] { evaluations.push_back(evaluation_of(Json::parse(line))); });
     else if (line.find("\"loss\":") != std::string::npos)
       step_line = line;
   }
-  LastMetrics last;
-  try {
-    if (!step_line.empty()) last.step = step_of(Json::parse(step_line));
-    if (!evaluation_line.empty()) last.evaluation = evaluation_of(Json::parse(evaluation_line));
-  } catch (const std::exception&) {
-    // Edited by hand: what could not be read is left out.
+  if (!step_line.empty()) if_readable([&] { last.step = step_of(Json::parse(step_line)); });
+  if (evaluations.empty()) return last;
+  last.evaluation = evaluations.back();
+  for (const EvaluationMetrics& row : evaluations) {
+    auto& best = row.validation_hash == last.evaluation->validation_hash ? last.best : last.best_on_another_set;
+    if (!std::isnan(row.validation_loss) && (!best || row.validation_loss < best->validation_loss)) best = row;
   }
   return last;
 }
@@ -183,7 +202,7 @@ MetricsHistory read_metrics(const std::filesystem::path& path) {
   std::istringstream file(*text);
   MetricsHistory history;
   std::string line;
-  for (long row = 1; std::getline(file, line) && !file.eof(); ++row) {
+  for (long row = 1; next_line(file, line); ++row) {
     try {
       add_line(line, history);
     } catch (const std::exception& fault) {

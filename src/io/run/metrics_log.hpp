@@ -70,10 +70,12 @@ class MetricsLog {
   AppendLog log_;
 };
 
-/// The last line of an optimizer step and that of an evaluation.
+/// The last line of an optimizer step, that of an evaluation, and the lowest validation losses.
 struct LastMetrics {
   std::optional<StepMetrics> step;
   std::optional<EvaluationMetrics> evaluation;
+  std::optional<EvaluationMetrics> best;                 ///< of those on the validation tokens of the last one
+  std::optional<EvaluationMetrics> best_on_another_set;  ///< of all others: not comparable
 };
 
 /// Reads a log, also one that is being written; empty where there is none. Lines that are not whole are skipped.

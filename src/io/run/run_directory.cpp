@@ -12,6 +12,7 @@
 #include "base/log.hpp"
 #include "io/files/durable_file.hpp"
 #include "io/files/input_file.hpp"
+#include "io/run/previous_run.hpp"
 
 namespace dekoder {
 
@@ -19,25 +20,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Makes a folder, also where a link leads, and makes sure that files can be made in it.
+void make_folder(const fs::path& folder) {
+  std::error_code failure;
+  fs::create_directories(link_target(folder), failure);
+  if (failure)
+    throw ConfigError("{}: cannot be made: {}; choose another --run", folder.string(), failure.message());
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    throw ConfigError("{}: cannot be written: {}; choose another --run or change its permissions", folder.string(),
+                      std::strerror(errno));
+}
+
+/// The folder, made where it is missing, before anything in it is touched.
 RunPaths prepared(const fs::path& root) {
   std::error_code failure;
   const fs::file_status found = fs::status(root, failure);
   if (fs::exists(found) && !fs::is_directory(found))
     throw ConfigError("{}: is a file, expected a folder for the run; choose another --run", root.string());
-  const RunPaths paths{root};
-  if (const std::string holder = RunLock::live_holder(paths.lock()); !holder.empty())
-    throw ConfigError(
-        "{}: in use by {}; wait for it or choose another --run (if that process is surely gone, delete {})",
-        root.string(), holder, paths.lock().string());
-  fs::create_directories(paths.checkpoints(), failure);
-  if (failure)
-    throw ConfigError("{}: cannot be made: {}; choose another --run", paths.checkpoints().string(),
-                      failure.message());
-  for (const fs::path& folder : {paths.root, paths.checkpoints()})
-    if (::access(folder.c_str(), W_OK | X_OK) != 0)
-      throw ConfigError("{}: cannot be written: {}; choose another --run or change its permissions",
-                        folder.string(), std::strerror(errno));
-  return paths;
+  make_folder(root);
+  return RunPaths{root};
 }
 
 }  // namespace
@@ -54,28 +55,20 @@ const char* run_state_name(RunState state) {
   throw std::logic_error("unknown RunState");
 }
 
-RunDirectory::RunDirectory(const fs::path& root) : paths_(prepared(root)), lock_(paths_.lock()) {}
+RunDirectory::RunDirectory(const fs::path& root) : paths_(prepared(root)), lock_(paths_.lock()) {
+  undo_interrupted_move(paths_.root);
+  make_folder(paths_.checkpoints());
+}
 
 void RunDirectory::set_aside() const {
-  int n = 1;
-  while (fs::exists(paths_.root / fmt::format("previous-{}", n))) ++n;
-  const fs::path aside = paths_.root / fmt::format("previous-{}", n);
-  try {
-    for (const fs::path& file : {paths_.config(), paths_.metrics(), paths_.samples(), paths_.attention(),
-                                 paths_.status(), paths_.checkpoints()}) {
-      if (!fs::exists(file) || (fs::is_directory(file) && fs::is_empty(file))) continue;
-      fs::create_directories(aside);
-      fs::rename(file, aside / file.filename());
-    }
-    fs::create_directories(paths_.checkpoints());
-  } catch (const fs::filesystem_error& error) {
-    throw SaveError("{}: earlier files cannot be moved to {}: {}", paths_.root.string(), aside.string(),
-                    error.code().message());
-  }
-  if (fs::exists(aside)) log_info("earlier files are in {}", aside.string());
+  lock_.require_held();
+  const fs::path previous = move_to_previous(paths_.root, paths_.of_a_run());
+  make_folder(paths_.checkpoints());
+  if (!previous.empty()) log_info("earlier files are in {}", previous.string());
 }
 
 void RunDirectory::write_config(const std::string& yaml) const {
+  lock_.stop_if_lost();
   try {
     write_file_whole(paths_.config(), yaml);
   } catch (const DataError& error) {
@@ -84,6 +77,7 @@ void RunDirectory::write_config(const std::string& yaml) const {
 }
 
 void RunDirectory::write_status(const RunStatus& status) const {
+  lock_.stop_if_lost();
   std::string message = status.message;
   for (char& c : message)
     if (c == '\n') c = ' ';

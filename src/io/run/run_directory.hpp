@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "io/run/run_lock.hpp"
 
@@ -29,21 +30,33 @@ struct RunPaths {
   std::filesystem::path config() const { return root / "config.yaml"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path samples() const { return root / "samples.jsonl"; }
+  /// Of older programs.
+  std::filesystem::path samples_text() const { return root / "samples.txt"; }
   std::filesystem::path attention() const { return root / "attention.h5"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path status() const { return root / "status"; }
   std::filesystem::path lock() const { return root / "lock"; }
+  /// All that a run leaves; the status, which says that there is one, last.
+  std::vector<std::filesystem::path> of_a_run() const {
+    return {config(), metrics(), samples(), samples_text(), attention(), checkpoints(), status()};
+  }
 };
 
 /// A run directory held for writing by this process: one per process group, on rank 0.
 class RunDirectory {
  public:
   /// Makes the folder, where it is missing, and locks it. Throws ConfigError, with nothing touched, where the path
-  /// is no folder, cannot be written, has no space, or another process trains in it.
+  /// is no folder, cannot be written, has no space, or another process trains in it. A --fresh that was interrupted
+  /// is undone first.
   explicit RunDirectory(const std::filesystem::path& root);
 
   const RunPaths& paths() const { return paths_; }
-  /// Moves what an earlier run left, where there is any, into previous-<n>/ of the run directory. Throws SaveError.
+  /// Before what must not be written twice: see RunLock::require_held.
+  void require_held() const { lock_.require_held(); }
+  /// Before every other write: see RunLock::stop_if_lost.
+  void stop_if_lost() const { lock_.stop_if_lost(); }
+  /// Moves what an earlier run left, where there is any, into previous-<n>/ of the run directory, or leaves all of
+  /// it (see move_to_previous). Before any file of the new run is opened. Throws SaveError.
   void set_aside() const;
   /// Replaces config.yaml as a whole.
   void write_config(const std::string& yaml) const;
@@ -52,7 +65,7 @@ class RunDirectory {
 
  private:
   RunPaths paths_;
-  RunLock lock_;
+  mutable RunLock lock_;  ///< its heartbeat changes nothing of the directory
 };
 
 /// Status of a run, also of one that is going on; nothing where the folder has none. Throws DataError where the

@@ -2,199 +2,250 @@
 #include "io/run/run_lock.hpp"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
-#include <cstdlib>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
-#include <fstream>
-#include <sstream>
+#include <mutex>
+#include <thread>
 
 #include "base/error.hpp"
+#include "base/helper_thread.hpp"
 #include "base/log.hpp"
+#include "io/files/fault_point.hpp"
+#include "io/files/xxh64.hpp"
 
 namespace dekoder {
 
 namespace {
 
-/// What a lock file says, on one line of fields without spaces.
-struct Holder {
-  std::string host, boot;  ///< node and its boot: process numbers mean nothing beyond
-  long pid = 0;
-  std::string process_start;  ///< ticks since boot: tells a process from a later one of the same number
-  std::string job = "-";      ///< Slurm job
-  long job_restarts = 0;      ///< how often Slurm has requeued it
-  std::string since;
+namespace fs = std::filesystem;
 
-  bool operator==(const Holder&) const = default;
-};
+constexpr std::chrono::seconds heartbeat_interval{10};
+/// Seconds after a heartbeat in which stop_if_lost trusts it: far fewer than lock_timeout, more than the interval.
+constexpr std::int64_t lease = 15;
 
-std::string first_word(const std::string& path) {
-  std::ifstream file(path);
-  std::string word;
-  file >> word;
-  return word.empty() ? "-" : word;
+std::int64_t seconds_since_boot() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return now.tv_sec;
 }
 
-/// Field 22 of /proc/<pid>/stat (proc(5)); "-" where there is no such process.
-std::string process_start(long pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text;
-  std::getline(file, text);
-  const std::size_t name_end = text.rfind(')');  // the name, field 2, may hold spaces
-  if (name_end == std::string::npos) return "-";
-  std::istringstream fields(text.substr(name_end + 1));
-  std::string field;
-  for (int i = 3; i <= 22; ++i) fields >> field;
-  return field;
+/// Creates a file that is not there yet. Returns 0 or the error.
+int write_new(const fs::path& file, const std::string& contents) {
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor < 0) return errno;
+  const ssize_t written = ::write(descriptor, contents.data(), contents.size());
+  int failed = written == static_cast<ssize_t>(contents.size()) ? 0 : written < 0 ? errno : ENOSPC;
+  if (::close(descriptor) != 0 && failed == 0) failed = errno;
+  if (failed != 0) ::unlink(file.c_str());
+  return failed;
 }
 
-std::string environment(const char* name, const char* missing) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? missing : value;
+[[noreturn]] void throw_unwritable(const fs::path& file, int failed) {
+  throw ConfigError(
+      "{}: the lock cannot be written: {}; free some space, change its permissions, or choose another run "
+      "directory",
+      file.string(), std::strerror(failed));
 }
 
-Holder this_process() {
-  Holder holder;
-  char host[256] = {};
-  ::gethostname(host, sizeof(host) - 1);
-  holder.host = *host == '\0' ? "-" : host;
-  holder.boot = first_word("/proc/sys/kernel/random/boot_id");
-  holder.pid = ::getpid();
-  holder.process_start = process_start(holder.pid);
-  holder.job = environment("SLURM_JOB_ID", "-");
-  holder.job_restarts = std::atol(environment("SLURM_RESTART_COUNT", "0").c_str());
-  const std::time_t now = std::time(nullptr);
-  char text[32];
-  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  holder.since = text;
-  return holder;
-}
-
-std::string to_line(const Holder& h) {
-  return fmt::format("{} {} {} {} {} {} {}\n", h.host, h.boot, h.pid, h.process_start, h.job, h.job_restarts,
-                     h.since);
-}
-
-/// False where the file does not exist. A lock that cannot be read has an empty host.
-bool read_holder(const std::filesystem::path& path, Holder& holder) {
-  std::ifstream file(path);
-  if (!file.is_open()) {
-    std::error_code ignored;
-    holder = Holder{};
-    return std::filesystem::exists(path, ignored);
-  }
-  Holder read;
-  file >> read.host >> read.boot >> read.pid >> read.process_start >> read.job >> read.job_restarts >> read.since;
-  holder = file.fail() ? Holder{} : read;
-  return true;
-}
-
-std::string describe(const Holder& holder) {
-  if (holder.host.empty()) return "a process that its lock file does not name";
-  const std::string job = holder.job == "-" ? "" : fmt::format(" (Slurm job {})", holder.job);
-  return fmt::format("process {} on {}{}, since {}", holder.pid, holder.host, job, holder.since);
-}
-
-/// Only what is certain counts as dead.
-bool is_dead(const Holder& holder) {
-  if (holder.host.empty()) return false;
-  const Holder here = this_process();
-  if (holder.job != "-" && holder.job == here.job && holder.job_restarts < here.job_restarts) return true;
-  if (holder.host != here.host) return false;
-  if (holder.boot != here.boot) return true;
-  if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return true;
-  const std::string start = process_start(holder.pid);
-  return start != "-" && start != holder.process_start;
-}
-
-[[noreturn]] void refuse(const std::filesystem::path& file, const Holder& holder) {
-  throw ConfigError("{}: in use by {}; wait for it or choose another run directory{}", file.parent_path().string(),
-                    describe(holder),
-                    holder.host == this_process().host
-                        ? std::string()
-                        : fmt::format(". If that process is surely gone, delete {}", file.string()));
-}
-
-std::filesystem::path write_own(const std::filesystem::path& file) {
-  const std::filesystem::path own = file.string() + fmt::format(".{}.tmp", ::getpid());
-  std::ofstream stream(own);
-  stream << to_line(this_process()) << std::flush;
-  if (!stream) {
-    const int failed = errno;
-    ::unlink(own.c_str());
-    throw ConfigError(
-        "{}: cannot be written: {}; free some space, change its permissions, or choose another run directory",
-        file.parent_path().string(), std::strerror(failed));
-  }
+/// A finished file with our contents, under a name that no other process uses.
+fs::path write_own(const fs::path& file, const std::string& contents) {
+  const fs::path own = fmt::format("{}.{}.tmp", file.string(), contents.substr(contents.rfind(' ') + 1, 16));
+  if (const int failed = write_new(own, contents); failed != 0) throw_unwritable(own, failed);
   return own;
 }
 
-/// Puts our lock in the place of a dead holder's. False where another process was faster. The old file is locked
-/// meanwhile, so that of several takers one sees it in place and the others do not.
-bool take_over(const std::filesystem::path& file, const Holder& dead) {
-  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return false;
-  struct stat opened = {}, named = {};
-  Holder now;
-  const bool ours = ::flock(descriptor, LOCK_EX) == 0 && ::fstat(descriptor, &opened) == 0 &&
-                    ::stat(file.c_str(), &named) == 0 && opened.st_ino == named.st_ino && read_holder(file, now) &&
-                    now == dead;
-  bool taken = false;
-  if (ours) {
-    const std::filesystem::path own = write_own(file);
-    taken = std::rename(own.c_str(), file.c_str()) == 0;
-    if (!taken) ::unlink(own.c_str());
+/// Makes `file`, for one of all processes that try. False where it exists.
+bool create_alone(const fs::path& file, const std::string& contents) {
+  // A link appears with its contents, unlike a file made with O_EXCL, and fails where the name exists.
+  const fs::path own = write_own(file, contents);
+  int failed = ::link(own.c_str(), file.c_str()) == 0 ? 0 : errno;
+  struct stat status = {};
+  if (failed == EEXIST && ::stat(own.c_str(), &status) == 0 && status.st_nlink == 2)
+    failed = 0;  // NFS asked twice as the first answer, that it was made, got lost
+  ::unlink(own.c_str());
+  if (failed != 0 && failed != EEXIST) failed = write_new(file, contents);  // no hard links here
+  if (failed != 0 && failed != EEXIST) throw_unwritable(file, failed);
+  return failed == 0;
+}
+
+bool take_over(const fs::path& file, const LockFile& dead, const std::string& contents);
+
+/// The right to replace `file` as long as it has these contents belongs to who makes a file named after them: no
+/// lock ever has the contents of another one. So of many that saw the same dead holder one goes on, and one that
+/// comes late finds other contents. Returns the claim, to be deleted after the replacement; nothing where another
+/// process was faster. Needs nothing but link and rename, which all file systems of clusters have; file locks not.
+std::optional<fs::path> claim(const fs::path& file, const LockFile& dead, const std::string& contents) {
+  Xxh64 digest;
+  digest.update(dead.contents);
+  const fs::path folder = file.parent_path();
+  const fs::path name = folder / fmt::format("lock.{:016x}.claim", digest.digest());
+  if (!create_alone(name, contents)) {  // of a process that is at it, or died at it
+    const auto other = read_lock_file(name);
+    if (!other || !judge(*other, name).dead || !take_over(name, *other, contents)) return std::nullopt;
   }
-  ::close(descriptor);
-  if (taken) log_info("took over the lock of {}: that process is gone", describe(dead));
-  return taken;
+  if (const auto found = read_lock_file(file);
+      found && found->unreadable.empty() && found->contents == dead.contents && judge(*found, file).dead)
+    return name;
+  ::unlink(name.c_str());
+  return std::nullopt;
+}
+
+/// Puts our lock in the place of a dead holder's. False where another process was faster.
+bool take_over(const fs::path& file, const LockFile& dead, const std::string& contents) {
+  const auto claimed = claim(file, dead, contents);
+  if (!claimed) return false;
+  fault_point("lock:claimed");
+  const fs::path own = write_own(file, contents);
+  const int failed = std::rename(own.c_str(), file.c_str()) == 0 ? 0 : errno;
+  if (failed != 0) ::unlink(own.c_str());
+  ::unlink(claimed->c_str());
+  if (failed != 0) throw_unwritable(file, failed);
+  return true;
+}
+
+/// Deletes what processes left beside the lock that died while they took it.
+void remove_left_over(const fs::path& file) {
+  const auto mine = read_lock_file(file);
+  std::error_code failure;
+  for (const fs::directory_entry& entry : fs::directory_iterator(file.parent_path(), failure)) {
+    const std::string name = entry.path().filename().string();
+    if (!mine || !name.starts_with("lock.") || !(name.ends_with(".tmp") || name.ends_with(".claim"))) continue;
+    const auto found = read_lock_file(entry.path());
+    if (found && mine->renewed - found->renewed > lock_timeout) ::unlink(entry.path().c_str());
+  }
+}
+
+[[noreturn]] void refuse(const fs::path& file, const RunLock::Holder& holder) {
+  throw ConfigError(
+      "{}: in use by {}{}; wait for it or choose another --run. If that process is surely gone, delete {}",
+      file.parent_path().string(), holder.text,
+      holder.taken_over_in ? fmt::format("; without a further one the lock is taken over in {:.0f} s",
+                                         std::ceil(*holder.taken_over_in))
+                           : std::string(),
+      file.string());
+}
+
+RunLock::Holder describe(const LockFile& lock, const LockVerdict& verdict) {
+  const std::string heartbeat = lock.holder.token.empty() && !lock.holder.host.empty()
+                                    ? std::string()
+                                    : fmt::format(", heartbeat {:.0f} s ago", verdict.heartbeat_age);
+  return {lock.holder.text() + (lock.unreadable.empty() ? "" : fmt::format(" ({})", lock.unreadable)) + heartbeat,
+          verdict.heartbeat_age, verdict.taken_over_in};
+}
+
+/// Until the lock is ours, or a live process's.
+void acquire(const fs::path& file, const std::string& contents) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    const auto found = read_lock_file(file);
+    if (!found) {
+      if (create_alone(file, contents)) return;
+      continue;
+    }
+    const LockVerdict verdict = judge(*found, file);
+    const bool being_made = found->contents.empty() && found->unreadable.empty() && verdict.heartbeat_age < 1;
+    if (!verdict.dead && !being_made) refuse(file, describe(*found, verdict));
+    if (verdict.dead && take_over(file, *found, contents)) {
+      log_info("took over the lock of {}: {}", found->holder.text(), verdict.reason);
+      return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // another process takes it
+  }
+  throw ConfigError("{}: other processes are taking over its lock; try again in {:.0f} s",
+                    file.parent_path().string(), lock_timeout);
 }
 
 }  // namespace
 
-RunLock::RunLock(std::filesystem::path file) : file_(std::move(file)) {
-  for (int attempt = 0; attempt < 10; ++attempt) {
-    Holder holder;
-    if (read_holder(file_, holder)) {
-      if (!is_dead(holder)) refuse(file_, holder);
-      if (take_over(file_, holder)) return;
-      continue;
-    }
-    // A link appears with its contents, unlike a file made with O_EXCL, and fails where the name exists.
-    const std::filesystem::path own = write_own(file_);
-    const int failed = ::link(own.c_str(), file_.c_str()) == 0 ? 0 : errno;
-    int descriptor = -1;
-    if (failed != 0 && failed != EEXIST)  // no hard links here
-      descriptor = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    ::unlink(own.c_str());
-    if (failed == 0) return;
-    if (descriptor >= 0) {
-      const std::string line = to_line(this_process());
-      const bool written = ::write(descriptor, line.data(), line.size()) == static_cast<ssize_t>(line.size());
-      ::close(descriptor);
-      if (written) return;
-      ::unlink(file_.c_str());
-      throw ConfigError("{}: cannot be written", file_.string());
-    }
+RunLock::RunLock(fs::path file) : file_(std::move(file)), contents_(LockHolder::here().line()) {
+  acquire(file_, contents_);
+  try {
+    remove_left_over(file_);
+    renewed_ = seconds_since_boot();
+    heartbeat_ = start_helper_thread("heartbeat", [this, stop = stop_.get_token()] { beat(stop); });
+  } catch (...) {
+    release();
+    throw;
   }
-  throw ConfigError("{}: cannot be locked: other processes are starting here", file_.parent_path().string());
 }
 
 RunLock::~RunLock() {
-  if (file_.empty()) return;
-  Holder holder;
-  const Holder here = this_process();
-  if (read_holder(file_, holder) && holder.host == here.host && holder.pid == here.pid) ::unlink(file_.c_str());
+  if (heartbeat_.joinable()) {
+    stop_.request_stop();
+    heartbeat_.join();
+  }
+  release();
 }
 
-std::string RunLock::live_holder(const std::filesystem::path& file) {
-  Holder holder;
-  return read_holder(file, holder) && !is_dead(holder) ? describe(holder) : std::string();
+void RunLock::release() {
+  // After a heartbeat nobody takes the lock over, so what is deleted is ours.
+  if (renew() == Held::yes) ::unlink(file_.c_str());
+}
+
+RunLock::Held RunLock::renew() {
+  if (lost_) return Held::no;
+  const auto found = read_lock_file(file_);
+  if (found && !found->unreadable.empty()) return Held::unknown;
+  if (!found || found->contents != contents_) {
+    lost_ = true;
+    return Held::no;
+  }
+  if (::utimensat(AT_FDCWD, file_.c_str(), nullptr, 0) == 0)
+    renewed_ = seconds_since_boot();
+  else if (const int failed = errno; !warned_.exchange(true))
+    log_warning("{}: cannot be renewed: {}; another machine may take the run over in {:.0f} s", file_.string(),
+                std::strerror(failed), lock_timeout);
+  return Held::yes;
+}
+
+void RunLock::beat(const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any wake;
+  std::unique_lock lock(mutex);
+  const auto stopping = [&] { return stop.stop_requested(); };
+  while (!wake.wait_for(lock, stop, heartbeat_interval, stopping)) renew();
+}
+
+void RunLock::require_held() {
+  const Held held = renew();
+  if (held == Held::no) throw_lost();
+  if (held == Held::unknown)
+    throw SaveError("{}: cannot be read, so that another process may have taken the run over: {}", file_.string(),
+                    read_lock_file(file_).value_or(LockFile{}).unreadable);
+}
+
+void RunLock::stop_if_lost() {
+  if (lost_ || (seconds_since_boot() - renewed_ > lease && renew() == Held::no)) throw_lost();
+}
+
+void RunLock::throw_lost() const {
+  const auto found = read_lock_file(file_);
+  throw ConfigError(
+      "{}: the run was taken over, as no heartbeat of this process was seen for {:.0f} s (it was stopped, or cut "
+      "off "
+      "from its disk): {}. This process ends and writes nothing more; the newest checkpoint stands",
+      file_.parent_path().string(), lock_timeout,
+      found ? "its lock is of " + found->holder.text() : file_.string() + " was deleted");
+}
+
+std::optional<RunLock::Holder> RunLock::holder(const fs::path& file) {
+  const auto found = read_lock_file(file);
+  if (!found) return std::nullopt;
+  const LockVerdict verdict = judge(*found, file);
+  if (verdict.dead) return std::nullopt;
+  return describe(*found, verdict);
+}
+
+std::string RunLock::live_holder(const fs::path& file) {
+  const auto live = holder(file);
+  return live ? live->text : std::string();
 }
 
 }  // namespace dekoder

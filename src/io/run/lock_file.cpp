@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/run/lock_file.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <random>
+#include <sstream>
+
+namespace dekoder {
+
+namespace {
+
+std::string first_word(const std::string& path) {
+  std::ifstream file(path);
+  std::string word;
+  file >> word;
+  return word.empty() ? "-" : word;
+}
+
+/// Field 22 of /proc/<process>/stat (proc(5)); "-" where there is no such process.
+std::string start_of_process(const std::string& process) {
+  std::ifstream file("/proc/" + process + "/stat");
+  std::string text;
+  std::getline(file, text);
+  const std::size_t name_end = text.rfind(')');  // the name, field 2, may hold spaces
+  if (name_end == std::string::npos) return "-";
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) fields >> field;
+  return field;
+}
+
+/// Whether /proc numbers the processes as this one sees them: not so where it was mounted outside of the namespace.
+bool proc_is_ours() {
+  std::error_code failure;
+  return std::filesystem::read_symlink("/proc/self", failure) == std::to_string(::getpid());
+}
+
+std::string own_pid_namespace() {
+  struct stat status = {};
+  return ::stat("/proc/self/ns/pid", &status) == 0 ? std::to_string(status.st_ino) : "-";
+}
+
+std::string environment(const char* name, const char* missing) {
+  const char* value = std::getenv(name);
+  return value == nullptr || *value == '\0' ? missing : value;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
+  return text;
+}
+
+std::string random_token() {
+  std::random_device device;
+  return fmt::format("{:08x}{:08x}", device(), device());
+}
+
+LockHolder parse(const std::string& line) {
+  std::istringstream fields(line);
+  LockHolder h;
+  fields >> h.host >> h.boot >> h.pid >> h.process_start >> h.job >> h.job_restarts >> h.since;
+  if (fields.fail()) return LockHolder{};
+  fields >> h.pid_namespace >> h.token;
+  return h;
+}
+
+double seconds(const timespec& time) {
+  return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
+}
+
+double local_time() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return seconds(now);
+}
+
+/// The clock that stamps files beside `file`, from a temporary one; this machine's where none can be made.
+double file_system_time(const std::filesystem::path& file) {
+  const std::string probe = fmt::format("{}.{}.tmp", file.string(), random_token());
+  const int descriptor = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor < 0) return local_time();
+  struct stat status = {};
+  const bool known = ::futimens(descriptor, nullptr) == 0 && ::fstat(descriptor, &status) == 0;
+  ::close(descriptor);
+  ::unlink(probe.c_str());
+  return known ? seconds(status.st_mtim) : local_time();
+}
+
+bool process_lives(const LockHolder& holder) {
+  if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return false;
+  if (!proc_is_ours()) return true;
+  const std::string start = start_of_process(std::to_string(holder.pid));
+  return start == "-" || start == holder.process_start;
+}
+
+}  // namespace
+
+LockHolder LockHolder::here() {
+  LockHolder holder;
+  char host[256] = {};
+  ::gethostname(host, sizeof(host) - 1);
+  holder.host = *host == '\0' ? "-" : host;
+  holder.boot = first_word("/proc/sys/kernel/random/boot_id");
+  holder.pid = ::getpid();
+  holder.process_start = start_of_process("self");
+  holder.job = environment("SLURM_JOB_ID", "-");
+  holder.job_restarts = std::atol(environment("SLURM_RESTART_COUNT", "0").c_str());
+  holder.since = utc_now();
+  holder.pid_namespace = own_pid_namespace();
+  holder.token = random_token();
+  return holder;
+}
+
+std::string LockHolder::line() const {
+  return fmt::format("{} {} {} {} {} {} {} {} {}\n", host, boot, pid, process_start, job, job_restarts, since,
+                     pid_namespace, token);
+}
+
+std::string LockHolder::text() const {
+  if (host.empty()) return "a process that its lock file does not name";
+  return fmt::format("process {} on {}{}, since {}", pid, host,
+                     job == "-" ? "" : fmt::format(" (Slurm job {})", job), since);
+}
+
+std::optional<LockFile> read_lock_file(const std::filesystem::path& file) {
+  const std::filesystem::path parent = file.parent_path();
+  // NFS then asks the server whether the names in it have changed.
+  if (const int folder = ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      folder >= 0)
+    ::close(folder);
+  LockFile lock;
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) return std::nullopt;
+  char text[1024];
+  struct stat status = {};
+  const ssize_t length = descriptor < 0 ? -1 : ::read(descriptor, text, sizeof(text));
+  if (length < 0 || ::fstat(descriptor, &status) != 0)
+    lock.unreadable = std::strerror(errno);
+  else
+    lock.contents.assign(text, std::size_t(length));
+  if (descriptor >= 0) ::close(descriptor);
+  if (!lock.unreadable.empty()) ::stat(file.c_str(), &status);
+  lock.renewed = seconds(status.st_mtim);
+  lock.holder = parse(lock.contents);
+  return lock;
+}
+
+LockVerdict judge(const LockFile& lock, const std::filesystem::path& file) {
+  LockVerdict verdict;
+  const auto dead = [&](std::string reason) {
+    verdict.dead = true;
+    verdict.reason = std::move(reason);
+    return verdict;
+  };
+  verdict.heartbeat_age = std::max(0.0, local_time() - lock.renewed);
+  if (!lock.unreadable.empty()) return verdict;
+  const LockHolder& holder = lock.holder;
+  const LockHolder here = LockHolder::here();
+  if (!holder.host.empty()) {
+    if (holder.job != "-" && holder.job == here.job && holder.job_restarts < here.job_restarts)
+      return dead("Slurm has started its job again");
+    const bool has_heartbeat = !holder.token.empty();
+    const bool same_boot = holder.boot != "-" && holder.boot == here.boot;
+    const bool same_namespace = has_heartbeat
+                                    ? holder.pid_namespace != "-" && holder.pid_namespace == here.pid_namespace
+                                    : holder.host == here.host;
+    if (same_boot && same_namespace) return process_lives(holder) ? verdict : dead("that process is gone");
+    if (!has_heartbeat)
+      return holder.host == here.host && holder.boot != here.boot ? dead("its machine was started again since")
+                                                                  : verdict;
+  }
+  const double age = file_system_time(file) - lock.renewed;
+  if (age >= lock_timeout) return dead(fmt::format("it gave no heartbeat for {:.0f} s", age));
+  verdict.heartbeat_age = std::max(0.0, age);
+  verdict.taken_over_in = lock_timeout - age;
+  return verdict;
+}
+
+}  // namespace dekoder
