@@ -75,6 +75,34 @@ with tempfile.TemporaryDirectory() as folder:
     workshop.train(new, 500000, extra=probes, expect=2)
     dk.check(not files_of(new), f"a refused start left {list(files_of(new))}")
 
+    # status: the best loss of the validation tokens in use, that of others apart; a log with other line ends; and what
+    # cannot be read is named, not taken for what is not there.
+    run = root / "status"
+    workshop.train(run, 60)
+    answer = dk.status(run)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    loss = {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
+    best = min(loss, key=loss.get)
+    dk.check(answer["best_step"] == best and answer["best_validation_loss"] == loss[best], f"{answer}, {loss}")
+    dk.check(answer["best_step_on_another_set"] is None and answer["heartbeat_age"] is None, f"{answer}")
+    said = subprocess.run([dk.PROGRAM, "status", run], capture_output=True, text=True).stdout
+    dk.check(f"best validation loss {loss[best]:.4f}, at step {best}" in said and "comparable" not in said, said)
+    workshop.train(run, 90, sets=["evaluation.tokens=32"])
+    answer = dk.status(run)
+    dk.check(answer["best_step"] > 60 and answer["best_step_on_another_set"] == best, f"{answer}")
+    said = subprocess.run([dk.PROGRAM, "status", run], capture_output=True, text=True).stdout
+    dk.check(f"best on other validation tokens than the last one's, not comparable: {loss[best]:.4f}, at step {best}" in said,
+             said)
+    log = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(log.replace(b"\n", b"\r\n"))
+    dk.check(dk.status(run) == answer, f"with CRLF: {dk.status(run)}, expected {answer}")
+    for name in ("metrics.jsonl", "status"):
+        (run / name).unlink()
+        (run / name).symlink_to(name)
+        said = subprocess.run([dk.PROGRAM, "status", run, "--json"], capture_output=True, text=True)
+        dk.check(said.returncode == 3 and f"{name}: cannot be read: Too many levels of symbolic links" in said.stderr,
+                 f"{name}: {said.stdout}{said.stderr}")
+
     # micro_batch 0 is the batch.
     run = root / "micro"
     workshop.train(run, 40, sets=["training.micro_batch=0"])

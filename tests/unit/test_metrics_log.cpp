@@ -227,6 +227,54 @@ TEST_F(MetricsLogTest, ForeignLinesAreNamed) {
   EXPECT_TRUE(read_metrics(file).steps.empty());
 }
 
+TEST_F(MetricsLogTest, LineEndsOfOtherSystems) {
+  {
+    MetricsLog log(file, 0);
+    for (long s = 1; s <= 3; ++s) log.write(step(s));
+    log.write(EvaluationMetrics{3, 2, 3, 10, "h"});
+    log.write(RestartMetrics{3});
+  }
+  std::string text;
+  for (const char c : contents()) text += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  std::ofstream(file, std::ios::trunc) << text;
+  const LastMetrics last = read_last_metrics(file);
+  ASSERT_TRUE(last.step && last.evaluation);
+  EXPECT_EQ(last.step->step, 3);
+  EXPECT_EQ(last.evaluation->validation_loss, 2);
+  EXPECT_EQ(read_metrics(file).steps.size(), 3u);
+}
+
+TEST_F(MetricsLogTest, BestOfTheSameValidationTokens) {
+  MetricsLog log(file, 0);
+  EXPECT_FALSE(read_last_metrics(file).best.has_value());
+  log.write(EvaluationMetrics{10, 1.5, 1, 10, "small"});
+  log.write(EvaluationMetrics{20, 1.25, 1, 10, "small"});
+  log.write(EvaluationMetrics{30, 1.25, 1, 10, "small"});
+  log.write(EvaluationMetrics{40, std::nan(""), 1, 10, "small"});
+  EXPECT_EQ(read_last_metrics(file).best->step, 20);
+  EXPECT_FALSE(read_last_metrics(file).best_on_another_set.has_value());
+  log.write(EvaluationMetrics{50, 2.5, 1, 20, "large"});
+  log.write(EvaluationMetrics{60, 2.25, 1, 20, "large"});
+  log.write(EvaluationMetrics{70, 2.75, 1, 20, "large"});
+  const LastMetrics last = read_last_metrics(file);
+  EXPECT_EQ(last.evaluation->step, 70);
+  EXPECT_EQ(last.best->step, 60);
+  EXPECT_EQ(last.best_on_another_set->step, 20);
+  std::ofstream(file, std::ios::app) << "{\"step\":80,\"validation_loss\":1,\"edited\":true}\n";
+  EXPECT_EQ(read_last_metrics(file).evaluation->step, 70);
+}
+
+TEST_F(MetricsLogTest, WhatCannotBeReadIsNotMissing) {
+  EXPECT_FALSE(read_last_metrics(file).step.has_value());
+  fs::create_symlink("metrics.jsonl", file);
+  EXPECT_THROW(read_last_metrics(file), DataError);
+  EXPECT_THROW(read_metrics(file), DataError);
+  fs::remove(file);
+  fs::create_directory(file);
+  EXPECT_THROW(read_last_metrics(file), DataError);
+  EXPECT_THROW(read_metrics(file), DataError);
+}
+
 TEST_F(MetricsLogTest, FullDiskLosesNoLine) {
   std::signal(SIGXFSZ, SIG_IGN);
   rlimit before{};

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "io/run/metrics_log.hpp"
 #include "io/run/run_directory.hpp"
 
 namespace dekoder {
@@ -190,6 +191,116 @@ TEST_F(RunDirectoryTest, FileInThePlaceOfTheFolder) {
   std::ofstream(root) << "x";
   const std::string message = try_open();
   EXPECT_NE(message.find("is a file"), std::string::npos) << message;
+}
+
+/// With the rights of a user who owns nothing, where this process may take them.
+template <class Act>
+void as_nobody(const Act& act) {
+  const uid_t user = geteuid();
+  if (user == 0) {
+    ASSERT_EQ(seteuid(65534), 0);
+  }
+  act();
+  if (user == 0) {
+    ASSERT_EQ(seteuid(user), 0);
+  }
+}
+
+TEST_F(RunDirectoryTest, WhatMayNotBeReadIsNotMissing) {
+  const RunPaths paths{root};
+  {
+    const RunDirectory directory(root);
+    directory.write_status({RunState::resumable, 1, 2, ""});
+    fs::copy(paths.lock(), root / "lock.copy");
+  }
+  fs::rename(root / "lock.copy", paths.lock());
+  std::ofstream(paths.metrics()) << "\n";
+  ASSERT_EQ(chmod(folder.c_str(), 0755), 0);
+  const auto message = [](const auto& read) -> std::string {
+    try {
+      read();
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const fs::path& file : {paths.status(), paths.metrics(), paths.lock()}) ASSERT_EQ(chmod(file.c_str(), 0), 0);
+  as_nobody([&] {
+    EXPECT_NE(message([&] { read_run_status(paths); }).find("status: cannot be read: Permission denied"),
+              std::string::npos);
+    EXPECT_NE(
+        message([&] { read_last_metrics(paths.metrics()); }).find("metrics.jsonl: cannot be read: Permission"),
+        std::string::npos);
+    EXPECT_NE(RunLock::live_holder(paths.lock()).find("Permission denied"), std::string::npos);
+  });
+  ASSERT_EQ(chmod(root.c_str(), 0), 0);
+  as_nobody([&] {
+    EXPECT_NE(message([&] { read_run_status(paths); }).find("Permission denied"), std::string::npos);
+    EXPECT_NE(RunLock::live_holder(paths.lock()).find("Permission denied"), std::string::npos);
+    EXPECT_NE(try_open().find("Permission denied"), std::string::npos);
+  });
+  ASSERT_EQ(chmod(root.c_str(), 0755), 0);
+  EXPECT_FALSE(read_run_status(RunPaths{root / "status"}).has_value()) << "below a file there is nothing";
+}
+
+TEST_F(RunDirectoryTest, NothingIsWrittenIntoARunOfAnother) {
+  const RunDirectory directory(root);
+  directory.write_status({RunState::resumable, 1, 2, ""});
+  directory.write_config("a: 1\n");
+  directory.require_held();
+  const std::string mine = lock_line();
+  put_lock(with_field(with_field(mine, 0, "elsewhere"), 1, "another"));
+  EXPECT_THROW(directory.require_held(), ConfigError);
+  EXPECT_THROW(directory.write_status({RunState::resumable, 2, 2, ""}), ConfigError);
+  EXPECT_THROW(directory.write_config("a: 2\n"), ConfigError);
+  EXPECT_THROW(directory.set_aside(), ConfigError);
+  EXPECT_EQ(read_run_status(directory.paths())->step, 1);
+  EXPECT_EQ(contents(root / "config.yaml"), "a: 1\n");
+}
+
+TEST_F(RunDirectoryTest, EverythingOfARunIsSetAside) {
+  const RunDirectory directory(root);
+  directory.set_aside();
+  EXPECT_FALSE(fs::exists(root / "previous-1")) << "there was nothing";
+  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "attention.h5", "status",
+                           "checkpoints/ckpt-00000001.h5", "notes"})
+    std::ofstream(root / name) << name;
+  directory.set_aside();
+  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "attention.h5", "status",
+                           "checkpoints/ckpt-00000001.h5"}) {
+    EXPECT_EQ(contents(root / "previous-1" / name), name);
+    EXPECT_FALSE(fs::exists(root / name)) << name;
+  }
+  EXPECT_TRUE(fs::exists(root / "notes"));
+  EXPECT_TRUE(fs::is_empty(root / "checkpoints"));
+  std::ofstream(root / "status") << "x";
+  directory.set_aside();
+  EXPECT_EQ(contents(root / "previous-2" / "status"), "x");
+}
+
+TEST_F(RunDirectoryTest, AnInterruptedMoveThatCannotBeUndoneIsNamed) {
+  {
+    const RunDirectory directory(root);
+  }
+  fs::create_directories(root / ".previous-3.tmp");
+  std::ofstream(root / ".previous-3.tmp" / "config.yaml") << "old";
+  std::ofstream(root / "config.yaml") << "new";
+  try {
+    const RunDirectory directory(root);
+    FAIL() << "one of two configurations was taken";
+  } catch (const SaveError& error) {
+    EXPECT_NE(std::string(error.what()).find(".previous-3.tmp/config.yaml cannot be moved"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(contents(root / ".previous-3.tmp" / "config.yaml"), "old");
+  EXPECT_EQ(contents(root / "config.yaml"), "new");
+  EXPECT_FALSE(fs::exists(root / "lock"));
+  fs::remove(root / "config.yaml");
+  {
+    const RunDirectory directory(root);
+  }
+  EXPECT_EQ(contents(root / "config.yaml"), "old");
+  EXPECT_FALSE(fs::exists(root / ".previous-3.tmp"));
 }
 
 TEST_F(RunDirectoryTest, StatusRoundTrip) {
