@@ -97,8 +97,8 @@ std::string record_attention(const Command& command) {
   all_heads.attention = AttentionConfig{};
   const AttentionFileInfo info = attention_file_info(all_heads, model->info, model->tokenizer, {probe});
 
-  ActivationArena arena(activation_bytes(model->config.model, 1));
-  const DecoderActivations activations(arena, model->config.model, 1);
+  ActivationArena arena(activation_bytes(model->config.model, 1, ActivationUse::attention_maps));
+  const DecoderActivations activations(arena, model->config.model, 1, ActivationUse::attention_maps);
   const std::vector<AttentionMaps> maps = AttentionCapture(model->decoder, activations, info).capture(ExecSpace());
   write_attention_file(output, info, model->info.step, maps);
   return fmt::format("step {}: {} tokens, {} layers, {} heads -> {}\n{}", model->info.step, probe.tokens.size(),

@@ -26,7 +26,7 @@ double seconds_since(Clock::time_point begin) {
 /// Best rate of a few products of 2048^3, in GFLOP/s.
 double gemm_rate(const ExecSpace& exec) {
   constexpr int n = 2048;
-  const Tensor2 a("bench.a", n, n), b("bench.b", n, n), c("bench.c", n, n);
+  const StoredTensor2 a("bench.a", n, n), b("bench.b", n, n), c("bench.c", n, n);
   Kokkos::deep_copy(a, Real(0.5));
   Kokkos::deep_copy(b, Real(0.25));
   double best = 0;

@@ -90,8 +90,8 @@ ExitCode run_eval(const Command& command) {
     throw DataError(
         "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
         data.path().string());
-  ActivationArena arena(activation_bytes(config.model, config.micro_batch()));
-  const DecoderActivations activations(arena, config.model, config.micro_batch());
+  ActivationArena arena(activation_bytes(config.model, config.micro_batch(), ActivationUse::losses));
+  const DecoderActivations activations(arena, config.model, config.micro_batch(), ActivationUse::losses);
   const Evaluator evaluator(data, config.evaluation, model->decoder, activations);
   if (!evaluator.has_tokens())
     throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",

@@ -199,7 +199,7 @@ AttentionMaps AttentionCapture::maps_of_row(const ExecSpace& exec, const Attenti
   AttentionMaps maps;
   for (const int layer : info_.layers) {
     decoder_.blocks[std::size_t(layer)].attention.weights(exec, activations_.blocks[std::size_t(layer)].attention,
-                                                          row, weights);
+                                                          row, 0, weights);
     attention_statistics(exec, weights, tokens, statistics_);
     Kokkos::deep_copy(exec, host_weights, weights);
     Kokkos::deep_copy(exec, host_statistics, statistics_);

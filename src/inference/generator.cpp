@@ -20,6 +20,12 @@ ModelConfig one_token(ModelConfig model) {
 }  // namespace
 
 int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, double uniform) {
+  for (std::size_t token = 0; token < logits.size(); ++token)
+    if (!std::isfinite(logits[token]))
+      throw DivergedError(
+          "no token can be drawn: the logit of token {} is not finite; the parameters diverged, or are too large for "
+          "{}. Take an earlier checkpoint, or train again with a lower training.learning_rate",
+          token, real_name);
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const auto more_likely = [&](int a, int b) {
@@ -50,10 +56,9 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
 Generator::Generator(const Decoder& decoder, int tokens)
     : decoder_(decoder),
       tokens_(tokens),
-      arena_(activation_bytes(one_token(decoder.model()), 1)),
-      activations_(arena_, one_token(decoder.model()), 1),
+      arena_(activation_bytes(one_token(decoder.model()), 1, ActivationUse::losses)),
+      activations_(arena_, one_token(decoder.model()), 1, ActivationUse::losses),
       cache_(decoder.model(), 1),
-      logits_("generator.logits", 1, std::size_t(padded_vocabulary(decoder.model()))),
       token_("generator.token", 1, 1) {
   if (tokens < 1 || tokens > decoder.model().vocabulary)
     throw std::logic_error(fmt::format("Generator: {} tokens of {}", tokens, decoder.model().vocabulary));
@@ -87,10 +92,11 @@ void Generator::generate(const ExecSpace& exec, std::span<const Token> prompt, c
     feed(exec, token);
   }
   const RandomStream draws(sampling.seed, site_of("sampling"));
-  const auto host_logits = Kokkos::create_mirror_view(logits_);
+  const StoredTensor2& logits = activations_.logits;  // (1,V)
+  const auto host_logits = Kokkos::create_mirror_view(logits);
   for (int i = 0; i < sampling.tokens; ++i) {
-    decoder_.logits(exec, activations_, logits_);
-    Kokkos::deep_copy(exec, host_logits, logits_);
+    decoder_.logits(exec, activations_, logits);
+    Kokkos::deep_copy(exec, host_logits, logits);
     exec.fence("dekoder::generate");
     const std::span<const Real> row(host_logits.data(), std::size_t(tokens_));
     const Token next = sample_token(row, sampling, draws.uniform(std::uint64_t(i)));

@@ -11,7 +11,8 @@ namespace dekoder {
 
 /// Picks a token from the logits of one position. temperature 0 takes the most likely one (the lowest index of
 /// equals); else softmax(logits / temperature) over the top_k most likely (0: all), cut to the smallest set of mass
-/// top_p (Holtzman et al. 2020, section 3.1), drawn by `uniform` in [0, 1).
+/// top_p (Holtzman et al. 2020, section 3.1), drawn by `uniform` in [0, 1). Throws DivergedError where a logit is
+/// not finite.
 int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, double uniform);
 
 /// Text generation one token at a time with a key/value cache. All memory is taken at construction.
@@ -35,7 +36,6 @@ class Generator {
   ActivationArena arena_;
   DecoderActivations activations_;
   KeyValueCache cache_;
-  Tensor2 logits_;             ///< (1,V)
   TokenTensor2 token_;         ///< (1,1)
   std::vector<Token> window_;  ///< tokens in the cache
 };

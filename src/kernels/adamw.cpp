@@ -11,7 +11,7 @@ struct AdamWElement {
   Real step_size;            ///< learning rate / bias_correction1
   Real inverse_correction2;  ///< 1 / bias_correction2
 
-  KOKKOS_FORCEINLINE_FUNCTION void update(Real kept, Real& g, Real& w, Real& m, Real& v) const {
+  KOKKOS_FORCEINLINE_FUNCTION void update(Real kept, Master& g, Master& w, Master& m, Master& v) const {
     const Real scaled = g * gradient_scale;
     const Real moment = beta1 * m + one_minus_beta1 * scaled;
     const Real square = beta2 * v + one_minus_beta2 * scaled * scaled;
@@ -35,10 +35,10 @@ AdamWElement element_of(const AdamWStep& s) {
 
 }  // namespace
 
-void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, Tensor1 gradient, Tensor1 value,
-           Tensor1 first_moment, Tensor1 second_moment) {
+void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, MasterTensor1 gradient,
+           MasterTensor1 value, MasterTensor1 first_moment, MasterTensor1 second_moment) {
   const auto extent = adamw_shapes.match(decay, gradient, value, first_moment, second_moment);
-  const int blocks = extent['K'];
+  const long blocks = extent['K'];
   if (extent['N'] != blocks * decay_block)
     throw ShapeError(
         fmt::format("adamw: N={} but decay has K={} flags of {} elements", extent['N'], blocks, decay_block));
@@ -47,17 +47,18 @@ void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay,
 #if defined(DEKODER_BACKEND_CUDA)
   // One thread per element: neighbours touch neighbouring memory.
   Kokkos::parallel_for(
-      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace>(exec, 0, extent['N']), KOKKOS_LAMBDA(int i) {
+      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, extent['N']),
+      KOKKOS_LAMBDA(long i) {
         element.update(decay(i / decay_block) != 0 ? shrink : Real(1), gradient(i), value(i), first_moment(i),
                        second_moment(i));
       });
 #else
   // One block is one fp32 vector of 16 lanes.
+  using Policy = Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>, Kokkos::IndexType<long>>;
   Kokkos::parallel_for(
-      "dekoder::adamw", Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static> >(exec, 0, blocks),
-      KOKKOS_LAMBDA(int block) {
+      "dekoder::adamw", Policy(exec, 0, blocks), KOKKOS_LAMBDA(long block) {
         const std::size_t first = std::size_t(block) * decay_block;
-        Real *g = &gradient(first), *w = &value(first), *m = &first_moment(first), *v = &second_moment(first);
+        Master *g = &gradient(first), *w = &value(first), *m = &first_moment(first), *v = &second_moment(first);
         const Real kept = decay(block) != 0 ? shrink : Real(1);
         const AdamWElement e = element;
 #pragma omp simd

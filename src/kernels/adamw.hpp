@@ -25,7 +25,7 @@ struct AdamWStep {
 /// zero for the next step.
 inline constexpr ShapeSignature adamw_shapes{"adamw",
                                              "decay(K) -> gradient(N) value(N) first_moment(N) second_moment(N)"};
-void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, Tensor1 gradient, Tensor1 value,
-           Tensor1 first_moment, Tensor1 second_moment);
+void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, MasterTensor1 gradient,
+           MasterTensor1 value, MasterTensor1 first_moment, MasterTensor1 second_moment);
 
 }  // namespace dekoder

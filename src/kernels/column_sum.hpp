@@ -12,15 +12,15 @@ namespace dekoder {
 inline constexpr int row_block = 64;
 
 /// Blocks of N rows: the rows that partials need.
-inline int row_blocks(int rows) {
+inline long row_blocks(long rows) {
   return (rows + row_block - 1) / row_block;
 }
 
 /// Throws ShapeError where fewer rows of partials were given than needed.
-void require_partials(const char* function, int given, int needed);
+void require_partials(const char* function, long given, long needed);
 
 /// result[c] += partials(0,first+c) + ... + partials(P-1,first+c), in this order; `label` names the kernel.
-void add_partials(const std::string& label, const ExecSpace& exec, ConstTensor2 partials, int blocks,
-                  int first_column, Tensor1 result);
+void add_partials(const std::string& label, const ExecSpace& exec, ConstMasterTensor2 partials, long blocks,
+                  long first_column, MasterTensor1 result);
 
 }  // namespace dekoder

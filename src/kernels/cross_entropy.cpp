@@ -16,13 +16,13 @@ void require_vocabulary(const char* function, int vocabulary, int columns) {
 }  // namespace
 
 void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, Real grad_scale,
-                   Tensor2 logits, Tensor1 losses) {
+                   StoredTensor2 logits, MasterTensor1 losses) {
   const auto extent = cross_entropy_shapes.match(targets, logits, losses);
   const int padded = extent['V'];
   require_vocabulary("cross_entropy", vocabulary, padded);
   for_each_row(
-      "dekoder::cross_entropy", exec, extent['M'], KOKKOS_LAMBDA(const RowTeam& team, int m) {
-        Real* row = &logits(m, 0);
+      "dekoder::cross_entropy", exec, extent['M'], KOKKOS_LAMBDA(const RowTeam& team, long m) {
+        Stored* row = &logits(m, 0);
         const int target = targets(m);
         const Real target_logit = row[target];
         const Real largest = team.max(vocabulary, [=](int v) { return row[v]; });
@@ -32,22 +32,22 @@ void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabul
           return weight;
         });
         const Real factor = grad_scale / total;
-        team.each(vocabulary, [=](int v) { row[v] *= factor; });
+        team.each(vocabulary, [=](int v) { row[v] = row[v] * factor; });
         team.each(padded - vocabulary, [=](int v) { row[vocabulary + v] = 0; });
         team.once([=] {
           losses(m) = Kokkos::log(total) + largest - target_logit;
-          row[target] -= grad_scale;
+          row[target] = row[target] - grad_scale;
         });
       });
 }
 
-void cross_entropy_loss(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, ConstTensor2 logits,
-                        Tensor1 losses) {
+void cross_entropy_loss(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, ConstStoredTensor2 logits,
+                        MasterTensor1 losses) {
   const auto extent = cross_entropy_loss_shapes.match(targets, logits, losses);
   require_vocabulary("cross_entropy_loss", vocabulary, extent['V']);
   for_each_row(
-      "dekoder::cross_entropy_loss", exec, extent['M'], KOKKOS_LAMBDA(const RowTeam& team, int m) {
-        const Real* row = &logits(m, 0);
+      "dekoder::cross_entropy_loss", exec, extent['M'], KOKKOS_LAMBDA(const RowTeam& team, long m) {
+        const Stored* row = &logits(m, 0);
         const Real largest = team.max(vocabulary, [=](int v) { return row[v]; });
         const Real total = team.sum(vocabulary, [=](int v) { return fast_exp(row[v] - largest); });
         team.once([=] { losses(m) = Kokkos::log(total) + largest - row[targets(m)]; });

@@ -12,12 +12,12 @@ namespace dekoder {
 /// columns.
 inline constexpr ShapeSignature cross_entropy_shapes{"cross_entropy", "targets(M) -> logits(M,V) losses(M)"};
 void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, Real grad_scale,
-                   Tensor2 logits, Tensor1 losses);
+                   StoredTensor2 logits, MasterTensor1 losses);
 
 /// The losses alone (evaluation); logits are kept.
 inline constexpr ShapeSignature cross_entropy_loss_shapes{"cross_entropy_loss",
                                                           "targets(M) logits(M,V) -> losses(M)"};
-void cross_entropy_loss(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, ConstTensor2 logits,
-                        Tensor1 losses);
+void cross_entropy_loss(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabulary, ConstStoredTensor2 logits,
+                        MasterTensor1 losses);
 
 }  // namespace dekoder

@@ -28,30 +28,32 @@ void with_activation(Activation kind, const Body& body) {
 }
 
 template <Activation kind>
-void activation_kernel(const ExecSpace& exec, const ConstTensor2& x, const Tensor2& y) {
+void activation_kernel(const ExecSpace& exec, const ConstStoredTensor2& x, const StoredTensor2& y) {
   const int F = x.extent_int(1);
   for_each_row(
-      "dekoder::activation", exec, x.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int n) {
-        const Real* x_row = &x(n, 0);
-        Real* y_row = &y(n, 0);
+      "dekoder::activation", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long n) {
+        const Stored* x_row = &x(n, 0);
+        Stored* y_row = &y(n, 0);
         team.each(F, [=](int f) { y_row[f] = ActivationFunction<kind>::value(x_row[f]); });
       });
 }
 
 template <Activation kind>
-void activation_backward_kernel(const ExecSpace& exec, const ConstTensor2& x, const ConstTensor2& grad_y,
-                                const Tensor2& grad_x, const Tensor2& partials) {
-  const int N = x.extent_int(0), F = x.extent_int(1);
+void activation_backward_kernel(const ExecSpace& exec, const ConstStoredTensor2& x,
+                                const ConstStoredTensor2& grad_y, const StoredTensor2& grad_x,
+                                const MasterTensor2& partials) {
+  const long N = long(x.extent(0));
+  const int F = x.extent_int(1);
   const bool with_bias = partials.size() > 0;
   for_each_row(
-      "dekoder::activation_backward", exec, row_blocks(N), KOKKOS_LAMBDA(const RowTeam& team, int block) {
-        Real* part = with_bias ? &partials(block, 0) : nullptr;
+      "dekoder::activation_backward", exec, row_blocks(N), KOKKOS_LAMBDA(const RowTeam& team, long block) {
+        Master* part = with_bias ? &partials(block, 0) : nullptr;
         if (with_bias) team.each(F, [=](int f) { part[f] = 0; });
-        const int end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
-        for (int n = block * row_block; n < end; ++n) {
-          const Real* x_row = &x(n, 0);
-          const Real* gy = &grad_y(n, 0);
-          Real* gx = &grad_x(n, 0);
+        const long end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
+        for (long n = block * row_block; n < end; ++n) {
+          const Stored* x_row = &x(n, 0);
+          const Stored* gy = &grad_y(n, 0);
+          Stored* gx = &grad_x(n, 0);
           if (with_bias)
             team.each(F, [=](int f) {
               const Real gradient = gy[f] * ActivationFunction<kind>::derivative(x_row[f]);
@@ -66,50 +68,53 @@ void activation_backward_kernel(const ExecSpace& exec, const ConstTensor2& x, co
 
 }  // namespace
 
-void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 y) {
+void activation(const ExecSpace& exec, Activation kind, ConstStoredTensor2 x, StoredTensor2 y) {
   activation_shapes.match(x, y);
   with_activation(kind, [&](auto tag) { activation_kernel<decltype(tag)::value>(exec, x, y); });
 }
 
-void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y,
-                         Tensor2 grad_x, Tensor1 grad_bias, Tensor2 partials) {
+void activation_backward(const ExecSpace& exec, Activation kind, ConstStoredTensor2 x, ConstStoredTensor2 grad_y,
+                         StoredTensor2 grad_x, MasterTensor1 grad_bias, MasterTensor2 partials) {
   const auto extent = activation_backward_shapes.match(x, grad_y, grad_x, grad_bias, partials);
   const bool with_bias = grad_bias.size() > 0;
-  const int P = row_blocks(extent['N']);
+  const long P = row_blocks(extent['N']);
   if (with_bias) require_partials("activation_backward", extent['P'], P);
   with_activation(kind, [&](auto tag) {
-    activation_backward_kernel<decltype(tag)::value>(exec, x, grad_y, grad_x, with_bias ? partials : Tensor2());
+    activation_backward_kernel<decltype(tag)::value>(exec, x, grad_y, grad_x,
+                                                     with_bias ? partials : MasterTensor2());
   });
   if (with_bias) add_partials("dekoder::activation_backward::bias", exec, partials, P, 0, grad_bias);
 }
 
-void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias, Tensor2 partials) {
+void bias_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, MasterTensor1 grad_bias,
+                   MasterTensor2 partials) {
   const auto extent = bias_backward_shapes.match(grad_y, grad_bias, partials);
-  const int N = extent['N'], F = extent['F'], P = row_blocks(N);
+  const long N = extent['N'], P = row_blocks(N);
+  const int F = extent['F'];
   require_partials("bias_backward", extent['P'], P);
   for_each_row(
-      "dekoder::bias_backward", exec, P, KOKKOS_LAMBDA(const RowTeam& team, int block) {
-        Real* part = &partials(block, 0);
+      "dekoder::bias_backward", exec, P, KOKKOS_LAMBDA(const RowTeam& team, long block) {
+        Master* part = &partials(block, 0);
         team.each(F, [=](int f) { part[f] = 0; });
-        const int end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
-        for (int n = block * row_block; n < end; ++n) {
-          const Real* gy = &grad_y(n, 0);
+        const long end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
+        for (long n = block * row_block; n < end; ++n) {
+          const Stored* gy = &grad_y(n, 0);
           team.each(F, [=](int f) { part[f] += gy[f]; });
         }
       });
   add_partials("dekoder::bias_backward::sum", exec, partials, P, 0, grad_bias);
 }
 
-void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample,
-                   Tensor2 y) {
+void apply_dropout(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& dropout, int tokens_per_sample,
+                   StoredTensor2 y) {
   const auto extent = apply_dropout_shapes.match(x, y);
   const int C = extent['C'], T = tokens_per_sample;
   const Dropout drop = dropout;
   for_each_row(
-      "dekoder::apply_dropout", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
-        const Real* x_row = &x(n, 0);
-        Real* y_row = &y(n, 0);
-        const RandomStream stream = drop.sample(n / T);
+      "dekoder::apply_dropout", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, long n) {
+        const Stored* x_row = &x(n, 0);
+        Stored* y_row = &y(n, 0);
+        const RandomStream stream = drop.sample(int(n / T));
         const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
         team.each(C, [=](int c) {
           const Real factor = drop.active() ? drop.factor(stream, first + std::uint64_t(c)) : Real(1);

@@ -12,23 +12,25 @@ namespace dekoder {
 /// y = activation(x): ReLU; GELU (Hendrycks, Gimpel 2016) by erf or by its tanh approximation. Overwrites y; x is
 /// kept for the backward pass. (The bias is already in x: gemm adds it.)
 inline constexpr ShapeSignature activation_shapes{"activation", "x(N,F) -> y(N,F)"};
-void activation(const ExecSpace& exec, Activation kind, ConstTensor2 x, Tensor2 y);
+void activation(const ExecSpace& exec, Activation kind, ConstStoredTensor2 x, StoredTensor2 y);
 
 /// grad_x = grad_y * activation'(x) and, in the same pass, grad_bias += column sums of grad_x (grad_bias may be
 /// empty). grad_x may be the same memory as grad_y. Overwrites grad_x and partials, P = row_blocks(N).
 inline constexpr ShapeSignature activation_backward_shapes{
     "activation_backward", "x(N,F) grad_y(N,F) -> grad_x(N,F) grad_bias?(F) partials?(P,F)"};
-void activation_backward(const ExecSpace& exec, Activation kind, ConstTensor2 x, ConstTensor2 grad_y,
-                         Tensor2 grad_x, Tensor1 grad_bias, Tensor2 partials);
+void activation_backward(const ExecSpace& exec, Activation kind, ConstStoredTensor2 x, ConstStoredTensor2 grad_y,
+                         StoredTensor2 grad_x, MasterTensor1 grad_bias, MasterTensor2 partials);
 
 /// grad_bias += column sums of grad_y, by fixed blocks of rows and a fixed order. partials is scratch, P =
 /// row_blocks(N).
 inline constexpr ShapeSignature bias_backward_shapes{"bias_backward", "grad_y(N,F) -> grad_bias(F) partials(P,F)"};
-void bias_backward(const ExecSpace& exec, ConstTensor2 grad_y, Tensor1 grad_bias, Tensor2 partials);
+void bias_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, MasterTensor1 grad_bias,
+                   MasterTensor2 partials);
 
 /// y = x * dropout factor, in or out of place: the gradient of dropout. Row n belongs to sequence n /
 /// tokens_per_sample; its element index is (n % tokens_per_sample) * C + c.
 inline constexpr ShapeSignature apply_dropout_shapes{"apply_dropout", "x(N,C) -> y(N,C)"};
-void apply_dropout(const ExecSpace& exec, ConstTensor2 x, const Dropout& dropout, int tokens_per_sample, Tensor2 y);
+void apply_dropout(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& dropout, int tokens_per_sample,
+                   StoredTensor2 y);
 
 }  // namespace dekoder

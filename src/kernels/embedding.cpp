@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/embedding.hpp"
 
+#include <limits>
+
 #include "kernels/rows.hpp"
 
 namespace dekoder {
 
-void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 table, ConstTensor2 positions,
-               int first_position, const Dropout& dropout, Tensor2 x) {
+void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 table,
+               ConstMasterTensor2 positions, int first_position, const Dropout& dropout, StoredTensor2 x) {
   const auto extent = embedding_shapes.match(tokens, table, positions, x);
-  const int T = extent['T'], C = extent['C'], N = extent['N'];
+  const int T = extent['T'], C = extent['C'];
+  const long N = extent['N'];
   if (N != extent['B'] * T)
     throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
   const bool with_positions = positions.size() > 0;
@@ -17,12 +20,12 @@ void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 tab
                                  first_position + T - 1, extent['S']));
   const Dropout drop = dropout;
   for_each_row(
-      "dekoder::embedding", exec, N, KOKKOS_LAMBDA(const RowTeam& team, int n) {
-        const int b = n / T, t = n % T;
-        const Real* table_row = &table(tokens(b, t), 0);
-        Real* x_row = &x(n, 0);
+      "dekoder::embedding", exec, N, KOKKOS_LAMBDA(const RowTeam& team, long n) {
+        const int b = int(n / T), t = int(n % T);
+        const Stored* table_row = &table(tokens(b, t), 0);
+        Stored* x_row = &x(n, 0);
         if (with_positions) {
-          const Real* position = &positions(first_position + t, 0);
+          const Master* position = &positions(first_position + t, 0);
           team.each(C, [=](int c) { x_row[c] = table_row[c] + position[c]; });
         } else {
           team.each(C, [=](int c) { x_row[c] = table_row[c]; });
@@ -30,7 +33,7 @@ void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 tab
         if (drop.active()) {
           const RandomStream stream = drop.sample(b);
           const std::uint64_t first = std::uint64_t(t) * std::uint64_t(C);
-          team.each(C, [=](int c) { x_row[c] *= drop.factor(stream, first + std::uint64_t(c)); });
+          team.each(C, [=](int c) { x_row[c] = x_row[c] * drop.factor(stream, first + std::uint64_t(c)); });
         }
       });
 }
@@ -93,8 +96,8 @@ void sort_tokens(const ExecSpace& exec, const ConstTokenTensor2& tokens, const I
 
 }  // namespace
 
-void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTensor2 grad_x, Tensor2 grad_table,
-                        IntTensor1 row_begin, IntTensor1 row_tokens) {
+void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 grad_x,
+                        MasterTensor2 grad_table, IntTensor1 row_begin, IntTensor1 row_tokens) {
   const auto extent = embedding_backward_shapes.match(tokens, grad_x, grad_table, row_begin, row_tokens);
   const int C = extent['C'];
   if (extent['W'] != extent['V'] + 1 || extent['N'] != extent['B'] * extent['T'])
@@ -102,39 +105,44 @@ void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstTe
         "embedding_backward: row_begin is ({}), grad_x has {} rows but V={}, B={}, T={}; expected {} and {}",
         extent['W'], extent['N'], extent['V'], extent['B'], extent['T'], extent['V'] + 1,
         extent['B'] * extent['T']));
+  if (extent['N'] > std::numeric_limits<int>::max())
+    throw ShapeError(fmt::format("embedding_backward: N={} tokens; expected at most {}, which row_tokens can count",
+                                 extent['N'], std::numeric_limits<int>::max()));
   sort_tokens(exec, tokens, row_begin, row_tokens);
   for_each_row(
-      "dekoder::embedding_backward", exec, extent['V'], KOKKOS_LAMBDA(const RowTeam& team, int v) {
-        Real* grad_row = &grad_table(v, 0);
+      "dekoder::embedding_backward", exec, extent['V'], KOKKOS_LAMBDA(const RowTeam& team, long v) {
+        Master* grad_row = &grad_table(v, 0);
         for (int place = row_begin(v); place < row_begin(v + 1); ++place) {
-          const Real* gx = &grad_x(row_tokens(place), 0);
+          const Stored* gx = &grad_x(row_tokens(place), 0);
           team.each(C, [=](int c) { grad_row[c] += gx[c]; });
         }
       });
 }
 
-void position_backward(const ExecSpace& exec, ConstTensor2 grad_x, int tokens_per_sample, Tensor2 grad_positions) {
+void position_backward(const ExecSpace& exec, ConstStoredTensor2 grad_x, int tokens_per_sample,
+                       MasterTensor2 grad_positions) {
   const auto extent = position_backward_shapes.match(grad_x, grad_positions);
-  const int N = extent['N'], C = extent['C'], T = tokens_per_sample;
+  const long N = extent['N'];
+  const int C = extent['C'], T = tokens_per_sample;
   if (T > extent['S'] || N % T != 0)
     throw ShapeError(
         fmt::format("position_backward: {} tokens in sequences of {} against S={} positions", N, T, extent['S']));
   for_each_row(
-      "dekoder::position_backward", exec, T, KOKKOS_LAMBDA(const RowTeam& team, int t) {
-        Real* grad_row = &grad_positions(t, 0);
-        for (int n = t; n < N; n += T) {
-          const Real* gx = &grad_x(n, 0);
+      "dekoder::position_backward", exec, T, KOKKOS_LAMBDA(const RowTeam& team, long t) {
+        Master* grad_row = &grad_positions(t, 0);
+        for (long n = t; n < N; n += T) {
+          const Stored* gx = &grad_x(n, 0);
           team.each(C, [=](int c) { grad_row[c] += gx[c]; });
         }
       });
 }
 
-void sinusoidal_positions(const ExecSpace& exec, Tensor2 positions) {
+void sinusoidal_positions(const ExecSpace& exec, MasterTensor2 positions) {
   const auto extent = sinusoidal_positions_shapes.match(positions);
   const int C = extent['C'];
   for_each_row(
-      "dekoder::sinusoidal_positions", exec, extent['T'], KOKKOS_LAMBDA(const RowTeam& team, int t) {
-        Real* row = &positions(t, 0);
+      "dekoder::sinusoidal_positions", exec, extent['T'], KOKKOS_LAMBDA(const RowTeam& team, long t) {
+        Master* row = &positions(t, 0);
         team.each(C, [=](int c) {
           const double angle = double(t) * Kokkos::pow(10000.0, -double(c / 2 * 2) / double(C));
           row[c] = Real(c % 2 == 0 ? Kokkos::sin(angle) : Kokkos::cos(angle));

@@ -2,7 +2,9 @@
 #include "kernels/gemm.hpp"
 
 #include <KokkosBlas3_gemm.hpp>
+#include <algorithm>
 #include <atomic>
+#include <limits>
 
 #include "kernels/gemm_onednn.hpp"
 #include "kernels/rows.hpp"
@@ -58,12 +60,12 @@ constexpr ShapeSignature gemm_shapes[2][2] = {
     {{"gemm", "a(K,M) b(K,N) -> c(M,N) bias?(N)"}, {"gemm", "a(K,M) b(N,K) -> c(M,N) bias?(N)"}}};
 
 /// c = beta c + bias on every row; beta = 0 does not read c.
-void scale_and_add_bias(const ExecSpace& exec, const ConstTensor1& bias, Real beta, const Tensor2& c) {
+void scale_and_add_bias(const ExecSpace& exec, const ConstStoredTensor1& bias, Real beta, const StoredTensor2& c) {
   const int N = c.extent_int(1);
   for_each_row(
-      "dekoder::gemm::bias", exec, c.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int m) {
-        Real* row = &c(m, 0);
-        const Real* shift = bias.data();
+      "dekoder::gemm::bias", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
+        Stored* row = &c(m, 0);
+        const Stored* shift = bias.data();
         if (beta == 0)
           team.each(N, [=](int n) { row[n] = shift[n]; });
         else
@@ -73,11 +75,11 @@ void scale_and_add_bias(const ExecSpace& exec, const ConstTensor1& bias, Real be
 
 /// c(M,1) = alpha a(M,K) b(K,1) + beta c. KokkosBlas::gemm hands this one case to gemv, which takes b and c for
 /// vectors without gaps.
-void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstTensor2& a, const ConstTensor2& b, Real beta,
-                         const Tensor2& c) {
+void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstStoredTensor2& a,
+                         const ConstStoredTensor2& b, Real beta, const StoredTensor2& c) {
   const int K = a.extent_int(1);
   for_each_row(
-      "dekoder::gemm::column", exec, c.extent_int(0), KOKKOS_LAMBDA(const RowTeam& team, int m) {
+      "dekoder::gemm::column", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
         const Real product = alpha * team.sum(K, [=](int k) { return a(m, k) * b(k, 0); });
         team.once([=] { c(m, 0) = beta == 0 ? product : beta * c(m, 0) + product; });
       });
@@ -85,11 +87,17 @@ void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstTensor2& 
 
 }  // namespace
 
-void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, ConstTensor2 b, Real beta, Tensor2 c,
-          ConstTensor1 bias) {
+void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
+          Real beta, StoredTensor2 c, ConstStoredTensor1 bias) {
   const bool transpose_a = op_a == Op::transpose, transpose_b = op_b == Op::transpose;
   const auto extent = gemm_shapes[transpose_a][transpose_b].match(a, b, c, bias);
-  const int M = extent['M'], N = extent['N'], K = extent['K'];
+  const long M = extent['M'], N = extent['N'], K = extent['K'];
+  for (const ConstStoredTensor2& matrix : {a, b, ConstStoredTensor2(c)})
+    if (std::max({matrix.extent(0), matrix.extent(1), std::size_t(matrix.stride(0))}) >
+        std::size_t(std::numeric_limits<int>::max()))
+      throw ShapeError(
+          fmt::format("gemm: a matrix of ({},{}), rows {} apart; expected at most {}, as BLAS counts in int",
+                      matrix.extent(0), matrix.extent(1), matrix.stride(0), std::numeric_limits<int>::max()));
   flops_asked += std::uint64_t(2) * std::uint64_t(M) * std::uint64_t(N) * std::uint64_t(K);
   if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
   // The bias first: the product then adds to it, as it would to zeros.
@@ -99,6 +107,12 @@ void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, C
   const char* const names[] = {"N", "T"};
   const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
   KokkosBlas::gemm(exec, names[transpose_a], names[transpose_b], alpha, a, b, kept, c);
+}
+
+static_assert(std::is_same_v<Stored, Master>, "another Stored needs products with results of either type");
+void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
+                 Real beta, MasterTensor2 c) {
+  gemm(exec, op_a, op_b, alpha, a, b, beta, c);
 }
 
 const char* gemm_label(Op op_a, Op op_b) {

@@ -13,8 +13,12 @@ enum class Op { none, transpose };
 /// (M,K), op(b) is (K,N), c is (M,N), bias is (N) or empty. beta = 0 overwrites c without reading it. fp32 on CPUs:
 /// oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so that a restart takes the same one. double
 /// and other devices: KokkosBlas::gemm. Throws ShapeError where the extents do not fit.
-void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstTensor2 a, ConstTensor2 b, Real beta, Tensor2 c,
-          ConstTensor1 bias = {});
+void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
+          Real beta, StoredTensor2 c, ConstStoredTensor1 bias = {});
+
+/// The same into masters: gradients of weights. Without bias.
+void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
+                 Real beta, MasterTensor2 c);
 
 /// The name under which profilers see the time of a product (tensor/region.hpp): "dekoder::gemm::nt" for a times b
 /// transposed (a layer's forward pass), nn (gradient of its input), tn (of its weight).

@@ -87,16 +87,16 @@ bool onednn_is_faster(bool transpose_b, long M, long N, long K) {
   return N % 1024 != 0 && K < 16384;
 }
 
-long row_stride(const ConstTensor2& x) {
+long row_stride(const ConstStoredTensor2& x) {
   return std::max<long>(long(x.stride(0)), long(x.extent(1)));
 }
 
 }  // namespace
 
-bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstTensor2& a, const ConstTensor2& b,
-                 Real beta, const Tensor2& c, const ConstTensor1& bias) {
+bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
+                 const ConstStoredTensor2& b, Real beta, const StoredTensor2& c, const ConstStoredTensor1& bias) {
   const bool transpose_a = op_a == Op::transpose;
-  const long M = c.extent_int(0), N = c.extent_int(1), K = a.extent_int(transpose_a ? 0 : 1);
+  const long M = long(c.extent(0)), N = long(c.extent(1)), K = long(a.extent(transpose_a ? 0 : 1));
   if (M == 0 || N == 0 || K == 0 || (alpha != 1.0f && bias.size() > 0)) return false;
   // oneDNN takes a matrix of one row or column with gaps for one without.
   const bool gaps = !a.span_is_contiguous() || !b.span_is_contiguous() || !c.span_is_contiguous();
@@ -119,8 +119,8 @@ bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Cons
 
 namespace dekoder {
 
-bool gemm_onednn(const ExecSpace&, Op, Op, Real, const ConstTensor2&, const ConstTensor2&, Real, const Tensor2&,
-                 const ConstTensor1&) {
+bool gemm_onednn(const ExecSpace&, Op, Op, Real, const ConstStoredTensor2&, const ConstStoredTensor2&, Real,
+                 const StoredTensor2&, const ConstStoredTensor1&) {
   return false;
 }
 

@@ -9,20 +9,20 @@
 namespace dekoder::host {
 
 /// Rows of contiguous elements, `row` elements apart.
-struct Rows {
-  Real* data;
+template <class Element>
+struct RowsOf {
+  Element* data;
   long row;
-  Real* at(int i) const { return data + i * row; }
-  Rows from(int i, int j) const { return {data + i * row + j, row}; }
+  Element* at(int i) const { return data + i * row; }
+  RowsOf from(int i, int j) const { return {data + i * row + j, row}; }
+  operator RowsOf<const Element>() const
+    requires(!std::is_const_v<Element>)
+  {
+    return {data, row};
+  }
 };
-struct ConstRows {
-  const Real* data;
-  long row;
-  ConstRows(const Real* data_, long row_) : data(data_), row(row_) {}
-  ConstRows(const Rows& rows) : data(rows.data), row(rows.row) {}
-  const Real* at(int i) const { return data + i * row; }
-  ConstRows from(int i, int j) const { return {data + i * row + j, row}; }
-};
+using Rows = RowsOf<Real>;
+using ConstRows = RowsOf<const Real>;
 
 /// A matrix with both distances free: element (i, k) at data[i * row + k * column].
 struct Strided {
@@ -104,10 +104,11 @@ inline void tile_product(int M, int N, int K, Strided a, ConstRows b, Rows c) {
 }
 
 /// to(count, width) = from(count, D), zeros in columns [D, width).
-inline void copy_rows(int count, int D, int width, ConstRows from, Rows to) {
+template <class From, class To>
+inline void copy_rows(int count, int D, int width, RowsOf<From> from, RowsOf<To> to) {
   for (int i = 0; i < count; ++i) {
-    const Real* source = from.at(i);
-    Real* target = to.at(i);
+    const From* source = from.at(i);
+    To* target = to.at(i);
     int d = 0;
     for (; d + vector_width <= D; d += vector_width) store(target + d, load(source + d));
     for (; d < D; ++d) target[d] = source[d];
@@ -116,7 +117,8 @@ inline void copy_rows(int count, int D, int width, ConstRows from, Rows to) {
 }
 
 /// to(columns, rows) = factor * transpose of from(rows, columns).
-inline void transpose_scaled(int rows, int columns, Real factor, ConstRows from, Rows to) {
+template <class From, class To>
+inline void transpose_scaled(int rows, int columns, Real factor, RowsOf<From> from, RowsOf<To> to) {
   int i = 0;
   for (; i + vector_width <= rows; i += vector_width) {
     int j = 0;

@@ -31,13 +31,22 @@ constexpr int padded(int n) {
   return (n + vector_width - 1) / vector_width * vector_width;
 }
 
-inline Vector load(const Real* from) {
+/// vector_width neighbours, converted where they are kept in another type than Real.
+template <class Element>
+inline Vector load(const Element* from) {
   Vector x;
-  __builtin_memcpy(&x, from, sizeof x);  // unaligned
+  if constexpr (std::is_same_v<Element, Real>)
+    __builtin_memcpy(&x, from, sizeof x);  // unaligned
+  else
+    for (int lane = 0; lane < vector_width; ++lane) x[lane] = from[lane];
   return x;
 }
-inline void store(Real* to, Vector x) {
-  __builtin_memcpy(to, &x, sizeof x);
+template <class Element>
+inline void store(Element* to, Vector x) {
+  if constexpr (std::is_same_v<Element, Real>)
+    __builtin_memcpy(to, &x, sizeof x);
+  else
+    for (int lane = 0; lane < vector_width; ++lane) to[lane] = x[lane];
 }
 inline Vector broadcast(Real x) {
   return x - Vector{};

@@ -9,9 +9,9 @@ namespace dekoder {
 namespace {
 
 /// Statistics of one row and its normalised, scaled and shifted copy.
-KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Real* x, const Real* gain,
-                                               const Real* bias, Real epsilon, int C, Real* y, Real* mean_out,
-                                               Real* rstd_out) {
+KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Stored* x, const Master* gain,
+                                               const Master* bias, Real epsilon, int C, Stored* y, Master* mean_out,
+                                               Master* rstd_out) {
   const Real mean = team.sum(C, [=](int c) { return x[c]; }) / Real(C);
   const Real variance = team.sum(C, [=](int c) { return (x[c] - mean) * (x[c] - mean); }) / Real(C);
   const Real rstd = Real(1) / Kokkos::sqrt(variance + epsilon);
@@ -27,29 +27,30 @@ KOKKOS_FORCEINLINE_FUNCTION void normalize_row(const RowTeam& team, const Real* 
 
 }  // namespace
 
-void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon,
-                Tensor2 y, Tensor1 mean, Tensor1 rstd) {
+void layer_norm(const ExecSpace& exec, ConstStoredTensor2 x, ConstMasterTensor1 gain, ConstMasterTensor1 bias,
+                Real epsilon, StoredTensor2 y, MasterTensor1 mean, MasterTensor1 rstd) {
   const auto extent = layer_norm_shapes.match(x, gain, bias, y, mean, rstd);
   const int C = extent['C'];
   for_each_row(
-      "dekoder::layer_norm", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
+      "dekoder::layer_norm", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, long n) {
         normalize_row(team, &x(n, 0), gain.data(), bias.data(), epsilon, C, &y(n, 0), &mean(n), &rstd(n));
       });
 }
 
-void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, ConstTensor1 gain,
-                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample,
-                         Tensor2 sum, Tensor2 y, Tensor1 mean, Tensor1 rstd) {
+void residual_layer_norm(const ExecSpace& exec, ConstStoredTensor2 residual, ConstStoredTensor2 delta,
+                         ConstMasterTensor1 gain, ConstMasterTensor1 bias, Real epsilon, const Dropout& dropout,
+                         int tokens_per_sample, StoredTensor2 sum, StoredTensor2 y, MasterTensor1 mean,
+                         MasterTensor1 rstd) {
   const auto extent = residual_layer_norm_shapes.match(residual, delta, gain, bias, sum, y, mean, rstd);
   const int C = extent['C'], T = tokens_per_sample;
   const Dropout drop = dropout;
   for_each_row(
-      "dekoder::residual_layer_norm", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, int n) {
-        const Real* residual_row = &residual(n, 0);
-        const Real* delta_row = &delta(n, 0);
-        Real* sum_row = &sum(n, 0);
+      "dekoder::residual_layer_norm", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, long n) {
+        const Stored* residual_row = &residual(n, 0);
+        const Stored* delta_row = &delta(n, 0);
+        Stored* sum_row = &sum(n, 0);
         if (drop.active()) {
-          const RandomStream stream = drop.sample(n / T);
+          const RandomStream stream = drop.sample(int(n / T));
           const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
           team.each(C, [=](int c) {
             sum_row[c] = residual_row[c] + delta_row[c] * drop.factor(stream, first + std::uint64_t(c));
@@ -61,25 +62,27 @@ void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTens
       });
 }
 
-void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor2 x, ConstTensor1 gain,
-                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x,
-                         Tensor1 grad_gain, Tensor1 grad_bias, Tensor3 partials) {
+void layer_norm_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, ConstStoredTensor2 x,
+                         ConstMasterTensor1 gain, ConstMasterTensor1 mean, ConstMasterTensor1 rstd,
+                         GradientWrite write, StoredTensor2 grad_x, MasterTensor1 grad_gain,
+                         MasterTensor1 grad_bias, MasterTensor3 partials) {
   const auto extent =
       layer_norm_backward_shapes.match(grad_y, x, gain, mean, rstd, grad_x, grad_gain, grad_bias, partials);
-  const int N = extent['N'], C = extent['C'], P = row_blocks(N);
+  const long N = extent['N'], P = row_blocks(N);
+  const int C = extent['C'];
   require_partials("layer_norm_backward", extent['P'], P);
   const Real keep = write == GradientWrite::accumulate ? Real(1) : Real(0);
   for_each_row(
-      "dekoder::layer_norm_backward", exec, P, KOKKOS_LAMBDA(const RowTeam& team, int block) {
-        Real* gain_part = &partials(block, 0, 0);
-        Real* bias_part = &partials(block, 1, 0);
-        const Real* gain_row = gain.data();
+      "dekoder::layer_norm_backward", exec, P, KOKKOS_LAMBDA(const RowTeam& team, long block) {
+        Master* gain_part = &partials(block, 0, 0);
+        Master* bias_part = &partials(block, 1, 0);
+        const Master* gain_row = gain.data();
         team.each(C, [=](int c) { gain_part[c] = bias_part[c] = 0; });
-        const int end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
-        for (int n = block * row_block; n < end; ++n) {
-          const Real* gy = &grad_y(n, 0);
-          const Real* x_row = &x(n, 0);
-          Real* gx = &grad_x(n, 0);
+        const long end = (block + 1) * row_block < N ? (block + 1) * row_block : N;
+        for (long n = block * row_block; n < end; ++n) {
+          const Stored* gy = &grad_y(n, 0);
+          const Stored* x_row = &x(n, 0);
+          Stored* gx = &grad_x(n, 0);
           const Real m = mean(n), r = rstd(n);
           const Real mean_g = team.sum(C, [=](int c) { return gy[c] * gain_row[c]; }) / Real(C);
           const Real mean_gx =
@@ -93,11 +96,11 @@ void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor
           });
         }
       });
-  add_partials("dekoder::layer_norm_backward::gain", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P,
-               0, grad_gain);
+  add_partials("dekoder::layer_norm_backward::gain", exec,
+               MasterTensor2(partials.data(), partials.extent(0), 2 * C), P, 0, grad_gain);
   if (grad_bias.size() > 0)
-    add_partials("dekoder::layer_norm_backward::bias", exec, Tensor2(partials.data(), partials.extent(0), 2 * C), P,
-                 C, grad_bias);
+    add_partials("dekoder::layer_norm_backward::bias", exec,
+                 MasterTensor2(partials.data(), partials.extent(0), 2 * C), P, C, grad_bias);
 }
 
 }  // namespace dekoder

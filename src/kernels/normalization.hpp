@@ -13,17 +13,18 @@ namespace dekoder {
 /// Overwrites y, mean, rstd; layer_norm_backward reads mean and rstd again.
 inline constexpr ShapeSignature layer_norm_shapes{"layer_norm",
                                                   "x(N,C) gain(C) bias?(C) -> y(N,C) mean(N) rstd(N)"};
-void layer_norm(const ExecSpace& exec, ConstTensor2 x, ConstTensor1 gain, ConstTensor1 bias, Real epsilon,
-                Tensor2 y, Tensor1 mean, Tensor1 rstd);
+void layer_norm(const ExecSpace& exec, ConstStoredTensor2 x, ConstMasterTensor1 gain, ConstMasterTensor1 bias,
+                Real epsilon, StoredTensor2 y, MasterTensor1 mean, MasterTensor1 rstd);
 
 /// Residual connection and the norm that follows it in one pass: sum = residual + dropout(delta); y =
 /// layer_norm(sum). `sum` may be the same memory as `residual` or `delta`. tokens_per_sample is T: row n belongs to
 /// sequence n / T. Overwrites sum, y, mean, rstd.
 inline constexpr ShapeSignature residual_layer_norm_shapes{
     "residual_layer_norm", "residual(N,C) delta(N,C) gain(C) bias?(C) -> sum(N,C) y(N,C) mean(N) rstd(N)"};
-void residual_layer_norm(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, ConstTensor1 gain,
-                         ConstTensor1 bias, Real epsilon, const Dropout& dropout, int tokens_per_sample,
-                         Tensor2 sum, Tensor2 y, Tensor1 mean, Tensor1 rstd);
+void residual_layer_norm(const ExecSpace& exec, ConstStoredTensor2 residual, ConstStoredTensor2 delta,
+                         ConstMasterTensor1 gain, ConstMasterTensor1 bias, Real epsilon, const Dropout& dropout,
+                         int tokens_per_sample, StoredTensor2 sum, StoredTensor2 y, MasterTensor1 mean,
+                         MasterTensor1 rstd);
 
 enum class GradientWrite { overwrite, accumulate };
 
@@ -32,8 +33,9 @@ enum class GradientWrite { overwrite, accumulate };
 inline constexpr ShapeSignature layer_norm_backward_shapes{
     "layer_norm_backward",
     "grad_y(N,C) x(N,C) gain(C) mean(N) rstd(N) -> grad_x(N,C) grad_gain(C) grad_bias?(C) partials(P,2,C)"};
-void layer_norm_backward(const ExecSpace& exec, ConstTensor2 grad_y, ConstTensor2 x, ConstTensor1 gain,
-                         ConstTensor1 mean, ConstTensor1 rstd, GradientWrite write, Tensor2 grad_x,
-                         Tensor1 grad_gain, Tensor1 grad_bias, Tensor3 partials);
+void layer_norm_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, ConstStoredTensor2 x,
+                         ConstMasterTensor1 gain, ConstMasterTensor1 mean, ConstMasterTensor1 rstd,
+                         GradientWrite write, StoredTensor2 grad_x, MasterTensor1 grad_gain,
+                         MasterTensor1 grad_bias, MasterTensor3 partials);
 
 }  // namespace dekoder

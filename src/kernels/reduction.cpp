@@ -6,8 +6,8 @@
 
 namespace dekoder {
 
-int reduction_leaves(std::size_t elements) {
-  return static_cast<int>((elements + reduction_leaf - 1) / std::size_t(reduction_leaf));
+long reduction_leaves(std::size_t elements) {
+  return static_cast<long>((elements + reduction_leaf - 1) / std::size_t(reduction_leaf));
 }
 
 namespace {
@@ -22,15 +22,16 @@ struct Square {
 /// One thread per leaf: eight running sums in a fixed order, so that the loop has no long chain of dependent
 /// additions.
 template <class Term>
-double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstTensor1& x,
+double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstMasterTensor1& x,
                 const AccumulatorTensor1& partials) {
   const std::size_t N = x.size();
-  const int leaves = reduction_leaves(N);
+  const long leaves = reduction_leaves(N);
+  using Policy = Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>;
   Kokkos::parallel_for(
-      label, Kokkos::RangePolicy<ExecSpace>(exec, 0, leaves), KOKKOS_LAMBDA(int leaf) {
+      label, Policy(exec, 0, leaves), KOKKOS_LAMBDA(long leaf) {
         const std::size_t begin = std::size_t(leaf) * std::size_t(reduction_leaf);
         const int count = int(N - begin < std::size_t(reduction_leaf) ? N - begin : std::size_t(reduction_leaf));
-        const Real* values = &x(begin);
+        const Master* values = &x(begin);
         constexpr int lanes = 8;
         Accumulator lane_sum[lanes] = {};
         const int whole = count / lanes * lanes;
@@ -43,19 +44,19 @@ double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstTens
   if constexpr (device_is_host) {
     exec.fence("dekoder::sum");
     double total = 0;
-    for (int leaf = 0; leaf < leaves; ++leaf) total += partials(leaf);
+    for (long leaf = 0; leaf < leaves; ++leaf) total += partials(leaf);
     return total;
   } else {
     const auto leaf_sums = Kokkos::create_mirror_view(partials);
     Kokkos::deep_copy(exec, leaf_sums, partials);
     exec.fence("dekoder::sum");
     double total = 0;
-    for (int leaf = 0; leaf < leaves; ++leaf) total += leaf_sums(leaf);
+    for (long leaf = 0; leaf < leaves; ++leaf) total += leaf_sums(leaf);
     return total;
   }
 }
 
-void require_leaves(const char* function, std::size_t elements, int partials) {
+void require_leaves(const char* function, std::size_t elements, long partials) {
   if (partials < reduction_leaves(elements))
     throw ShapeError(fmt::format("{}: partials has P={}; expected at least {} for N={}", function, partials,
                                  reduction_leaves(elements), elements));
@@ -63,25 +64,26 @@ void require_leaves(const char* function, std::size_t elements, int partials) {
 
 }  // namespace
 
-double sum(const ExecSpace& exec, ConstTensor1 x, AccumulatorTensor1 partials) {
+double sum(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials) {
   sum_shapes.match(x, partials);
-  require_leaves("sum", x.size(), partials.extent_int(0));
+  require_leaves("sum", x.size(), long(partials.extent(0)));
   return leaf_sum<Identity>("dekoder::sum", exec, x, partials);
 }
 
-double sum_of_squares(const ExecSpace& exec, ConstTensor1 x, AccumulatorTensor1 partials) {
+double sum_of_squares(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials) {
   sum_of_squares_shapes.match(x, partials);
-  require_leaves("sum_of_squares", x.size(), partials.extent_int(0));
+  require_leaves("sum_of_squares", x.size(), long(partials.extent(0)));
   return leaf_sum<Square>("dekoder::sum_of_squares", exec, x, partials);
 }
 
-long first_non_finite(const ExecSpace& exec, ConstTensor1 x) {
+long first_non_finite(const ExecSpace& exec, ConstMasterTensor1 x) {
   first_non_finite_shapes.match(x);
   long first = LONG_MAX;
   Kokkos::parallel_reduce(
-      "dekoder::first_non_finite", Kokkos::RangePolicy<ExecSpace>(exec, 0, x.extent_int(0)),
-      KOKKOS_LAMBDA(int i, long& least) {
-        if (!Kokkos::isfinite(x(i)) && long(i) < least) least = long(i);
+      "dekoder::first_non_finite",
+      Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, long(x.extent(0))),
+      KOKKOS_LAMBDA(long i, long& least) {
+        if (!Kokkos::isfinite(x(i)) && i < least) least = i;
       },
       Kokkos::Min<long>(first));
   exec.fence("dekoder::first_non_finite");

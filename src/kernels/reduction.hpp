@@ -10,18 +10,18 @@ namespace dekoder {
 inline constexpr int reduction_leaf = 4096;
 
 /// Leaves of n elements: the extent that `partials` needs.
-int reduction_leaves(std::size_t elements);
+long reduction_leaves(std::size_t elements);
 
 /// Sum of x in double: leaves of reduction_leaf elements, then their sums in ascending order. partials is scratch.
 inline constexpr ShapeSignature sum_shapes{"sum", "x(N) -> partials(P)"};
-double sum(const ExecSpace& exec, ConstTensor1 x, AccumulatorTensor1 partials);
+double sum(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials);
 
 /// Sum of squares of x in double, as sum(). NaN or Inf anywhere in x makes the result NaN or Inf.
 inline constexpr ShapeSignature sum_of_squares_shapes{"sum_of_squares", "x(N) -> partials(P)"};
-double sum_of_squares(const ExecSpace& exec, ConstTensor1 x, AccumulatorTensor1 partials);
+double sum_of_squares(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials);
 
 /// Index of the first NaN or Inf in x, or -1.
 inline constexpr ShapeSignature first_non_finite_shapes{"first_non_finite", "x(N) -> "};
-long first_non_finite(const ExecSpace& exec, ConstTensor1 x);
+long first_non_finite(const ExecSpace& exec, ConstMasterTensor1 x);
 
 }  // namespace dekoder

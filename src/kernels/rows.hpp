@@ -50,12 +50,15 @@ class RowTeam {
   const Member& member_;
 };
 
-/// body(team, row) for every row in [0, rows).
+/// body(team, row) for every row in [0, rows). A league has at most 2^31 - 1 teams: beyond that each takes several
+/// rows.
 template <class Body>
-void for_each_row(const std::string& label, const ExecSpace& exec, int rows, const Body& body) {
+void for_each_row(const std::string& label, const ExecSpace& exec, long rows, const Body& body) {
+  const int teams = int(Kokkos::min(rows, long(Kokkos::Experimental::finite_max_v<int>)));
   Kokkos::parallel_for(
-      label, Kokkos::TeamPolicy<ExecSpace>(exec, rows, 128),
-      KOKKOS_LAMBDA(const RowTeam::Member& member) { body(RowTeam(member), member.league_rank()); });
+      label, Kokkos::TeamPolicy<ExecSpace>(exec, teams, 128), KOKKOS_LAMBDA(const RowTeam::Member& member) {
+        for (long row = member.league_rank(); row < rows; row += teams) body(RowTeam(member), row);
+      });
 }
 
 #else
@@ -92,10 +95,9 @@ class RowTeam {
 };
 
 template <class Body>
-void for_each_row(const std::string& label, const ExecSpace& exec, int rows, const Body& body) {
-  Kokkos::parallel_for(
-      label, Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static> >(exec, 0, rows),
-      KOKKOS_LAMBDA(int row) { body(RowTeam(), row); });
+void for_each_row(const std::string& label, const ExecSpace& exec, long rows, const Body& body) {
+  using Policy = Kokkos::RangePolicy<ExecSpace, Kokkos::Schedule<Kokkos::Static>, Kokkos::IndexType<long> >;
+  Kokkos::parallel_for(label, Policy(exec, 0, rows), KOKKOS_LAMBDA(long row) { body(RowTeam(), row); });
 }
 
 #endif

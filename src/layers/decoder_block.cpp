@@ -22,8 +22,8 @@ InitialValues torch_uniform(int inputs) {
 }
 
 /// The gradient of dropout(x) with respect to x: `grad` itself without dropout, else `scratch`.
-Tensor2 through_dropout(const ExecSpace& exec, const Tensor2& grad, const Dropout& dropout, int T,
-                        const Tensor2& scratch) {
+StoredTensor2 through_dropout(const ExecSpace& exec, const StoredTensor2& grad, const Dropout& dropout, int T,
+                              const StoredTensor2& scratch) {
   if (!dropout.active()) return grad;
   apply_dropout(exec, grad, dropout, T, scratch);
   return scratch;
@@ -41,18 +41,21 @@ std::string block_name(int index) {
 
 BlockActivations::BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model,
                                    int sequences)
-    : attention_norm(arena, name + ".attention_norm", sequences * model.context, model.channels),
+    : attention_norm(arena, name + ".attention_norm", long(sequences) * model.context, model.channels),
       attention(arena, name + ".attention", sequences, model.context, model.heads, model.channels),
-      feed_forward_norm(arena, name + ".feed_forward_norm", sequences * model.context, model.channels),
-      feed_forward(arena, name + ".feed_forward", sequences * model.context, model.feed_forward) {}
+      feed_forward_norm(arena, name + ".feed_forward_norm", long(sequences) * model.context, model.channels),
+      feed_forward(arena, name + ".feed_forward", long(sequences) * model.context, model.feed_forward) {}
 
-BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences)
-    : delta(arena.take<Tensor2>("scratch.delta", "N,C", sequences * model.context, model.channels)),
-      grad_branch(arena.take<Tensor2>("scratch.grad_branch", "N,C", sequences * model.context, model.channels)),
-      attention(arena, sequences, model.context, model.heads, model.channels),
-      feed_forward(arena, sequences * model.context, model.feed_forward, model.channels),
-      norm_partials(arena.take<Tensor3>("scratch.norm_partials", "P,2,C", row_blocks(sequences * model.context), 2,
-                                        model.channels)) {}
+BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences, ActivationUse use) {
+  const long N = long(sequences) * model.context;
+  const int C = model.channels;
+  delta = arena.take<StoredTensor2>("scratch.delta", "N,C", N, C);
+  if (use != ActivationUse::training) return;
+  grad_branch = arena.take<StoredTensor2>("scratch.grad_branch", "N,C", N, C);
+  attention = AttentionScratch(arena, sequences, model.context, model.heads, C);
+  feed_forward = FeedForwardScratch(arena, N, model.feed_forward, C);
+  norm_partials = arena.take<MasterTensor3>("scratch.norm_partials", "P,2,C", row_blocks(N), 2, C);
+}
 
 void DecoderBlock::declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model) {
   const int C = model.channels, F = model.feed_forward;
@@ -105,21 +108,21 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
   return {saved.feed_forward_norm.y, {}, {}};
 }
 
-void DecoderBlock::backward(const ExecSpace& exec, ConstTensor2 input, const DropoutKey& dropout,
+void DecoderBlock::backward(const ExecSpace& exec, ConstStoredTensor2 input, const DropoutKey& dropout,
                             const BlockActivations& saved, const BlockScratch& scratch,
-                            Tensor2 grad_residual) const {
+                            StoredTensor2 grad_residual) const {
   const Region region(name);
   constexpr auto overwrite = GradientWrite::overwrite, accumulate = GradientWrite::accumulate;
   const int T = saved.attention.lse.extent_int(2);
   const Dropout of_weights = dropout.at(site(index, 0));
   const Dropout of_attention = dropout.at(site(index, 1)), of_feed_forward = dropout.at(site(index, 2));
   if (placement == NormPlacement::pre) {
-    const Tensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
+    const StoredTensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
     feed_forward.backward(exec, saved.feed_forward_norm.y, saved.feed_forward, grad_down, scratch.feed_forward,
                           overwrite, scratch.grad_branch);
     feed_forward_norm.backward(exec, saved.feed_forward_norm, scratch.grad_branch, accumulate, grad_residual,
                                scratch.norm_partials);
-    const Tensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
+    const StoredTensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
     attention.backward(exec, saved.attention_norm.y, of_weights, saved.attention, grad_output, scratch.attention,
                        overwrite, scratch.grad_branch);
     attention_norm.backward(exec, saved.attention_norm, scratch.grad_branch, accumulate, grad_residual,
@@ -128,12 +131,12 @@ void DecoderBlock::backward(const ExecSpace& exec, ConstTensor2 input, const Dro
   }
   feed_forward_norm.backward(exec, saved.feed_forward_norm, grad_residual, overwrite, grad_residual,
                              scratch.norm_partials);
-  const Tensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
+  const StoredTensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
   feed_forward.backward(exec, saved.attention_norm.y, saved.feed_forward, grad_down, scratch.feed_forward,
                         accumulate, grad_residual);
   attention_norm.backward(exec, saved.attention_norm, grad_residual, overwrite, grad_residual,
                           scratch.norm_partials);
-  const Tensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
+  const StoredTensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
   attention.backward(exec, input, of_weights, saved.attention, grad_output, scratch.attention, accumulate,
                      grad_residual);
 }

@@ -24,8 +24,8 @@ struct DropoutKey {
 /// The residual stream between two blocks: residual + dropout(delta), not yet added, so that the norm that comes
 /// next adds it in its own pass. delta is empty where the sum is complete.
 struct ResidualStream {
-  Tensor2 residual;  ///< (N,C)
-  Tensor2 delta;     ///< (N,C) or empty
+  StoredTensor2 residual;  ///< (N,C)
+  StoredTensor2 delta;     ///< (N,C) or empty
   Dropout dropout;
 };
 
@@ -40,15 +40,22 @@ struct BlockActivations {
   BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model, int sequences);
 };
 
-/// Scratch that all blocks share.
+/// What activations are kept for. What is not needed takes no memory.
+enum class ActivationUse {
+  training,        ///< forward and backward passes
+  attention_maps,  ///< forward passes whose queries, keys, values and log-sums of every block are read afterwards
+  losses           ///< forward passes of which only the output counts
+};
+
+/// Scratch that all blocks share; the gradients' only for training.
 struct BlockScratch {
-  Tensor2 delta;        ///< (N,C) output of a sublayer
-  Tensor2 grad_branch;  ///< (N,C) gradient inside a branch
+  StoredTensor2 delta;        ///< (N,C) output of a sublayer
+  StoredTensor2 grad_branch;  ///< (N,C) gradient inside a branch
   AttentionScratch attention;
   FeedForwardScratch feed_forward;
-  Tensor3 norm_partials;  ///< (P,2,C)
+  MasterTensor3 norm_partials;  ///< (P,2,C)
 
-  BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences);
+  BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences, ActivationUse use);
 };
 
 /// One decoder block. Pre-norm (Xiong et al. 2020): x += attention(norm(x)); x += feed_forward(norm(x)).
@@ -73,8 +80,8 @@ struct DecoderBlock {
 
   /// grad_residual(N,C) enters as d loss/d (what leaves the block) and is overwritten by d loss/d (what enters it).
   /// input is the block's input (post-norm reads it; the embedding or the previous block's last norm).
-  void backward(const ExecSpace& exec, ConstTensor2 input, const DropoutKey& dropout, const BlockActivations& saved,
-                const BlockScratch& scratch, Tensor2 grad_residual) const;
+  void backward(const ExecSpace& exec, ConstStoredTensor2 input, const DropoutKey& dropout,
+                const BlockActivations& saved, const BlockScratch& scratch, StoredTensor2 grad_residual) const;
 };
 
 /// "blocks.03"

@@ -11,18 +11,19 @@ namespace dekoder {
 
 /// What the feed-forward network keeps for its backward pass.
 struct FeedForwardActivations {
-  Tensor2 hidden;     ///< (N,F) before the activation
-  Tensor2 activated;  ///< (N,F) after it
+  StoredTensor2 hidden;     ///< (N,F) before the activation
+  StoredTensor2 activated;  ///< (N,F) after it
 
-  FeedForwardActivations(ActivationArena& arena, const std::string& name, int tokens, int feed_forward);
+  FeedForwardActivations(ActivationArena& arena, const std::string& name, long tokens, int feed_forward);
 };
 
-/// Scratch of one backward pass, shared by all blocks.
+/// Scratch of one backward pass, shared by all blocks; empty without one.
 struct FeedForwardScratch {
-  Tensor2 grad_hidden;  ///< (N,F)
-  Tensor2 partials;     ///< (P,max(F,C))
+  StoredTensor2 grad_hidden;  ///< (N,F)
+  MasterTensor2 partials;     ///< (P,max(F,C))
 
-  FeedForwardScratch(ActivationArena& arena, int tokens, int feed_forward, int channels);
+  FeedForwardScratch() = default;
+  FeedForwardScratch(ActivationArena& arena, long tokens, int feed_forward, int channels);
 };
 
 /// Position-wise feed-forward network (Vaswani et al. 2017, section 3.3): y = down(activation(up(x))).
@@ -37,10 +38,12 @@ struct FeedForward {
   FeedForward(const ParameterStore& store, const std::string& prefix, Activation kind, bool with_bias);
 
   /// Overwrites saved and y(N,C).
-  void forward(const ExecSpace& exec, ConstTensor2 x, const FeedForwardActivations& saved, Tensor2 y) const;
+  void forward(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved,
+               StoredTensor2 y) const;
   /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
-  void backward(const ExecSpace& exec, ConstTensor2 x, const FeedForwardActivations& saved, ConstTensor2 grad_y,
-                const FeedForwardScratch& scratch, GradientWrite write, Tensor2 grad_x) const;
+  void backward(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved,
+                ConstStoredTensor2 grad_y, const FeedForwardScratch& scratch, GradientWrite write,
+                StoredTensor2 grad_x) const;
 };
 
 }  // namespace dekoder

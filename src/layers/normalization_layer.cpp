@@ -3,11 +3,11 @@
 
 namespace dekoder {
 
-NormActivations::NormActivations(ActivationArena& arena, const std::string& name, int tokens, int channels)
-    : sum(arena.take<Tensor2>(name + ".sum", "N,C", tokens, channels)),
-      y(arena.take<Tensor2>(name + ".y", "N,C", tokens, channels)),
-      mean(arena.take<Tensor1>(name + ".mean", "N", tokens)),
-      rstd(arena.take<Tensor1>(name + ".rstd", "N", tokens)) {}
+NormActivations::NormActivations(ActivationArena& arena, const std::string& name, long tokens, int channels)
+    : sum(arena.take<StoredTensor2>(name + ".sum", "N,C", tokens, channels)),
+      y(arena.take<StoredTensor2>(name + ".y", "N,C", tokens, channels)),
+      mean(arena.take<MasterTensor1>(name + ".mean", "N", tokens)),
+      rstd(arena.take<MasterTensor1>(name + ".rstd", "N", tokens)) {}
 
 void NormalizationLayer::declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias) {
   layout.add(prefix + ".gain", "C", {channels}, false, {InitialValues::Kind::constant, 1.0});
@@ -28,15 +28,15 @@ void NormalizationLayer::forward(const ExecSpace& exec, const NormActivations& s
   layer_norm(exec, saved.sum, gain, bias, epsilon, saved.y, saved.mean, saved.rstd);
 }
 
-void NormalizationLayer::forward(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta,
+void NormalizationLayer::forward(const ExecSpace& exec, ConstStoredTensor2 residual, ConstStoredTensor2 delta,
                                  const Dropout& dropout, int tokens_per_sample,
                                  const NormActivations& saved) const {
   residual_layer_norm(exec, residual, delta, gain, bias, epsilon, dropout, tokens_per_sample, saved.sum, saved.y,
                       saved.mean, saved.rstd);
 }
 
-void NormalizationLayer::backward(const ExecSpace& exec, const NormActivations& saved, ConstTensor2 grad_y,
-                                  GradientWrite write, Tensor2 grad_sum, Tensor3 partials) const {
+void NormalizationLayer::backward(const ExecSpace& exec, const NormActivations& saved, ConstStoredTensor2 grad_y,
+                                  GradientWrite write, StoredTensor2 grad_sum, MasterTensor3 partials) const {
   layer_norm_backward(exec, grad_y, saved.sum, gain, saved.mean, saved.rstd, write, grad_sum, grad_gain, grad_bias,
                       partials);
 }

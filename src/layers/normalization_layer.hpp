@@ -11,17 +11,17 @@ namespace dekoder {
 
 /// What one norm keeps for its backward pass: its input, its output and the statistics of each token.
 struct NormActivations {
-  Tensor2 sum;         ///< (N,C) residual + delta: the norm's input
-  Tensor2 y;           ///< (N,C) the norm's output
-  Tensor1 mean, rstd;  ///< (N)
+  StoredTensor2 sum;         ///< (N,C) residual + delta: the norm's input
+  StoredTensor2 y;           ///< (N,C) the norm's output
+  MasterTensor1 mean, rstd;  ///< (N)
 
-  NormActivations(ActivationArena& arena, const std::string& name, int tokens, int channels);
+  NormActivations(ActivationArena& arena, const std::string& name, long tokens, int channels);
 };
 
 /// Layer normalisation with the residual add in front of it. Parameters `<prefix>.gain` and `<prefix>.bias` (C).
 struct NormalizationLayer {
-  Tensor1 gain, grad_gain;
-  Tensor1 bias, grad_bias;  ///< empty without biases
+  MasterTensor1 gain, grad_gain;
+  MasterTensor1 bias, grad_bias;  ///< empty without biases
   Real epsilon;
 
   static void declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias);
@@ -30,11 +30,11 @@ struct NormalizationLayer {
   /// y = norm(sum), where sum has been written already.
   void forward(const ExecSpace& exec, const NormActivations& saved) const;
   /// sum = residual + dropout(delta), y = norm(sum).
-  void forward(const ExecSpace& exec, ConstTensor2 residual, ConstTensor2 delta, const Dropout& dropout,
+  void forward(const ExecSpace& exec, ConstStoredTensor2 residual, ConstStoredTensor2 delta, const Dropout& dropout,
                int tokens_per_sample, const NormActivations& saved) const;
   /// grad_sum = [grad_sum +] gradient through the norm; the gradients of gain and bias are accumulated.
-  void backward(const ExecSpace& exec, const NormActivations& saved, ConstTensor2 grad_y, GradientWrite write,
-                Tensor2 grad_sum, Tensor3 partials) const;
+  void backward(const ExecSpace& exec, const NormActivations& saved, ConstStoredTensor2 grad_y, GradientWrite write,
+                StoredTensor2 grad_sum, MasterTensor3 partials) const;
 };
 
 }  // namespace dekoder

@@ -12,28 +12,29 @@ namespace dekoder {
 
 /// What self-attention keeps for its backward pass.
 struct AttentionActivations {
-  Tensor2 qkv;       ///< (N,3C) = (B,T,3,H,D)
-  Tensor2 attended;  ///< (N,C) = (B,T,H,D): the heads side by side
-  Tensor3 lse;       ///< (B,H,T)
+  StoredTensor2 qkv;       ///< (N,3C) = (B,T,3,H,D)
+  StoredTensor2 attended;  ///< (N,C) = (B,T,H,D): the heads side by side
+  MasterTensor3 lse;       ///< (B,H,T)
 
   AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, int context, int heads,
                        int channels);
 };
 
-/// Scratch of one backward pass, shared by all blocks.
+/// Scratch of one backward pass, shared by all blocks; empty without one.
 struct AttentionScratch {
-  Tensor2 grad_qkv;       ///< (N,3C)
-  Tensor2 grad_attended;  ///< (N,C)
-  Tensor3 delta;          ///< (B,H,T)
-  Tensor2 partials;       ///< (P,3C)
+  StoredTensor2 grad_qkv;       ///< (N,3C)
+  StoredTensor2 grad_attended;  ///< (N,C)
+  MasterTensor3 delta;          ///< (B,H,T)
+  MasterTensor2 partials;       ///< (P,3C)
 
+  AttentionScratch() = default;
   AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels);
 };
 
 /// Keys and values of the tokens before `position`, for generation one token at a time.
 struct CachedKeysValues {
-  Tensor5 cache;  ///< (B,2,H,T,D)
-  int position;   ///< of the token at hand, below T
+  StoredTensor5 cache;  ///< (B,2,H,T,D)
+  int position;         ///< of the token at hand, below T
 };
 
 /// Causal multi-head self-attention (Vaswani et al. 2017, section 3.2): queries, keys and values from ONE linear
@@ -49,14 +50,16 @@ struct SelfAttention {
 
   /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T =
   /// 1): its key and value join the cache and it attends to all of it.
-  void forward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
-               const AttentionActivations& saved, Tensor2 y, const CachedKeysValues* cached = nullptr) const;
+  void forward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
+               const AttentionActivations& saved, StoredTensor2 y, const CachedKeysValues* cached = nullptr) const;
   /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
-  void backward(const ExecSpace& exec, ConstTensor2 x, const Dropout& weight_dropout,
-                const AttentionActivations& saved, ConstTensor2 grad_y, const AttentionScratch& scratch,
-                GradientWrite write, Tensor2 grad_x) const;
-  /// The softmax weights(H,n,n) among the first n tokens of one sequence, recomputed from what forward saved.
-  void weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence, Tensor3 weights) const;
+  void backward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
+                const AttentionActivations& saved, ConstStoredTensor2 grad_y, const AttentionScratch& scratch,
+                GradientWrite write, StoredTensor2 grad_x) const;
+  /// The softmax weights(P,n,n) of heads [first_head, first_head + P) among the first n tokens of one sequence,
+  /// recomputed from what forward saved.
+  void weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence, int first_head,
+               MasterTensor3 weights) const;
 };
 
 }  // namespace dekoder

@@ -25,16 +25,16 @@ Linear make_head(const ModelConfig& model, const ParameterStore& store) {
 }
 
 /// The output of the last block: what the head reads.
-Tensor2 final_output(const DecoderActivations& saved) {
+StoredTensor2 final_output(const DecoderActivations& saved) {
   return saved.final_norm.empty() ? saved.blocks.back().feed_forward_norm.y : saved.final_norm.front().y;
 }
 
 /// body(begin, end, logits of these tokens) for consecutive chunks of tokens.
 template <class Body>
 void for_each_chunk(const DecoderActivations& saved, const Body& body) {
-  const int N = saved.losses.extent_int(0), M = saved.logits.extent_int(0);
-  for (int begin = 0; begin < N; begin += M) {
-    const int end = std::min(begin + M, N);
+  const long N = long(saved.losses.extent(0)), M = long(saved.logits.extent(0));
+  for (long begin = 0; begin < N; begin += M) {
+    const long end = std::min(begin + M, N);
     body(begin, end, rows(saved.logits, 0, end - begin));
   }
 }
@@ -46,9 +46,9 @@ int padded_vocabulary(const ModelConfig& model) {
   return (model.vocabulary + multiple - 1) / multiple * multiple;
 }
 
-int head_chunk(const ModelConfig& model, int tokens) {
+long head_chunk(const ModelConfig& model, long tokens) {
   constexpr std::size_t most_elements = std::size_t{64} << 20;
-  int chunk = 16;
+  long chunk = 16;
   while (chunk < tokens &&
          std::size_t(2) * std::size_t(chunk) * std::size_t(padded_vocabulary(model)) <= most_elements)
     chunk *= 2;
@@ -73,26 +73,40 @@ ParameterLayout decoder_parameters(const ModelConfig& model) {
   return layout;
 }
 
-DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences)
-    : blocks([&] {
-        std::vector<BlockActivations> all;
-        for (int l = 0; l < model.layers; ++l) all.emplace_back(arena, block_name(l), model, sequences);
-        return all;
-      }()),
-      scratch(arena, model, sequences) {
-  const int N = sequences * model.context, C = model.channels, V = padded_vocabulary(model);
-  const int M = head_chunk(model, N);
+std::vector<BlockActivations> DecoderActivations::take_blocks(ActivationArena& arena, const ModelConfig& model,
+                                                              int sequences, ActivationUse use) {
+  std::vector<BlockActivations> all;
+  for (int l = 0; l < model.layers; ++l) {
+    if (use == ActivationUse::training || l == 0) {
+      all.emplace_back(arena, block_name(l), model, sequences);
+      continue;
+    }
+    all.push_back(all.front());
+    if (use == ActivationUse::attention_maps)
+      all.back().attention = AttentionActivations(arena, block_name(l) + ".attention", sequences, model.context,
+                                                  model.heads, model.channels);
+  }
+  return all;
+}
+
+DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences,
+                                       ActivationUse use)
+    : blocks(take_blocks(arena, model, sequences, use)), scratch(arena, model, sequences, use) {
+  const long N = long(sequences) * model.context, M = head_chunk(model, N);
+  const int C = model.channels, V = padded_vocabulary(model);
   if (model.norm == NormPlacement::pre) {
     embedded = blocks.front().attention_norm.sum;
     final_norm.emplace_back(arena, "final_norm", N, C);
   } else {
-    embedded = arena.take<Tensor2>("embedded", "N,C", N, C);
+    embedded = arena.take<StoredTensor2>("embedded", "N,C", N, C);
   }
-  logits = arena.take<Tensor2>("logits.chunk", "M,V", M, V);
-  if (head_has_bias(model)) head_partials = arena.take<Tensor2>("scratch.head_partials", "P,V", row_blocks(M), V);
-  losses = arena.take<Tensor1>("losses", "N", N);
-  grad_residual = arena.take<Tensor2>("grad_residual", "N,C", N, C);
-  row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1);
+  logits = arena.take<StoredTensor2>("logits.chunk", "M,V", M, V);
+  losses = arena.take<MasterTensor1>("losses", "N", N);
+  if (use != ActivationUse::training) return;
+  if (head_has_bias(model))
+    head_partials = arena.take<MasterTensor2>("scratch.head_partials", "P,V", row_blocks(M), V);
+  grad_residual = arena.take<StoredTensor2>("grad_residual", "N,C", N, C);
+  row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1L);
   row_tokens = arena.take<IntTensor1>("scratch.row_tokens", "N", N);
   partials = arena.take<AccumulatorTensor1>("scratch.loss_partials", "P", reduction_leaves(std::size_t(N)));
 }
@@ -104,7 +118,7 @@ KeyValueCache::KeyValueCache(const ModelConfig& model, int sequences) {
 }
 
 Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
-    : token_embedding(store.value2("token_embedding.weight")),
+    : token_embedding(store.weight2("token_embedding.weight")),
       grad_token_embedding(store.gradient2("token_embedding.weight")),
       head(make_head(model, store)),
       model_(model) {
@@ -112,7 +126,7 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
     positions = store.value2("position_embedding.weight");
     grad_positions = store.gradient2("position_embedding.weight");
   } else if (model.positions == Positions::sinusoidal) {
-    positions = Tensor2("sinusoidal_positions", std::size_t(model.context), std::size_t(model.channels));
+    positions = MasterTensor2("sinusoidal_positions", std::size_t(model.context), std::size_t(model.channels));
     sinusoidal_positions(ExecSpace(), positions);
   }
   for (int l = 0; l < model.layers; ++l) blocks.emplace_back(store, block_name(l), model, l);
@@ -144,7 +158,7 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
   }
   ResidualStream x{saved.embedded, {}, {}};
   for (std::size_t l = 0; l < blocks.size(); ++l) {
-    const CachedKeysValues cached{cache == nullptr ? Tensor5() : cache->blocks[l], first_position};
+    const CachedKeysValues cached{cache == nullptr ? StoredTensor5() : cache->blocks[l], first_position};
     x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, cache == nullptr ? nullptr : &cached);
   }
   if (!final_norm.empty())
@@ -155,10 +169,10 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
 double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                               const DecoderActivations& saved) const {
   const Region region("head");
-  const Tensor2 x = final_output(saved);
+  const StoredTensor2 x = final_output(saved);
   const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
-  for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
-    const Tensor2 x_rows = rows(x, begin, end), grad_rows = rows(saved.grad_residual, begin, end);
+  for_each_chunk(saved, [&](long begin, long end, const StoredTensor2& logits) {
+    const StoredTensor2 x_rows = rows(x, begin, end), grad_rows = rows(saved.grad_residual, begin, end);
     head.forward(exec, x_rows, logits);
     cross_entropy(exec, rows(target, begin, end), model_.vocabulary, grad_scale, logits,
                   rows(saved.losses, begin, end));
@@ -175,7 +189,7 @@ void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dr
                        const DecoderActivations& saved) const {
   const Region region("backward");
   for (std::size_t l = blocks.size(); l-- > 0;) {
-    const Tensor2 input = l == 0 ? saved.embedded : saved.blocks[l - 1].feed_forward_norm.y;
+    const StoredTensor2 input = l == 0 ? saved.embedded : saved.blocks[l - 1].feed_forward_norm.y;
     blocks[l].backward(exec, input, dropout, saved.blocks[l], saved.scratch, saved.grad_residual);
   }
   const Region region_of_embedding("embedding");
@@ -188,15 +202,15 @@ void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dr
 
 void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const {
   const Region region("head");
-  const Tensor2 x = final_output(saved);
+  const StoredTensor2 x = final_output(saved);
   const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
-  for_each_chunk(saved, [&](int begin, int end, const Tensor2& logits) {
+  for_each_chunk(saved, [&](long begin, long end, const StoredTensor2& logits) {
     head.forward(exec, rows(x, begin, end), logits);
     cross_entropy_loss(exec, rows(target, begin, end), model_.vocabulary, logits, rows(saved.losses, begin, end));
   });
 }
 
-void Decoder::logits(const ExecSpace& exec, const DecoderActivations& saved, Tensor2 all_logits) const {
+void Decoder::logits(const ExecSpace& exec, const DecoderActivations& saved, StoredTensor2 all_logits) const {
   const Region region("head");
   head.forward(exec, final_output(saved), all_logits);
 }

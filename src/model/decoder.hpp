@@ -14,30 +14,36 @@ int padded_vocabulary(const ModelConfig& model);
 ParameterLayout decoder_parameters(const ModelConfig& model);
 
 /// Tokens whose logits exist at one time: a power of two that keeps them within 256 MiB, at most `tokens`.
-int head_chunk(const ModelConfig& model, int tokens);
+long head_chunk(const ModelConfig& model, long tokens);
 
-/// All activations and scratch for B sequences of T tokens, taken from an arena.
+/// All activations and scratch for B sequences of T tokens, taken from an arena. Blocks share the memory of one
+/// where nothing is read of them afterwards (ActivationUse); backward passes need those of training.
 struct DecoderActivations {
-  std::vector<BlockActivations> blocks;
+  std::vector<BlockActivations> blocks;  ///< L
   BlockScratch scratch;
-  Tensor2 embedded;  ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
+  StoredTensor2 embedded;  ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
   std::vector<NormActivations> final_norm;  ///< one in pre-norm, none in post-norm
-  Tensor2 logits;                           ///< (M,V) one chunk
-  Tensor2 head_partials;                    ///< (P,V) bias gradient of the head, where it has one
-  Tensor1 losses;                           ///< (N) nats
-  Tensor2 grad_residual;                    ///< (N,C)
+  StoredTensor2 logits;                     ///< (M,V) one chunk
+  MasterTensor2 head_partials;              ///< (P,V) bias gradient of the head, where it has one
+  MasterTensor1 losses;                     ///< (N) nats
+  StoredTensor2 grad_residual;              ///< (N,C)
   IntTensor1 row_begin, row_tokens;         ///< (V+1), (N) counting sort of the tokens
   AccumulatorTensor1 partials;              ///< scratch of the loss sum
 
-  DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences);
+  DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences,
+                     ActivationUse use = ActivationUse::training);
 
   std::size_t sequences() const { return blocks.front().attention.lse.extent(0); }  ///< B
+
+ private:
+  static std::vector<BlockActivations> take_blocks(ActivationArena& arena, const ModelConfig& model, int sequences,
+                                                   ActivationUse use);
 };
 
 /// Keys and values of all blocks, for generation one token at a time.
 struct KeyValueCache {
-  std::vector<Tensor5> blocks;  ///< L tensors (B,2,H,T,D)
-  int position = 0;             ///< tokens in the cache
+  std::vector<StoredTensor5> blocks;  ///< L tensors (B,2,H,T,D)
+  int position = 0;                   ///< tokens in the cache
 
   KeyValueCache(const ModelConfig& model, int sequences);
 };
@@ -72,13 +78,14 @@ class Decoder {
   void losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const;
 
   /// logits(N,V) of the last forward, whole: for small shapes and tests.
-  void logits(const ExecSpace& exec, const DecoderActivations& saved, Tensor2 all_logits) const;
+  void logits(const ExecSpace& exec, const DecoderActivations& saved, StoredTensor2 all_logits) const;
 
   const ModelConfig& model() const { return model_; }
 
   // Parts, for generation with a key/value cache.
-  Tensor2 token_embedding, grad_token_embedding;  ///< (V,C)
-  Tensor2 positions, grad_positions;              ///< (T,C); no gradient where sinusoidal, empty where none
+  StoredTensor2 token_embedding;            ///< (V,C)
+  MasterTensor2 grad_token_embedding;       ///< (V,C)
+  MasterTensor2 positions, grad_positions;  ///< (T,C); no gradient where sinusoidal, empty where none
   std::vector<DecoderBlock> blocks;
   std::vector<NormalizationLayer> final_norm;  ///< one in pre-norm
   Linear head;                                 ///< a tied head shares weight and gradient with the token embedding

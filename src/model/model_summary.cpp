@@ -39,9 +39,9 @@ double flops_per_token(const ModelConfig& model) {
   return 6 * weights + 6 * L * C * T;
 }
 
-std::size_t activation_bytes(const ModelConfig& model, int sequences) {
+std::size_t activation_bytes(const ModelConfig& model, int sequences, ActivationUse use) {
   ActivationArena measure;
-  DecoderActivations(measure, model, sequences);
+  DecoderActivations(measure, model, sequences, use);
   return measure.bytes();
 }
 
@@ -57,7 +57,7 @@ std::string model_summary(const RunConfig& config) {
   for (const ParameterEntry& entry : layout.entries())
     text += table_row(entry.name, entry.axes, entry.shape, entry.size() * sizeof(Real));
   text += fmt::format("\nactivations and scratch of one micro-batch: B={} T={} N={}\n", B, model.context,
-                      B * model.context);
+                      long(B) * model.context);
   std::map<std::string, std::size_t> terms;
   for (const ArenaEntry& entry : arena.entries()) {
     text += table_row(entry.name, entry.axes, entry.shape, entry.bytes);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "config/run_config.hpp"
+#include "layers/decoder_block.hpp"
 
 namespace dekoder {
 
@@ -13,7 +14,7 @@ namespace dekoder {
 double flops_per_token(const ModelConfig& model);
 
 /// Bytes of all activations and scratch for B sequences.
-std::size_t activation_bytes(const ModelConfig& model, int sequences);
+std::size_t activation_bytes(const ModelConfig& model, int sequences, ActivationUse use = ActivationUse::training);
 
 /// What `dekoder describe` prints: every tensor with axes, shape and bytes; parameters; FLOPs per token; memory by
 /// term for this batch. Allocates none of it.

@@ -11,6 +11,24 @@
 
 namespace dekoder {
 
+namespace {
+
+/// One tensor of a flat buffer; Tensor's rank must be the entry's.
+template <class Tensor>
+Tensor slice(const MasterTensor1& buffer, const ParameterEntry& entry) {
+  if (entry.shape.size() != Tensor::rank())
+    throw std::logic_error(
+        fmt::format("parameter {} has rank {}, not {}", entry.name, entry.shape.size(), Tensor::rank()));
+  if (buffer.data() == nullptr) return {};
+  Master* first = buffer.data() + entry.offset;
+  if constexpr (Tensor::rank() == 1)
+    return Tensor(first, static_cast<std::size_t>(entry.shape[0]));
+  else
+    return Tensor(first, static_cast<std::size_t>(entry.shape[0]), static_cast<std::size_t>(entry.shape[1]));
+}
+
+}  // namespace
+
 std::size_t ParameterEntry::size() const {
   std::size_t elements = 1;
   for (int extent : shape) elements *= static_cast<std::size_t>(extent);
@@ -55,10 +73,11 @@ const ParameterEntry& ParameterLayout::owner_of(std::size_t index) const {
   return *(after - 1);
 }
 
-ParameterStore::ParameterStore(ParameterLayout layout)
+ParameterStore::ParameterStore(ParameterLayout layout, Gradients gradients)
     : layout_(std::move(layout)),
       values_("parameters.values", layout_.flat_size()),
-      gradients_("parameters.gradients", layout_.flat_size()),
+      gradients_(gradients == Gradients::none ? MasterTensor1()
+                                              : MasterTensor1("parameters.gradients", layout_.flat_size())),
       decay_("parameters.decay", layout_.flat_size() / decay_block) {
   const auto flags = Kokkos::create_mirror_view(decay_);
   for (const ParameterEntry& entry : layout_.entries()) {
@@ -71,37 +90,46 @@ ParameterStore::ParameterStore(ParameterLayout layout)
 
 void ParameterStore::initialise(const ExecSpace& exec, std::uint64_t seed) {
   for (const ParameterEntry& entry : layout_.entries()) {
-    const Tensor1 value = flat_slice(values_, entry);
+    const MasterTensor1 value = flat_slice(values_, entry);
     const RandomStream stream(seed, site_of(entry.name.c_str()));
     const InitialValues initial = entry.initial;
     Kokkos::parallel_for(
-        "dekoder::initialise", Kokkos::RangePolicy<ExecSpace>(exec, 0, static_cast<int>(entry.size())),
-        KOKKOS_LAMBDA(int i) {
+        "dekoder::initialise", Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, long(entry.size())),
+        KOKKOS_LAMBDA(long i) {
           const auto index = static_cast<std::uint64_t>(i);
           double drawn = initial.scale;
           if (initial.kind == InitialValues::Kind::normal) drawn *= stream.normal(index);
           if (initial.kind == InitialValues::Kind::uniform) drawn *= 2.0 * stream.uniform(index) - 1.0;
-          value(i) = static_cast<Real>(drawn);
+          value(i) = static_cast<Master>(drawn);
         });
   }
   exec.fence("dekoder::initialise");
 }
 
-Tensor1 ParameterStore::flat_slice(const Tensor1& buffer, const ParameterEntry& entry) {
-  return Tensor1(buffer.data() + entry.offset, entry.size());
+MasterTensor1 ParameterStore::flat_slice(const MasterTensor1& buffer, const ParameterEntry& entry) {
+  return MasterTensor1(buffer.data() + entry.offset, entry.size());
 }
 
-Tensor1 ParameterStore::slice1(const Tensor1& buffer, const ParameterEntry& entry) {
-  if (entry.shape.size() != 1)
-    throw std::logic_error(fmt::format("parameter {} has rank {}, not 1", entry.name, entry.shape.size()));
-  return flat_slice(buffer, entry);
+MasterTensor1 ParameterStore::value1(std::string_view name) const {
+  return slice<MasterTensor1>(values_, layout_.find(name));
+}
+MasterTensor2 ParameterStore::value2(std::string_view name) const {
+  return slice<MasterTensor2>(values_, layout_.find(name));
+}
+MasterTensor1 ParameterStore::gradient1(std::string_view name) const {
+  return slice<MasterTensor1>(gradients_, layout_.find(name));
+}
+MasterTensor2 ParameterStore::gradient2(std::string_view name) const {
+  return slice<MasterTensor2>(gradients_, layout_.find(name));
 }
 
-Tensor2 ParameterStore::slice2(const Tensor1& buffer, const ParameterEntry& entry) {
-  if (entry.shape.size() != 2)
-    throw std::logic_error(fmt::format("parameter {} has rank {}, not 2", entry.name, entry.shape.size()));
-  return Tensor2(buffer.data() + entry.offset, static_cast<std::size_t>(entry.shape[0]),
-                 static_cast<std::size_t>(entry.shape[1]));
+static_assert(std::is_same_v<Stored, Master>,
+              "another Stored needs a copy of the values that each update refreshes");
+StoredTensor1 ParameterStore::weight1(std::string_view name) const {
+  return value1(name);
+}
+StoredTensor2 ParameterStore::weight2(std::string_view name) const {
+  return value2(name);
 }
 
 }  // namespace dekoder

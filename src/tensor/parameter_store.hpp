@@ -52,41 +52,45 @@ class ParameterLayout {
 /// A flat buffer with one element per parameter, as optimizers keep them and checkpoints store them by name.
 struct NamedBuffer {
   std::string name;  ///< "parameters", "first_moment": the group in a checkpoint
-  Tensor1 buffer;    ///< (flat_size) of a ParameterLayout
+  MasterTensor1 buffer;  ///< (flat_size) of a ParameterLayout
 };
+
+/// Whether a store keeps gradients: training needs them, inference does not.
+enum class Gradients { kept, none };
 
 /// Values and gradients of all parameters: two flat buffers (one AdamW launch, one reduction, one checkpoint
 /// write).
 class ParameterStore {
  public:
-  /// Allocates both buffers, zero.
-  explicit ParameterStore(ParameterLayout layout);
+  /// Allocates the buffers, zero. Without gradients that buffer and its slices are empty; what would write into
+  /// them throws ShapeError.
+  explicit ParameterStore(ParameterLayout layout, Gradients gradients = Gradients::kept);
 
   /// Draws the initial values, each element a function of (seed, tensor name, index) alone: models that share a
   /// tensor share its initial values.
   void initialise(const ExecSpace& exec, std::uint64_t seed);
 
   const ParameterLayout& layout() const { return layout_; }
-  const Tensor1& values() const { return values_; }
-  const Tensor1& gradients() const { return gradients_; }
+  const MasterTensor1& values() const { return values_; }
+  const MasterTensor1& gradients() const { return gradients_; }
   /// One flag per decay_block elements (kernels/adamw.hpp).
   const ByteTensor1& decay() const { return decay_; }
 
   /// Slices by name; the rank must be the entry's. Throws std::logic_error otherwise.
-  Tensor1 value1(std::string_view name) const { return slice1(values_, layout_.find(name)); }
-  Tensor2 value2(std::string_view name) const { return slice2(values_, layout_.find(name)); }
-  Tensor1 gradient1(std::string_view name) const { return slice1(gradients_, layout_.find(name)); }
-  Tensor2 gradient2(std::string_view name) const { return slice2(gradients_, layout_.find(name)); }
+  MasterTensor1 value1(std::string_view name) const;
+  MasterTensor2 value2(std::string_view name) const;
+  MasterTensor1 gradient1(std::string_view name) const;
+  MasterTensor2 gradient2(std::string_view name) const;
+  /// The values as products read them: the same memory, as both roles have one type.
+  StoredTensor1 weight1(std::string_view name) const;
+  StoredTensor2 weight2(std::string_view name) const;
 
   /// The slice of any flat buffer of this layout (moments too), as (size).
-  static Tensor1 flat_slice(const Tensor1& buffer, const ParameterEntry& entry);
+  static MasterTensor1 flat_slice(const MasterTensor1& buffer, const ParameterEntry& entry);
 
  private:
-  static Tensor1 slice1(const Tensor1& buffer, const ParameterEntry& entry);
-  static Tensor2 slice2(const Tensor1& buffer, const ParameterEntry& entry);
-
   ParameterLayout layout_;
-  Tensor1 values_, gradients_;
+  MasterTensor1 values_, gradients_;
   ByteTensor1 decay_;
 };
 

@@ -60,12 +60,12 @@ void match_tensor(const ShapeSignature& signature, const SignatureItem& item, co
     axes.remove_prefix(std::min(comma + 1, axes.size()));
     if (axis_index >= tensor.rank)
       throw_conflict(signature, item.name, extents_text(tensor), known, "rank too low");
-    const int got = static_cast<int>(tensor.extent[static_cast<std::size_t>(axis_index++)]);
+    const long got = static_cast<long>(tensor.extent[static_cast<std::size_t>(axis_index++)]);
     if (std::isdigit(static_cast<unsigned char>(axis[0]))) {
-      if (std::stoi(std::string(axis)) != got)
+      if (std::stol(std::string(axis)) != got)
         throw_conflict(signature, item.name, extents_text(tensor), known,
                        fmt::format("fixed extent {} on axis {}", axis, axis_index - 1));
-    } else if (int& extent = known[axis[0]]; extent < 0) {
+    } else if (long& extent = known[axis[0]]; extent < 0) {
       extent = got;
     } else if (extent != got) {
       throw_conflict(signature, item.name, extents_text(tensor), known, fmt::format("conflict at {}", axis[0]));

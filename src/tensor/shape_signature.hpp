@@ -12,12 +12,12 @@ namespace dekoder {
 /// Extents found by ShapeSignature::match, by the axis' letter: extent['B'].
 class MatchedExtents {
  public:
-  int operator[](char axis) const { return extent_[static_cast<std::size_t>(axis - 'A')]; }
-  int& operator[](char axis) { return extent_[static_cast<std::size_t>(axis - 'A')]; }
+  long operator[](char axis) const { return extent_[static_cast<std::size_t>(axis - 'A')]; }
+  long& operator[](char axis) { return extent_[static_cast<std::size_t>(axis - 'A')]; }
 
  private:
-  std::array<int, 26> extent_ = [] {
-    std::array<int, 26> unknown{};
+  std::array<long, 26> extent_ = [] {
+    std::array<long, 26> unknown{};
     unknown.fill(-1);
     return unknown;
   }();

@@ -25,11 +25,44 @@ inline constexpr const char* real_name = "double";
 using Real = float;
 inline constexpr const char* real_name = "float";
 #endif
+/// The three roles of a number of the model, so that weights and activations may once be kept shorter than what is
+/// added up and updated. Real is what kernels compute in; Master what must keep every bit: parameters and their
+/// gradients, moments, statistics of rows, losses, partial sums; Stored what products read and kernels hand on:
+/// weights as products read them, activations and their gradients. All are one type today;
+/// tests/roles_compile/ compiles kernels, layers and model with another Stored, so that roles cannot be mixed up.
+using Master = Real;
+#if defined(DEKODER_STORED)
+using Stored = DEKODER_STORED;
+#else
+using Stored = Real;
+#endif
 /// What sums over tokens, tensors and ranks are kept in.
 using Accumulator = double;
 /// A vocabulary index on the device.
 using Token = std::int32_t;
 
+using MasterTensor1 = Kokkos::View<Master*, Layout, MemSpace>;
+using MasterTensor2 = Kokkos::View<Master**, Layout, MemSpace>;
+using MasterTensor3 = Kokkos::View<Master***, Layout, MemSpace>;
+using ConstMasterTensor1 = Kokkos::View<const Master*, Layout, MemSpace>;
+using ConstMasterTensor2 = Kokkos::View<const Master**, Layout, MemSpace>;
+using ConstMasterTensor3 = Kokkos::View<const Master***, Layout, MemSpace>;
+using StoredTensor1 = Kokkos::View<Stored*, Layout, MemSpace>;
+using StoredTensor2 = Kokkos::View<Stored**, Layout, MemSpace>;
+using StoredTensor3 = Kokkos::View<Stored***, Layout, MemSpace>;
+using StoredTensor4 = Kokkos::View<Stored****, Layout, MemSpace>;
+using StoredTensor5 = Kokkos::View<Stored*****, Layout, MemSpace>;
+using ConstStoredTensor1 = Kokkos::View<const Stored*, Layout, MemSpace>;
+using ConstStoredTensor2 = Kokkos::View<const Stored**, Layout, MemSpace>;
+using ConstStoredTensor3 = Kokkos::View<const Stored***, Layout, MemSpace>;
+using ConstStoredTensor4 = Kokkos::View<const Stored****, Layout, MemSpace>;
+using ConstStoredTensor5 = Kokkos::View<const Stored*****, Layout, MemSpace>;
+/// Parts of such tensors with gaps, e.g. the queries of one sequence within qkv(B,T,3,H,D).
+using StridedTensor3 = Kokkos::View<Stored***, Kokkos::LayoutStride, MemSpace>;
+using StridedTensor4 = Kokkos::View<Stored****, Kokkos::LayoutStride, MemSpace>;
+using ConstStridedTensor3 = Kokkos::View<const Stored***, Kokkos::LayoutStride, MemSpace>;
+using ConstStridedTensor4 = Kokkos::View<const Stored****, Kokkos::LayoutStride, MemSpace>;
+/// Of Real, where no role is at stake.
 using Tensor1 = Kokkos::View<Real*, Layout, MemSpace>;
 using Tensor2 = Kokkos::View<Real**, Layout, MemSpace>;
 using Tensor3 = Kokkos::View<Real***, Layout, MemSpace>;
@@ -51,7 +84,7 @@ using ConstTokenTensor1 = Kokkos::View<const Token*, Layout, MemSpace>;
 using ConstTokenTensor2 = Kokkos::View<const Token**, Layout, MemSpace>;
 using HostTokenTensor2 = Kokkos::View<Token**, Layout, Kokkos::HostSpace>;
 
-/// The same contiguous memory under another shape, e.g. reshape<Tensor5>(qkv, B, T, 3, H, D).
+/// The same contiguous memory under another shape, e.g. reshape<StoredTensor5>(qkv, B, T, 3, H, D).
 /// Throws ShapeError where the number of elements differs or `tensor` has gaps.
 template <class To, class From, class... Extents>
 To reshape(const From& tensor, Extents... extents) {
@@ -65,7 +98,7 @@ To reshape(const From& tensor, Extents... extents) {
 
 /// Rows [begin, end) of axis 0, e.g. one chunk of tokens.
 template <class Tensor>
-Tensor rows(const Tensor& tensor, int begin, int end) {
+Tensor rows(const Tensor& tensor, long begin, long end) {
   static_assert(Tensor::rank() == 1 || Tensor::rank() == 2);
   if constexpr (Tensor::rank() == 1)
     return Kokkos::subview(tensor, Kokkos::make_pair(begin, end));

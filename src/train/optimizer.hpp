@@ -31,7 +31,7 @@ class Optimizer {
   }
 
  private:
-  Tensor1 first_moment_, second_moment_;
+  MasterTensor1 first_moment_, second_moment_;
   AccumulatorTensor1 norm_partials_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/portable.hpp"
+#include "support/attention_heads.hpp"
 
 namespace dekoder::testing {
 namespace {
@@ -15,10 +16,11 @@ static_assert(sizeof(Real) == 8, "central differences need the double build");
 struct Shape {
   int B, T, H, D;
   Real rate;
+  int G = H;  ///< heads of keys and values
 };
 
 void PrintTo(const Shape& s, std::ostream* out) {
-  *out << "B" << s.B << " T" << s.T << " H" << s.H << " D" << s.D << " dropout " << s.rate;
+  *out << "B" << s.B << " T" << s.T << " H" << s.H << " G" << s.G << " D" << s.D << " dropout " << s.rate;
 }
 
 void fill(const auto& x, const RandomStream& stream) {
@@ -28,10 +30,11 @@ void fill(const auto& x, const RandomStream& stream) {
 class AttentionGradient : public ::testing::TestWithParam<Shape> {};
 
 TEST_P(AttentionGradient, EqualsCentralDifferences) {
-  const auto [B, T, H, D, rate] = GetParam();
+  const auto [B, T, H, D, rate, G] = GetParam();
+  const int all = H + 2 * G;
   const ExecSpace exec;
-  const Tensor5 qkv("qkv", B, T, 3, H, D), grad_qkv("grad_qkv", B, T, 3, H, D),
-      grad_portable("grad", B, T, 3, H, D);
+  const Tensor4 qkv("qkv", B, T, all, D), grad_qkv("grad_qkv", B, T, all, D), grad_portable("grad", B, T, all, D);
+  const Heads parts = heads_of(qkv, H, G);
   const Tensor4 out("out", B, T, H, D), grad_out("grad_out", B, T, H, D);
   const Tensor3 lse("lse", B, H, T), delta("delta", B, H, T);
   const Dropout dropout{rate, RandomStream(11, site_of("test.attention")), 5};
@@ -41,15 +44,16 @@ TEST_P(AttentionGradient, EqualsCentralDifferences) {
 
   // The loss is the sum of grad_out * out.
   const auto loss = [&] {
-    causal_attention(exec, qkv, scale, dropout, out, lse);
+    causal_attention(exec, parts, scale, dropout, out, lse);
     exec.fence();
     Real total = 0;
     for (std::size_t i = 0; i < out.size(); ++i) total += out.data()[i] * grad_out.data()[i];
     return total;
   };
   loss();
-  portable::causal_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_portable);
-  causal_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv);
+  portable::causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta,
+                                      heads_of(grad_portable, H, G));
+  causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, heads_of(grad_qkv, H, G));
   exec.fence();
   const Real step = 1e-5;
   for (std::size_t i = 0; i < qkv.size(); ++i) {
@@ -61,9 +65,8 @@ TEST_P(AttentionGradient, EqualsCentralDifferences) {
     const Real below = loss();
     value = kept;
     const Real numeric = (above - below) / (2 * step), bound = 1e-8 + 1e-7 * std::abs(numeric);
-    const std::size_t d = i % D, h = i / D % H, part = i / D / H % 3, t = i / D / H / 3 % T, b = i / D / H / 3 / T;
-    const auto place = ::testing::Message()
-                       << "qkv[" << b << "," << t << "," << part << "," << h << "," << d << "]";
+    const auto place = ::testing::Message() << "qkv[" << i / D / all / T << "," << i / D / all % T << ","
+                                            << i / D % all << "," << i % D << "]";
     ASSERT_NEAR(grad_qkv.data()[i], numeric, bound) << place;
     ASSERT_NEAR(grad_portable.data()[i], numeric, bound) << "portable " << place;
   }
@@ -72,7 +75,8 @@ TEST_P(AttentionGradient, EqualsCentralDifferences) {
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionGradient,
                          ::testing::Values(Shape{1, 1, 1, 1, 0}, Shape{2, 5, 2, 3, 0}, Shape{1, 9, 3, 8, 0},
                                            Shape{1, 37, 1, 5, 0}, Shape{1, 70, 1, 2, 0}, Shape{1, 6, 1, 17, 0},
-                                           Shape{2, 9, 2, 4, 0.4}, Shape{1, 40, 1, 3, 0.2}));
+                                           Shape{2, 9, 2, 4, 0.4}, Shape{1, 40, 1, 3, 0.2}, Shape{2, 9, 4, 3, 0, 2},
+                                           Shape{1, 37, 3, 4, 0.3, 1}, Shape{1, 5, 6, 2, 0, 3}));
 
 }  // namespace
 }  // namespace dekoder::testing

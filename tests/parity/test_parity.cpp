@@ -94,7 +94,7 @@ class ParityModel {
     HostTensor result{{decoder_.blocks.size(), B, H, T, T}, {}};
     for (std::size_t l = 0; l < decoder_.blocks.size(); ++l)
       for (std::size_t b = 0; b < B; ++b) {
-        decoder_.blocks[l].attention.weights(exec_, activations_.blocks[l].attention, int(b), weights);
+        decoder_.blocks[l].attention.weights(exec_, activations_.blocks[l].attention, int(b), 0, weights);
         exec_.fence();
         const HostTensor one = to_host(weights);
         result.values.insert(result.values.end(), one.values.begin(), one.values.end());

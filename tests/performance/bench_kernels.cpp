@@ -47,7 +47,9 @@ double bench_linear(const ExecSpace& exec, double seconds, int N, int out, int i
 }
 
 void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, int T, int H, int D, Real rate) {
-  const Tensor5 qkv("qkv", B, T, 3, H, D), grad_qkv("grad_qkv", B, T, 3, H, D);
+  const StoredTensor2 qkv("qkv", std::size_t(B) * T, 3 * H * D),
+      grad_qkv("grad_qkv", std::size_t(B) * T, 3 * H * D);
+  const Heads parts = split_heads(qkv, B, H, H), grad_parts = split_heads(grad_qkv, B, H, H);
   const Tensor4 out("out", B, T, H, D), grad_out("grad_out", B, T, H, D);
   const Tensor3 lse("lse", B, H, T), delta("delta", B, H, T);
   const auto numbers = Kokkos::create_mirror_view(qkv);
@@ -58,10 +60,10 @@ void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, 
   const Real scale = Real(1 / std::sqrt(double(D)));
   const double work = 2.0 * D * T * (T + 1.0) * B * H * 1e-9;
   const double forward =
-      work / fastest(exec, seconds, [&] { causal_attention(exec, qkv, scale, dropout, out, lse); });
+      work / fastest(exec, seconds, [&] { causal_attention(exec, parts, scale, dropout, out, lse); });
   const double backward =
       2.5 * work / fastest(exec, seconds, [&] {
-        causal_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv);
+        causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, grad_parts);
       });
   fmt::print("{:4d} {:5d} {:4d} {:4d} {:8.1f}  {:8.1f} {:5.0f}%  {:8.1f} {:5.0f}%\n", B, T, H, D, double(rate),
              forward, 100 * forward / roof, backward, 100 * backward / roof);

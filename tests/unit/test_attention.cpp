@@ -8,6 +8,7 @@
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/portable.hpp"
+#include "support/attention_heads.hpp"
 #if !defined(DEKODER_BACKEND_CUDA)
 #include "kernels/attention/tile_host.hpp"
 #include "support/one_thread.hpp"
@@ -18,10 +19,11 @@ namespace {
 
 struct Shape {
   int B, T, H, D;
+  int G = H;  ///< heads of keys and values
 };
 
 void PrintTo(const Shape& s, std::ostream* out) {
-  *out << "B" << s.B << " T" << s.T << " H" << s.H << " D" << s.D;
+  *out << "B" << s.B << " T" << s.T << " H" << s.H << " G" << s.G << " D" << s.D;
 }
 
 /// Inputs and outputs of one call, on the device and as the reference sees them.
@@ -29,7 +31,7 @@ struct Case {
   Shape shape;
   Real scale;
   Dropout dropout;
-  Tensor5 qkv, grad_qkv;
+  Tensor4 qkv, grad_qkv;  ///< (B,T,H + 2 G,D)
   Tensor4 out, grad_out;
   Tensor3 lse, delta;
   std::vector<double> want_out, want_lse, want_grad;
@@ -38,8 +40,8 @@ struct Case {
       : shape(s),
         scale(Real(1 / std::sqrt(double(s.D)))),
         dropout{rate, RandomStream(3, site_of("test.attention"), 8), 41},
-        qkv("qkv", s.B, s.T, 3, s.H, s.D),
-        grad_qkv("grad_qkv", s.B, s.T, 3, s.H, s.D),
+        qkv("qkv", s.B, s.T, s.H + 2 * s.G, s.D),
+        grad_qkv("grad_qkv", s.B, s.T, s.H + 2 * s.G, s.D),
         out("out", s.B, s.T, s.H, s.D),
         grad_out("grad_out", s.B, s.T, s.H, s.D),
         lse("lse", s.B, s.H, s.T),
@@ -65,8 +67,12 @@ struct Case {
     Kokkos::deep_copy(grad_qkv, nan);
   }
 
+  Heads parts() const { return heads_of(qkv, shape.H, shape.G); }
+  Heads grad_parts() const { return heads_of(grad_qkv, shape.H, shape.G); }
+  /// Place of an element in qkv; part 0, 1, 2 are queries, keys, values.
   std::size_t at(int b, int t, int part, int h, int d) const {
-    return (((std::size_t(b) * shape.T + t) * 3 + part) * shape.H + h) * shape.D + d;
+    const int head = part == 0 ? h : shape.H + (part - 1) * shape.G + h;
+    return ((std::size_t(b) * shape.T + t) * (shape.H + 2 * shape.G) + head) * shape.D + d;
   }
   void reference();
   void reference_head(const std::vector<double>& x, const std::vector<double>& g, int b, int h);
@@ -87,13 +93,14 @@ void Case::reference() {
 }
 
 void Case::reference_head(const std::vector<double>& x, const std::vector<double>& g, int b, int h) {
-  const auto [B, T, H, D] = shape;
+  const auto [B, T, H, D, G] = shape;
+  const int g_of_h = h / (H / G);
   const RandomStream stream = dropout.sample(b).child(std::uint64_t(h));
   for (int t = 0; t < T; ++t) {
     std::vector<double> weight(t + 1), grad_weight(t + 1), factor(t + 1, 1.0);
     double largest = -std::numeric_limits<double>::infinity(), total = 0;
     for (int s = 0; s <= t; ++s) {
-      for (int d = 0; d < D; ++d) weight[s] += double(scale) * x[at(b, t, 0, h, d)] * x[at(b, s, 1, h, d)];
+      for (int d = 0; d < D; ++d) weight[s] += double(scale) * x[at(b, t, 0, h, d)] * x[at(b, s, 1, g_of_h, d)];
       largest = std::max(largest, weight[s]);
       if (dropout.active()) factor[s] = dropout.factor(stream, std::uint64_t(t) * T + s);
     }
@@ -104,17 +111,17 @@ void Case::reference_head(const std::vector<double>& x, const std::vector<double
     for (int s = 0; s <= t; ++s) {
       weight[s] /= total;
       for (int d = 0; d < D; ++d) {
-        want_out[row + d] += weight[s] * factor[s] * x[at(b, s, 2, h, d)];
-        want_grad[at(b, s, 2, h, d)] += weight[s] * factor[s] * g[row + d];
-        grad_weight[s] += factor[s] * g[row + d] * x[at(b, s, 2, h, d)];
+        want_out[row + d] += weight[s] * factor[s] * x[at(b, s, 2, g_of_h, d)];
+        want_grad[at(b, s, 2, g_of_h, d)] += weight[s] * factor[s] * g[row + d];
+        grad_weight[s] += factor[s] * g[row + d] * x[at(b, s, 2, g_of_h, d)];
       }
       delta_t += weight[s] * grad_weight[s];
     }
     for (int s = 0; s <= t; ++s) {
       const double grad_score = double(scale) * weight[s] * (grad_weight[s] - delta_t);
       for (int d = 0; d < D; ++d) {
-        want_grad[at(b, t, 0, h, d)] += grad_score * x[at(b, s, 1, h, d)];
-        want_grad[at(b, s, 1, h, d)] += grad_score * x[at(b, t, 0, h, d)];
+        want_grad[at(b, t, 0, h, d)] += grad_score * x[at(b, s, 1, g_of_h, d)];
+        want_grad[at(b, s, 1, g_of_h, d)] += grad_score * x[at(b, t, 0, h, d)];
       }
     }
   }
@@ -150,18 +157,25 @@ void Case::reference_head(const std::vector<double>& x, const std::vector<double
   return ::testing::AssertionSuccess();
 }
 
+/// The elements without gaps.
+Tensor4 clone_of(const StridedTensor4& x) {
+  const Tensor4 copy("copy", x.extent(0), x.extent(1), x.extent(2), x.extent(3));
+  Kokkos::deep_copy(copy, x);
+  return copy;
+}
+
 void run(const ExecSpace& exec, const Case& c) {
   c.poison();
-  causal_attention(exec, c.qkv, c.scale, c.dropout, c.out, c.lse);
-  causal_attention_backward(exec, c.qkv, c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta, c.grad_qkv);
+  causal_attention(exec, c.parts(), c.scale, c.dropout, c.out, c.lse);
+  causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta, c.grad_parts());
   exec.fence();
 }
 
 void run_portable(const ExecSpace& exec, const Case& c) {
   c.poison();
-  portable::causal_attention(exec, c.qkv, c.scale, c.dropout, c.out, c.lse);
-  portable::causal_attention_backward(exec, c.qkv, c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta,
-                                      c.grad_qkv);
+  portable::causal_attention(exec, c.parts(), c.scale, c.dropout, c.out, c.lse);
+  portable::causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta,
+                                      c.grad_parts());
   exec.fence();
 }
 
@@ -190,6 +204,8 @@ std::vector<Shape> shapes() {
   std::vector<Shape> all;
   for (int T : {1, 2, 31, 64, 65, 130})
     for (int D : {1, 3, 16, 32, 64, 80, 128}) all.push_back({1 + T % 2, T, D % 3 == 0 ? 3 : 1, D});
+  // Heads that share keys and values: two, three, all of them; more than the threads, and fewer.
+  all.insert(all.end(), {{2, 65, 4, 16, 2}, {1, 70, 6, 5, 2}, {1, 130, 3, 33, 1}, {3, 31, 8, 8, 4}});
   all.insert(all.end(), {{2, 65, 3, 64}, {1, 17, 2, 256}, {1, 257, 1, 200}, {2, 96, 3, 7}, {1, 33, 2, 255}});
   return all;
 }
@@ -197,7 +213,7 @@ std::vector<Shape> shapes() {
 INSTANTIATE_TEST_SUITE_P(Shapes, Attention, ::testing::ValuesIn(shapes()), [](const auto& instance) {
   const Shape& s = instance.param;
   return "B" + std::to_string(s.B) + "T" + std::to_string(s.T) + "H" + std::to_string(s.H) + "D" +
-         std::to_string(s.D);
+         std::to_string(s.D) + (s.G == s.H ? "" : "G" + std::to_string(s.G));
 });
 
 TEST(AttentionNumbers, LargeScoresNeitherOverflowNorVanish) {
@@ -211,7 +227,7 @@ TEST(AttentionNumbers, LargeScoresNeitherOverflowNorVanish) {
 
 TEST(AttentionNumbers, NanOfOneQueryReachesItsRowAlone) {
   Case c({1, 40, 1, 8}, 1, 0);
-  Kokkos::deep_copy(Kokkos::subview(c.qkv, 0, 20, 0, 0, Kokkos::ALL), std::numeric_limits<Real>::quiet_NaN());
+  Kokkos::deep_copy(Kokkos::subview(c.qkv, 0, 20, 0, Kokkos::ALL), std::numeric_limits<Real>::quiet_NaN());
   run(ExecSpace(), c);
   const auto lse = doubles(c.lse), out = doubles(c.out);
   for (int t = 0; t < 40; ++t) {
@@ -225,8 +241,8 @@ TEST(AttentionNumbers, TheFutureDoesNotReachThePast) {
   run(ExecSpace(), c);
   const auto before = doubles(c.out);
   const int first = 77;
-  Case::fill(Kokkos::subview(c.qkv, 0, Kokkos::make_pair(first, 150), Kokkos::ALL, Kokkos::ALL, Kokkos::ALL),
-             RandomStream(1, 2), 50);
+  Case::fill(Kokkos::subview(c.qkv, 0, Kokkos::make_pair(first, 150), Kokkos::ALL, Kokkos::ALL), RandomStream(1, 2),
+             50);
   run(ExecSpace(), c);
   const auto after = doubles(c.out);
   for (std::size_t i = 0; i < std::size_t(first) * 24; ++i) ASSERT_EQ(before[i], after[i]) << "out element " << i;
@@ -240,7 +256,8 @@ TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   if (!one) GTEST_SKIP() << "one thread only: nothing to compare";
   ASSERT_EQ(one->concurrency(), 1);
   // One head on several threads is cut into tiles, forward and backward; several heads are not.
-  for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}})
+  for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}, Shape{1, 100, 3, 5, 1},
+                      Shape{2, 70, 4, 16, 2}})
     for (Real rate : {Real(0), Real(0.3)}) {
       Case c(shape, 1, rate);
       run(*one, c);
@@ -300,28 +317,41 @@ TEST(AttentionShapes, ConflictNamesTensorAndAxis) {
     return "no ShapeError";
   };
   const std::string forward =
-      message([&] { causal_attention(ExecSpace(), c.qkv, c.scale, c.dropout, c.out, short_lse); });
+      message([&] { causal_attention(ExecSpace(), c.parts(), c.scale, c.dropout, c.out, short_lse); });
   EXPECT_NE(forward.find("lse is (2,1,4)"), std::string::npos) << forward;
   EXPECT_NE(forward.find("conflict at T"), std::string::npos) << forward;
   const std::string backward = message([&] {
-    causal_attention_backward(ExecSpace(), c.qkv, c.out, c.grad_out, c.lse, c.scale, c.dropout, short_lse,
-                              c.grad_qkv);
+    causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, short_lse,
+                              c.grad_parts());
   });
   EXPECT_NE(backward.find("delta is (2,1,4)"), std::string::npos) << backward;
+  const Case three({1, 5, 3, 4}, 1, 0);
+  const std::string heads = message(
+      [&] { causal_attention(ExecSpace(), heads_of(three.qkv, 3, 2), 1, three.dropout, three.out, three.lse); });
+  EXPECT_NE(heads.find("3 heads of queries share 2 of keys and values"), std::string::npos) << heads;
+  const StridedTensor4 every_second(c.qkv.data(), Kokkos::LayoutStride(2, 20, 5, 4, 1, 4, 4, 2));
+  const std::string gaps = message([&] {
+    causal_attention(ExecSpace(), {every_second, every_second, every_second}, 1, c.dropout,
+                     Tensor4(c.out.data(), 2, 5, 1, 4), c.lse);
+  });
+  EXPECT_NE(gaps.find("the elements of a head lie 2 apart"), std::string::npos) << gaps;
 }
 
 TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
-  for (Shape s : {Shape{1, 1, 1, 1}, Shape{2, 37, 3, 16}, Shape{1, 70, 2, 33}}) {
+  for (Shape s : {Shape{1, 1, 1, 1}, Shape{2, 37, 3, 16}, Shape{1, 70, 2, 33}, Shape{2, 20, 6, 8, 2}}) {
     Case c(s, 1, 0);
     run(ExecSpace(), c);
     const auto want = doubles(c.out);
-    const Tensor5 cache("cache", s.B, 2, s.H, s.T, s.D);
-    const Tensor4 token("token", s.B, 3, s.H, s.D);
-    const Tensor3 out("out", s.B, s.H, s.D);
+    const Tensor5 cache("cache", s.B, 2, s.G, s.T, s.D);
+    const Tensor4 out("out", s.B, 1, s.H, s.D);
     Kokkos::deep_copy(cache, std::numeric_limits<Real>::quiet_NaN());  // what is not yet filled is not read
     for (int t = 0; t < s.T; ++t) {
-      Kokkos::deep_copy(token, Kokkos::subview(c.qkv, Kokkos::ALL, t, Kokkos::ALL, Kokkos::ALL, Kokkos::ALL));
-      cached_attention(ExecSpace(), token, t, c.scale, cache, out);
+      const auto one = [&](const StridedTensor4& part) {
+        return StridedTensor4(
+            Kokkos::subview(part, Kokkos::ALL, Kokkos::make_pair(t, t + 1), Kokkos::ALL, Kokkos::ALL));
+      };
+      const Heads all = c.parts();
+      cached_attention(ExecSpace(), Heads{one(all.query), one(all.key), one(all.value)}, t, c.scale, cache, out);
       ExecSpace().fence();
       const auto got = doubles(out);
       for (int b = 0; b < s.B; ++b)
@@ -334,10 +364,24 @@ TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
 
 TEST(CachedAttention, PositionBeyondTheCacheThrows) {
   const Tensor5 cache("cache", 1, 2, 1, 4, 8);
-  const Tensor4 token("token", 1, 3, 1, 8);
-  const Tensor3 out("out", 1, 1, 8);
-  EXPECT_THROW(cached_attention(ExecSpace(), token, 4, 1, cache, out), ShapeError);
-  EXPECT_THROW(cached_attention(ExecSpace(), token, -1, 1, cache, out), ShapeError);
+  const Tensor2 token("token", 1, 24);
+  const Tensor4 out("out", 1, 1, 1, 8);
+  EXPECT_THROW(cached_attention(ExecSpace(), split_heads(token, 1, 1, 1), 4, 1, cache, out), ShapeError);
+  EXPECT_THROW(cached_attention(ExecSpace(), split_heads(token, 1, 1, 1), -1, 1, cache, out), ShapeError);
+}
+
+TEST(SplitHeads, FindsQueriesKeysAndValuesOfEachHead) {
+  const int B = 2, T = 3, H = 4, G = 2, D = 5;
+  const Tensor2 qkv("qkv", B * T, (H + 2 * G) * D);
+  const auto host = Kokkos::create_mirror_view(qkv);
+  for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] = Real(i);
+  Kokkos::deep_copy(qkv, host);
+  const Heads got = split_heads(qkv, B, H, G), want = heads_of(Tensor4(qkv.data(), B, T, H + 2 * G, D), H, G);
+  EXPECT_TRUE(same("query", clone_of(got.query), doubles(clone_of(want.query))));
+  EXPECT_TRUE(same("key", clone_of(got.key), doubles(clone_of(want.key))));
+  EXPECT_TRUE(same("value", clone_of(got.value), doubles(clone_of(want.value))));
+  EXPECT_THROW(split_heads(qkv, 4, H, G), ShapeError);
+  EXPECT_THROW(split_heads(qkv, B, 5, G), ShapeError);
 }
 
 }  // namespace

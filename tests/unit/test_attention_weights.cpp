@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.hpp"
+#include "support/attention_heads.hpp"
 #include "support/host_tensor.hpp"
 #include "support/one_thread.hpp"
 
@@ -19,7 +20,7 @@ namespace {
 struct Case {
   int T, H, D;
   Real scale;
-  Tensor5 qkv;
+  Tensor4 qkv;  ///< (2,T,3 H,D)
   Tensor4 out;
   Tensor3 lse;
 
@@ -28,20 +29,22 @@ struct Case {
         H(H_),
         D(D_),
         scale(Real(1 / std::sqrt(double(D)))),
-        qkv(random_tensor<Tensor5>(std::uint64_t(T * 1000 + H * 100 + D), 2, T, 3, H, D)),
+        qkv(random_tensor<Tensor4>(std::uint64_t(T * 1000 + H * 100 + D), 2, T, 3 * H, D)),
         out("out", 2, T, H, D),
         lse("lse", 2, H, T) {
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), qkv);
     for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] *= Real(magnitude);
     Kokkos::deep_copy(qkv, host);
-    causal_attention(ExecSpace(), qkv, scale, Dropout{}, out, lse);
+    causal_attention(ExecSpace(), heads_of(qkv, H, H), scale, Dropout{}, out, lse);
   }
 
   /// weights(H,n,n) of the first n tokens of sequence b, from memory that held NaN.
   Tensor3 weights(const ExecSpace& exec, int b, int n) const {
     const auto first = Kokkos::make_pair(0, n);
     const auto weights = filled_tensor<Tensor3>(std::numeric_limits<double>::quiet_NaN(), H, n, n);
-    attention_weights(exec, Kokkos::subview(qkv, b, first, Kokkos::ALL, Kokkos::ALL, Kokkos::ALL),
+    const Heads parts = heads_of(qkv, H, H);
+    attention_weights(exec, Kokkos::subview(parts.query, b, first, Kokkos::ALL, Kokkos::ALL),
+                      Kokkos::subview(parts.key, b, first, Kokkos::ALL, Kokkos::ALL),
                       Kokkos::subview(lse, b, Kokkos::ALL, first), scale, weights);
     exec.fence();
     return weights;
@@ -116,6 +119,39 @@ TEST(AttentionWeights, TheFirstTokensAloneGiveTheCornerOfTheWholeMap) {
   }
 }
 
+TEST(AttentionWeights, OfOneHeadAreThoseAmongAllAndGroupsShareTheirKeys) {
+  const int T = 23, H = 4, D = 10;
+  const Case c(T, H, D);
+  const Heads parts = heads_of(c.qkv, H, H);
+  const std::vector<double> all = values_of(c.weights(ExecSpace(), 0, T));
+  const auto head_of = [&](const StridedTensor4& x, int first, int count) {
+    return Kokkos::subview(x, 0, Kokkos::ALL, Kokkos::make_pair(first, first + count), Kokkos::ALL);
+  };
+  for (int h = 0; h < H; ++h) {
+    const auto one = filled_tensor<Tensor3>(-1, 1, T, T);
+    attention_weights(ExecSpace(), head_of(parts.query, h, 1), head_of(parts.key, h, 1),
+                      Kokkos::subview(c.lse, 0, Kokkos::make_pair(h, h + 1), Kokkos::ALL), c.scale, one);
+    const auto begin = all.begin() + h * T * T;
+    EXPECT_TRUE(near(one, std::vector<double>(begin, begin + T * T), 0.0)) << "head " << h;
+  }
+  // Two heads of keys for four of queries: as if each were there twice.
+  const Tensor4 twice("twice", 2, T, 3 * H, D), out("out", 2, T, H, D);
+  Kokkos::deep_copy(twice, c.qkv);
+  for (int h = 0; h < H; ++h)
+    Kokkos::deep_copy(Kokkos::subview(twice, Kokkos::ALL, Kokkos::ALL, H + h, Kokkos::ALL),
+                      Kokkos::subview(c.qkv, Kokkos::ALL, Kokkos::ALL, H + h / 2, Kokkos::ALL));
+  const Tensor3 lse("lse", 2, H, T), expected("expected", H, T, T), got("got", H, T, T);
+  causal_attention(ExecSpace(), heads_of(twice, H, H), c.scale, Dropout{}, out, lse);
+  const auto lse_of_one = Kokkos::subview(lse, 0, Kokkos::ALL, Kokkos::ALL);
+  attention_weights(ExecSpace(), head_of(heads_of(twice, H, H).query, 0, H),
+                    head_of(heads_of(twice, H, H).key, 0, H), lse_of_one, c.scale, expected);
+  attention_weights(ExecSpace(), head_of(parts.query, 0, H), head_of(parts.key, 0, 2), lse_of_one, c.scale, got);
+  EXPECT_TRUE(identical(got, expected));
+  EXPECT_THROW(attention_weights(ExecSpace(), head_of(parts.query, 0, H), head_of(parts.key, 0, 3), lse_of_one,
+                                 c.scale, got),
+               ShapeError);
+}
+
 TEST(AttentionWeights, LargeScoresGiveOneKeyTheWholeWeight) {
   const Case c(40, 1, 16, 30);  // scores of several thousand, exact to about 1e-4
   EXPECT_TRUE(near(c.weights(ExecSpace(), 0, 40), c.reference(0, 40), 2e-3));
@@ -133,11 +169,11 @@ TEST(AttentionWeights, AnyNumberOfThreadsGivesTheSameBits) {
 #endif
 
 TEST(AttentionWeights, ConflictNamesTensorAndAxis) {
-  const Tensor4 qkv("qkv", 5, 3, 2, 4);
+  const StridedTensor3 q(Tensor3("q", 5, 2, 4));
   const Tensor2 lse("lse", 2, 6);
   const Tensor3 weights("weights", 2, 5, 5);
   try {
-    attention_weights(ExecSpace(), qkv, lse, 1, weights);
+    attention_weights(ExecSpace(), q, q, lse, 1, weights);
     FAIL() << "no error";
   } catch (const ShapeError& error) {
     EXPECT_NE(std::string(error.what()).find("lse is (2,6)"), std::string::npos) << error.what();

@@ -128,6 +128,36 @@ TEST(SampleToken, FollowsTemperatureTopKAndTopP) {
   EXPECT_NEAR(share(sampling_of(0.5, 0, 1), 1), 0.25 / (0.25 + 0.0625 + 2 * 0.015625), 2e-3);
 }
 
+TEST(SampleToken, LogitsThatAreNotFiniteAreDivergence) {
+  for (const Real bad : {Real(NAN), Real(INFINITY), -Real(INFINITY)})
+    for (const std::size_t place : {0u, 2u, 4u})
+      for (const double temperature : {0.0, 1.0}) {
+        std::vector<Real> logits = {1, 5, 2, 4, 3};
+        logits[place] = bad;
+        try {
+          sample_token(logits, sampling_of(temperature, 0, 1), 0.5);
+          ADD_FAILURE() << bad << " at " << place << " gave a token";
+        } catch (const DivergedError& error) {
+          EXPECT_EQ(error.code(), ExitCode::diverged);
+          EXPECT_NE(std::string(error.what()).find(fmt::format("the logit of token {} is not finite", place)),
+                    std::string::npos)
+              << error.what();
+        }
+      }
+}
+
+TEST(Generator, ParametersThatAreNotFiniteEndInAMessage) {
+  const RunConfig config = small_config();
+  ParameterStore store(decoder_parameters(config.model), Gradients::none);
+  store.initialise(ExecSpace(), 3);
+  Kokkos::deep_copy(store.value2("blocks.00.attention.output.weight"), Real(NAN));
+  const Decoder decoder(config.model, store);
+  const std::vector<Token> prompt = {1, 2};
+  EXPECT_THROW(Generator(decoder, config.model.vocabulary)
+                   .generate(ExecSpace(), prompt, SamplingConfig{}, [](Token) { return true; }),
+               DivergedError);
+}
+
 TEST(SampleToken, TakesTheLowestOfEquals) {
   EXPECT_EQ(sample_token(std::vector<Real>{0, 1, 1}, sampling_of(0, 0, 1), 0), 1);
 }

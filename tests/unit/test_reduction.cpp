@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/reduction.hpp"
 
+#include <sys/mman.h>
+
+#include <limits>
+
 #include "support/host_tensor.hpp"
 
 namespace dekoder::testing {
@@ -53,6 +57,27 @@ TEST(Reduction, ResultsDoNotDependOnThreads) {
   EXPECT_EQ(sum(all, x, partials), sum(parts[0], x, partials));
   EXPECT_EQ(sum_of_squares(all, x, partials), sum_of_squares(parts[0], x, partials));
 }
+
+#if !defined(__SANITIZE_ADDRESS__)
+// 8.6 GB of addresses, of which only the pages that are written take memory: all others are the kernel's one of zeros.
+TEST(Reduction, CountsBeyond32Bits) {
+  if (!device_is_host) GTEST_SKIP() << "needs pages that take no memory";
+  const std::size_t N = (std::size_t(1) << 31) + 4099;
+  void* memory = mmap(nullptr, N * sizeof(Master), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  madvise(memory, N * sizeof(Master), MADV_NOHUGEPAGE);
+  const MasterTensor1 x(static_cast<Master*>(memory), N);
+  const AccumulatorTensor1 partials("partials", std::size_t(reduction_leaves(N)));
+  x(0) = 2;
+  x(N - 1) = 3;
+  EXPECT_EQ(sum(ExecSpace(), x, partials), 5.0);
+  EXPECT_EQ(sum_of_squares(ExecSpace(), x, partials), 13.0);
+  x(N - 2) = std::numeric_limits<Master>::infinity();
+  EXPECT_EQ(first_non_finite(ExecSpace(), x), long(N) - 2);
+  munmap(memory, N * sizeof(Master));
+}
+#endif
 
 TEST(Reduction, TooFewPartialsAreAnError) {
   const ExecSpace exec;

@@ -7,30 +7,53 @@
 
 namespace dekoder {
 
+/// Queries of H heads, keys and values of G heads, H a multiple of G: heads [g H/G, (g+1) H/G) of the queries share
+/// head g of keys and values (Ainslie et al., GQA, 2023; G = H is multi-head attention, G = 1 multi-query). Each is
+/// (B,T,heads,D) at any distances, but neighbours along D are adjacent.
+struct Heads {
+  StridedTensor4 query, key, value;
+};
+struct ConstHeads {
+  ConstStridedTensor4 query, key, value;
+
+  ConstHeads(const ConstStridedTensor4& q, const ConstStridedTensor4& k, const ConstStridedTensor4& v)
+      : query(q), key(k), value(v) {}
+  ConstHeads(const Heads& heads) : ConstHeads(heads.query, heads.key, heads.value) {}
+};
+
+/// The parts of qkv(B T, (H + 2 G) D), whose rows hold first all queries, then all keys, then all values of one
+/// token. Throws ShapeError where the extents do not fit.
+Heads split_heads(const StoredTensor2& qkv, int sequences, int query_heads, int key_value_heads);
+
 /// Causal scaled-dot-product attention (Vaswani et al. 2017, section 3.2.1) without the score matrix in memory:
 /// tiles with a running maximum and sum (Dao et al., FlashAttention, 2022, algorithm 1; FlashAttention-2, 2023,
-/// section 3.1). out[b,t,h] = sum over s <= t of softmax_s(scale q[b,t,h] . k[b,s,h]) v[b,s,h]; q, k, v are
-/// qkv[:,:,0], [:,:,1], [:,:,2]. lse[b,h,t] = log of the sum of exp(scale q.k): all that the backward pass needs.
-/// dropout acts on the softmax weights, drawn at (sample of b, h, t, s). Overwrites out and lse.
-inline constexpr ShapeSignature causal_attention_shapes{"causal_attention",
-                                                        "qkv(B,T,3,H,D) -> out(B,T,H,D) lse(B,H,T)"};
-void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const Dropout& dropout, Tensor4 out,
-                      Tensor3 lse);
+/// section 3.1). out[b,t,h] = sum over s <= t of softmax_s(scale q[b,t,h] . k[b,s,g]) v[b,s,g], g = h G/H.
+/// lse[b,h,t] = log of the sum of exp(scale q.k): all that the backward pass needs. dropout acts on the softmax
+/// weights, drawn at (sample of b, h, t, s). Overwrites out and lse. Throws ShapeError.
+inline constexpr ShapeSignature causal_attention_shapes{
+    "causal_attention", "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) -> out(B,T,H,D) lse(B,H,T)"};
+void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
+                      StoredTensor4 out, MasterTensor3 lse);
 
 /// Gradient of causal_attention (FlashAttention-2, algorithm 2): the weights are recomputed from lse.
-/// delta(B,H,T) is scratch: the row sums of grad_out * out. Overwrites grad_qkv and delta.
+/// delta(B,H,T) is scratch: the row sums of grad_out * out. The gradients of a key and a value are the sums over
+/// the heads that share them, in ascending order. Overwrites grad_qkv and delta. Throws ShapeError.
 inline constexpr ShapeSignature causal_attention_backward_shapes{
     "causal_attention_backward",
-    "qkv(B,T,3,H,D) out(B,T,H,D) grad_out(B,T,H,D) lse(B,H,T) -> delta(B,H,T) grad_qkv(B,T,3,H,D)"};
-void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTensor4 out, ConstTensor4 grad_out,
-                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta,
-                               Tensor5 grad_qkv);
+    "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) out(B,T,H,D) grad_out(B,T,H,D) lse(B,H,T) -> delta(B,H,T) grad_q(B,T,H,D) "
+    "grad_k(B,T,G,D) grad_v(B,T,G,D)"};
+void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
+                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
+                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv);
 
-/// Attention of one new token per sequence against a key/value cache: appends k and v of qkv at `position`, then
-/// attends to positions 0..position. cache is (B,2,H,T,D) with keys first; position < T. Overwrites out.
-inline constexpr ShapeSignature cached_attention_shapes{"cached_attention",
-                                                        "qkv(B,3,H,D) cache(B,2,H,T,D) -> out(B,H,D)"};
-void cached_attention(const ExecSpace& exec, ConstTensor4 qkv, int position, Real scale, Tensor5 cache,
-                      Tensor3 out);
+/// Attention of one new token per sequence against a key/value cache: appends k and v at `position`, then attends
+/// to positions 0..position. cache is (B,2,G,T,D) with keys first; position < T. Overwrites out. Throws ShapeError.
+inline constexpr ShapeSignature cached_attention_shapes{
+    "cached_attention", "q(B,1,H,D) k(B,1,G,D) v(B,1,G,D) cache(B,2,G,T,D) -> out(B,1,H,D)"};
+void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, Real scale, StoredTensor5 cache,
+                      StoredTensor4 out);
+
+/// Throws ShapeError unless H is a multiple of G and the elements of every head are adjacent.
+void require_heads(const char* function, const ConstHeads& qkv);
 
 }  // namespace dekoder

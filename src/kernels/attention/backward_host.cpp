@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of causal attention on CPUs. One task per head makes all three gradients from one recomputation of
-// the weights; where heads are too few for the threads, one pass over tiles of queries and one over tiles of keys
-// recompute them twice. Both take every sum in the same order: the results are the same bits.
+// Backward pass of causal attention on CPUs. One task per head of keys and values makes all three gradients of it
+// and of the queries that share it from one recomputation of the weights; where heads are too few for the threads,
+// one pass over tiles of queries and one over tiles of keys recompute them twice. Both take every sum in the same
+// order: the results are the same bits.
 #include "kernels/attention/attention.hpp"
 
 #if !defined(DEKODER_BACKEND_CUDA)
@@ -19,17 +20,19 @@ enum class Pass { all, query, key_value };
 
 /// What all tasks of one call read and write.
 struct BackwardCall {
-  ConstTensor5 qkv;
-  ConstTensor4 out, grad_out;
-  ConstTensor3 lse;
+  ConstHeads qkv;
+  ConstStoredTensor4 out, grad_out;
+  ConstMasterTensor3 lse;
   Real scale;
   Dropout dropout;
-  Tensor3 delta;
-  Tensor5 grad_qkv;
+  MasterTensor3 delta;
+  Heads grad_qkv;
 
-  int T() const { return qkv.extent_int(1); }
-  int H() const { return qkv.extent_int(3); }
-  int D() const { return qkv.extent_int(4); }
+  int T() const { return out.extent_int(1); }
+  int H() const { return out.extent_int(2); }
+  int G() const { return qkv.key.extent_int(2); }
+  int D() const { return out.extent_int(3); }
+  int shared() const { return H() / G(); }  ///< heads of queries to one of keys and values
   int query_tiles() const { return (T() + query_tile - 1) / query_tile; }
   int key_tiles() const { return (T() + key_tile - 1) / key_tile; }
 };
@@ -68,7 +71,7 @@ struct BackwardScratch {
 void query_deltas(const BackwardCall& call, int b, int h, const ScoreTile& tile, const BackwardScratch& s) {
   const int D = call.D();
   for (int i = 0; i < tile.queries; ++i) {
-    const Real* out = head_rows(call.out, b, h).at(tile.query + i);
+    const Stored* out = head_rows(call.out, b, h).at(tile.query + i);
     const Real* grad_out = s.grad_out.at(i);
     Real dot = 0;
 #pragma omp simd reduction(+ : dot)
@@ -80,8 +83,8 @@ void query_deltas(const BackwardCall& call, int b, int h, const ScoreTile& tile,
 /// Packs queries and output gradients of one tile, both ways round.
 void load_queries(const BackwardCall& call, int b, int h, const ScoreTile& tile, const BackwardScratch& s) {
   const int D = call.D(), width = tile.width(), columns = padded(D);
-  const ConstRows query = head_rows(call.qkv, b, 0, h).from(tile.query, 0);
-  const ConstRows grad_out = head_rows(call.grad_out, b, h).from(tile.query, 0);
+  const auto query = head_rows(call.qkv.query, b, h).from(tile.query, 0);
+  const auto grad_out = head_rows(call.grad_out, b, h).from(tile.query, 0);
   if (tile.queries < width) {
     clear_rows(D, width, s.query_transposed);
     clear_rows(D, width, s.grad_out_transposed);
@@ -94,9 +97,9 @@ void load_queries(const BackwardCall& call, int b, int h, const ScoreTile& tile,
   copy_rows(tile.queries, D, columns, grad_out, s.grad_out);
 }
 
-void load_keys(const BackwardCall& call, int b, int h, int key, int keys, const BackwardScratch& s) {
-  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv, b, 1, h).from(key, 0), s.keys);
-  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv, b, 2, h).from(key, 0), s.values);
+void load_keys(const BackwardCall& call, int b, int g, int key, int keys, const BackwardScratch& s) {
+  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv.key, b, g).from(key, 0), s.keys);
+  copy_rows(keys, call.D(), call.D(), head_rows(call.qkv.value, b, g).from(key, 0), s.values);
 }
 
 /// One vector of rows [query, ..) of lse or delta, zeros beyond `count`.
@@ -164,7 +167,7 @@ void backward_tile(const BackwardCall& call, int b, int h, const ScoreTile& tile
   });
 }
 
-/// All tiles of keys of one tile of queries; writes grad_qkv[:,:,0] of these queries.
+/// All tiles of keys of one tile of queries of head h; writes the gradients of these queries.
 template <Pass pass>
 void backward_queries(const BackwardCall& call, int b, int h, int query, const BackwardScratch& s) {
   const int D = call.D(), queries = std::min(query_tile, call.T() - query);
@@ -176,95 +179,102 @@ void backward_queries(const BackwardCall& call, int b, int h, int query, const B
   for (int key = 0; key < query + queries; key += key_tile) {
     tile.key = key;
     tile.keys = std::min(key_tile, query + queries - key);
-    load_keys(call, b, h, key, tile.keys, s);
+    load_keys(call, b, h / call.shared(), key, tile.keys, s);
     const int held = pass == Pass::all ? key : 0;
     backward_tile<pass>(call, b, h, tile, drop, s, s.grad_keys.from(held, 0), s.grad_values.from(held, 0));
   }
-  transpose_scaled(D, queries, call.scale, s.grad_query, head_rows(call.grad_qkv, b, 0, h).from(query, 0));
+  transpose_scaled(D, queries, call.scale, s.grad_query, head_rows(call.grad_qkv.query, b, h).from(query, 0));
 }
 
-/// Writes grad_qkv[:,:,1] and [:,:,2] of keys [key, key + keys) from their sums.
-void store_key_value(const BackwardCall& call, int b, int h, int key, int keys, const BackwardScratch& s) {
+/// Writes the gradients of keys and values [key, key + keys) of head g from their sums.
+void store_key_value(const BackwardCall& call, int b, int g, int key, int keys, const BackwardScratch& s) {
   const int D = call.D();
   for (int i = 0; i < keys; ++i) {
     Real* row = s.grad_keys.at(i);
     for (int d = 0; d < D; ++d) row[d] *= call.scale;
   }
-  copy_rows(keys, D, D, s.grad_keys, head_rows(call.grad_qkv, b, 1, h).from(key, 0));
-  copy_rows(keys, D, D, s.grad_values, head_rows(call.grad_qkv, b, 2, h).from(key, 0));
+  copy_rows(keys, D, D, s.grad_keys, head_rows(call.grad_qkv.key, b, g).from(key, 0));
+  copy_rows(keys, D, D, s.grad_values, head_rows(call.grad_qkv.value, b, g).from(key, 0));
 }
 
-/// One head, all gradients from one recomputation.
-void backward_head(const BackwardCall& call, int b, int h, const BackwardScratch& s) {
+/// One head of keys and values and the queries that share it, all gradients from one recomputation.
+void backward_head(const BackwardCall& call, int b, int g, const BackwardScratch& s) {
   const int T = call.T(), columns = padded(call.D());
   clear_rows(T, columns, s.grad_keys);
   clear_rows(T, columns, s.grad_values);
-  for (int query = 0; query < T; query += query_tile) backward_queries<Pass::all>(call, b, h, query, s);
-  store_key_value(call, b, h, 0, T, s);
+  for (int h = g * call.shared(); h < (g + 1) * call.shared(); ++h)
+    for (int query = 0; query < T; query += query_tile) backward_queries<Pass::all>(call, b, h, query, s);
+  store_key_value(call, b, g, 0, T, s);
 }
 
-/// Key and value gradients of one tile of keys. Reads the deltas of its queries.
-void backward_keys(const BackwardCall& call, int b, int h, int key, const BackwardScratch& s) {
+/// Key and value gradients of one tile of keys of head g. Reads the deltas of its queries.
+void backward_keys(const BackwardCall& call, int b, int g, int key, const BackwardScratch& s) {
   const int T = call.T(), columns = padded(call.D()), keys = std::min(key_tile, T - key);
-  const WeightDropout drop(call.dropout, b, h, T);
   clear_rows(keys, columns, s.grad_keys);
   clear_rows(keys, columns, s.grad_values);
-  load_keys(call, b, h, key, keys, s);
-  for (int query = key / query_tile * query_tile; query < T; query += query_tile) {
-    const int queries = std::min(query_tile, T - query);
-    const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key)};
-    load_queries(call, b, h, tile, s);
-    backward_tile<Pass::key_value>(call, b, h, tile, drop, s, s.grad_keys, s.grad_values);
+  load_keys(call, b, g, key, keys, s);
+  for (int h = g * call.shared(); h < (g + 1) * call.shared(); ++h) {
+    const WeightDropout drop(call.dropout, b, h, T);
+    for (int query = key / query_tile * query_tile; query < T; query += query_tile) {
+      const int queries = std::min(query_tile, T - query);
+      const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key)};
+      load_queries(call, b, h, tile, s);
+      backward_tile<Pass::key_value>(call, b, h, tile, drop, s, s.grad_keys, s.grad_values);
+    }
   }
-  store_key_value(call, b, h, key, keys, s);
+  store_key_value(call, b, g, key, keys, s);
 }
 
-/// task(b, h, i, scratch) for i in [0, tasks_per_head) of every head.
+/// task(b, head, i, scratch) for i in [0, tasks_per_head) of each of `heads` heads.
 template <class Task>
-void for_each_task(const char* label, const ExecSpace& exec, const BackwardCall& call, int tasks_per_head,
-                   int keys_held, const Task& task) {
-  const int H = call.H(), D = call.D();
+void for_each_task(const char* label, const ExecSpace& exec, const BackwardCall& call, int heads,
+                   int tasks_per_head, int keys_held, const Task& task) {
+  const int D = call.D();
   const std::size_t bytes = BackwardScratch::bytes(D, keys_held);
   using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
-  Policy policy(exec, call.qkv.extent_int(0) * H * tasks_per_head, 1, 1);
+  const std::size_t tasks = call.out.extent(0) * std::size_t(heads) * std::size_t(tasks_per_head);
+  Policy policy(exec, league_size("causal_attention_backward", tasks), 1, 1);
   policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(bytes + 64));
   Kokkos::parallel_for(
       std::string(label), policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
         const int head = team.league_rank() / tasks_per_head;
         Real* memory = static_cast<Real*>(team.team_scratch(1).get_shmem_aligned(bytes, 64));
-        task(head / H, head % H, team.league_rank() % tasks_per_head,
+        task(head / heads, head % heads, team.league_rank() % tasks_per_head,
              BackwardScratch(ScratchPieces(memory), D, keys_held));
       });
 }
 
 /// One task per head costs 5 products a tile on at most as many threads as there are heads; two passes cost 7 on
 /// all.
-bool one_task_per_head(const ExecSpace& exec, int heads, int padded_keys, int D) {
+bool one_task_per_head(const ExecSpace& exec, long heads, int padded_keys, int D) {
   constexpr std::size_t most_bytes = std::size_t{64} << 20;
-  const int threads = exec.concurrency(), rounds = (heads + threads - 1) / threads;
+  const long threads = exec.concurrency(), rounds = (heads + threads - 1) / threads;
   return 5 * rounds * threads <= 7 * heads && BackwardScratch::bytes(D, padded_keys) <= most_bytes;
 }
 
 }  // namespace
 
-void causal_attention_backward(const ExecSpace& exec, ConstTensor5 qkv, ConstTensor4 out, ConstTensor4 grad_out,
-                               ConstTensor3 lse, Real scale, const Dropout& dropout, Tensor3 delta,
-                               Tensor5 grad_qkv) {
-  const auto extent = causal_attention_backward_shapes.match(qkv, out, grad_out, lse, delta, grad_qkv);
+void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
+                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
+                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv) {
+  const auto extent = causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse,
+                                                             delta, grad_qkv.query, grad_qkv.key, grad_qkv.value);
+  require_heads("causal_attention_backward", qkv);
+  require_heads("causal_attention_backward", grad_qkv);
   const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
   const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
             key_tiles = call.key_tiles();
-  if (one_task_per_head(exec, extent['B'] * extent['H'], padded_keys, extent['D'])) {
-    for_each_task("dekoder::causal_attention_backward::head", exec, call, 1, padded_keys,
-                  [=](int b, int h, int, const BackwardScratch& s) { backward_head(call, b, h, s); });
+  if (one_task_per_head(exec, long(extent['B']) * call.G(), padded_keys, call.D())) {
+    for_each_task("dekoder::causal_attention_backward::head", exec, call, call.G(), 1, padded_keys,
+                  [=](int b, int g, int, const BackwardScratch& s) { backward_head(call, b, g, s); });
     return;
   }
-  for_each_task("dekoder::causal_attention_backward::query", exec, call, query_tiles, key_tile,
+  for_each_task("dekoder::causal_attention_backward::query", exec, call, call.H(), query_tiles, key_tile,
                 [=](int b, int h, int i, const BackwardScratch& s) {
                   backward_queries<Pass::query>(call, b, h, (query_tiles - 1 - i) * query_tile, s);
                 });
-  for_each_task("dekoder::causal_attention_backward::key_value", exec, call, key_tiles, key_tile,
-                [=](int b, int h, int i, const BackwardScratch& s) { backward_keys(call, b, h, i * key_tile, s); });
+  for_each_task("dekoder::causal_attention_backward::key_value", exec, call, call.G(), key_tiles, key_tile,
+                [=](int b, int g, int i, const BackwardScratch& s) { backward_keys(call, b, g, i * key_tile, s); });
 }
 
 }  // namespace dekoder

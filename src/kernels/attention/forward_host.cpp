@@ -93,19 +93,19 @@ void drop_weights(const ScoreTile& tile, WeightDropout drop, Rows weights) {
     }
 }
 
-/// out and lse of one tile of queries of head (b, h).
-void forward_tile(ConstTensor5 qkv, int b, int h, int query, Real scale, const WeightDropout& drop,
-                  const Tensor4& out, const Tensor3& lse, const ForwardScratch& s) {
-  const int T = qkv.extent_int(1), D = qkv.extent_int(4), queries = std::min(query_tile, T - query);
+/// out and lse of one tile of queries of head h, whose keys and values are those of head g.
+void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, Real scale, const WeightDropout& drop,
+                  const StoredTensor4& out, const MasterTensor3& lse, const ForwardScratch& s) {
+  const int T = qkv.query.extent_int(1), D = qkv.query.extent_int(3), queries = std::min(query_tile, T - query);
   const int width = padded(queries);
   if (queries < width) clear_rows(D, width, s.query);
-  transpose_scaled(queries, D, scale * log2_e, head_rows(qkv, b, 0, h).from(query, 0), s.query);
+  transpose_scaled(queries, D, scale * log2_e, head_rows(qkv.query, b, h).from(query, 0), s.query);
   clear_rows(D, width, s.out);
   SoftmaxState state;
   for (int key = 0; key < query + queries; key += key_tile) {
     const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key)};
-    copy_rows(tile.keys, D, D, head_rows(qkv, b, 1, h).from(key, 0), s.keys);
-    copy_rows(tile.keys, D, D, head_rows(qkv, b, 2, h).from(key, 0), s.values);
+    copy_rows(tile.keys, D, D, head_rows(qkv.key, b, g).from(key, 0), s.keys);
+    copy_rows(tile.keys, D, D, head_rows(qkv.value, b, g).from(key, 0), s.values);
     for_each_band(tile, [&](int band, int keys, int first) {
       tile_product<false>(keys, width - first, D, plain(s.keys.from(band, 0)), s.query.from(0, first),
                           s.weights.from(band, first));
@@ -131,13 +131,14 @@ void forward_tile(ConstTensor5 qkv, int b, int h, int query, Real scale, const W
 
 }  // namespace
 
-void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const Dropout& dropout, Tensor4 out,
-                      Tensor3 lse) {
-  const auto extent = causal_attention_shapes.match(qkv, out, lse);
-  const int B = extent['B'], T = extent['T'], H = extent['H'], D = extent['D'];
+void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
+                      StoredTensor4 out, MasterTensor3 lse) {
+  const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse);
+  require_heads("causal_attention", qkv);
+  const int T = extent['T'], H = extent['H'], D = extent['D'], shared = H / extent['G'];
   const int tiles = (T + query_tile - 1) / query_tile;
   using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
-  Policy policy(exec, B * H * tiles, 1, 1);
+  Policy policy(exec, league_size("causal_attention", out.extent(0) * out.extent(2) * std::size_t(tiles)), 1, 1);
   policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(ForwardScratch::elements(D) * sizeof(Real) + 64));
   Kokkos::parallel_for(
       "dekoder::causal_attention", policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
@@ -145,7 +146,7 @@ void causal_attention(const ExecSpace& exec, ConstTensor5 qkv, Real scale, const
         const int tile = tiles - 1 - team.league_rank() % tiles;  // the longest first
         Real* memory = static_cast<Real*>(
             team.team_scratch(1).get_shmem_aligned(ForwardScratch::elements(D) * sizeof(Real), 64));
-        forward_tile(qkv, b, h, tile * query_tile, scale, WeightDropout(dropout, b, h, T), out, lse,
+        forward_tile(qkv, b, h, h / shared, tile * query_tile, scale, WeightDropout(dropout, b, h, T), out, lse,
                      ForwardScratch(ScratchPieces(memory), D));
       });
 }

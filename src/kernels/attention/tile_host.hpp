@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/host_tile.hpp"
@@ -34,23 +35,18 @@ class ScratchPieces {
   Real* next_;
 };
 
-/// Rows t of one head: which = 0 query, 1 key, 2 value of a (B,T,3,H,D) tensor.
-inline ConstRows head_rows(const ConstTensor5& qkv, int b, int which, int h) {
-  return {qkv.data() + qkv.stride(0) * std::size_t(b) + qkv.stride(2) * std::size_t(which) +
-              qkv.stride(3) * std::size_t(h),
-          long(qkv.stride(1))};
+/// Rows t of one head of a (B,T,heads,D) tensor whose heads are contiguous.
+template <class Tensor>
+RowsOf<typename Tensor::value_type> head_rows(const Tensor& x, int b, int head) {
+  return {x.data() + x.stride(0) * std::size_t(b) + x.stride(2) * std::size_t(head), long(x.stride(1))};
 }
-inline Rows head_rows(const Tensor5& qkv, int b, int which, int h) {
-  return {qkv.data() + qkv.stride(0) * std::size_t(b) + qkv.stride(2) * std::size_t(which) +
-              qkv.stride(3) * std::size_t(h),
-          long(qkv.stride(1))};
-}
-/// The same of a (B,T,H,D) tensor.
-inline ConstRows head_rows(const ConstTensor4& x, int b, int h) {
-  return {x.data() + x.stride(0) * std::size_t(b) + x.stride(2) * std::size_t(h), long(x.stride(1))};
-}
-inline Rows head_rows(const Tensor4& x, int b, int h) {
-  return {x.data() + x.stride(0) * std::size_t(b) + x.stride(2) * std::size_t(h), long(x.stride(1))};
+
+/// `tasks` as the size of a league, which Kokkos counts in int.
+inline int league_size(const char* function, std::size_t tasks) {
+  if (tasks > std::size_t(std::numeric_limits<int>::max()))
+    throw ShapeError(fmt::format("{}: {} tasks; expected at most {}: fewer sequences, heads or tokens at a time",
+                                 function, tasks, std::numeric_limits<int>::max()));
+  return int(tasks);
 }
 
 /// A tile of the scores of one head: queries [query, query + queries) against keys [key, key + keys), keys <= the

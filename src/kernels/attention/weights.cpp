@@ -6,18 +6,22 @@
 
 namespace dekoder {
 
-void attention_weights(const ExecSpace& exec, ConstTensor4 qkv, ConstTensor2 lse, Real scale, Tensor3 weights) {
-  const auto extent = attention_weights_shapes.match(qkv, lse, weights);
-  const int T = extent['T'], H = extent['H'], D = extent['D'];
+void attention_weights(const ExecSpace& exec, ConstStridedTensor3 q, ConstStridedTensor3 k, ConstMasterTensor2 lse,
+                       Real scale, MasterTensor3 weights) {
+  const auto extent = attention_weights_shapes.match(q, k, lse, weights);
+  const int T = extent['T'], H = extent['H'], D = extent['D'], G = extent['G'];
+  if (G == 0 || H % G != 0)
+    throw ShapeError(fmt::format("attention_weights: {} heads of queries share {} of keys", H, G));
+  const int shared = H / G;
   for_each_row(
-      "dekoder::attention_weights", exec, H * T, KOKKOS_LAMBDA(const RowTeam& team, int row) {
-        const int h = row / T, t = row % T;
-        const Real* q = &qkv(t, 0, h, 0);
+      "dekoder::attention_weights", exec, long(H) * T, KOKKOS_LAMBDA(const RowTeam& team, long row) {
+        const int h = int(row / T), t = int(row % T);
+        const Stored* query = &q(t, h, 0);
         const Real row_lse = lse(h, t);
-        Real* weight = &weights(h, t, 0);
+        Master* weight = &weights(h, t, 0);
         for (int s = 0; s <= t; ++s) {
-          const Real* k = &qkv(s, 1, h, 0);
-          const Real score = scale * team.sum(D, [=](int d) { return q[d] * k[d]; });
+          const Stored* key = &k(s, h / shared, 0);
+          const Real score = scale * team.sum(D, [=](int d) { return query[d] * key[d]; });
           team.once([=] { weight[s] = fast_exp(score - row_lse); });
         }
         team.each(T - 1 - t, [=](int i) { weight[t + 1 + i] = 0; });
