@@ -2,7 +2,7 @@
 """What is made from a dekoder run directory: the report, publication figures, TensorBoard event files.
 
     run_reader        read_run(folder) -> Run: configuration, curves, restarts, samples, attention maps
-    attention_reader  read_attention(file) -> AttentionFile: the maps and head statistics of attention.h5
+    attention_reader  read_attention(run, folder or file) -> Attention: attention maps and head statistics
     report            dekoder-report: one self-contained HTML page
     figures           dekoder-figures: PNG and PDF
     tensorboard_export  dekoder-tensorboard: event files

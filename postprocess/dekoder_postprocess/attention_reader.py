@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads attention.h5, the attention maps and head statistics that `dekoder train` and `dekoder attention` write.
+"""Reads the attention maps and head statistics that `dekoder train` and `dekoder attention` write.
 
-The trainer replaces the file as a whole at each captured step, so an open one stays as it was: a reader sees the
-steps that were there when it opened the file.
+A run has one file per captured step, attention/step-00000500.h5, that never changes (format 2); earlier programs kept
+all steps in attention.h5 (format 1). Both are read here, as one view of the run. No file is held open.
 """
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -15,130 +16,120 @@ import numpy as np
 from .errors import RunError
 
 FORMAT = "dekoder-attention"
-MAJOR = 1  # a file of another major version has another layout
+MAJORS = (1, 2)  # a file of another major version has another layout
+_NONE = ("expected attention maps of a run: set attention.texts or attention.windows in its configuration, or make some "
+         "with `dekoder attention RUN --text \"...\"`")
 
 
-def read_attention(path) -> "AttentionFile":
-    """Opens an attention file. Raises RunError where it is missing, damaged, of another program or version."""
-    return AttentionFile(path)
+def attention_files(path) -> list:
+    """The attention files of a run directory, or of its folder attention/, by step; attention.h5 comes first."""
+    path = Path(path)
+    steps = {}
+    for file in (*path.glob("attention/step-*.h5"), *path.glob("step-*.h5")):
+        name = re.fullmatch(r"step-(\d{8,})\.h5", file.name)
+        if name:
+            steps[int(name[1])] = file
+    single = path / "attention.h5"
+    return ([single] if single.exists() else []) + [steps[step] for step in sorted(steps)]
 
 
-class _Handle:
-    """The file itself: what AttentionFile and its probes read through."""
-
-    def __init__(self, path):
-        self.path = path
-        self.file = self._raw = None
-        self.open()
-
-    def __del__(self):
-        self.close()
-
-    def open(self):
-        if not self.path.exists():
-            raise RunError(f"{self.path}: no such file; expected attention maps of a run: set attention.texts or "
-                           "attention.windows in its configuration, or make some with "
-                           "`dekoder attention RUN --text \"...\"`")
+def read_attention(path) -> "Attention":
+    """The attention maps of a run directory, of its folder attention/, or of one file. Raises RunError where there are
+    none, and where a file is damaged, of another program or version."""
+    path = Path(path)
+    if not path.is_dir():
+        return Attention(path, [_File(path)])
+    files = []
+    for file in attention_files(path):
         try:
-            # Through Python's file: no lock is asked for or held, whoever else has the file open, and in which way.
-            self._raw = self.path.open("rb")
-            self.file = h5py.File(self._raw, "r")
-        except OSError as error:
-            self.close()
-            raise self.error(f"cannot be opened ({_reason(error)})") from error
-
-    def close(self):
-        if self.file is not None:
-            self.file.close()
-        if self._raw is not None:
-            self._raw.close()
-        self.file = self._raw = None
-
-    def read(self, name):
-        """A dataset by its path. Raises RunError where its checksum or its compressed form is wrong."""
-        if self.file is None:
-            raise ValueError("the attention file is closed")
-        try:
-            return self.file[name][()]
-        except (OSError, KeyError) as first:
-            # A file on a network disk can be gone once the trainer has replaced it: the new one has the same steps.
-            self.close()
-            self.open()
-            try:
-                return self.file[name][()]
-            except (OSError, KeyError):
-                raise self.error(f"{name} cannot be read ({_reason(first)})") from first
-
-    def error(self, what):
-        return RunError(f"{self.path}: {what}; expected the attention file that dekoder writes; it is damaged or of "
-                        "another program: delete it, and make maps anew from a checkpoint with "
-                        "`dekoder attention RUN --text \"...\" --step N`")
+            files.append(_File(file))
+        except RunError:
+            if file.exists():
+                raise  # else a restart has removed it meanwhile
+    if not files:
+        raise RunError(f"{path}: holds no attention maps; {_NONE}")
+    return Attention(path, files)
 
 
 class Probe:
     """One text whose attention was captured.
 
-    path: of the file; name; text; source ("configuration", "held-out tokens A to B", "command line"); tokens: int32
+    path: what was read; name; text; source ("configuration", "held-out tokens A to B", "command line"); tokens: int32
     (token); token_text: list of str, one per token, a byte that is no UTF-8 alone as \\xC3; steps: sorted list of int.
     """
 
-    def __init__(self, handle, name, group):
-        self._handle = handle
-        self.path = handle.path
+    def __init__(self, path, name, head):
+        self.path = path
         self.name = name
-        self.text = _text(group.attrs.get("text", ""))
-        self.source = _text(group.attrs.get("source", ""))
-        if not group.attrs.get("causal", 1):
-            raise ValueError(f"{name}: maps that are not causal")
-        self.tokens = group["tokens"][()]
-        self.token_text = [_text(text) or "\\x00" for text in group["token_text"][()]]
-        self.steps = sorted(_step_numbers(group))
+        self.text, self.source, self.tokens, self.token_text = head.text, head.source, head.tokens, head.token_text
+        self._places = {}  # step -> (file, its name of the weights, of the statistics)
+
+    @property
+    def steps(self) -> list:
+        return sorted(self._places)
 
     def weights(self, step) -> np.ndarray:
         """Attention weights after `step` optimizer steps: float16 (layer, head, query, key), rows sum to 1, zero where
         key > query. Raises RunError for another step, for a damaged map and for weights above the diagonal."""
-        weights = self._handle.read(f"/attention/{self.name}/step_{self._known(step)}")
+        file, name, _ = self._place(step)
+        weights = file.read(name, (len(self.tokens),) * 2)
         if np.any(np.triu(weights, 1)):
-            raise self._handle.error(f"attention/{self.name}/step_{step} has weights above the diagonal, where "
-                                     "key > query")
+            raise file.error(f"{name} has weights above the diagonal, where key > query")
         return weights
 
     def statistics(self, step) -> np.ndarray:
         """Head statistics after `step` optimizer steps: float32 (layer, head, statistic), see statistic_names."""
-        return self._handle.read(f"/statistics/{self.name}/step_{self._known(step)}")
+        file, _, name = self._place(step)
+        return file.read(name, (len(file.statistic_names),))
 
-    def _known(self, step):
-        if step not in self.steps:
+    def add(self, file, head):
+        """Takes the steps that another file has of this probe; those that are there already stay."""
+        for step, names in head.steps.items():
+            self._places.setdefault(step, (file, *names))
+
+    def _place(self, step):
+        if step not in self._places:
             steps = ", ".join(map(str, self.steps)) or "none"
             raise RunError(f"{self.path}: no step {step} of probe {self.name}; captured steps: {steps}")
-        return step
+        return self._places[step]
 
 
-class AttentionFile:
-    """An open attention file; also a context manager that closes it.
+class Attention:
+    """The attention maps of a run, or of one file.
 
-    path; config_text: the run's configuration as YAML; layers, heads: lists of int, which of the model's layers and
-    heads stand at axes 0 and 1 of the maps; statistic_names: list of str; probes: dict name -> Probe, texts before
-    windows, in order of their numbers.
+    path: what was read; run_id; config_text: the run's configuration as YAML; layers, heads: lists of int, which of the
+    model's layers and heads stand at axes 0 and 1 of the maps; statistic_names: list of str; probes: dict name ->
+    Probe, texts before windows, in order of their numbers; left_out: list of str, one line per file that is not used.
+
+    Where the files of a run differ, the newest step's file decides: it says run_id, config_text, layers, heads and
+    statistic_names, and a file of others is left out. A probe is its text and tokens: as long as these are the same it
+    is one probe, under the name of the newest file that has it. Where that name is another text's by then, it is called
+    "text_0-until-500", after the last step it has.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
-        self._handle = _Handle(self.path)
-        try:
-            self._read_head(self._handle.file)
-        except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
-            raise self._handle.error(f"is not whole ({_reason(error)})") from error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        """Closes the file; maps cannot be read after it."""
-        self._handle.close()
+    def __init__(self, path, files):
+        self.path = path
+        self.left_out = []
+        self.probes = {}
+        newest = files[-1]
+        self.run_id, self.config_text = newest.run_id, newest.config_text
+        self.layers, self.heads, self.statistic_names = newest.layers, newest.heads, newest.statistic_names
+        known = {}
+        for file in reversed(files):
+            if file.axes() != newest.axes():
+                self.left_out.insert(0, f"{file.path}: of another run, other layers, heads or statistics than "
+                                        f"{newest.path.name}; left out")
+                continue
+            alike = {}  # probes of one file with the same text stay apart
+            for head in file.probes:
+                number = alike[head.contents()] = alike.get(head.contents(), -1) + 1
+                probe = known.get((head.contents(), number))
+                if probe is None:
+                    taken = head.name in self.probes
+                    name = f"{head.name}-until-{max(head.steps, default=0)}" if taken else head.name
+                    probe = known[head.contents(), number] = self.probes[name] = Probe(path, name, head)
+                probe.add(file, head)
+        self.probes = {name: self.probes[name] for name in sorted(self.probes, key=_by_number)}
 
     def probe(self, name=None) -> Probe:
         """The probe of that name, the first one without a name. Raises RunError where there is none."""
@@ -158,34 +149,103 @@ class AttentionFile:
                            f"{_ranges(self.layers)} and heads {_ranges(self.heads)}")
         return self.layers.index(layer), self.heads.index(head)
 
+
+class _Head:
+    """A probe as one file has it: all but the arrays of its steps."""
+
+    def __init__(self, name, group):
+        self.name = name
+        self.text = _text(group.attrs.get("text", ""))
+        self.source = _text(group.attrs.get("source", ""))
+        if not group.attrs.get("causal", 1):
+            raise ValueError(f"{name}: maps that are not causal")
+        self.tokens = group["tokens"][()]
+        self.token_text = [_text(text) or "\\x00" for text in group["token_text"][()]]
+        if len(self.token_text) != len(self.tokens):
+            raise ValueError(f"{name}: {len(self.token_text)} token_text for {len(self.tokens)} tokens")
+        self.steps = {}  # step -> names of the weights and of the statistics
+
+    def contents(self):
+        return self.text, self.tokens.tobytes(), tuple(self.token_text)
+
+
+class _File:
+    """One attention file; its head is in memory."""
+
+    def __init__(self, path):
+        self.path = path
+        with self._opened() as file:
+            try:
+                self._read_head(file)
+            except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
+                raise self.error(f"is not whole ({_reason(error)})") from error
+
+    def axes(self):
+        """What the maps of two files must have in common to stand in one view."""
+        return self.run_id, self.layers, self.heads, self.statistic_names
+
+    def read(self, name, last_axes):
+        """A dataset (layer, head, *last_axes). Raises RunError where its checksum or its compressed form is wrong."""
+        with self._opened() as file:
+            try:
+                values = file[name][()]
+            except (OSError, KeyError) as error:
+                raise self.error(f"{name} cannot be read ({_reason(error)})") from error
+        if values.shape != (len(self.layers), len(self.heads), *last_axes):
+            raise RunError(f"{self.path}: {name} is another one than a moment ago; a restart of the run has replaced "
+                           "the file: read the run again")
+        return values
+
+    def error(self, what):
+        return RunError(f"{self.path}: {what}; expected the attention file that dekoder writes; it is damaged or of "
+                        "another program: delete it, and make maps anew from a checkpoint with "
+                        "`dekoder attention RUN --text \"...\" --step N`")
+
+    @contextlib.contextmanager
+    def _opened(self):
+        if not self.path.exists():
+            raise RunError(f"{self.path}: no such file; {_NONE}")
+        with contextlib.ExitStack() as stack:
+            try:
+                # Through Python's file: no lock is asked for or held, whoever else has the file open, and in which way.
+                raw = stack.enter_context(self.path.open("rb"))
+                file = stack.enter_context(h5py.File(raw, "r"))
+            except OSError as error:
+                raise self.error(f"cannot be opened ({_reason(error)})") from error
+            yield file
+
     def _read_head(self, file):
         attributes = file.attrs
         found = _text(attributes.get("format", ""))
         if found != FORMAT:
-            raise self._handle.error(f"its attribute format is {found!r}, not {FORMAT!r}")
+            raise self.error(f"its attribute format is {found!r}, not {FORMAT!r}")
         major, minor = int(attributes["major"]), int(attributes.get("minor", 0))
-        if major != MAJOR:
-            raise RunError(f"{self.path}: attention file of version {major}.{minor}, expected {MAJOR}.x; use the "
-                           "post-processing that came with the dekoder that wrote it")
+        if major not in MAJORS:
+            raise RunError(f"{self.path}: attention file of version {major}.{minor}, expected "
+                           f"{' or '.join(f'{known}.x' for known in MAJORS)}; use the post-processing that came with "
+                           "the dekoder that wrote it")
+        self.run_id = _text(attributes["run_id"])
         self.config_text = _text(attributes["config"])
         self.layers = [int(layer) for layer in file["layers"][()]]
         self.heads = [int(head) for head in file["heads"][()]]
-        self.statistic_names = _text(file["statistics"].attrs["names"]).split(",")
-        groups = file["attention"]
-        self.probes = {name: Probe(self._handle, name, groups[name]) for name in sorted(groups, key=_by_number)}
-        for probe in self.probes.values():
-            self._check(file, probe)
+        names = file["statistics"].attrs["names"] if major == 1 else attributes["statistic_names"]
+        self.statistic_names = _text(names).split(",")
+        self.probes = [_Head(name, group) for name, group in file["attention"].items()]
+        for head in self.probes:
+            group = f"attention/{head.name}"
+            if major == 1:
+                head.steps = {step: (f"{group}/step_{step}", f"statistics/{head.name}/step_{step}")
+                              for step in _step_numbers(file[group])}
+            else:
+                head.steps = {int(attributes["step"]): (f"{group}/weights", f"{group}/statistics")}
+            self._check_shapes(file, head)
 
-    def _check(self, file, probe):
+    def _check_shapes(self, file, head):
         maps = (len(self.layers), len(self.heads))
-        tokens = len(probe.tokens)
-        if len(probe.token_text) != tokens:
-            raise ValueError(f"{probe.name}: {len(probe.token_text)} token_text for {tokens} tokens")
-        for step in probe.steps:
-            for name, shape in ((f"attention/{probe.name}/step_{step}", maps + (tokens, tokens)),
-                                (f"statistics/{probe.name}/step_{step}", maps + (len(self.statistic_names),))):
-                if file[name].shape != shape:
-                    raise ValueError(f"{name}: shape {file[name].shape}, expected {shape}")
+        for names in head.steps.values():
+            for name, shape in zip(names, ((len(head.tokens),) * 2, (len(self.statistic_names),))):
+                if file[name].shape != maps + shape:
+                    raise ValueError(f"{name}: shape {file[name].shape}, expected {maps + shape}")
 
 
 def _text(value):

@@ -4,7 +4,7 @@
     from dekoder_postprocess.attention_reader import read_attention
     from dekoder_postprocess.circuits import bertviz_input, circuitsvis_input
 
-    probe = read_attention("runs/quickstart/attention.h5").probe()
+    probe = read_attention("runs/quickstart").probe()
 
     attention, tokens = bertviz_input(probe)
     bertviz.head_view([torch.from_numpy(layer) for layer in attention], tokens)

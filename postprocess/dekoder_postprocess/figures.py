@@ -12,7 +12,7 @@ from typing import Optional
 import matplotlib
 import numpy as np
 
-from .attention_reader import AttentionFile, Probe, read_attention
+from .attention_reader import Attention, Probe, read_attention
 from .curve_figures import loss_figure, statistics_figure
 from .errors import RunError, make_folder, output_name, run_command
 from .figure_style import (STYLE, Sheet, draw_map, drawable, label_size, label_tokens, label_width, save, shortened,
@@ -29,7 +29,7 @@ class Source:
 
     name: str
     config: dict
-    attention: Optional[AttentionFile]
+    attention: Optional[Attention]
     run: Optional[Run]
 
 
@@ -306,7 +306,7 @@ def make_figures(options):
     folder = Path(options.output) if options.output else (first if first.is_dir() else first.parent) / "figures"
     missing = [source for source in sources if source.attention is None]
     if missing and (options.probe or options.layer is not None or options.step is not None):
-        raise RunError(f"{missing[0].run.path}: has no attention.h5, which --probe, --layer, --head and --step are "
+        raise RunError(f"{missing[0].run.path}: has no attention maps, which --probe, --layer, --head and --step are "
                        "about; set attention.texts in its configuration")
     figures = FigureSet(options)
     with matplotlib.rc_context(STYLE):
@@ -319,8 +319,11 @@ def make_figures(options):
             raise RunError(f"{options.runs[0]}: nothing to draw yet; expected a first step in its log")
         for path in figures.write(folder):
             print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+    for source in sources:
+        for line in source.attention.left_out if source.attention else ():
+            print(f"dekoder-figures: {line}", file=sys.stderr)
     for source in missing:
-        print(f"dekoder-figures: {source.run.path}: no attention.h5, so no figures of attention; set attention.texts "
+        print(f"dekoder-figures: {source.run.path}: no attention maps, so no figures of attention; set attention.texts "
               "in its configuration", file=sys.stderr)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """dekoder-report RUN [RUN2 ...] -o report.html: one self-contained page of one or more runs.
 
-The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl and attention.h5: attention maps
-are embedded as the float16 bits of the file. A run may still be training.
+The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl and the attention files:
+attention maps are embedded as the float16 bits of the file. A run may still be training.
 """
 
 import argparse

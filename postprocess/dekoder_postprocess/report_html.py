@@ -111,10 +111,12 @@ def missing(runs, names):
         if not run.samples:
             lines.append(f"{name}: no samples in samples.txt.")
         if run.attention is None:
-            lines.append(f"{name}: no attention.h5: the configuration asks for no attention maps, or the first ones "
-                         "are still to come.")
-        elif not any(probe.steps for probe in run.attention.probes.values()):
-            lines.append(f"{name}: attention.h5 holds no step yet.")
+            lines.append(f"{name}: no attention maps: the configuration asks for none, or the first ones are still to "
+                         "come.")
+        else:
+            if not any(probe.steps for probe in run.attention.probes.values()):
+                lines.append(f"{name}: no step of the attention maps is there yet.")
+            lines += [f"{line}." for line in run.attention.left_out]
     if len({run.validation_hash for run in runs if len(run.evaluations["step"])}) > 1:
         lines.append("The runs were evaluated on different validation tokens: their validation losses cannot be "
                      "compared.")

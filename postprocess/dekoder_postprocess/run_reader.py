@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a run directory: config.yaml, metrics.jsonl, samples.txt, status and attention.h5, also while it trains."""
+"""Reads a run directory: config.yaml, metrics.jsonl, samples.txt, status and attention maps, also while it trains."""
 from __future__ import annotations
 
 import json
@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 import yaml
 
-from .attention_reader import AttentionFile, read_attention
+from .attention_reader import Attention, attention_files, read_attention
 from .errors import RunError
 
 __all__ = ["Run", "RunError", "parse_config", "read_run"]
@@ -49,18 +49,7 @@ class Run:
     validation_hash: Optional[str]  # of the validation tokens: losses of runs with equal hashes are comparable
     restarts: list  # steps at which the run was resumed, in order
     samples: list  # (step, text)
-    attention: Optional[AttentionFile] = None  # None: no maps were captured
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        """Closes the attention file; everything else is in memory."""
-        if self.attention is not None:
-            self.attention.close()
+    attention: Optional[Attention] = None  # None: no maps were captured
 
     @property
     def last_step(self) -> Optional[int]:
@@ -83,7 +72,6 @@ def read_run(path) -> Run:
     config_text, config = _read_config(path / "config.yaml")
     rows = _read_rows(path / "metrics.jsonl")
     evaluations = rows["evaluations"]
-    attention = path / "attention.h5"
     return Run(
         path=path,
         name=path.resolve().name,
@@ -95,7 +83,7 @@ def read_run(path) -> Run:
         validation_hash=evaluations[-1].get("validation_hash") if evaluations else None,
         restarts=rows["restarts"],
         samples=_read_samples(path / "samples.txt"),
-        attention=read_attention(attention) if attention.exists() else None,
+        attention=read_attention(path) if attention_files(path) else None,
     )
 
 
@@ -180,7 +168,7 @@ def _read_rows(path):
         elif row.get("resumed"):
             rows["restarts"].append(step)
         elif "attention" in row:
-            rows["attention"].append(step)  # a row of head statistics: read from attention.h5, which holds them too
+            rows["attention"].append(step)  # a row of head statistics: read from the attention files, which hold them too
     if lines and not any(rows.values()):
         raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another "
                        "run")

@@ -150,20 +150,22 @@ def png(pixels) -> bytes:
 def export(path, folder=None):
     """Writes the events of the run directory `path` into `folder` (RUN/tensorboard where None), in place of those of
     an earlier export. Returns (folder, counts of scalars, texts and images). Raises RunError."""
-    with read_run(path) as run:
-        if run.last_step is None:
-            raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
-        board = load_tensorboard()
-        folder = Path(folder) if folder is not None else run.path / "tensorboard"
-        make_folder(folder)
-        earlier = sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
-        try:
-            counts = Export(board, run, folder).write()
-            for file in earlier:
-                file.unlink()
-        except OSError as error:
-            raise RunError(f"{folder}: event files cannot be written: {error.strerror or error}; free some space or "
-                           "choose another -o") from error
+    run = read_run(path)
+    if run.last_step is None:
+        raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
+    board = load_tensorboard()
+    folder = Path(folder) if folder is not None else run.path / "tensorboard"
+    make_folder(folder)
+    earlier = sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
+    try:
+        counts = Export(board, run, folder).write()
+        for file in earlier:
+            file.unlink()
+    except OSError as error:
+        raise RunError(f"{folder}: event files cannot be written: {error.strerror or error}; free some space or "
+                       "choose another -o") from error
+    for line in run.attention.left_out if run.attention else ():
+        print(f"dekoder-tensorboard: {line}", file=sys.stderr)
     return folder, counts
 
 

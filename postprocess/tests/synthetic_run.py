@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small run directory for tests, in the layout of a real one: config.yaml, metrics.jsonl, samples.txt, status,
-attention.h5. Numbers follow formulas below, so that a test knows what must come out."""
+attention/. Numbers follow formulas below, so that a test knows what must come out."""
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,15 @@ class SyntheticRun:
 
 
 def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), restarts=(20,), positions="learned",
-              texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True) -> SyntheticRun:
+              texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True,
+              single_file=False) -> SyntheticRun:
     """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads
-    are the model's layers and heads that were captured (all where None); attention=False: nothing was captured."""
+    are the model's layers and heads that were captured (all where None); attention=False: nothing was captured; single_file: all maps
+    in attention.h5, as format 1 had them. What is there already of another run's maps is removed."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(path / "attention", ignore_errors=True)
+    (path / "attention.h5").unlink(missing_ok=True)
     layer_numbers = list(range(layers)) if chosen_layers is None else list(chosen_layers)
     head_numbers = list(range(heads)) if chosen_heads is None else list(chosen_heads)
     config = config_text(layers, heads, steps, positions, texts if attention else (), seed, chosen_layers,
@@ -57,8 +62,11 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
     (path / "status").write_text(f"state: finished\nstep: {steps}\nsteps: {steps}\nmessage: \n")
     write_metrics(run, steps, seed, positions)
     write_samples(run, steps)
-    if attention:
-        write_attention(path / "attention.h5", run, config, layer_numbers, head_numbers)
+    if single_file:
+        write_single_file(path / "attention.h5", run, config, layer_numbers, head_numbers)
+    else:
+        for step in run.captured:
+            write_step(step_file(path, step), run, config, layer_numbers, head_numbers, step)
     return run
 
 
@@ -155,38 +163,69 @@ def token_text(tokens):
     return [chr(token) if token < 128 else f"\\x{token:02X}" for token in tokens]
 
 
-def write_attention(path, run, config, layer_numbers, head_numbers):
-    """attention.h5 with all captured steps."""
+def step_file(run, step):
+    """Path of the attention file of a step of the run directory `run`."""
+    return Path(run) / f"attention/step-{step:08}.h5"
+
+
+def write_step(path, run, config, layer_numbers, head_numbers, step):
+    """The attention file of one step."""
+    path.parent.mkdir(exist_ok=True)
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = "dekoder-attention"
-        file.attrs["major"], file.attrs["minor"] = np.int32(1), np.int32(0)
-        file.attrs["run_id"] = "0123456789abcdef"
-        file.attrs["config"] = config
-        file.attrs["tokenizer"] = "byte"
-        file.attrs["writer"] = "dekoder 0.1.0"
-        file["layers"] = np.array(layer_numbers, np.int32)
-        file["heads"] = np.array(head_numbers, np.int32)
-        statistics = file.create_group("statistics")
-        statistics.attrs["names"] = ",".join(STATISTICS)
-        for name, text in run.texts.items():
-            write_probe(file, name, text, run)
+        write_head(file, 2, config, layer_numbers, head_numbers)
+        file.attrs["step"] = np.int64(step)
+        file.attrs["statistic_names"] = ",".join(STATISTICS)
+        for name in run.texts:
+            group = write_probe(file, name, run)
+            write_maps(group, "weights", run.maps[name][step])
+            write_statistics(group, "statistics", run.statistics[name][step])
 
 
-def write_probe(file, name, text, run):
-    """Groups /attention/<name> and /statistics/<name>."""
-    tokens = run.tokens[name]
+def write_single_file(path, run, config, layer_numbers, head_numbers):
+    """attention.h5 of format 1 with all captured steps."""
+    with h5py.File(path, "w") as file:
+        write_head(file, 1, config, layer_numbers, head_numbers)
+        file.create_group("statistics").attrs["names"] = ",".join(STATISTICS)
+        for name in run.texts:
+            group = write_probe(file, name, run)
+            statistics = file.create_group(f"statistics/{name}")
+            for step in run.captured:
+                write_maps(group, f"step_{step}", run.maps[name][step]).attrs["step"] = np.int64(step)
+                write_statistics(statistics, f"step_{step}", run.statistics[name][step]).attrs["step"] = np.int64(step)
+
+
+def write_head(file, major, config, layer_numbers, head_numbers):
+    """What both formats have in common."""
+    file.attrs["format"] = "dekoder-attention"
+    file.attrs["major"], file.attrs["minor"] = np.int32(major), np.int32(0)
+    file.attrs["run_id"] = "0123456789abcdef"
+    file.attrs["config"] = config
+    file.attrs["tokenizer"] = "byte"
+    file.attrs["writer"] = "dekoder 0.1.0"
+    file["layers"] = np.array(layer_numbers, np.int32)
+    file["heads"] = np.array(head_numbers, np.int32)
+
+
+def write_probe(file, name, run):
+    """Group /attention/<name> without maps."""
     group = file.create_group(f"attention/{name}")
-    group.attrs["text"] = text
+    group.attrs["text"] = run.texts[name]
     group.attrs["source"] = "configuration"
     group.attrs["causal"] = np.uint8(1)
-    group["tokens"] = tokens
-    encoded = [text.encode() for text in token_text(tokens)]
+    group["tokens"] = run.tokens[name]
+    encoded = [text.encode() for text in token_text(run.tokens[name])]
     group["token_text"] = np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
-    statistics = file.create_group(f"statistics/{name}")
-    for step in run.captured:
-        maps = run.maps[name][step]
-        written = group.create_dataset(f"step_{step}", data=maps, chunks=(1, 1) + maps.shape[2:], shuffle=True,
-                                       compression="gzip", fletcher32=True)
-        written.attrs["axes"], written.attrs["step"] = "layer,head,query,key", np.int64(step)
-        written = statistics.create_dataset(f"step_{step}", data=run.statistics[name][step])
-        written.attrs["axes"], written.attrs["step"] = "layer,head,statistic", np.int64(step)
+    return group
+
+
+def write_maps(group, name, maps):
+    written = group.create_dataset(name, data=maps, chunks=(1, 1) + maps.shape[2:], shuffle=True, compression="gzip",
+                                   fletcher32=True)
+    written.attrs["axes"] = "layer,head,query,key"
+    return written
+
+
+def write_statistics(group, name, statistics):
+    written = group.create_dataset(name, data=statistics)
+    written.attrs["axes"] = "layer,head,statistic"
+    return written

@@ -20,7 +20,7 @@ class Circuits(unittest.TestCase):
         scratch = tempfile.TemporaryDirectory()
         self.addCleanup(scratch.cleanup)
         self.written = write_run(scratch.name, layers=2, heads=3)
-        self.probe = read_attention(Path(scratch.name) / "attention.h5").probe()
+        self.probe = read_attention(scratch.name).probe()
 
     def test_bertviz(self):
         attention, tokens = bertviz_input(self.probe)

@@ -25,7 +25,7 @@ from dekoder_postprocess.curve_figures import logarithmic, running_mean  # noqa:
 from dekoder_postprocess.figure_style import (  # noqa: E402
     STYLE, drawable, save, shortened, text_width, token_labels, with_palette)
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
-from synthetic_run import TEXTS, write_run  # noqa: E402
+from synthetic_run import TEXTS, step_file, write_run  # noqa: E402
 
 LONG = "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of"
 COMMAND = Path(__file__).resolve().parents[1] / "bin/dekoder-figures"
@@ -218,7 +218,7 @@ class Figures(unittest.TestCase):
         write_run(self.folder / "c", texts=("other",))
         done = self.command(self.folder / "a", self.folder / "c")
         self.assertEqual(done.code, 3)
-        self.assertRegex(done.err, "c/attention.h5: no probe with the tokens of text_0 of a; expected the same text")
+        self.assertRegex(done.err, "c: no probe with the tokens of text_0 of a; expected the same text")
         self.assertEqual(done.made, {})  # not even the loss curve
 
     def test_loss_curve(self):
@@ -356,17 +356,18 @@ class Figures(unittest.TestCase):
 
     def test_attention_file_alone(self):
         write_run(self.folder / "a", captured=(40,))
-        shutil.move(self.folder / "a/attention.h5", self.folder / "attention-text.h5")
+        shutil.move(step_file(self.folder / "a", 40), self.folder / "attention-text.h5")
         done = self.command(self.folder / "attention-text.h5", write=True)
         self.assertEqual((done.code, list(done.made)), (0, ["heads"]))
         self.assertTrue((self.folder / "figures/heads.pdf").is_file())
 
     def test_attention_file_of_a_damaged_configuration(self):
         write_run(self.folder / "a")
+        maps = step_file(self.folder / "a", 40)
         for text, words in (("a: [", "attribute config: is no YAML"), ("", "attribute config: has no section model")):
-            with h5py.File(self.folder / "a/attention.h5", "r+") as file:
+            with h5py.File(maps, "r+") as file:
                 file.attrs["config"] = text
-            done = self.command(self.folder / "a/attention.h5")
+            done = self.command(maps)
             self.assertEqual((done.code, done.err.count("\n")), (3, 1), done.err)
             self.assertIn(words, done.err)
 
@@ -374,10 +375,10 @@ class Figures(unittest.TestCase):
         write_run(self.folder / "a", attention=False)
         done = self.command(self.folder / "a")
         self.assertEqual((done.code, list(done.made)), (0, ["loss"]))
-        self.assertIn("no attention.h5", done.err)
+        self.assertIn("no attention maps", done.err)
         done = self.command(self.folder / "a", "--probe", "text_0")
         self.assertEqual(done.code, 3)
-        self.assertIn("a: has no attention.h5", done.err)
+        self.assertIn("a: has no attention maps", done.err)
 
     def test_run_in_progress(self):
         """Rows without line end, a run before its first step, an attention file without a step."""
@@ -385,9 +386,9 @@ class Figures(unittest.TestCase):
         with (self.folder / "a/metrics.jsonl").open("a") as log:
             log.write('{"step":41,"lo')
         self.assertEqual(list(self.command(self.folder / "a").made), ["loss", "heads"])
-        write_run(self.folder / "b", captured=())
+        write_run(self.folder / "b", captured=(), single_file=True)
         self.assertEqual(list(self.command(self.folder / "b").made), ["loss"])
-        self.assertEqual(read_attention(self.folder / "b/attention.h5").probe().steps, [])
+        self.assertEqual(read_attention(self.folder / "b").probe().steps, [])
         (self.folder / "b/metrics.jsonl").write_text("")
         done = self.command(self.folder / "b")
         self.assertEqual(done.code, 3)
@@ -397,14 +398,14 @@ class Figures(unittest.TestCase):
     def test_refused(self):
         """Exit code 3 and one line for what is missing, cut or foreign; 2 for usage; as a process of its own."""
         write_run(self.folder / "a")
-        maps = self.folder / "a/attention.h5"
+        maps = step_file(self.folder / "a", 0)
         whole = maps.read_bytes()
         for content in (whole[:3000], b"no HDF5 file at all"):
             maps.write_bytes(content)
             done = subprocess.run([sys.executable, COMMAND, self.folder / "a"], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (3, 1), done.stderr)
             self.assertRegex(done.stderr,
-                             r"^dekoder-figures: .*/a/attention\.h5: cannot be opened .*expected.*delete it")
+                             r"^dekoder-figures: .*/a/attention/step-00000000\.h5: cannot be opened .*expected.*delete it")
         for name, words in (("nowhere", "nowhere: no such folder"), (".", "has no config.yaml"),
                             ("nowhere.h5", "nowhere.h5: no such file")):
             done = self.command(self.folder / name)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report, report_data, report_html, report_maps, visible_text  # noqa: E402
 from dekoder_postprocess.errors import RunError  # noqa: E402
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
-from synthetic_run import write_run  # noqa: E402
+from synthetic_run import step_file, write_run  # noqa: E402
 
 
 def embedded(page):
@@ -78,8 +78,8 @@ class Maps(Scratch):
         self.assertEqual(sorted(maps), [(0, p, s) for p in (0, 1) for s in (0, 20, 40)])
         for (_, probe, step), (encoding, text) in maps.items():
             self.assertEqual(encoding, "plain")
-            with h5py.File(run.path / "attention.h5") as file:
-                weights = file[f"attention/text_{probe}/step_{step}"][:]
+            with h5py.File(step_file(run.path, step)) as file:
+                weights = file[f"attention/text_{probe}/weights"][:]
             q, k = np.tril_indices(weights.shape[2])
             np.testing.assert_array_equal(unpack(text, False), weights.view(np.uint16)[..., q, k].ravel())
 
@@ -225,7 +225,7 @@ class Incomplete(Scratch):
     def test_says_what_is_missing(self):
         path = self.only("early", lambda row: row["step"] == 1 and "loss" in row)
         page = report.build_page([read_run(path)])
-        for words in ("not finished: step 1 of 40", "no evaluation", "no samples", "no attention.h5", "none so far"):
+        for words in ("not finished: step 1 of 40", "no evaluation", "no samples", "no attention maps", "none so far"):
             self.assertIn(words, page)
 
     def test_restarts(self):
@@ -259,13 +259,13 @@ class Command(Scratch):
 
     def test_unusable_files(self):
         run = write_run(self.folder / "a")
-        attention = run.path / "attention.h5"
+        attention = step_file(run.path, 20)
         whole = attention.read_bytes()
         for damage in (whole[: len(whole) // 2], b"no HDF5 at all", b""):
             attention.write_bytes(damage)
             code, _, err = self.command(run.path, "-o", self.folder / "page.html")
             self.assertEqual((code, err.count("\n")), (3, 1), err)
-            self.assertIn("attention.h5", err)
+            self.assertIn("attention/step-00000020.h5", err)
         self.assertFalse((self.folder / "page.html").exists())
         code, _, err = self.command(self.folder / "nowhere")
         self.assertEqual((code, err.count("\n")), (3, 1), err)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report  # noqa: E402
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
 from dekoder_postprocess.visible_text import visible_token  # noqa: E402
-from synthetic_run import write_run  # noqa: E402
+from synthetic_run import step_file, write_run  # noqa: E402
 
 try:
     from report_browser import DESKTOP, PHONE, Browser
@@ -82,25 +82,27 @@ class Page(unittest.TestCase):
 
 
 class FileOfARun:
-    """What attention.h5 holds, read here and not by the reader under test."""
+    """What the attention files hold, read here and not by the reader under test."""
 
     def __init__(self, run):
-        self._file = h5py.File(Path(run) / "attention.h5", "r", locking=False)
+        self._files = {int(path.stem[5:]): h5py.File(path, "r", locking=False)
+                       for path in sorted((Path(run) / "attention").iterdir())}
+        self._last = self._files[max(self._files)]
 
     def weights(self, probe, step):
-        return self._file[f"attention/{probe}/step_{step}"][:]
+        return self._files[step][f"attention/{probe}/weights"][:]
 
     def labels(self, probe):
-        return [visible_token(text.decode()) for text in self._file[f"attention/{probe}/token_text"][:]]
+        return [visible_token(text.decode()) for text in self._last[f"attention/{probe}/token_text"][:]]
 
     def steps(self, probe):
-        return sorted(int(name[5:]) for name in self._file[f"attention/{probe}"] if name.startswith("step_"))
+        return [step for step, file in self._files.items() if probe in file["attention"]]
 
     def probes(self):
-        return sorted(self._file["attention"])
+        return sorted(self._last["attention"])
 
     def heads(self):
-        return len(self._file["heads"])
+        return len(self._last["heads"])
 
 
 class OneRun(Page):
@@ -200,8 +202,8 @@ class OneRun(Page):
 
     def test_table_equals_the_file(self):
         browser.open(self.page)
-        with h5py.File(self.run_path / "attention.h5", "r", locking=False) as file:
-            values = file[f"statistics/{self.probe}/step_{self.steps[-1]}"][:]
+        with h5py.File(step_file(self.run_path, self.steps[-1]), "r", locking=False) as file:
+            values = file[f"attention/{self.probe}/statistics"][:]
         rows = browser.script("return [...document.querySelectorAll('#statistics-table tbody tr')].map((row) =>"
                               " [...row.querySelectorAll('td')].map((cell) => cell.textContent))")
         # Three digits of a float32's shortest decimal; a tie goes up, as in JavaScript's toFixed.
@@ -337,7 +339,7 @@ class OddRuns(Page):
         page = make_page("begun", path)
         self.look(page, "begun-phone", PHONE)
         self.look(page, "begun-desktop")
-        self.assertIn("no attention.h5", browser.text(".notes"))
+        self.assertIn("no attention maps", browser.text(".notes"))
         self.assertTrue(browser.find("#attention-none").is_displayed())
 
     def test_one_step_one_head(self):
@@ -399,9 +401,9 @@ class OddRuns(Page):
 
     def test_not_a_number(self):
         run = write_run(Path(scratch.name) / "diverged", texts=("abc",))
-        with h5py.File(run.path / "attention.h5", "r+", locking=False) as file:
-            file["attention/text_0/step_40"][0, 0, 2, 1] = np.nan
-            file["statistics/text_0/step_40"][0, 0, 0] = np.nan
+        with h5py.File(step_file(run.path, 40), "r+", locking=False) as file:
+            file["attention/text_0/weights"][0, 0, 2, 1] = np.nan
+            file["attention/text_0/statistics"][0, 0, 0] = np.nan
         self.look(make_page("diverged", run.path), "diverged-desktop")
         browser.hover("a", 3, 2, 1)
         self.assertIn("weight NaN", browser.text("#readout"))

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,13 +12,14 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import h5py
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import tensorboard_export  # noqa: E402
 from dekoder_postprocess.figure_style import COLOURS, NORM  # noqa: E402
-from synthetic_run import STATISTICS, write_run  # noqa: E402
+from synthetic_run import STATISTICS, step_file, write_run  # noqa: E402
 
 # The toolbox has the package: there it is missed, elsewhere these tests are left out by name.
 HAVE = importlib.util.find_spec("tensorboard") is not None or bool(os.environ.get("DEKODER_TOOLBOX"))
@@ -122,12 +124,19 @@ class EventFiles(unittest.TestCase):
     def test_default_folder_and_a_run_in_progress(self):
         with (self.folder / "run/metrics.jsonl").open("a") as log:
             log.write('{"step":41,"loss":2.')
-        (self.folder / "run/attention.h5").unlink()
+        shutil.rmtree(self.folder / "run/attention")
         code, said = quiet(self.folder / "run")
         self.assertEqual(code, 0, said)
         events = self.events(self.folder / "run/tensorboard")
         self.assertEqual(len(events.Scalars("training/loss")), 40)
         self.assertIn("0 images", said)
+
+    def test_maps_of_another_run_are_named(self):
+        with h5py.File(step_file(self.folder / "run", 0), "r+") as file:
+            file.attrs["run_id"] = "another"
+        code, said = quiet(self.folder / "run", "-o", self.folder / "log")
+        self.assertEqual(code, 0, said)
+        self.assertRegex(said, "dekoder-tensorboard: .*step-00000000.h5: of another run, .*; left out\n")
 
     def test_not_a_number_is_left_out(self):
         with (self.folder / "run/metrics.jsonl").open("a") as log:

@@ -38,6 +38,10 @@ std::vector<Match> same_probes(const AttentionFileInfo& first, const AttentionFi
   return matches(contents(first), contents(other));
 }
 
+std::vector<long> steps_of(const AttentionReader& file) {
+  return {file.step()};
+}
+
 std::optional<long> last_common_step(const std::vector<long>& first, const std::vector<long>& other) {
   const std::vector<Match> common = matches(first, other);
   if (common.empty()) return std::nullopt;
@@ -69,8 +73,7 @@ std::optional<MapDistance> map_distance(const AttentionReader& first, long first
     const std::size_t n = a.probes[probe.first].tokens.size();
     result.probes.push_back(a.probes[probe.first].name);
     queries += n;
-    const AttentionMaps first_maps = first.read(probe.first, first_step),
-                        other_maps = other.read(probe.other, other_step);
+    const AttentionMaps first_maps = first.read(probe.first), other_maps = other.read(probe.other);
     std::size_t i = 0;
     for (const Match& layer : layers)
       for (const Match& head : heads)
@@ -111,25 +114,23 @@ Common common_to_all(std::span<const AttentionReader* const> files) {
   common.probes = all_of(first.probes.size());
   common.layers = all_of(first.layers.size());
   common.heads = all_of(first.heads.size());
-  common.steps = files[0]->steps();
+  common.steps = steps_of(*files[0]);
   for (const AttentionReader* file : files.subspan(1)) {
     const AttentionFileInfo& info = file->info();
     keep_common(common.probes, same_probes(first, info));
     keep_common(common.layers, matches(first.layers, info.layers));
     keep_common(common.heads, matches(first.heads, info.heads));
-    std::erase_if(common.steps, [&](long step) {
-      return std::find(file->steps().begin(), file->steps().end(), step) == file->steps().end();
-    });
+    std::erase_if(common.steps, [&](long step) { return step != file->step(); });
   }
   return common;
 }
 
 /// Statistics (layer, head, statistic) of one file at one step for the common heads, means over the common probes.
-std::vector<double> mean_statistics(const AttentionReader& file, const Common& common, std::size_t run, long step) {
+std::vector<double> mean_statistics(const AttentionReader& file, const Common& common, std::size_t run) {
   const std::size_t S = file.info().statistic_names.size(), H = file.info().heads.size();
   std::vector<double> means(common.layers[run].size() * common.heads[run].size() * S);
   for (const std::size_t probe : common.probes[run]) {
-    const AttentionMaps maps = file.read(probe, step);
+    const AttentionMaps maps = file.read(probe);
     std::size_t i = 0;
     for (const std::size_t layer : common.layers[run])
       for (const std::size_t head : common.heads[run])
@@ -160,7 +161,7 @@ std::optional<StatisticsComparison> compare_statistics(std::span<const Attention
   for (const AttentionReader* run : runs) {
     result.values.emplace_back();
     if (run == nullptr) continue;
-    result.values.back() = mean_statistics(*run, common, file, result.step);
+    result.values.back() = mean_statistics(*run, common, file);
     ++file;
   }
   return result;
@@ -181,13 +182,12 @@ double total_variation(std::span<const float> w, std::span<const float> v, int q
 AttentionComparison compare_attention(std::span<const AttentionReader* const> runs) {
   AttentionComparison result;
   for (const AttentionReader* run : runs) {
-    const bool any = run != nullptr && !run->steps().empty();
+    const bool any = run != nullptr;
     result.has_maps.push_back(any);
-    result.changes.push_back(any ? map_distance(*run, run->steps().front(), *run, run->steps().back())
-                                 : std::nullopt);
+    result.changes.push_back(any ? map_distance(*run, run->step(), *run, run->step()) : std::nullopt);
     result.differences.emplace_back();
     if (!any || run == runs[0] || runs[0] == nullptr) continue;
-    if (const std::optional<long> step = last_common_step(runs[0]->steps(), run->steps()))
+    if (const std::optional<long> step = last_common_step(steps_of(*runs[0]), steps_of(*run)))
       result.differences.back() = map_distance(*runs[0], *step, *run, *step);
   }
   result.statistics = compare_statistics(runs);

@@ -9,6 +9,7 @@
 
 #include "io/files/xxh64.hpp"
 #include "io/run/checkpoint_folder.hpp"
+#include "io/run/step_files.hpp"
 #include "model/decoder.hpp"
 
 namespace dekoder {
@@ -57,7 +58,7 @@ auto with_remedy(const Use& use) {
 }
 
 AttentionReader open_attention(const RunPaths& paths, const std::optional<CheckpointInfo>& saved) {
-  AttentionReader reader(paths.attention());
+  AttentionReader reader(list_step_files(paths.attention(), "step-").front());
   if (saved && reader.info().run_id != saved->run_id)
     throw DataError("{}: is of another run ({}, expected {})", paths.attention().string(), reader.info().run_id,
                     saved->run_id);
@@ -133,7 +134,8 @@ ComparedRun read_compared_run(const fs::path& root) {
     run.saved = newest_checkpoint(paths.checkpoints(), read_checkpoint_info).info;
   run.metrics = read_metrics(paths.metrics());
   if (run.saved) check_log_length(paths, *run.saved);
-  if (fs::exists(paths.attention())) run.attention = with_remedy([&] { return open_attention(paths, run.saved); });
+  if (!list_step_files(paths.attention(), "step-").empty())
+    run.attention = with_remedy([&] { return open_attention(paths, run.saved); });
   return run;
 }
 

@@ -80,8 +80,8 @@ struct CheckpointConfig {
   int keep = 3;      ///< newest files kept, besides the one with the least validation loss
 };
 
-/// Attention maps kept in attention.h5. No texts and no windows: none. Captured are step 0, the last step, and
-/// those below.
+/// Attention maps kept in attention/, a file per step. No texts and no windows: none. Captured are step 0, the last
+/// step, and those below.
 struct AttentionConfig {
   std::vector<std::string> texts;  ///< probes: texts of at most context tokens
   int windows = 0;                 ///< further probes: windows spread evenly over the held-out part

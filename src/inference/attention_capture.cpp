@@ -57,7 +57,7 @@ void check_numbers(const RunConfig& config, long from) {
   const AttentionConfig& a = config.attention;
   const std::size_t maps = count_chosen(a.layers, config.model.layers) * count_chosen(a.heads, config.model.heads);
   const auto step_bytes = [&](int tokens) {
-    return double(attention_step_bytes(maps, std::uint64_t(tokens), attention_statistic_count));
+    return double(attention_probe_bytes(maps, std::uint64_t(tokens), attention_statistic_count));
   };
   const double steps = a.every > 0 ? std::max(1.0, double(config.training.steps - from) / double(a.every)) : 1.0;
   check_size(
@@ -137,16 +137,16 @@ AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointI
 }
 
 AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
-                             const std::filesystem::path& file, long resumed_step) {
+                             const std::filesystem::path& folder, long resumed_step) {
   const long from = std::max(resumed_step, 0L);
   check_numbers(config, from);
   AttentionPlan plan;
   plan.info = attention_file_info(config, state, data.tokenizer(), attention_probes(config, data));
-  plan.steps = kept_attention_steps(file, plan.info, resumed_step);
-  const auto kept = long(plan.steps.size());
-  plan.steps.merge(attention_steps(config, from));
-  plan.to_come = long(plan.steps.size()) - kept;
-  plan.bytes = attention_bytes(plan.info, long(plan.steps.size()));
+  const KeptAttention kept = kept_attention(folder, plan.info, resumed_step);
+  plan.steps = attention_steps(config, from);
+  plan.steps.insert(kept.steps.begin(), kept.steps.end());
+  plan.to_come = long(plan.steps.size() - kept.steps.size());
+  plan.bytes = kept.bytes + std::uint64_t(plan.to_come) * attention_bytes(plan.info);
   check_size(config, double(plan.steps.size()), double(plan.bytes));
   return plan;
 }

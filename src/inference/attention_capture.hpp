@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/token_dataset.hpp"
-#include "io/run/attention_file.hpp"
+#include "io/run/attention_folder.hpp"
 #include "io/run/checkpoint.hpp"
 #include "io/run/metrics_log.hpp"
 #include "model/decoder.hpp"
@@ -31,23 +31,23 @@ AttentionProbe text_probe(const std::string& name, const std::string& source, co
 /// is shorter than a window.
 std::vector<AttentionProbe> attention_probes(const RunConfig& config, const TokenDataset& data);
 
-/// What attention.h5 says of a run in this state: layers and heads in ascending order, all of them where the
+/// What the attention files of a run in this state say: layers and heads in ascending order, all of them where the
 /// configuration names none.
 AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointInfo& state,
                                       const Tokenizer& tokenizer, std::vector<AttentionProbe> probes);
 
-/// What a start of a run will put into its attention.h5.
+/// What a start of a run will put into its folder attention/.
 struct AttentionPlan {
   AttentionFileInfo info;
-  std::set<long> steps;     ///< those the file will have at the end of the run
-  long to_come = 0;         ///< how many of them are not in the file yet
-  std::uint64_t bytes = 0;  ///< upper bound of the file's size
+  std::set<long> steps;     ///< those the folder will have at the end of the run, with these probes
+  long to_come = 0;         ///< how many of them are not there yet
+  std::uint64_t bytes = 0;  ///< what is there and stays, and an upper bound of what will come
 };
-/// The plan of a run that goes on from `resumed_step` (-1: a new run), with the attention.h5 that it finds at
-/// `file`. Throws ConfigError as attention_probes, and where the file could take more than attention.max_megabytes;
-/// changes nothing on the disk.
+/// The plan of a run that goes on from `resumed_step` (-1: a new run), with the attention files that it finds in
+/// `folder`. Throws ConfigError as attention_probes, and where the files could take more than
+/// attention.max_megabytes; changes nothing on the disk.
 AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
-                             const std::filesystem::path& file, long resumed_step);
+                             const std::filesystem::path& folder, long resumed_step);
 
 /// The line of metrics.jsonl for the probe info.probes[probe] at one step. A run writes it as training arrives at
 /// the step, or at step 0 of a new run, even where the maps cannot be saved. A restart writes none for the step it

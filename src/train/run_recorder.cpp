@@ -67,7 +67,7 @@ void RunRecorder::sample(long step, const std::string& prompt, const std::string
 void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
   begin();
   try {
-    attention_->append(step, maps);
+    attention_->write(step, maps);
   } catch (const SaveError& error) {
     log_warning("step {}: {}; training goes on", step, error.what());
   }

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "io/run/attention_file.hpp"
+#include "io/run/attention_folder.hpp"
 #include "io/run/metrics_log.hpp"
 #include "io/run/run_directory.hpp"
 #include "train/progress.hpp"
@@ -53,7 +53,7 @@ class RunRecorder {
   std::optional<MetricsLog> metrics_;
   std::optional<AppendLog> samples_;
   AttentionFileInfo attention_info_;
-  std::optional<AttentionFile> attention_;
+  std::optional<AttentionFolder> attention_;
   Progress progress_;
 };
 

@@ -26,15 +26,16 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
 
 std::optional<AttentionCapture> Trainer::open_attention(const RunDirectory& directory) const {
   if (!captures_attention(config_, 0)) return std::nullopt;
-  const std::filesystem::path file = directory.paths().attention();
-  const AttentionPlan plan = plan_attention(config_, state_, data_, file, start_.resumed_step);
-  log_info("attention maps: {} probes at {} steps ({} still to come), {} layers, {} heads: at most {:.1f} MB in {}",
-           plan.info.probes.size(), plan.steps.size(), plan.to_come, plan.info.layers.size(),
-           plan.info.heads.size(), double(plan.bytes) / 1e6, file.filename().string());
-  if (!plan.steps.contains(0))
+  const std::filesystem::path folder = directory.paths().attention();
+  const AttentionPlan plan = plan_attention(config_, state_, data_, folder, start_.resumed_step);
+  log_info(
+      "attention maps: {} probes at {} steps ({} still to come), {} layers, {} heads: at most {:.1f} MB in {}/",
+      plan.info.probes.size(), plan.steps.size(), plan.to_come, plan.info.layers.size(), plan.info.heads.size(),
+      double(plan.bytes) / 1e6, folder.filename().string());
+  if (!plan.steps.contains(0) && !std::filesystem::exists(directory.paths().single_attention_file()))
     log_info(
-        "step 0 is not in {}: these probes have no maps of the initial parameters, which a restart cannot draw",
-        file.filename().string());
+        "step 0 is not in {}/: these probes have no maps of the initial parameters, which a restart cannot draw",
+        folder.filename().string());
   return AttentionCapture(model_.decoder(), model_.activations(), plan.info);
 }
 

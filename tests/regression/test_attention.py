@@ -6,6 +6,7 @@ and restarts leave every step whole and once, and that `dekoder attention` takes
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +34,20 @@ def refused(workshop, run, extra, *fragments):
         dk.check(fragment in said, f"'{fragment}' is not in:\n{said}")
 
 
-def captured_steps(file, probe):
-    return sorted(int(name[5:]) for name in file["attention"][probe] if name.startswith("step_"))
+def step_file(run, step):
+    return run / f"attention/step-{step:08}.h5"
+
+
+def captured_steps(run):
+    """Steps of the files in the folder, which holds nothing else."""
+    steps = sorted(int(path.name[5:-3]) for path in (run / "attention").iterdir())
+    dk.check([step_file(run, step) for step in steps] == sorted((run / "attention").iterdir()), f"names of {steps}")
+    return steps
+
+
+def text_of(file, probe="text_0"):
+    with h5py.File(file) as f:
+        return f["attention"][probe].attrs["text"].decode()
 
 
 def attention(*arguments, code=0):
@@ -48,15 +61,16 @@ def check_outputs(run, root):
     place = root / "outputs"
     place.mkdir()
     (place / "folder").mkdir()
-    (place / "link.h5").symlink_to(run / "attention.h5")
+    own_maps = step_file(run, STEPS)
+    (place / "link.h5").symlink_to(own_maps)
     (place / "notes.txt").write_text("notes")
     (place / "empty.h5").touch()
     os.mkfifo(place / "pipe.h5")
     checkpoint = max(dk.checkpoints(run).values())
-    files = [run / "attention.h5", run / "config.yaml", checkpoint, place / "notes.txt", place / "empty.h5"]
+    files = [own_maps, run / "config.yaml", checkpoint, place / "notes.txt", place / "empty.h5"]
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
     listed = sorted(place.iterdir()), sorted(run.rglob("*"))
-    for output, why in [(run / "attention.h5", "holds the maps of a run's training"), (run / "config.yaml", "cannot be opened"),
+    for output, why in [(own_maps, "holds the maps of a run's training"), (run / "config.yaml", "cannot be opened"),
                         (checkpoint, "holds no attention maps"), (place / "notes.txt", "cannot be opened"),
                         (place / "empty.h5", "cannot be opened"), (place / "folder", "is a folder"),
                         (place / "link.h5", "is a link"), (place / "pipe.h5", "a device or the like"),
@@ -71,7 +85,7 @@ def check_outputs(run, root):
         attention(run, "--text", text, "-o", own)
         with h5py.File(own) as f:
             dk.check(f["attention/text_0"].attrs["text"].decode() == text, "the earlier text")
-            dk.check(captured_steps(f, "text_0") == [STEPS], f"steps {captured_steps(f, 'text_0')}")
+            dk.check(f.attrs["step"] == STEPS, f"step {f.attrs['step']}")
     default = run / "attention-text.h5"
     dk.check(str(default) in attention(run, "--text", "alpha") and default.exists(), "no file in the run directory")
     default.unlink()
@@ -83,34 +97,51 @@ def check_changes(workshop, root):
     run = root / "changed"
     workshop.train(run, 75, extra=ATTENTION)
     log = (run / "metrics.jsonl").read_bytes()
-    (run / "attention.h5").unlink()
+    shutil.rmtree(run / "attention")
     said = workshop.train(run, 75, extra=ATTENTION)
-    dk.check("4 probes at 1 steps (1 still to come)" in said and "step 0 is not in attention.h5" in said, said)
+    dk.check("4 probes at 1 steps (1 still to come)" in said and "step 0 is not in attention/" in said, said)
     dk.check((run / "metrics.jsonl").read_bytes() == log, "lines behind the end of a finished run")
-    with h5py.File(run / "attention.h5") as f:
-        dk.check(captured_steps(f, "text_0") == [75], f"steps {captured_steps(f, 'text_0')}")
+    dk.check(captured_steps(run) == [75], f"steps {captured_steps(run)}")
 
     said = workshop.train(run, STEPS, extra=ATTENTION.replace("gamma", "delta"))
-    dk.check("is of another text text_1; moved to" in said, said)
-    dk.check("4 probes at 5 steps (5 still to come)" in said and "step 0 is not in attention.h5" in said, said)
+    aside = run / "attention/step-00000075.h5.aside-1"
+    dk.check(f"holds other texts, layers or heads than the configuration names; renamed to {aside.name}" in said, said)
+    dk.check("4 probes at 5 steps (5 still to come)" in said and "step 0 is not in attention/" in said, said)
     expected = {(step, probe) for step in CAPTURED for probe in TOKENS}
     dk.check(set(logged_attention(run)) == expected, f"log: {set(logged_attention(run)) ^ expected}")
-    with h5py.File(run / "attention.h5") as f:
-        dk.check(captured_steps(f, "text_1") == [75, 100, 125, 150, 160], f"steps {captured_steps(f, 'text_1')}")
-        dk.check(f["attention/text_1"].attrs["text"].decode() == "delta", "the earlier text")
+    dk.check(text_of(aside, "text_1") == "gamma", "the earlier text is lost")
+    aside.unlink()
+    dk.check(captured_steps(run) == [75, 100, 125, 150, 160], f"steps {captured_steps(run)}")
+    dk.check(all(text_of(step_file(run, step), "text_1") == "delta" for step in captured_steps(run)), "the earlier text")
+
+    # Other texts leave the files of earlier steps as they are.
+    run = root / "longer"
+    workshop.train(run, 75, extra=ATTENTION)
+    before = {step: step_file(run, step).read_bytes() for step in (0, 3, 25, 50, 60)}
+    workshop.train(run, 100, extra=ATTENTION.replace("gamma", "delta"))
+    dk.check(all(step_file(run, step).read_bytes() == maps for step, maps in before.items()), "earlier maps were changed")
+    dk.check([text_of(step_file(run, step), "text_1") for step in (60, 75, 100)] == ["gamma", "delta", "delta"], "texts")
 
     run = root / "fewer"
     workshop.train(run, 75, extra=ATTENTION)
     said = workshop.train(run, STEPS, extra=ATTENTION.replace("every: 25", "every: 0"))
-    dk.check("4 probes at 7 steps (1 still to come)" in said and "is not in attention.h5" not in said, said)
-    with h5py.File(run / "attention.h5") as f:
-        dk.check(captured_steps(f, "text_0") == [0, 3, 25, 50, 60, 75, STEPS], f"steps {captured_steps(f, 'text_0')}")
-        dk.check("every: 0" in f.attrs["config"].decode(), "the configuration of the earlier start")
+    dk.check("4 probes at 7 steps (1 still to come)" in said and "is not in attention/" not in said, said)
+    dk.check(captured_steps(run) == [0, 3, 25, 50, 60, 75, STEPS], f"steps {captured_steps(run)}")
+    for step, every in ((75, 25), (STEPS, 0)):
+        with h5py.File(step_file(run, step)) as f:
+            dk.check(f"every: {every}\n" in f.attrs["config"].decode(), f"step {step}: the configuration of another start")
+
+    # --fresh puts the maps aside with the rest.
+    maps = {path.name: path.read_bytes() for path in (run / "attention").iterdir()}
+    workshop.train(run, 25, extra=ATTENTION.replace(", 60", ""), flags=["--fresh"])
+    kept = {path.name: path.read_bytes() for path in (run / "previous-1/attention").iterdir()}
+    dk.check(kept == maps, f"put aside: {sorted(kept)}, expected {sorted(maps)}")
+    dk.check(captured_steps(run) == [0, 3, 25], f"steps {captured_steps(run)}")
 
     # Maps that cannot be saved stop nothing; their statistics are logged.
     run = root / "unsaved"
     run.mkdir()
-    (run / "attention.h5").symlink_to("missing/maps.h5")
+    (run / "attention").symlink_to("missing/maps")
     said = workshop.train(run, STEPS, extra=ATTENTION)
     dk.check(said.count("not saved") == len(CAPTURED) and "step 25: attention maps of step 25 are not saved: " in said, said)
     dk.check(set(logged_attention(run)) == expected, f"log: {set(logged_attention(run)) ^ expected}")
@@ -145,39 +176,40 @@ def recomputed(weights, tokens):
 def check_maps(run):
     """Every step whole and once; weights of a causal softmax; statistics as in the log and as recomputed."""
     logged = logged_attention(run)
-    with h5py.File(run / "attention.h5") as f:
-        dk.check(sorted(f["attention"]) == sorted(TOKENS), f"probes {sorted(f['attention'])}")
-        dk.check(f["statistics"].attrs["names"].decode().split(",") == STATISTICS, f["statistics"].attrs["names"])
-        for probe, n in TOKENS.items():
-            group = f["attention"][probe]
-            steps = captured_steps(f, probe)
-            dk.check(steps == CAPTURED, f"{probe}: steps {steps}, expected {CAPTURED}")
-            text = b"".join(token for token in group["token_text"][:]).decode()
-            dk.check(text == group.attrs["text"].decode() and len(text) == n, f"{probe}: '{text}', {group.attrs['text']}")
-            for step in steps:
-                weights = group[f"step_{step}"][:].astype(numpy.float64)
-                where = f"{probe} step {step}"
-                dk.check(weights.shape == (2, 2, n, n), f"{where}: shape {weights.shape}")
-                dk.check(group[f"step_{step}"].dtype == numpy.float16, f"{where}: {group[f'step_{step}'].dtype}")
-                dk.check(abs(weights.sum(-1) - 1).max() < n * 2.0**-11, f"{where}: rows do not sum to 1")
-                dk.check((weights[..., ~numpy.tri(n, dtype=bool)] == 0).all(), f"{where}: weight above the diagonal")
-                statistics = f["statistics"][probe][f"step_{step}"][:]
-                deviation = abs(statistics - recomputed(weights, group["tokens"][:])).max((0, 1))
-                dk.check((deviation < [2e-3, n * 1e-3] + 5 * [1e-3]).all(), f"{where}: off by {deviation}, {STATISTICS}")
-                for i, name in enumerate(STATISTICS):
-                    values = numpy.array(logged[step, probe][name], numpy.float32)
-                    dk.check((values == statistics[..., i]).all(), f"{where}: {name} in the log and in the file")
-        dk.check(len(logged) == len(CAPTURED) * len(TOKENS), f"{len(logged)} log lines of attention")
+    dk.check(captured_steps(run) == CAPTURED, f"steps {captured_steps(run)}, expected {CAPTURED}")
+    for step in CAPTURED:
+        with h5py.File(step_file(run, step)) as f:
+            dk.check(f.attrs["step"] == step, f"step {f.attrs['step']} in the file of {step}")
+            dk.check(sorted(f["attention"]) == sorted(TOKENS), f"probes {sorted(f['attention'])}")
+            dk.check(f.attrs["statistic_names"].decode().split(",") == STATISTICS, f.attrs["statistic_names"])
+            for probe, n in TOKENS.items():
+                check_probe(f["attention"][probe], n, logged[step, probe], f"{probe} step {step}")
+    dk.check(len(logged) == len(CAPTURED) * len(TOKENS), f"{len(logged)} log lines of attention")
+
+
+def check_probe(group, n, logged, where):
+    text = b"".join(token for token in group["token_text"][:]).decode()
+    dk.check(text == group.attrs["text"].decode() and len(text) == n, f"{where}: '{text}', {group.attrs['text']}")
+    weights = group["weights"][:].astype(numpy.float64)
+    dk.check(weights.shape == (2, 2, n, n), f"{where}: shape {weights.shape}")
+    dk.check(group["weights"].dtype == numpy.float16, f"{where}: {group['weights'].dtype}")
+    dk.check(abs(weights.sum(-1) - 1).max() < n * 2.0**-11, f"{where}: rows do not sum to 1")
+    dk.check((weights[..., ~numpy.tri(n, dtype=bool)] == 0).all(), f"{where}: weight above the diagonal")
+    statistics = group["statistics"][:]
+    deviation = abs(statistics - recomputed(weights, group["tokens"][:])).max((0, 1))
+    dk.check((deviation < [2e-3, n * 1e-3] + 5 * [1e-3]).all(), f"{where}: off by {deviation}, {STATISTICS}")
+    for i, name in enumerate(STATISTICS):
+        values = numpy.array(logged[name], numpy.float32)
+        dk.check((values == statistics[..., i]).all(), f"{where}: {name} in the log and in the file")
 
 
 def compare_maps(left, right):
-    with h5py.File(left) as a, h5py.File(right) as b:
-        for group in ("attention", "statistics"):
-            for probe in a[group]:
-                dk.check(list(a[group][probe]) == list(b[group][probe]), f"{probe}: other datasets")
-                for name in a[group][probe]:
-                    dk.check(a[group][probe][name][:].tobytes() == b[group][probe][name][:].tobytes(),
-                             f"{group}/{probe}/{name} differs between {left} and {right}")
+    for step in CAPTURED:
+        with h5py.File(step_file(left, step)) as a, h5py.File(step_file(right, step)) as b:
+            for probe in a["attention"]:
+                for name in ("tokens", "weights", "statistics"):
+                    dk.check(a["attention"][probe][name][:].tobytes() == b["attention"][probe][name][:].tobytes(),
+                             f"step {step}: {probe}/{name} differs between {left} and {right}")
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -186,8 +218,8 @@ with tempfile.TemporaryDirectory() as folder:
     plain, whole = root / "plain", root / "whole"
     workshop.train(plain, STEPS)
     said = workshop.train(whole, STEPS, extra=ATTENTION)
-    dk.check(f"4 probes at {len(CAPTURED)} steps" in said and "MB in attention.h5" in said, f"no size was printed:\n{said}")
-    dk.check(not (plain / "attention.h5").exists(), "maps without probes")
+    dk.check(f"4 probes at {len(CAPTURED)} steps" in said and "MB in attention/" in said, f"no size was printed:\n{said}")
+    dk.check(not (plain / "attention").exists(), "maps without probes")
     check_maps(whole)
 
     # The same bits with and without.
@@ -205,25 +237,28 @@ with tempfile.TemporaryDirectory() as folder:
     workshop.train(run, STEPS, extra=ATTENTION)
     dk.compare_runs(whole, run)
     check_maps(run)
-    compare_maps(whole / "attention.h5", run / "attention.h5")
-    dk.check([p.name for p in run.glob("attention*")] == ["attention.h5"], f"left over: {list(run.glob('attention*'))}")
+    compare_maps(whole, run)
+    dk.check([p.name for p in run.glob("attention*")] == ["attention"], f"left over: {list(run.glob('attention*'))}")
 
     # A finished run, started again, writes nothing.
-    before = (run / "attention.h5").stat().st_mtime_ns, (run / "metrics.jsonl").read_bytes()
+    def written():
+        return ({path: path.stat().st_mtime_ns for path in (run / "attention").iterdir()},
+                (run / "metrics.jsonl").read_bytes())
+
+    before = written()
     workshop.train(run, STEPS, extra=ATTENTION)
-    dk.check((run / "attention.h5").stat().st_mtime_ns == before[0], "a finished run wrote attention.h5 again")
-    dk.check((run / "metrics.jsonl").read_bytes() == before[1], "a finished run wrote metrics.jsonl again")
+    dk.check(written() == before, "a finished run wrote maps or metrics.jsonl again")
 
     # From any checkpoint.
     for step in (last, min(dk.checkpoints(run))):
         output = root / f"by-hand-{step}.h5"
         said = attention(run, "--text", "alpha beta", "--step", step, "-o", output)
         dk.check(said.splitlines()[1].split() == ["layer.head", *STATISTICS], said)
-        with h5py.File(output) as by_hand, h5py.File(run / "attention.h5") as captured:
-            weights = by_hand[f"attention/text_0/step_{step}"][:]
-            dk.check(weights.shape == (2, 2, 10, 10), f"shape {weights.shape}")
+        with h5py.File(output) as by_hand, h5py.File(step_file(run, last)) as captured:
+            weights = by_hand["attention/text_0/weights"][:]
+            dk.check(by_hand.attrs["step"] == step and weights.shape == (2, 2, 10, 10), f"shape {weights.shape}")
             if step == last:
-                dk.check((weights == captured[f"attention/text_0/step_{step}"][:]).all(), "by hand differs from captured")
+                dk.check((weights == captured["attention/text_0/weights"][:]).all(), "by hand differs from captured")
     saved = ", ".join(map(str, sorted(dk.checkpoints(run))))
     said = attention(run, "--text", "alpha", "--step", 7, code=3)
     dk.check(f"no checkpoint of step 7; there are those of steps {saved}" in said, said)

@@ -7,26 +7,27 @@ import numpy
 
 STATISTICS = "entropy,mean_distance,previous_token,first_token,same_token,duplicate_token,induction"
 TOKEN_TEXTS = {"text_0": ["a", "é", "\\xC3", "\\x00", "€", " "], "window_0": ["x", "y", "\n"]}
-STEPS = (0, 40, 1200)
+STEP = 1200
 
 
-def values(salt, step, probe, shape):
-    """The numbers of test_attention_file.cpp: multiples of 1/128, which float16 holds exactly."""
+def values(salt, probe, shape):
+    """The numbers of support/attention_maps.hpp: multiples of 1/128, which float16 holds exactly."""
     index = numpy.arange(numpy.prod(shape))
-    return ((salt + 7 * step + 31 * probe + 13 * index) % 101 / 128).reshape(shape)
+    return ((salt + 7 * STEP + 31 * probe + 13 * index) % 101 / 128).reshape(shape)
 
 
 def main():
     with h5py.File(sys.argv[1], "r", locking=False) as file:
         root = file.attrs
         assert root["format"].decode() == "dekoder-attention", root["format"]
-        assert root["major"] == 1 and root["minor"] == 0 and root["major"].dtype == numpy.int32
+        assert root["major"] == 2 and root["minor"] == 0 and root["major"].dtype == numpy.int32
         for name, expected in (("run_id", "run"), ("config", "model: é\n"), ("tokenizer", "byte"), ("writer", "test")):
             assert root[name].decode() == expected, name
+        assert root["step"] == STEP and root["step"].dtype == numpy.int64
+        assert root["statistic_names"].decode() == STATISTICS
         assert file["layers"][:].tolist() == [0, 2] and file["heads"][:].tolist() == [1, 3, 4]
         assert file["layers"].dtype == numpy.int32 and file["heads"].dtype == numpy.int32
-        assert file["statistics"].attrs["names"].decode() == STATISTICS
-        assert sorted(file["attention"]) == sorted(file["statistics"]) == ["text_0", "window_0"]
+        assert sorted(file) == ["attention", "heads", "layers"] and sorted(file["attention"]) == ["text_0", "window_0"]
         for number, (probe, texts) in enumerate(TOKEN_TEXTS.items()):
             group, n = file["attention"][probe], len(texts)
             assert group.attrs["causal"] == 1 and group.attrs["causal"].dtype == numpy.uint8
@@ -35,18 +36,15 @@ def main():
             assert group["token_text"].asstr()[:].tolist() == texts, group["token_text"].asstr()[:]
             assert group["token_text"].fletcher32 and group["tokens"].fletcher32
             assert group["tokens"].dtype == numpy.int32 and group["tokens"][:].tolist() == list(range(1, n + 1))
-            names = {f"step_{step}" for step in STEPS}
-            assert set(group) == names | {"tokens", "token_text"} and set(file["statistics"][probe]) == names
-            for step in STEPS:
-                maps, statistics = group[f"step_{step}"], file["statistics"][probe][f"step_{step}"]
-                assert maps.dtype == numpy.float16 and maps.shape == (2, 3, n, n) and maps.chunks == (1, 1, n, n)
-                assert maps.shuffle and maps.compression == "gzip" and maps.fletcher32
-                assert maps.attrs["axes"].decode() == "layer,head,query,key"
-                assert maps.attrs["step"] == step and maps.attrs["step"].dtype == numpy.int64
-                assert (maps[...] == values(1, step, number, maps.shape)).all(), step
-                assert statistics.dtype == numpy.float32 and statistics.shape == (2, 3, 7) and statistics.fletcher32
-                assert statistics.attrs["axes"].decode() == "layer,head,statistic" and statistics.attrs["step"] == step
-                assert (statistics[...] == values(2, step, number, statistics.shape)).all(), step
+            assert set(group) == {"tokens", "token_text", "weights", "statistics"}
+            maps, statistics = group["weights"], group["statistics"]
+            assert maps.dtype == numpy.float16 and maps.shape == (2, 3, n, n) and maps.chunks == (1, 1, n, n)
+            assert maps.shuffle and maps.compression == "gzip" and maps.fletcher32
+            assert maps.attrs["axes"].decode() == "layer,head,query,key"
+            assert (maps[...] == values(1, number, maps.shape)).all(), probe
+            assert statistics.dtype == numpy.float32 and statistics.shape == (2, 3, 7) and statistics.fletcher32
+            assert statistics.attrs["axes"].decode() == "layer,head,statistic"
+            assert (statistics[...] == values(2, number, statistics.shape)).all(), probe
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which steps and probes a run captures, and how large its attention.h5 may become.
+// Which steps and probes a run captures, how large its files may become, and what memory capturing takes.
 #include "inference/attention_capture.hpp"
 
 #include <gtest/gtest.h>
@@ -70,20 +70,23 @@ class AttentionPlanTest : public testing::Test {
     return file;
   }
   AttentionPlan plan(long resumed_step = -1) const {
-    return plan_attention(config_, state_, data_, scratch_ / "attention.h5", resumed_step);
+    return plan_attention(config_, state_, data_, scratch_ / "attention", resumed_step);
   }
   std::string refusal(long resumed_step = -1) const {
     return message_of<ConfigError>([&] { plan(resumed_step); });
   }
-  /// The file of a run of this configuration that stopped after the last of `steps`.
-  void write_steps(const Steps& steps) const {
+  /// The files of a run of this configuration that stopped after the last of `steps`; returns their size.
+  std::uint64_t write_steps(const Steps& steps) const {
     const AttentionFileInfo info = plan().info;
-    AttentionFile file(scratch_ / "attention.h5", info, -1);
+    AttentionFolder folder(scratch_ / "attention", info, -1);
     std::vector<AttentionMaps> maps;
     for (const AttentionProbe& probe : info.probes)
       maps.push_back({std::vector<float>(144 * probe.tokens.size() * probe.tokens.size()),
                       std::vector<float>(144 * info.statistic_names.size())});
-    for (const long step : steps) file.append(step, maps);
+    for (const long step : steps) folder.write(step, maps);
+    std::uint64_t bytes = 0;
+    for (const auto& file : fs::directory_iterator(scratch_ / "attention")) bytes += file.file_size();
+    return bytes;
   }
 
   ScratchFolder scratch_{"attention-plan"};
@@ -96,29 +99,28 @@ TEST_F(AttentionPlanTest, OfANewRun) {
   const AttentionPlan whole = plan();
   EXPECT_EQ(whole.steps, (Steps{0, 25, 50, 75, 100}));
   EXPECT_EQ(whole.to_come, 5);
-  EXPECT_EQ(whole.bytes, attention_bytes(whole.info, 5));
+  EXPECT_EQ(whole.bytes, 5 * attention_bytes(whole.info));
   EXPECT_EQ(whole.info.probes.size(), 1u);
 }
 
-TEST_F(AttentionPlanTest, AfterARestartCountsWhatTheFileKeeps) {
-  write_steps({0, 25, 50});
+TEST_F(AttentionPlanTest, AfterARestartCountsWhatTheFolderKeeps) {
+  const std::uint64_t there = write_steps({0, 25, 50});
   config_.attention.every = 0;
   config_.attention.steps = {10, 60};  // 10 is past
   const AttentionPlan rest = plan(50);
   EXPECT_EQ(rest.steps, (Steps{0, 25, 50, 60, 100}));
   EXPECT_EQ(rest.to_come, 2);
-  EXPECT_EQ(rest.bytes, attention_bytes(rest.info, 5));
+  EXPECT_EQ(rest.bytes, there + 2 * attention_bytes(rest.info));
   EXPECT_EQ(plan(49).steps, (Steps{0, 25, 60, 100})) << "step 50 will be repeated";
 
-  const std::uint64_t five_steps = attention_bytes(rest.info, 5);
-  ASSERT_GT(five_steps, 6'000'000u);
-  config_.attention.max_megabytes = 6;
+  ASSERT_GT(rest.bytes, 2'000'000u);
+  config_.attention.max_megabytes = 2;
   EXPECT_NE(
-      refusal(50).find("attention maps of 5 steps, 1 probes, 12 layers and 12 heads could take 6 MB, more than "
-                       "attention.max_megabytes 6"),
+      refusal(50).find("attention maps of 5 steps, 1 probes, 12 layers and 12 heads could take 2 MB, more than "
+                       "attention.max_megabytes 2"),
       std::string::npos)
       << refusal(50);
-  EXPECT_EQ(AttentionFile(scratch_ / "attention.h5", rest.info, 50).steps(), (Steps{0, 25, 50}))
+  EXPECT_EQ(AttentionFolder(scratch_ / "attention", rest.info, 50).steps(), (Steps{0, 25, 50}))
       << "refused, but changed";
 }
 

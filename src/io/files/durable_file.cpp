@@ -181,22 +181,6 @@ int write_whole(int descriptor, std::string_view contents) {
   return 0;
 }
 
-void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name) {
-  sync_file(temporary);
-  if (std::rename(temporary.c_str(), final_name.c_str()) != 0)
-    throw DataError("{}: cannot be renamed to {}: {}", temporary.string(), final_name.string(),
-                    std::strerror(errno));
-  sync_folder(final_name.parent_path());
-}
-
-TemporaryFile::TemporaryFile(std::filesystem::path path) : path_(std::move(path)) {
-  ::unlink(path_.c_str());
-}
-
-TemporaryFile::~TemporaryFile() {
-  if (!path_.empty()) ::unlink(path_.c_str());
-}
-
 std::filesystem::path link_target(std::filesystem::path path) {
   std::error_code failure;
   for (int links = 0; links < 40 && std::filesystem::is_symlink(path, failure); ++links) {

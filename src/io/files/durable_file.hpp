@@ -71,27 +71,6 @@ class PendingFile {
 /// failed.
 int write_whole(int descriptor, std::string_view contents);
 
-/// Puts the finished `temporary` in the place of `final_name`, in the same folder, so that a reader sees the old
-/// file or the whole new one and never a part: sync_file, rename, sync_folder.
-void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& final_name);
-
-/// Deletes a temporary file unless it got its final name.
-class TemporaryFile {
- public:
-  /// Removes what a dead writer may have left under this name.
-  explicit TemporaryFile(std::filesystem::path path);
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile();
-
-  const std::filesystem::path& path() const { return path_; }
-  /// Takes the name out of this object's hands.
-  void keep() { path_.clear(); }
-
- private:
-  std::filesystem::path path_;
-};
-
 /// Where a symbolic link leads, even to a file that is not there yet; any other path as it is. Renaming over a link
 /// would put a file in the place of the link.
 std::filesystem::path link_target(std::filesystem::path path);

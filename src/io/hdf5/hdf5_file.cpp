@@ -54,25 +54,12 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
   return Hdf5File(path, Hdf5Handle(file, Kind::file));
 }
 
-namespace {
-
-Hdf5Handle open_file(const std::filesystem::path& path, unsigned mode) {
-  require_regular_file(path, "file in HDF5 format");
-  const Hdf5Handle access = access_properties(path.string());
-  return checked(H5Fopen(path.c_str(), mode, access.id()), Kind::file, path.string(), "",
-                 "cannot be opened as HDF5");
-}
-
-}  // namespace
-
 Hdf5File Hdf5File::open(const std::filesystem::path& path) {
   const Call call;
-  return Hdf5File(path, open_file(path, H5F_ACC_RDONLY));
-}
-
-Hdf5File Hdf5File::edit(const std::filesystem::path& path) {
-  const Call call;
-  return Hdf5File(path, open_file(path, H5F_ACC_RDWR));
+  require_regular_file(path, "file in HDF5 format");
+  const Hdf5Handle access = access_properties(path.string());
+  return Hdf5File(path, checked(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()), Kind::file, path.string(), "",
+                                "cannot be opened as HDF5"));
 }
 
 void Hdf5File::close() {

@@ -25,8 +25,6 @@ class Hdf5File {
   static Hdf5File create(const std::filesystem::path& path);
   /// Read-only and without file locks, as finished files never change.
   static Hdf5File open(const std::filesystem::path& path);
-  /// An existing file, to add to it. It must not be one that others may read meanwhile.
-  static Hdf5File edit(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
   /// Writes everything out and closes; unlike the destructor it reports what fails. Datasets must be closed before.

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/error.hpp"
 #include "io/hdf5/half.hpp"
@@ -12,16 +11,6 @@
 namespace dekoder {
 
 namespace {
-
-/// The number in "step_500", or -1.
-long step_of(const std::string& member) {
-  constexpr std::string_view prefix = "step_";
-  long step = -1;
-  if (!member.starts_with(prefix)) return -1;
-  const char* end = member.data() + member.size();
-  const auto [stop, error] = std::from_chars(member.data() + prefix.size(), end, step);
-  return error == std::errc() && stop == end ? step : -1;
-}
 
 std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> words;
@@ -48,16 +37,19 @@ AttentionReader::AttentionReader(const std::filesystem::path& path) : file_(Hdf5
   info_.tokenizer = file_.text_attribute("/", "tokenizer");
   info_.layers = file_.read<int>("/layers");
   info_.heads = file_.read<int>("/heads");
-  info_.statistic_names = split(file_.text_attribute("/statistics", "names"));
+  info_.statistic_names = split(file_.text_attribute("/", "statistic_names"));
   info_.writer = file_.text_attribute("/", "writer");
+  step_ = file_.attribute<std::int64_t>("/", "step");
   read_probes();
-  read_steps();
+  check_shapes();
 }
 
 void AttentionReader::check_format() const {
   if (!file_.has_attribute("/", "format") || file_.text_attribute("/", "format") != attention_file::format)
-    throw DataError("{}: is an HDF5 file but holds no attention maps; expected an attention.h5 of `dekoder train`",
-                    file_.path().string());
+    throw DataError(
+        "{}: is an HDF5 file but holds no attention maps; expected a file of `dekoder train` or `dekoder "
+        "attention`",
+        file_.path().string());
   if (const int major = file_.attribute<int>("/", "major"); major != attention_file::major_version)
     throw DataError("{}: has format {}, this program reads format {}; read it with the program that wrote it",
                     file_.path().string(), major, attention_file::major_version);
@@ -79,32 +71,28 @@ void AttentionReader::read_probes() {
   }
 }
 
-void AttentionReader::read_steps() {
-  for (std::size_t p = 0; p < info_.probes.size(); ++p) {
-    const std::string& probe = info_.probes[p].name;
-    const std::size_t n = info_.probes[p].tokens.size(), L = info_.layers.size(), H = info_.heads.size();
-    std::vector<long> steps;
-    for (const std::string& member : file_.members("/attention/" + probe))
-      if (const long step = step_of(member); step >= 0) steps.push_back(step);
-    std::sort(steps.begin(), steps.end());
-    if (p == 0) steps_ = steps;
-    if (steps != steps_)
-      throw DataError("{}: {} has maps of {} steps and {} of {}, expected the same; the file is damaged",
-                      file_.path().string(), info_.probes[0].name, steps_.size(), probe, steps.size());
-    for (const long step : steps) {
-      require_shape(file_, attention_file::map_path(probe, step), {L, H, n, n});
-      require_shape(file_, attention_file::statistics_path(probe, step), {L, H, info_.statistic_names.size()});
-    }
+void AttentionReader::check_shapes() const {
+  const std::size_t L = info_.layers.size(), H = info_.heads.size(), S = info_.statistic_names.size();
+  for (const AttentionProbe& probe : info_.probes) {
+    const std::size_t n = probe.tokens.size();
+    require_shape(file_, attention_file::map_path(probe.name), {L, H, n, n});
+    require_shape(file_, attention_file::statistics_path(probe.name), {L, H, S});
   }
 }
 
-AttentionMaps AttentionReader::read(std::size_t probe, long step) const {
+AttentionMaps AttentionReader::read(std::size_t probe) const {
   const std::string& name = info_.probes.at(probe).name;
-  AttentionMaps maps;
-  for (const Half weight : file_.read<Half>(attention_file::map_path(name, step)))
-    maps.weights.push_back(to_float(weight));
-  maps.statistics = file_.read<float>(attention_file::statistics_path(name, step));
+  const std::vector<Half> weights = file_.read<Half>(attention_file::map_path(name));
+  AttentionMaps maps{std::vector<float>(weights.size()), file_.read<float>(attention_file::statistics_path(name))};
+  std::transform(weights.begin(), weights.end(), maps.weights.begin(), to_float);
   return maps;
+}
+
+void AttentionReader::verify() const {
+  for (const AttentionProbe& probe : info_.probes) {
+    file_.read<Half>(attention_file::map_path(probe.name));
+    file_.read<float>(attention_file::statistics_path(probe.name));
+  }
 }
 
 }  // namespace dekoder

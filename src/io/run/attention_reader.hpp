@@ -10,28 +10,29 @@
 
 namespace dekoder {
 
-/// An attention.h5 as it is at construction (format: attention_file.hpp), also that of a run that is going on: the
-/// writer replaces the file as a whole. Errors: DataError naming file, dataset, what and remedy.
+/// The attention maps of one step in their file (format: attention_file.hpp). Errors: DataError naming file,
+/// dataset, what and remedy.
 class AttentionReader {
  public:
-  /// Opens the file and checks that it is whole: format, probes with tokens, every step with maps and statistics of
-  /// the right shapes.
+  /// Opens the file and checks that it is whole: format, probes with tokens, maps and statistics of the right
+  /// shapes.
   explicit AttentionReader(const std::filesystem::path& path);
 
   const AttentionFileInfo& info() const { return info_; }
-  /// Steps that all probes have, ascending.
-  const std::vector<long>& steps() const { return steps_; }
-  /// Maps and statistics of the probe info().probes[probe] at one of steps(). A damaged chunk throws DataError.
-  AttentionMaps read(std::size_t probe, long step) const;
+  long step() const { return step_; }
+  /// Maps and statistics of the probe info().probes[probe]. A damaged chunk throws DataError.
+  AttentionMaps read(std::size_t probe) const;
+  /// Reads everything. Throws as read.
+  void verify() const;
 
  private:
   void check_format() const;
   void read_probes();
-  void read_steps();
+  void check_shapes() const;
 
   Hdf5File file_;
   AttentionFileInfo info_;
-  std::vector<long> steps_;
+  long step_;
 };
 
 }  // namespace dekoder
