@@ -65,13 +65,14 @@ void RunRecorder::sample(long step, const std::string& prompt, const std::string
 }
 
 void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
-  begin();
+  const bool logged = step <= start_.resumed_step;  // by the start before: a restart adds the files alone
+  if (!logged) begin();
   try {
     attention_->write(step, maps);
   } catch (const SaveError& error) {
     log_warning("step {}: {}; training goes on", step, error.what());
   }
-  if (step <= start_.resumed_step) return;  // the log has them
+  if (logged) return;
   unsaved_ = true;
   for (std::size_t i = 0; i < maps.size(); ++i)
     metrics_->write(attention_metrics(step, attention_info_, i, maps[i]));
