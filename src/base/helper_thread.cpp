@@ -32,8 +32,11 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
-std::string limit_text(rlim_t limit) {
-  return limit == RLIM_INFINITY ? "unlimited" : std::to_string(limit);
+/// As `ulimit` prints it: in multiples of `unit`.
+std::string limit_text(int resource, rlim_t unit) {
+  rlimit limit = {};
+  if (getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) return "not known";
+  return limit.rlim_cur == RLIM_INFINITY ? "unlimited" : std::to_string(limit.rlim_cur / unit);
 }
 
 }  // namespace
@@ -56,15 +59,11 @@ std::thread start_helper_thread(const char* name, std::function<void()> work) {
 }
 
 std::string thread_refusal(const std::string& reason) {
-  rlimit processes = {}, memory = {};
-  getrlimit(RLIMIT_NPROC, &processes);
-  getrlimit(RLIMIT_AS, &memory);
   return fmt::format(
-      "the system starts no further thread ({}); the limit of processes and threads of this user (ulimit -u) is "
-      "{}, "
-      "that of memory (ulimit -v) {}, and a job or container may have its own (pids.max): raise it, end other "
-      "programs, or lower OMP_NUM_THREADS",
-      reason, limit_text(processes.rlim_cur), limit_text(memory.rlim_cur));
+      "the system starts no further thread ({}); limits: processes and threads of this user (ulimit -u) {}, address "
+      "space in kB (ulimit -v) {}, perhaps one of the job or container (pids.max); raise them, end other programs, or "
+      "lower OMP_NUM_THREADS",
+      reason, limit_text(RLIMIT_NPROC, 1), limit_text(RLIMIT_AS, 1024));
 }
 
 }  // namespace dekoder

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/environment.hpp"
 
+#include <sys/mman.h>
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
@@ -87,6 +90,13 @@ const Variable variables[] = {
     {"KOKKOS_TUNE_INTERNALS", is_boolean, "true or false"},
 };
 
+/// Threads that OpenMP will start; Kokkos' own variable wins.
+int asked_threads(const CpuMask& cpus) {
+  for (const char* name : {"KOKKOS_NUM_THREADS", "OMP_NUM_THREADS"})
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  return cpus.cpus();
+}
+
 }  // namespace
 
 void check_environment() {
@@ -103,6 +113,21 @@ void check_environment() {
         old_name, new_name);
 }
 
+void check_address_space(const CpuMask& cpus) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  constexpr std::size_t MiB = std::size_t{1} << 20;
+  const int threads = asked_threads(cpus);
+  const std::size_t need = (256 + 96 * std::size_t(threads)) * MiB;  // libraries; a stack and a buffer for each thread
+  void* const room = mmap(nullptr, need, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (room == MAP_FAILED)
+    throw ConfigError(
+        "the limit of address space (ulimit -v) is {} kB; libraries and {} threads need {} kB and what the process "
+        "has; raise it, or lower OMP_NUM_THREADS",
+        limit.rlim_cur / 1024, threads, need / 1024);
+  munmap(room, need);
+}
+
 void bind_threads(const CpuMask& cpus) {
   for (const char* name : {"OMP_PROC_BIND", "KMP_AFFINITY"})
     if (std::getenv(name) != nullptr) return;
@@ -111,9 +136,7 @@ void bind_threads(const CpuMask& cpus) {
       setenv("OMP_PROC_BIND", "true", 0);  // what they imply; Kokkos warns where it is not said
       return;
     }
-  int threads = cpus.cpus();
-  for (const char* name : {"OMP_NUM_THREADS", "KOKKOS_NUM_THREADS"})  // Kokkos' own wins
-    if (const char* value = std::getenv(name)) threads = std::atoi(value);
+  const int threads = asked_threads(cpus);
   const bool all_cores = cpus.cores() <= threads && threads <= cpus.cpus();
   setenv("OMP_PROC_BIND", all_cores ? "close" : "false", 0);
   if (all_cores) setenv("OMP_PLACES", "cores", 0);

@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
     load_run_config(command.config, command.sets);  // faults show before anything is loaded
   check_environment();
   const CpuMask& cpus = process_start().cpus;
+  check_address_space(cpus);
   bind_threads(cpus);
   const dekoder_backend& backend = load_backend(line->backend);
   const dekoder_process process{stop_signal, cpus.set(), cpus.bytes()};
