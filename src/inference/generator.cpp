@@ -23,7 +23,8 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
   for (std::size_t token = 0; token < logits.size(); ++token)
     if (!std::isfinite(logits[token]))
       throw DivergedError(
-          "no token can be drawn: the logit of token {} is not finite; the parameters diverged, or are too large for "
+          "no token can be drawn: the logit of token {} is not finite; the parameters diverged, or are too large "
+          "for "
           "{}. Take an earlier checkpoint, or train again with a lower training.learning_rate",
           token, real_name);
   std::vector<int> order(logits.size());

@@ -8,7 +8,7 @@
 
 namespace dekoder {
 
-FeedForwardActivations::FeedForwardActivations(ActivationArena& arena, const std::string& name, int tokens,
+FeedForwardActivations::FeedForwardActivations(ActivationArena& arena, const std::string& name, long tokens,
                                                int feed_forward)
     : hidden(arena.take<StoredTensor2>(name + ".hidden", "N,F", tokens, feed_forward)),
       activated(arena.take<StoredTensor2>(name + ".activated", "N,F", tokens, feed_forward)) {}

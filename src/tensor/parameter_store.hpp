@@ -51,7 +51,7 @@ class ParameterLayout {
 
 /// A flat buffer with one element per parameter, as optimizers keep them and checkpoints store them by name.
 struct NamedBuffer {
-  std::string name;  ///< "parameters", "first_moment": the group in a checkpoint
+  std::string name;      ///< "parameters", "first_moment": the group in a checkpoint
   MasterTensor1 buffer;  ///< (flat_size) of a ParameterLayout
 };
 

@@ -71,7 +71,8 @@ TEST_P(InferenceActivations, TakeTheMemoryOfOneBlock) {
             bytes(1, ActivationUse::attention_maps) + 8 * attention.bytes());
   ActivationArena arena;
   DecoderActivations(arena, model, 3, ActivationUse::losses);
-  for (const ArenaEntry& entry : arena.entries()) EXPECT_EQ(entry.name.find("grad"), std::string::npos) << entry.name;
+  for (const ArenaEntry& entry : arena.entries())
+    EXPECT_EQ(entry.name.find("grad"), std::string::npos) << entry.name;
   EXPECT_LT(2 * arena.bytes(), activation_bytes(model, 3));
 }
 

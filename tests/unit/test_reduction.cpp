@@ -59,12 +59,13 @@ TEST(Reduction, ResultsDoNotDependOnThreads) {
 }
 
 #if !defined(__SANITIZE_ADDRESS__)
-// 8.6 GB of addresses, of which only the pages that are written take memory: all others are the kernel's one of zeros.
+// 8.6 GB of addresses, of which only the pages that are written take memory: all others are the kernel's one of
+// zeros.
 TEST(Reduction, CountsBeyond32Bits) {
   if (!device_is_host) GTEST_SKIP() << "needs pages that take no memory";
   const std::size_t N = (std::size_t(1) << 31) + 4099;
-  void* memory = mmap(nullptr, N * sizeof(Master), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, N * sizeof(Master), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
   madvise(memory, N * sizeof(Master), MADV_NOHUGEPAGE);
   const MasterTensor1 x(static_cast<Master*>(memory), N);

@@ -229,10 +229,10 @@ void require_groups(const CheckedFile& checked, std::span<const NamedBuffer> buf
 }
 
 void read_group(const CheckedFile& checked, const std::string& group, const ParameterLayout& layout,
-                const Tensor1& buffer) {
+                const MasterTensor1& buffer) {
   const std::vector<TensorRecord> records = matched_records(checked, group, layout);
   for (std::size_t i = 0; i < records.size(); ++i) {
-    const Tensor1 slice = ParameterStore::flat_slice(buffer, layout.entries()[i]);
+    const MasterTensor1 slice = ParameterStore::flat_slice(buffer, layout.entries()[i]);
     const HostBuffer host = Kokkos::create_mirror_view(Kokkos::HostSpace(), slice);
     checked.file.read(records[i].path, std::span<Real>(host.data(), host.size()), records[i].shape);
     if (tensor_digest(records[i], bytes_of(host)) != records[i].digest) fail_digest(checked, records[i]);
@@ -275,11 +275,11 @@ std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayou
 }
 
 std::vector<TensorRecord> write_group(Hdf5File& file, const std::string& group, const ParameterLayout& layout,
-                                      const Tensor1& buffer) {
+                                      const MasterTensor1& buffer) {
   std::vector<TensorRecord> records;
   file.create_group(fmt::format("/{}", group));
   for (const ParameterEntry& entry : layout.entries()) {
-    const Tensor1 slice = ParameterStore::flat_slice(buffer, entry);
+    const MasterTensor1 slice = ParameterStore::flat_slice(buffer, entry);
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), slice);
     TensorRecord record{tensor_path(group, entry.name), hdf5_type_of<Real>(), extents_of(entry), entry.axes, 0};
     record.digest = tensor_digest(record, bytes_of(host));
