@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "data/prepare_tokens.hpp"
+#include "io/files/sha256.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 #include "support/scratch_folder.hpp"
 
@@ -219,6 +220,41 @@ TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
   EXPECT_NE(ValidationWindows(dataset, 16, 99).digest(), whole.digest());
   const TokenDataset none = make(1000, 0);
   EXPECT_EQ(ValidationWindows(none, 16, 0).windows(), 0u);
+}
+
+TEST_F(BatchLoaderTest, RefusesEveryNumberBelowItsRange) {
+  const TokenDataset dataset = make(100);
+  EXPECT_NO_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 2, 0));
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 0, 2, 1, 2, 0), ConfigError) << "batch";
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 0, 1, 2, 0), ConfigError) << "micro_batch";
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, -1, 2, 0), ConfigError) << "rank";
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 0, 0, 0), ConfigError) << "ranks";
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 2, -1), ConfigError) << "first_step";
+  EXPECT_THROW(BatchLoader(dataset, 1, 0, 4, 2, 1, 2, 0), ConfigError) << "context";
+  EXPECT_THROW(ValidationWindows(dataset, 0, 0), ConfigError) << "context";
+  EXPECT_THROW(ValidationWindows(dataset, 8, -1), ConfigError) << "tokens";
+}
+
+TEST_F(BatchLoaderTest, ValidationDigestIsThatOfTheTokensAsWords) {
+  const TokenDataset dataset = make(300'000, 0.5);  // more than one piece
+  std::vector<Token> all(300'000);
+  dataset.read(0, all);
+  std::vector<std::byte> words;
+  for (std::size_t at = dataset.training_tokens() - 1; at < all.size(); ++at) {
+    words.push_back(static_cast<std::byte>(all[at]));
+    words.insert(words.end(), 3, std::byte{0});
+  }
+  EXPECT_EQ(ValidationWindows(dataset, 16, 0).digest(), sha256(words));
+}
+
+TEST_F(BatchLoaderTest, ValidationBytesAreThoseOfTheTextThatIsPredicted) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += i % 2 ? "€" : "a";  // the last training token has three bytes, or one
+  prepare_tokens(scratch_.write("text", text), scratch_ / "c.h5", TokenizerKind::characters, 0.5);
+  const TokenDataset dataset(scratch_ / "c.h5");
+  ASSERT_EQ(dataset.training_tokens(), 50u);
+  EXPECT_EQ(ValidationWindows(dataset, 4, 0).bytes(), 25u * (1 + 3));
+  EXPECT_EQ(ValidationWindows(dataset, 4, 5).bytes(), 3u * 1 + 2u * 3);
 }
 
 }  // namespace

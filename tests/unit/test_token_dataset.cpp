@@ -211,5 +211,43 @@ TEST_F(DamagedTokenFile, NoTruncationAndNoFlippedByteIsReadAsGood) {
   EXPECT_GT(refused, flips / 2) << "of " << flips;  // the others hit bytes that hold nothing
 }
 
+TEST(TokenDataset, StreamsWhatIsLargerThanTheLimit) {
+  const ScratchFolder scratch("dataset-limit");
+  std::string narrow(1000, 'a'), wide;
+  for (char32_t c = 0xE000; c < 0xE000 + 70'000; ++c) append_utf8(wide, c);
+  prepare_tokens(scratch.write("n", narrow), scratch / "n.h5", TokenizerKind::bytes, 0);
+  prepare_tokens(scratch.write("w", wide), scratch / "w.h5", TokenizerKind::characters, 0);
+  EXPECT_FALSE(TokenDataset(scratch / "n.h5", 2 * 1000).streams());
+  EXPECT_TRUE(TokenDataset(scratch / "n.h5", 2 * 1000 - 1).streams());
+  EXPECT_FALSE(TokenDataset(scratch / "w.h5", 4 * 70'000).streams());
+  EXPECT_TRUE(TokenDataset(scratch / "w.h5", 4 * 70'000 - 1).streams());
+  EXPECT_EQ(TokenDataset(scratch / "n.h5").header().source, "n");
+}
+
+TEST(TokenDataset, TheBlockUsedLongestAgoMakesRoom) {
+  const ScratchFolder scratch("dataset-cache");
+  constexpr std::uint64_t kept = 32, block = token_file::block_bytes / 2;  // tokens of two bytes
+  std::string text(static_cast<std::size_t>((kept + 1) * block), 'a');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i * i % 23);
+  prepare_tokens(scratch.write("text", text), scratch / "t.h5", TokenizerKind::bytes, 0);
+  const TokenDataset dataset(scratch / "t.h5", 1);
+  ASSERT_EQ(dataset.header().block_tokens, block);
+  const auto first_of = [&](std::uint64_t number) {
+    Token token = -1;
+    dataset.read(number * block, std::span(&token, 1));
+    return token;
+  };
+  for (std::uint64_t number = 0; number < kept; ++number) first_of(number);
+  first_of(0);
+  first_of(kept);  // takes the place of block 1
+  const std::uintmax_t size = std::filesystem::file_size(scratch / "t.h5");
+  std::fstream file(scratch / "t.h5", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(size / 100));
+  for (std::uintmax_t at = size / 100; at < size; ++at) file.put('\x5A');
+  file.close();
+  EXPECT_EQ(first_of(0), 'a') << "is no longer in memory, though it was used after block 1";
+  EXPECT_THROW(first_of(1), DataError);
+}
+
 }  // namespace
 }  // namespace dekoder
