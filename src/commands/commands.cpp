@@ -49,7 +49,7 @@ void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
 }
 
 ExitCode run_train(const Command& command) {
-  RunConfig config = load_run_config(command.config, command.sets);
+  RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   const TokenDataset data = open_tokens(config);
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
@@ -121,14 +121,14 @@ ExitCode run_generate(const Command& command) {
 }
 
 ExitCode run_describe(const Command& command) {
-  RunConfig config = load_run_config(command.config, command.sets);
+  RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
   print(model_summary(config));
   return ExitCode::finished;
 }
 
 ExitCode run_bench(const Command& command) {
-  RunConfig config = load_run_config(command.config, command.sets);
+  RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
   log_threads();
   const BenchmarkResult result = benchmark(config, command.steps);

@@ -27,7 +27,7 @@ RunConfig stored_config(const RunPaths& paths) {
     throw DataError("{}: is no run directory, as there is no {} in it; {}", paths.root.string(),
                     paths.config().filename().string(), expected_run);
   try {
-    RunConfig config = load_run_config(paths.config(), {});
+    RunConfig config = recorded_run_config(read_config_text(paths.config()), paths.config().string());
     if (config.model.vocabulary == 0)
       throw DataError("{}: model.vocabulary is missing; {}, which writes it", paths.config().string(),
                       expected_run);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/closest_word.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace dekoder {
@@ -27,6 +29,11 @@ std::string closest_word(const std::string& word, const std::vector<std::string>
       best = candidate;
     }
   return best;
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates) {
+  const std::string closest = closest_word(word, candidates);
+  return closest.empty() ? "" : fmt::format("; did you mean '{}'?", closest);
 }
 
 }  // namespace dekoder

@@ -1,40 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/command.hpp"
 
-#include <yaml-cpp/yaml.h>
-
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
 #include "base/error.hpp"
+#include "base/utf8.hpp"
+#include "config/setting_value.hpp"
 
 namespace dekoder {
 
 namespace {
 
-/// visit(key, member) for every member: the one list that writes and reads.
+/// visit(key, member, what) for every member: the one list that writes, reads and checks. `what` names a text in
+/// messages; a configuration's text and settings are checked where they are read, which knows the place.
 template <class CommandType, class Visitor>
 void visit_members(CommandType& c, Visitor&& visit) {
-  visit("name", c.name);
-  visit("config", c.config);
-  visit("sets", c.sets);
-  visit("run", c.run);
-  visit("runs", c.runs);
-  visit("fresh", c.fresh);
-  visit("text", c.text);
-  visit("output", c.output);
-  visit("step", c.step);
-  visit("tokenizer", c.tokenizer);
-  visit("validation_fraction", c.validation_fraction);
-  visit("tokens_file", c.tokens_file);
-  visit("prompt", c.prompt);
-  visit("tokens", c.tokens);
-  visit("temperature", c.temperature);
-  visit("top_k", c.top_k);
-  visit("top_p", c.top_p);
-  visit("seed", c.seed);
-  visit("steps", c.steps);
-  visit("json", c.json);
+  constexpr const char* elsewhere = nullptr;
+  visit("name", c.name, elsewhere);
+  visit("config", c.config, "the configuration's name");
+  visit("config_text", c.config_text, elsewhere);
+  visit("sets", c.sets, elsewhere);
+  visit("run", c.run, "the run directory's name");
+  visit("runs", c.runs, "a run directory's name");
+  visit("fresh", c.fresh, elsewhere);
+  visit("text", c.text, c.name == "attention" ? "--text" : "the text file's name");
+  visit("output", c.output, "--output");
+  visit("step", c.step, elsewhere);
+  visit("tokenizer", c.tokenizer, elsewhere);
+  visit("validation_fraction", c.validation_fraction, elsewhere);
+  visit("tokens_file", c.tokens_file, "--tokens-file");
+  visit("prompt", c.prompt, "--prompt");
+  visit("tokens", c.tokens, elsewhere);
+  visit("temperature", c.temperature, elsewhere);
+  visit("top_k", c.top_k, elsewhere);
+  visit("top_p", c.top_p, elsewhere);
+  visit("seed", c.seed, elsewhere);
+  visit("steps", c.steps, elsewhere);
+  visit("json", c.json, elsewhere);
+}
+
+/// The list of a member that is one.
+template <class T>
+std::string read_value(const YAML::Node& node, std::vector<T>& values, const Range&) {
+  if (!node.IsSequence()) return "a list";
+  for (const YAML::Node& element : node)
+    if (const std::string expected = dekoder::read_value(element, values.emplace_back(), {}); !expected.empty())
+      return expected;
+  return "";
 }
 
 }  // namespace
@@ -71,39 +85,39 @@ void check_command(const Command& c) {
                                            "runs/positions runs/no-positions",
                                            c.runs.size(), c.runs.size() == 1 ? "directory" : "directories"));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
-  // The command crosses the border as YAML, which is UTF-8 and would replace anything else.
-  const Command crossed = command_from_yaml(to_yaml(c));
-  for (const auto& [what, member] : std::initializer_list<std::pair<const char*, std::string Command::*>>{
-           {"--prompt", &Command::prompt},
-           {"the configuration's name", &Command::config},
-           {"the run directory's name", &Command::run},
-           {"the text", &Command::text},
-           {"--output", &Command::output},
-           {"--tokens-file", &Command::tokens_file}})
-    expect(crossed.*member == c.*member, fmt::format("{} is not UTF-8; expected UTF-8 text", what));
-  expect(crossed.runs == c.runs, "a run directory's name is not UTF-8; expected UTF-8 text");
+  visit_members(c, [&](const char*, const auto& member, const char* what) {
+    const auto check = [&](const std::string& text) {
+      if (const std::optional<Utf8Fault> foreign = find_utf8_fault(text); foreign && what != nullptr)
+        expect(false, fmt::format("{} is not UTF-8: byte 0x{:02X} at offset {}; expected UTF-8 text", what,
+                                  foreign->value, foreign->offset));
+    };
+    if constexpr (std::is_same_v<decltype(member), const std::string&>) check(member);
+    if constexpr (std::is_same_v<decltype(member), const std::vector<std::string>&>)
+      std::for_each(member.begin(), member.end(), check);
+  });
   if (!faults.empty()) throw ConfigError("{}", faults);
 }
 
 std::string to_yaml(const Command& command) {
-  YAML::Emitter out;
-  out.SetStringFormat(YAML::DoubleQuoted);
-  out << YAML::BeginMap;
-  visit_members(command,
-                [&](const char* key, const auto& member) { out << YAML::Key << key << YAML::Value << member; });
-  out << YAML::EndMap;
-  return out.c_str();
+  std::string text;
+  visit_members(command, [&](const char* key, const auto& member, const char*) {
+    text += fmt::format("{}: {}\n", key, yaml_value(member));
+  });
+  return text;
 }
 
 Command command_from_yaml(const std::string& text) {
+  constexpr const char* expected_build = "expected launcher and plug-in of one build";
   Command command;
   try {
     const YAML::Node root = YAML::Load(text);
-    visit_members(command, [&]<class Member>(const char* key, Member& member) { member = root[key].as<Member>(); });
+    visit_members(command, [&](const char* key, auto& member, const char*) {
+      if (const std::string expected = read_value(root[key], member, Range{.as_float = false}); !expected.empty())
+        throw ConfigError("the command did not reach the plug-in whole ({} is not {}); {}", key, expected,
+                          expected_build);
+    });
   } catch (const YAML::Exception& error) {
-    throw ConfigError(
-        "the command did not reach the plug-in whole ({}); expected launcher and plug-in of one build",
-        error.what());
+    throw ConfigError("the command did not reach the plug-in whole ({}); {}", error.what(), expected_build);
   }
   return command;
 }

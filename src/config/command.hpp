@@ -11,6 +11,7 @@ namespace dekoder {
 struct Command {
   std::string name;               ///< train, prepare, eval, generate, describe, bench, status, attention, compare
   std::string config;             ///< train, describe, bench: configuration file
+  std::string config_text;        ///< its contents, read once by the launcher
   std::vector<std::string> sets;  ///< train, describe, bench: "section.key=value"
   std::string run;  ///< train, eval, generate, status, attention: run directory (eval, generate, attention: or a
                     ///< checkpoint file)
@@ -33,7 +34,8 @@ struct Command {
   bool json = false;                 ///< bench, status, compare
 };
 
-/// Throws ConfigError naming every option of the command that is out of range, each with what is expected.
+/// Throws ConfigError naming every option of the command that is out of range or no UTF-8, each with what is
+/// expected.
 void check_command(const Command& command);
 
 std::string to_yaml(const Command& command);

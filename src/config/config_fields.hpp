@@ -14,17 +14,21 @@ namespace dekoder {
 struct Range {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
-  bool above = false;  ///< low itself is not allowed
-  bool below = false;  ///< high itself is not allowed
+  bool above = false;    ///< low itself is not allowed
+  bool below = false;    ///< high itself is not allowed
+  bool as_float = true;  ///< of a double: holds for the nearest float too, which is what kernels take
 };
 constexpr Range at_least(double low) {
-  return {low, std::numeric_limits<double>::infinity(), false, false};
+  return {.low = low};
 }
 constexpr Range positive() {
-  return {0, std::numeric_limits<double>::infinity(), true, false};
+  return {.low = 0, .above = true};
 }
 constexpr Range between(double low, double high) {
-  return {low, high, false, false};
+  return {.low = low, .high = high};
+}
+constexpr Range below(double low, double high) {
+  return {.low = low, .high = high, .below = true};
 }
 
 /// Names of the values of an enum, in their order.
@@ -62,7 +66,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("model.activation", m.activation, Range{});
   visit("model.bias", m.bias, Range{});
   visit("model.tied_head", m.tied_head, Range{});
-  visit("model.dropout", m.dropout, Range{0, 1, false, true});
+  visit("model.dropout", m.dropout, below(0, 1));
   visit("model.initialisation", m.initialisation, Range{});
   visit("data.tokens", config.data.tokens, Range{});
   auto& t = config.training;
@@ -75,8 +79,8 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("training.schedule", t.schedule, Range{});
   visit("training.warmup_steps", t.warmup_steps, at_least(0));
   visit("training.decay_fraction", t.decay_fraction, between(0, 1));
-  visit("training.beta1", t.beta1, Range{0, 1, false, true});
-  visit("training.beta2", t.beta2, Range{0, 1, false, true});
+  visit("training.beta1", t.beta1, below(0, 1));
+  visit("training.beta2", t.beta2, below(0, 1));
   visit("training.epsilon", t.epsilon, positive());
   visit("training.weight_decay", t.weight_decay, at_least(0));
   visit("training.clip_norm", t.clip_norm, at_least(0));
@@ -88,7 +92,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("sampling.tokens", s.tokens, at_least(1));
   visit("sampling.temperature", s.temperature, at_least(0));
   visit("sampling.top_k", s.top_k, at_least(0));
-  visit("sampling.top_p", s.top_p, Range{0, 1, true, false});
+  visit("sampling.top_p", s.top_p, Range{.low = 0, .high = 1, .above = true});
   visit("sampling.seed", s.seed, at_least(0));
   visit("checkpoint.every", config.checkpoint.every, at_least(0));
   visit("checkpoint.keep", config.checkpoint.keep, at_least(1));

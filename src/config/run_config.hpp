@@ -46,10 +46,11 @@ struct TrainingConfig {
   int batch = 32;                        ///< sequences per optimizer step over all ranks
   int micro_batch = 0;                   ///< B, sequences per forward and backward; divides batch; 0: batch
   double learning_rate = 1e-3;           ///< peak
-  double final_learning_rate = 1e-4;     ///< at the last step of linear, cosine and wsd
+  double final_learning_rate = 1e-4;     ///< at the last step of linear, cosine and wsd; default: or a tenth of the
+                                         ///< peak, where that is below
   Schedule schedule = Schedule::cosine;  ///< after warm-up
-  long warmup_steps = 100;               ///< linear from 0
-  double decay_fraction = 0.2;           ///< wsd: share of the steps that decays at the end
+  long warmup_steps = 100;               ///< linear from 0; default: or a tenth of steps, where these are below 102
+  double decay_fraction = 0.2;           ///< wsd: share of the steps that decays at the end, after the warm-up
   double beta1 = 0.9;                    ///< AdamW
   double beta2 = 0.95;                   ///< AdamW
   double epsilon = 1e-8;                 ///< AdamW

@@ -50,10 +50,11 @@ class TextReader {
   Sha256 hash_;
 };
 
-/// Calls visit(code point) for every character of the text.
+/// Calls visit(code point) for every character of the text. Throws DataError at the first byte that is no UTF-8.
 template <class Visit>
 void for_each_character(TextReader& reader, const fs::path& path, Visit&& visit) {
   std::size_t keep = 0;
+  std::uint64_t line = 1, column = 1;
   for (;;) {
     const std::string_view piece = reader.next(keep);
     const std::uint64_t piece_begin = reader.bytes() - piece.size();
@@ -63,10 +64,14 @@ void for_each_character(TextReader& reader, const fs::path& path, Visit&& visit)
       if (front.kind == Utf8Front::Kind::incomplete && !reader.at_end()) break;
       if (front.kind != Utf8Front::Kind::character)
         throw DataError(
-            "{}: byte 0x{:02X} at offset {} is not UTF-8, which the char tokenizer needs; convert the text "
-            "(iconv -t UTF-8) or use the byte tokenizer",
-            path.string(), static_cast<unsigned char>(piece[at]), piece_begin + at);
+            "{}: {} (line {}, column {}), which the char tokenizer needs; convert the text (iconv -t UTF-8) or use "
+            "the "
+            "byte tokenizer",
+            path.string(), Utf8Fault{piece_begin + at, line, column, static_cast<unsigned char>(piece[at])}.text(),
+            line, column);
       visit(front.code_point);
+      ++column;
+      if (front.code_point == U'\n') ++line, column = 1;
       at += front.bytes;
     }
     keep = piece.size() - at;

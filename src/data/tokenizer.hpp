@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/utf8.hpp"
+#include "base/utf8.hpp"
 #include "tensor/tensor.hpp"
 
 namespace dekoder {

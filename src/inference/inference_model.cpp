@@ -11,7 +11,7 @@ namespace fs = std::filesystem;
 
 InferenceModel::InferenceModel(const fs::path& checkpoint)
     : info(read_checkpoint_info(checkpoint)),
-      config(parse_run_config(info.config_yaml, checkpoint.string(), {})),
+      config(recorded_run_config(info.config_yaml, checkpoint.string())),
       tokenizer(Tokenizer::from_text(info.tokenizer, checkpoint.string())),
       store(decoder_parameters(config.model), Gradients::none),
       decoder(config.model, store) {

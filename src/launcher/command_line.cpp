@@ -6,10 +6,32 @@
 
 #include "base/error.hpp"
 #include "config/closest_word.hpp"
+#include "config/run_config_yaml.hpp"
+#include "config/setting_value.hpp"
 
 namespace dekoder {
 
 namespace {
+
+/// An option whose value is one decimal number (read_number) and nothing else; CLI11 itself would read octal, hex
+/// and digits with marks between.
+template <Number T>
+void add_number(CLI::App& app, const std::string& name, T& member, const std::string& text,
+                bool show_default = true) {
+  const auto read = [name, &member](const CLI::results_t& words) {
+    const std::string expected = read_number(words.back(), member, std::is_unsigned_v<T> ? at_least(0) : Range{});
+    const std::string& word = words.back();
+    if (!expected.empty()) throw ConfigError("{} is {}; expected {}", name, word.empty() ? "''" : word, expected);
+    return true;
+  };
+  CLI::Option* option = app.add_option(name, read, text)->type_name(std::is_integral_v<T> ? "INT" : "FLOAT");
+  if (show_default) option->default_str(fmt::format("{}", member));
+}
+
+/// A flag that takes no value, or true or false.
+void add_switch(CLI::App& app, const std::string& name, bool& member, const std::string& text) {
+  app.add_flag(name, member, text)->check(CLI::IsMember({"true", "false"}).description(""));
+}
 
 void add_config(CLI::App& app, Command& command) {
   app.add_option("config", command.config, "configuration file (YAML)")->required();
@@ -33,15 +55,15 @@ void add_commands(CLI::App& app, CommandLine& line) {
                         "dekoder train input/quickstart.yaml --run runs/first --set training.steps=500");
   add_config(*train, c);
   train->add_option("--run", c.run, "run directory (default: runs/<name of the configuration>)");
-  train->add_flag("--fresh", c.fresh, "set the run directory's earlier checkpoints and logs aside and start over");
+  add_switch(*train, "--fresh", c.fresh,
+             "set the run directory's earlier checkpoints and logs aside and start over");
 
   CLI::App* prepare = sub("prepare", "Turn a text file into a token file.",
                           "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte");
   prepare->add_option("text", c.text, "text file")->required();
   prepare->add_option("-o,--output", c.output, "token file (HDF5)")->required();
   prepare->add_option("--tokenizer", c.tokenizer, "byte or char")->capture_default_str();
-  prepare->add_option("--validation-fraction", c.validation_fraction, "share of the tokens held out, at the end")
-      ->capture_default_str();
+  add_number(*prepare, "--validation-fraction", c.validation_fraction, "share of the tokens held out, at the end");
 
   CLI::App* eval = sub("eval", "Validation loss of a checkpoint.", "dekoder eval runs/first");
   add_run(*eval, c, "run directory or checkpoint file");
@@ -51,18 +73,18 @@ void add_commands(CLI::App& app, CommandLine& line) {
                            "dekoder generate runs/first --prompt \"It is a truth\" --temperature 0.8 --top-p 0.95");
   add_run(*generate, c, "run directory or checkpoint file");
   generate->add_option("--prompt", c.prompt, "text to go on from (default: a line break)");
-  generate->add_option("--tokens", c.tokens, "length")->capture_default_str();
-  generate->add_option("--temperature", c.temperature, "0 takes the most likely token")->capture_default_str();
-  generate->add_option("--top-k", c.top_k, "keep the k most likely tokens; 0: all")->capture_default_str();
-  generate->add_option("--top-p", c.top_p, "keep the smallest set of this mass")->capture_default_str();
-  generate->add_option("--seed", c.seed, "of the draws")->capture_default_str();
+  add_number(*generate, "--tokens", c.tokens, "length");
+  add_number(*generate, "--temperature", c.temperature, "0 takes the most likely token");
+  add_number(*generate, "--top-k", c.top_k, "keep the k most likely tokens; 0: all");
+  add_number(*generate, "--top-p", c.top_p, "keep the smallest set of this mass");
+  add_number(*generate, "--seed", c.seed, "of the draws");
 
   CLI::App* attention =
       sub("attention", "Attention maps and head statistics of a text, from a checkpoint, into an HDF5 file.",
           "dekoder attention runs/first --text \"It is a truth universally acknowledged\"");
   add_run(*attention, c, "run directory or checkpoint file");
   attention->add_option("--text", c.text, "the text, at most as long as the model's context")->required();
-  attention->add_option("--step", c.step, "step of the checkpoint (default: the newest)");
+  add_number(*attention, "--step", c.step, "step of the checkpoint (default: the newest)", false);
   attention->add_option("-o,--output", c.output,
                         "file of the maps (default: attention-text.h5 in the run directory)");
 
@@ -74,18 +96,18 @@ void add_commands(CLI::App& app, CommandLine& line) {
   CLI::App* bench = sub("bench", "Tokens/s, GFLOP/s and share of this machine's GEMM rate, on random tokens.",
                         "dekoder bench input/gpt2-124m.yaml --set training.batch=4 --json");
   add_config(*bench, c);
-  bench->add_option("--steps", c.steps, "timed steps; 0: as many as fill ten seconds")->capture_default_str();
-  bench->add_flag("--json", c.json, "one JSON object on stdout");
+  add_number(*bench, "--steps", c.steps, "timed steps; 0: as many as fill ten seconds");
+  add_switch(*bench, "--json", c.json, "one JSON object on stdout");
 
   CLI::App* compare =
       sub("compare", "Whether runs are a pair, and what differs: losses, attention maps and head statistics.",
           "dekoder compare runs/positions runs/no-positions");
   compare->add_option("runs", c.runs, "run directories; all are compared with the first")->required();
-  compare->add_flag("--json", c.json, "one JSON object on stdout");
+  add_switch(*compare, "--json", c.json, "one JSON object on stdout");
 
   CLI::App* status = sub("status", "Where a run stands.", "dekoder status runs/first");
   add_run(*status, c, "run directory");
-  status->add_flag("--json", c.json, "one JSON object on stdout");
+  add_switch(*status, "--json", c.json, "one JSON object on stdout");
 }
 
 /// "; did you mean 'train'?" for the first word that no subcommand or option has.
@@ -133,6 +155,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   }
   line.command.name = app.get_subcommands().front()->get_name();
   check_command(line.command);
+  if (!line.command.config.empty()) line.command.config_text = read_config_text(line.command.config);
   return line;
 }
 

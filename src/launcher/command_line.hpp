@@ -13,8 +13,8 @@ struct CommandLine {
   std::string backend = "auto";
 };
 
-/// Reads the command line. Nothing where --help or --version was asked for and printed. Throws ConfigError for
-/// anything that is not understood, with a suggestion.
+/// Reads the command line, and the text of the configuration that it names. Nothing where --help or --version was
+/// asked for and printed. Throws ConfigError for anything that is not understood, with a suggestion.
 std::optional<CommandLine> read_command_line(int argc, char** argv);
 
 }  // namespace dekoder

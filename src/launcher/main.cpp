@@ -29,7 +29,7 @@ int run(int argc, char** argv) {
   const Command& command = line->command;
   handle_signals(command.name);
   if (!command.config.empty())
-    load_run_config(command.config, command.sets);  // faults show before anything is loaded
+    parse_run_config(command.config_text, command.config, command.sets);  // faults show before anything is loaded
   check_environment();
   const CpuMask& cpus = process_start().cpus;
   check_address_space(cpus);

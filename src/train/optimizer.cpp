@@ -24,7 +24,9 @@ double learning_rate(const TrainingConfig& training, long step) {
     case Schedule::cosine:
       return last + (peak - last) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
     case Schedule::wsd: {
-      const double decay_steps = std::max(1.0, training.decay_fraction * double(training.steps));
+      const double after_warmup = double(training.steps) - warmup;
+      const double decay_steps =
+          std::max(1.0, std::min(training.decay_fraction * double(training.steps), after_warmup));
       const double into_decay = t - (double(training.steps) - 1 - decay_steps);
       return peak + (last - peak) * std::clamp(into_decay / decay_steps, 0.0, 1.0);
     }
@@ -32,6 +34,18 @@ double learning_rate(const TrainingConfig& training, long step) {
       return peak * std::sqrt(std::max(warmup, 1.0) / (t + 1));
   }
   throw std::logic_error("learning_rate: unknown schedule");
+}
+
+std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before, const TrainingConfig& now,
+                                                   long step) {
+  if (step < 1) return std::nullopt;
+  const LearningRateJump change{learning_rate(before, step - 1), learning_rate(now, step)};
+  // What either schedule does by itself from one step to the next, in a warm-up or a decay, is no jump.
+  const double by_itself = std::max(std::abs(learning_rate(before, step) - learning_rate(before, step - 1)),
+                                    std::abs(learning_rate(now, step) - learning_rate(now, step - 1)));
+  const double size = std::abs(change.next - change.last);
+  const bool jumps = size > 2 * by_itself && size > 0.05 * std::max(change.last, change.next);
+  return jumps ? std::optional(change) : std::nullopt;
 }
 
 Optimizer::Optimizer(const ParameterLayout& layout)

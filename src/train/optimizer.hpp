@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "config/run_config.hpp"
@@ -10,9 +11,21 @@ namespace dekoder {
 
 /// Learning rate of optimizer step `step`, counted from 0: linear warm-up to the peak, then constant, linear or
 /// cosine (Loshchilov, Hutter 2017) to the final rate at the last step, wsd (constant, then linear over the last
-/// decay_fraction; Hu et al., MiniCPM, 2024, section 4.2), or inverse_sqrt: peak sqrt(w / (step + 1)) with w =
-/// max(warmup_steps, 1) (Vaswani et al. 2017, section 5.3).
+/// decay_fraction of the steps or, where these are fewer, those after the warm-up; Hu et al., MiniCPM, 2024,
+/// section 4.2), or inverse_sqrt: peak sqrt(w / (step + 1)) with w = max(warmup_steps, 1) (Vaswani et al. 2017,
+/// section 5.3).
 double learning_rate(const TrainingConfig& training, long step);
+
+/// Learning rates on both sides of a restart.
+struct LearningRateJump {
+  double last;  ///< of the step before the restart
+  double next;  ///< of the first step after it
+};
+/// The jump of the learning rate where a run of `before` that has done `step` steps goes on with `now`; nothing
+/// where the rate changes by at most 5 %, or by at most twice what one of the two schedules changes it in one step
+/// there.
+std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before, const TrainingConfig& now,
+                                                   long step);
 
 /// AdamW with clipping by the global norm over all parameters at once; owns the moments.
 class Optimizer {

@@ -22,7 +22,7 @@ RunConfig with_resolved_micro_batch(RunConfig config) {
 }
 
 RunConfig config_of(const CheckpointInfo& saved) {
-  return with_resolved_micro_batch(parse_run_config(saved.config_yaml, "checkpoint", {}));
+  return with_resolved_micro_batch(recorded_run_config(saved.config_yaml, "checkpoint"));
 }
 
 /// The settings that differ from the checkpoint's. Throws ConfigError naming those that a restart cannot change.

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong configurations, command lines, environments, texts, token files, prompts and runs: each is refused by the real
 command with the expected exit code and a message that says what is wrong. One table per kind; every row stands alone."""
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+
+import yaml
 
 SOURCE = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 DEKODER = Path(os.environ.get("DEKODER_BINARY_DIR", SOURCE / "build" / "openmp")) / "dekoder"
@@ -110,6 +113,22 @@ CONFIGURATIONS = [
     ("training: {steps: 10, warmup_steps: 11}\n", ["training.warmup_steps 11 is more than training.steps 10"]),
     ("training: {final_learning_rate: 1}\n", ["training.final_learning_rate 1 is above training.learning_rate 0.001"]),
     ("training: {batch: 1000000}\n", ["one tensor of this model would have", "lower training.micro_batch"]),
+    ("training: {learning_rate: 5e-5, final_learning_rate: 1.0e-4}\n", ["c.yaml:1:54: training.final_learning_rate 0.0001 is above"]),
+    ("training: {steps: 9, warmup_steps: 8}\n", ["leave schedule cosine no step to decay; expected at most 7"]),
+    ("training:\n  beta2: 0.99999999\n", ["training.beta2 is '0.99999999'", "in single precision, where it is 1"]),
+    ("training:\n  epsilon: 1e-40\n", ["training.epsilon is '1e-40'", "in single precision, where it is 0"]),
+    ("training:\n  learning_rate: 1e-999\n", ["training.learning_rate is '1e-999'", "where it is 0"]),
+    ("training:\n  steps: 0x10\n", ["training.steps is '0x10'; expected a whole number"]),
+    ("training:\n  steps: 1_000\n", ["training.steps is '1_000'; expected a whole number"]),
+    ("training:\n  batch: !!str 4\n", ["training.batch is '4'; expected a whole number"]),
+    ("version: 2\nnew: {}\n", ["c.yaml:1:10: the configuration is of version 2; expected at most 1", "the dekoder that wrote it"]),
+    ("model: {}\nversion: \"1\"\n", ["c.yaml:2:10: version is '1'; expected a whole number of at least 1"]),
+    (b"model:\n  layers: 3  # caf\xe9\n", ["c.yaml:2:19: byte 0xE9 is not UTF-8; expected UTF-8"]),
+    (b"sampling:\n  prompt: \"\xed\xa0\x80\"\n", ["c.yaml:2:12: byte 0xED is not UTF-8"]),
+    ("model: {}\n".encode("utf-16"), ["c.yaml:1:1: byte 0xFF is not UTF-8"]),
+    ("model: {}\n".encode("utf-16-le"), ["c.yaml: byte 0x00 at offset 1 is no text; expected UTF-8"]),
+    ("sampling: {prompt: \"\\ud800\"}\n", ["not valid YAML"]),
+    ("#" * (17 << 20), ["c.yaml: has more than 16 MiB"]),
     ("model: {layers: x, heads: 3}\ntraining: {beta1: 2}\nzz: 1\n",
      ["model.layers is 'x'", "model.heads 3 does not divide", "training.beta1 is '2'", "unknown section 'zz'"]),
 ]
@@ -147,6 +166,21 @@ COMMAND_LINES = [
     (["attention", "run", "--text", "It", "--step", "-2"], 2, ["--step is -2"]),
     (["generate", "run", "--tempreature", "1"], 2, ["did you mean '--temperature'?"]),
     (["generate", "run", "--prompt", os.fsdecode(b"caf\xe9")], 2, ["--prompt is not UTF-8"]),
+    (["generate", "run", "--prompt", "It", "--tokens", "0x10"], 2, ["--tokens is 0x10; expected a whole number"]),
+    (["generate", "run", "--top-k", "1'000"], 2, ["--top-k is 1'000; expected a whole number"]),
+    (["generate", "run", "--temperature", "1e-40"], 2, ["--temperature is 1e-40", "in single precision, where it is 0"]),
+    (["generate", "run", "--top-p", "0x1p-1"], 2, ["--top-p is 0x1p-1; expected a number"]),
+    (["generate", "run", "--seed", "18446744073709551616"], 2, ["--seed is 18446744073709551616", "at most 18446744073709551615"]),
+    (["attention", "run", "--text", "It", "--step", ""], 2, ["--step is ''; expected a whole number"]),
+    (["attention", "run", "--text", os.fsdecode(b"\xc3")], 2, ["--text is not UTF-8: byte 0xC3 at offset 0"]),
+    (["bench", "good.yaml", "--steps", "1_0"], 2, ["--steps is 1_0; expected a whole number"]),
+    (["status", "run", "--json=yes"], 2, ["--json: yes not in {true,false}"]),
+    (["describe", "good.yaml", "--set", os.fsdecode(b"sampling.prompt=caf\xe9")], 2,
+     ["--set sampling.prompt=caf\\xE9: byte 0xE9 at offset 19 is not UTF-8"]),
+    (["describe", "good.yaml", "--set", "training.steps=0b1"], 2, ["training.steps is '0b1'; expected a whole number"]),
+    (["describe", "/dev/zero"], 2, ["/dev/zero: has more than 16 MiB"]),
+    (["describe", "/dev/null"], 2, ["/dev/null: the configuration is empty"]),
+    (["prepare", "/dev/stdin", "-o", "out.h5"], 3, ["/dev/stdin: is no regular file", "save it as a file first"]),
     (["prepare", "text.txt"], 2, ["--output is required"]),
     (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", "bpe"], 2, ["--tokenizer is 'bpe'; expected byte or char"]),
     (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "1"], 2, ["--validation-fraction is 1"]),
@@ -203,6 +237,8 @@ TEXTS = [
     (b"", [], 3, ["t.txt: is empty"]),
     (b"a", [], 3, ["t.txt: its 1 tokens leave"]),
     (b"caf\xe9 au lait\n" * 9, ["--tokenizer", "char"], 3, ["t.txt: byte 0xE9 at offset 3 is not UTF-8"]),
+    (b"\xc3\xa9t\xc3\xa9\n" * 400000 + b"\xc3\xa9\xe9", ["--tokenizer", "char"], 3,
+     ["t.txt: byte 0xE9 at offset 2400002 is not UTF-8 (line 400001, column 2)"]),
 ]
 
 # What becomes of byte.h5 before training, exit code, fragments.
@@ -245,12 +281,12 @@ RUNS = [
 ]
 
 
-def dekoder(arguments, folder, environment=None, start=()):
+def dekoder(arguments, folder, environment=None, start=(), input=b""):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_COMM", "PMIX_"))}
     env.update({"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
     env.update(environment or {})
     env = {name: value for name, value in env.items() if value is not None}
-    return subprocess.run([*start, DEKODER, *arguments], cwd=folder, env=env, capture_output=True, timeout=60)
+    return subprocess.run([*start, DEKODER, *arguments], cwd=folder, env=env, input=input, capture_output=True, timeout=60)
 
 
 class BadInput(unittest.TestCase):
@@ -294,11 +330,70 @@ class BadInput(unittest.TestCase):
 
     def test_configurations(self):
         for text, fragments in CONFIGURATIONS:
-            self.refused(["describe", "c.yaml"], 2, fragments, lambda folder: (folder / "c.yaml").write_text(text))
+            self.refused(["describe", "c.yaml"], 2, fragments, lambda folder: (folder / "c.yaml").write_bytes(text if isinstance(text, bytes) else text.encode()))
 
     def test_command_lines(self):
         for arguments, code, fragments in COMMAND_LINES:
             self.refused(arguments, code, fragments)
+
+    def test_numbers_are_decimal(self):
+        """Zeros in front do not make a number octal: step 00000001 is step 1, seed 010 draws what seed 10 draws."""
+        done = dekoder(["attention", "run", "--text", "It", "--step", "00000001", "-o", "maps.h5"], self.fixtures)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        drawn = [dekoder(["generate", "run", "--prompt", "It", "--tokens", "060", "--seed", seed], self.fixtures).stdout
+                 for seed in ("10", "010", "8")]
+        self.assertEqual(drawn[0], drawn[1])
+        self.assertNotEqual(drawn[0], drawn[2])
+        self.assertEqual(len(drawn[0].decode()), 63, drawn[0])  # prompt, tokens, line end
+
+    def test_a_configuration_from_a_pipe(self):
+        """It is read once, so that what is checked is what is used, and messages keep their places."""
+        taken = [dekoder(["describe", config], self.fixtures, input=SMALL.encode()) for config in ("good.yaml", "/dev/stdin")]
+        self.assertEqual((taken[1].returncode, taken[1].stdout), (0, taken[0].stdout), taken[1].stderr)
+        self.assertIn(b"blocks.00.attention", taken[0].stdout)
+        wrong = dekoder(["describe", "/dev/stdin"], self.fixtures, input=b"model:\n  layrs: 3\n")
+        self.assertEqual(wrong.returncode, 2)
+        self.assertIn(b"/dev/stdin:2:3: unknown key 'layrs'", wrong.stderr)
+
+    def test_noncharacters_are_text(self):
+        """U+FFFE and its like are UTF-8: they go from the command line and the file into config.yaml, and back."""
+        odd = "\ufdd0\ufffe\uffff\U0001ffff\U0010ffff"
+        (self.fixtures / "odd.yaml").write_text(SMALL.replace('"It"', f'"{odd}"'))
+        done = dekoder(["train", "odd.yaml", "--run", "odd", "--set", f'attention.texts=["{odd[:2]}"]'], self.fixtures)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        written = (self.fixtures / "odd" / "config.yaml").read_text()
+        self.assertNotIn(odd[0], written)
+        config = yaml.safe_load(written)
+        self.assertEqual((config["sampling"]["prompt"], config["attention"]["texts"]), (odd, [odd[:2]]))
+        again = dekoder(["describe", "odd/config.yaml"], self.fixtures)
+        self.assertEqual(again.returncode, 0, again.stderr)
+        drawn = dekoder(["generate", "odd", "--prompt", odd, "--tokens", "1"], self.fixtures)
+        self.assertEqual(drawn.returncode, 0, drawn.stderr)
+        self.assertTrue(drawn.stdout.startswith(odd.encode()), drawn.stdout)
+
+    def test_config_yaml_is_read_alike_by_yaml_1_1(self):
+        """PyYAML, a reader of YAML 1.1, sees every value of config.yaml with the type that the setting has."""
+        words = ["yes", "on", "Off", "y", "null", "~", "", "1:30", "0o7", "0x1F", "010", "1_000", "1e3", "12", ".inf", "2001-12-14",
+                 "<<", "=", "- a", "a: b", "#", "!x", "&a", "*a", "%", "@", "`", "'", '"', "\\", "tab\t", " space ", "\x85\u2028"]
+        texts = [word for word in words if word]
+        sets = {"attention.texts": json.dumps(texts), "data.tokens": json.dumps("byte.h5"), "model.context": "64",
+                "training.learning_rate": "2e-5", "training.epsilon": "1e-12", "training.clip_norm": "1e20",
+                "training.seed": "18446744073709551615", "model.norm_epsilon": "0.00001", "attention.steps": "[1]"}
+        done = dekoder(["train", "good.yaml", "--run", "alike", *(w for k, v in sets.items() for w in ("--set", f"{k}={v}"))],
+                       self.fixtures)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        config = yaml.safe_load((self.fixtures / "alike" / "config.yaml").read_text())
+        self.assertEqual(config.pop("version"), 1)
+        self.assertEqual(config["attention"]["texts"], texts)
+        self.assertEqual(config["training"]["learning_rate"], 2e-5)
+        self.assertEqual(config["training"]["final_learning_rate"], 2e-6)
+        self.assertEqual(config["training"]["seed"], 18446744073709551615)
+        texts_of = {"positions", "norm", "activation", "initialisation", "schedule", "tokens", "prompt", "texts"}
+        for section, keys in config.items():
+            for key, value in keys.items():
+                for item in value if isinstance(value, list) else [value]:
+                    number = not (key in texts_of and (section, key) not in (("sampling", "tokens"), ("evaluation", "tokens")))
+                    self.assertIsInstance(item, (bool, int, float) if number else str, f"{section}.{key}: {item!r}")
 
     def test_environments(self):
         for environment, arguments, code, fragments in ENVIRONMENTS:

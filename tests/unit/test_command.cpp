@@ -28,6 +28,7 @@ Command named(const std::string& name) {
 TEST(Command, CrossesTheBorderUnchanged) {
   Command c = named("generate");
   c.config = "a folder/with: colon #.yaml";
+  c.config_text = "\xef\xbb\xbfmodel:\r\n  layers: 5\t# \"\n";
   c.sets = {"a.b=c d", "e.f=\"g\"", ""};
   c.run = "-run";
   c.runs = {"a", "b: c", "\xc3\x89 \"d\""};
@@ -48,6 +49,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   const Command back = command_from_yaml(to_yaml(c));
   EXPECT_EQ(back.name, c.name);
   EXPECT_EQ(back.config, c.config);
+  EXPECT_EQ(back.config_text, c.config_text);
   EXPECT_EQ(back.sets, c.sets);
   EXPECT_EQ(back.run, c.run);
   EXPECT_EQ(back.runs, c.runs);
@@ -81,10 +83,30 @@ TEST(Command, DefaultsAreInRange) {
 TEST(Command, ATextThatIsNotUtf8IsRefused) {
   Command c = named("generate");
   c.prompt = "caf\xe9";
-  EXPECT_EQ(refusal(c), "--prompt is not UTF-8; expected UTF-8 text");
+  EXPECT_EQ(refusal(c), "--prompt is not UTF-8: byte 0xE9 at offset 3; expected UTF-8 text");
   c = named("status");
   c.run = "\xff";
-  EXPECT_EQ(refusal(c), "the run directory's name is not UTF-8; expected UTF-8 text");
+  EXPECT_EQ(refusal(c), "the run directory's name is not UTF-8: byte 0xFF at offset 0; expected UTF-8 text");
+  c = named("attention");
+  c.text = "\u00e9\xc3";
+  EXPECT_EQ(refusal(c), "--text is not UTF-8: byte 0xC3 at offset 2; expected UTF-8 text");
+  c.text = "It";
+  c.output = "\x80";
+  c.config = "\xc0\xaf";
+  EXPECT_EQ(refusal(c),
+            "the configuration's name is not UTF-8: byte 0xC0 at offset 0; expected UTF-8 text\n"
+            "--output is not UTF-8: byte 0x80 at offset 0; expected UTF-8 text");
+}
+
+/// Code points that are no characters are UTF-8 all the same.
+TEST(Command, NoncharactersCrossTheBorder) {
+  Command c = named("generate");
+  c.prompt = "\uFDD0 \uFFFE \uFFFF \U0001FFFF \U0010FFFF";
+  c.config_text = "model: {}  # " + c.prompt + "\r\n";
+  EXPECT_EQ(refusal(c), "");
+  const Command back = command_from_yaml(to_yaml(c));
+  EXPECT_EQ(back.prompt, c.prompt);
+  EXPECT_EQ(back.config_text, c.config_text);
 }
 
 TEST(Command, CompareWantsTwoRunsInUtf8) {
@@ -96,7 +118,7 @@ TEST(Command, CompareWantsTwoRunsInUtf8) {
   c.runs = {"a", "b"};
   EXPECT_EQ(refusal(c), "");
   c.runs = {"a", "b", "\xff"};
-  EXPECT_EQ(refusal(c), "a run directory's name is not UTF-8; expected UTF-8 text");
+  EXPECT_EQ(refusal(c), "a run directory's name is not UTF-8: byte 0xFF at offset 0; expected UTF-8 text");
 }
 
 TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {

@@ -10,6 +10,7 @@
 #include "config/closest_word.hpp"
 #include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
+#include "config/setting_value.hpp"
 
 namespace dekoder {
 namespace {
@@ -87,12 +88,21 @@ TEST(RunConfigYaml, WhatIsWrittenReadsBackTheSame) {
 /// What PyYAML refuses as it stands, or takes for a line end, is written as an escape.
 TEST(RunConfigYaml, CharactersThatReadersRefuseAreEscaped) {
   const std::vector<std::pair<std::string, std::string>> cases{
-      {"\x7f", "\\x7f"},           {"\xc2\x80", "\\u0080"},
-      {"\xc2\x85", "\\u0085"},     {"\xc2\x9f", "\\u009f"},
-      {"\xc2\xa0", "\xc2\xa0"},    {"\xe2\x80\xa7", "\xe2\x80\xa7"},
-      {"\xe2\x80\xa8", "\\u2028"}, {"\xe2\x80\xa9", "\\u2029"},
-      {"\xef\xbb\xbf", "\\ufeff"}, {"\xef\xbf\xbd", "\xef\xbf\xbd"},
-      {"\xef\xbf\xbe", "\\ufffe"}, {"\xef\xbf\xbf", "\\uffff"},
+      {"\x7f", "\\x7f"},
+      {"\xc2\x80", "\\u0080"},
+      {"\xc2\x85", "\\u0085"},
+      {"\xc2\x9f", "\\u009f"},
+      {"\xc2\xa0", "\xc2\xa0"},
+      {"\xe2\x80\xa7", "\xe2\x80\xa7"},
+      {"\xe2\x80\xa8", "\\u2028"},
+      {"\xe2\x80\xa9", "\\u2029"},
+      {"\xef\xbb\xbf", "\\ufeff"},
+      {"\xef\xbf\xbd", "\xef\xbf\xbd"},
+      {"\xef\xbf\xbe", "\\ufffe"},
+      {"\xef\xbf\xbf", "\\uffff"},
+      {"\ufdd0", "\\ufdd0"},
+      {"\U0001ffff", "\\U0001ffff"},
+      {"\U0010ffff", "\\U0010ffff"},
   };
   RunConfig config;
   for (const auto& [text, written] : cases) {
@@ -117,7 +127,7 @@ TEST(RunConfigYaml, EveryKeyIsWrittenOnce) {
     const std::string line = "  " + std::string(key.substr(key.find('.') + 1)) + ": ";
     EXPECT_NE(text.find(line), std::string::npos) << key;
   });
-  EXPECT_EQ(lines(text).size(), keys.size() + 7);  // and the seven sections
+  EXPECT_EQ(lines(text).size(), keys.size() + 8);  // and the version and the seven sections
 }
 
 TEST(RunConfigYaml, EveryKeyRefusesAMapAndNothing) {
@@ -191,6 +201,211 @@ TEST(RunConfigYaml, SetsWinOverTheFileAndTheLastOneWins) {
   EXPECT_EQ(refusal("model:\n", {"modle.layers=1"}),
             "--set modle.layers=1: unknown key 'modle.layers'; did you mean 'model.layers'?");
   EXPECT_EQ(refusal("model:\n", {"steps=1"}), "--set steps=1: unknown key 'steps'; did you mean 'training.steps'?");
+}
+
+RunConfig resolved(const std::string& text, const std::vector<std::string>& sets = {}) {
+  return parse_run_config(text, "run.yaml", sets);
+}
+
+TEST(RunConfigYaml, NumbersAreDecimalInFileAndSet) {
+  const RunConfig config = resolved("training: {steps: 0200, learning_rate: .5e-2, final_learning_rate: 1e-3}\n",
+                                    {"model.context=010", "training.weight_decay=1."});
+  EXPECT_EQ(config.training.steps, 200);
+  EXPECT_EQ(config.training.learning_rate, 0.005);
+  EXPECT_EQ(config.model.context, 10);
+  EXPECT_EQ(config.training.weight_decay, 1.0);
+  for (const char* wrong : {"0x10", "0o10", "0b1", "1_000", "1'000", "+5", "1e3", "5.", "5 6", "!!str 5", "\"5\""})
+    EXPECT_NE(refusal("model:\n", {std::string("training.steps=") + wrong}).find("training.steps is '"),
+              std::string::npos)
+        << wrong;
+  for (const char* wrong :
+       {".inf", "inf", "-.Inf", ".nan", "NaN", "0x1p-3", "1_0.5", "+.5", "1e-3x", "1d-3", "1,5"})
+    EXPECT_NE(refusal("training:\n  learning_rate: " + std::string(wrong) + "\n").find("learning_rate is "),
+              std::string::npos)
+        << wrong;
+  for (const char* wrong : {"yes", "on", "True", "TRUE", "1", "y", "\"true\""})
+    EXPECT_NE(refusal("model:\n", {std::string("model.bias=") + wrong}).find("expected true or false"),
+              std::string::npos)
+        << wrong;
+}
+
+/// A kernel takes a setting as the nearest float, and flushes what is below the smallest one to zero.
+TEST(RunConfigYaml, ValuesMustBeInRangeAsFloatsToo) {
+  EXPECT_EQ(
+      refusal("training:\n  beta2: 0.99999999\n"),
+      "run.yaml:2:10: training.beta2 is '0.99999999'; expected a number from 0 to below 1 in single precision, "
+      "where it is 1");
+  EXPECT_EQ(
+      refusal("training:\n  epsilon: 1e-40\n"),
+      "run.yaml:2:12: training.epsilon is '1e-40'; expected a number above 0 in single precision, where it is 0: "
+      "write 1.18e-38 or more");
+  EXPECT_EQ(
+      refusal("training:\n  weight_decay: 1e-999\n"),
+      "run.yaml:2:17: training.weight_decay is '1e-999'; expected a number of at least 0 in single precision, "
+      "where it is 0: write 0, or 1.18e-38 or more");
+  EXPECT_EQ(refusal("training: {beta2: 0.9999999, epsilon: 1.2e-38, weight_decay: 0}\n"), "");
+  RunConfig config;
+  visit_fields(config, [&]<class Member>(std::string_view key, Member&, const Range& range) {
+    if constexpr (std::is_same_v<Member, double>) {
+      const auto refused = [&](const char* value) {
+        return refusal("model:\n", {fmt::format("{}={}", key, value)}).find("in single precision") !=
+               std::string::npos;
+      };
+      EXPECT_TRUE(refused("1e-40")) << key;
+      EXPECT_TRUE(refused("1e-400")) << key;
+      if (range.high == 1)
+        EXPECT_EQ(refused("0.99999999"), range.below) << key;
+      else
+        EXPECT_TRUE(refused("1e39")) << key;
+    }
+  });
+}
+
+TEST(RunConfigYaml, OnlyWhatTheScheduleUsesContradicts) {
+  EXPECT_EQ(resolved("training: {learning_rate: 5e-5, schedule: constant}\n").training.final_learning_rate, 1e-4);
+  EXPECT_EQ(refusal("training: {learning_rate: 5e-5, schedule: inverse_sqrt, final_learning_rate: 1e-3}\n"), "");
+  for (const char* schedule : {"linear", "cosine", "wsd"}) {
+    const std::string low = fmt::format("training: {{learning_rate: 5e-5, schedule: {}", schedule);
+    EXPECT_EQ(resolved(low + "}\n").training.final_learning_rate, 5e-6) << schedule;
+    EXPECT_EQ(
+        refusal(low + ", final_learning_rate: 1e-4}\n"),
+        fmt::format("run.yaml:1:{}: training.final_learning_rate 0.0001 is above training.learning_rate 5e-05; "
+                    "lower it",
+                    low.size() + 24))
+        << schedule;
+  }
+  EXPECT_EQ(resolved("training: {learning_rate: 1e-4}\n").training.final_learning_rate, 1e-4);
+}
+
+TEST(RunConfigYaml, AWarmUpLeavesStepsToDecay) {
+  EXPECT_EQ(refusal("training: {steps: 50, warmup_steps: 49}\n"),
+            "run.yaml:1:37: training.warmup_steps 49 of training.steps 50 leave schedule cosine no step to decay; "
+            "expected at most 48, or training.schedule=constant");
+  EXPECT_NE(refusal("training: {steps: 50, warmup_steps: 50, schedule: wsd}\n").find("no step to decay"),
+            std::string::npos);
+  for (const char* sound : {"steps: 50, warmup_steps: 48", "steps: 50, warmup_steps: 49, schedule: constant",
+                            "steps: 50, warmup_steps: 50, schedule: inverse_sqrt", "steps: 1, warmup_steps: 0",
+                            "steps: 50, warmup_steps: 50, final_learning_rate: 1.0e-3"})
+    EXPECT_EQ(refusal(fmt::format("training: {{{}}}\n", sound)), "");
+  // The default gives way where it would not fit, and only there.
+  for (const auto& [steps, warmup] :
+       std::initializer_list<std::pair<long, long>>{{1, 0}, {50, 5}, {101, 10}, {102, 100}})
+    EXPECT_EQ(resolved("model:\n", {fmt::format("training.steps={}", steps)}).training.warmup_steps, warmup)
+        << steps;
+}
+
+TEST(RunConfigYaml, AGivenWeightDecayActs) {
+  EXPECT_EQ(
+      refusal("training: {learning_rate: 1.0e-3, weight_decay: 1e-5}\n"),
+      "run.yaml:1:49: training.weight_decay 1e-05 at training.learning_rate 0.001 takes 1e-08 of a weight in a "
+      "step, which is nothing in single precision; expected 0 or at least 3.1e-05");
+  EXPECT_NE(refusal("training: {learning_rate: 2, weight_decay: 0.5}\n").find("expected less than 1"),
+            std::string::npos);
+  for (const char* sound : {"learning_rate: 1.0e-3, weight_decay: 3.1e-5", "learning_rate: 1e-3, weight_decay: 0",
+                            "learning_rate: 1e-8", "learning_rate: 1e9"})
+    EXPECT_EQ(refusal(fmt::format("training: {{{}}}\n", sound)), "");
+}
+
+/// What a run recorded opens again, whatever is asked of configurations that are to be trained.
+TEST(RunConfigYaml, ARecordedConfigurationIsNotAskedForItsSense) {
+  for (const char* text : {"steps: 50, warmup_steps: 50", "beta2: 0.99999999", "epsilon: 1e-40",
+                           "final_learning_rate: 1", "weight_decay: 1e-9"}) {
+    const std::string yaml = fmt::format("training: {{{}}}\n", text);
+    EXPECT_EQ(lines(refusal(yaml)).size(), 1u) << text;
+    EXPECT_EQ(recorded_run_config(yaml, "run.yaml").model.layers, 4) << text;
+  }
+  EXPECT_EQ(recorded_run_config("training: {beta2: 0.99999999}\n", "run.yaml").training.beta2, 0.99999999);
+  EXPECT_THROW(recorded_run_config("model: {heads: 3}\n", "run.yaml"), ConfigError);
+  EXPECT_THROW(recorded_run_config("training: {beta2: 1}\n", "run.yaml"), ConfigError);
+}
+
+TEST(RunConfigYaml, TextThatIsNotUtf8HasAPlace) {
+  EXPECT_EQ(refusal("model:\n  layers: 3  # \u00e9t\xe9\n"),
+            "run.yaml:2:18: byte 0xE9 is not UTF-8; expected UTF-8 text: save the file in that encoding");
+  EXPECT_EQ(refusal("model:\n", {"sampling.prompt=caf\xe9"}),
+            "--set sampling.prompt=caf\\xE9: byte 0xE9 at offset 19 is not UTF-8; expected UTF-8 text");
+  const std::string wide("m\0o\0d\0e\0l\0:\0", 12);
+  EXPECT_EQ(refusal(wide),
+            "run.yaml: byte 0x00 at offset 1 is no text; expected UTF-8: save the file in that encoding");
+  EXPECT_EQ(refusal("\xff\xfe" + wide),
+            "run.yaml:1:1: byte 0xFF is not UTF-8; expected UTF-8 text: save the file in that encoding");
+  EXPECT_NE(refusal("sampling: {prompt: \"\\ud800\"}\n").find("not valid YAML"), std::string::npos);
+}
+
+TEST(RunConfigYaml, NoncharactersSurvive) {
+  const std::string text = "\uFDD0\uFFFE\uFFFF\U0001FFFF\U0010FFFF";
+  const RunConfig config = resolved("sampling: {prompt: \"" + text + "\"}\n", {"attention.texts=[" + text + "]"});
+  EXPECT_EQ(config.sampling.prompt, text);
+  EXPECT_EQ(config.attention.texts, std::vector<std::string>{text});
+  EXPECT_EQ(resolved(to_yaml(config)).sampling.prompt, text);
+  EXPECT_EQ(to_yaml(config).find(text), std::string::npos);
+}
+
+TEST(RunConfigYaml, NumbersAreWrittenAsNumbersOfYaml11) {
+  EXPECT_EQ(yaml_value(1e-5), "1.0e-05");
+  EXPECT_EQ(yaml_value(1.5e-7), "1.5e-07");
+  EXPECT_EQ(yaml_value(1e22), "1.0e+22");
+  EXPECT_EQ(yaml_value(0.001), "0.001");
+  EXPECT_EQ(yaml_value(1.0), "1");
+}
+
+TEST(ConfigFormat, TheVersionIsWrittenAndAHigherOneIsRefused) {
+  EXPECT_EQ(lines(to_yaml(RunConfig{})).front(), "version: 1");
+  EXPECT_EQ(refusal("version: 1\nmodel: {layers: 2}\n"), "");
+  EXPECT_EQ(refusal("model: {layers: 2}\nversion: 2\nnew_section: {}\n"),
+            "run.yaml:2:10: the configuration is of version 2; expected at most 1, which is as far as this dekoder "
+            "reads: take the dekoder that wrote it, or a later one");
+  EXPECT_EQ(refusal("version: one\n"), "run.yaml:1:10: version is 'one'; expected a whole number of at least 1");
+  EXPECT_NE(refusal("version: 0\n").find("version is '0'"), std::string::npos);
+  EXPECT_NE(refusal("version:\n").find("version is nothing"), std::string::npos);
+  EXPECT_NE(refusal("version: 1\nversion: 1\n").find("run.yaml:2:1: version stands here a second time"),
+            std::string::npos);
+}
+
+TEST(ConfigFormat, AKeyOfAnOlderVersionIsReadUnderItsOldName) {
+  const ConfigFormat format{3,
+                            {{2, "model.depth", "model.blocks"},
+                             {3, "model.blocks", "model.layers"},
+                             {3, "optimiser.rate", "training.learning_rate"}}};
+  const auto read = [&](const std::string& text, const std::vector<std::string>& sets = {}) {
+    return parse_run_config(text, "run.yaml", sets, format);
+  };
+  const auto refused = [&](const std::string& text, const std::vector<std::string>& sets = {}) {
+    try {
+      read(text, sets);
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  for (const char* text :
+       {"model: {depth: 7}\n", "version: 1\nmodel: {depth: 7}\n", "version: 2\nmodel: {blocks: 7}\n",
+        "version: 3\nmodel: {layers: 7}\n", "model: {layers: 7}\n"})
+    EXPECT_EQ(read(text).model.layers, 7) << text;
+  EXPECT_EQ(read("optimiser: {rate: 0.5}\n").training.learning_rate, 0.5);
+  EXPECT_EQ(refused("version: 3\nmodel:\n  blocks: 7\n"),
+            "run.yaml:3:3: unknown key 'blocks' in section 'model'; since version 3 it is called 'model.layers'");
+  EXPECT_EQ(refused("model: {depth: 7, layers: 7}\n"),
+            "run.yaml:1:19: model.layers was already set at run.yaml:1:16; remove one");
+  EXPECT_NE(refused("version: 3\noptimiser: {rate: 1}\n").find("unknown section 'optimiser'"), std::string::npos);
+  EXPECT_EQ(refused("model:\n", {"model.blocks=7"}),
+            "--set model.blocks=7: unknown key 'model.blocks'; since version 3 it is called 'model.layers'");
+}
+
+TEST(ConfigFormat, EveryRenameLeadsToAKeyAndNoOldNameIsTakenAgain) {
+  std::set<std::string> keys;
+  RunConfig config;
+  visit_fields(config, [&](std::string_view key, auto&, const Range&) { keys.emplace(key); });
+  int version = 1;
+  for (const KeyRename& rename : config_format().renames) {
+    EXPECT_GE(rename.version, version) << rename.before << ": oldest first";
+    version = rename.version;
+    EXPECT_EQ(keys.count(rename.before), 0u) << rename.before;
+    bool known = keys.count(rename.now) > 0;
+    for (const KeyRename& later : config_format().renames) known = known || later.before == rename.now;
+    EXPECT_TRUE(known) << rename.now;
+  }
+  EXPECT_LE(version, config_format().version);
 }
 
 TEST(RunConfigYaml, ResumeNamesWhatMayAndMayNotChange) {

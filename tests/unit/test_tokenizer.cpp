@@ -103,5 +103,27 @@ TEST(Utf8, EveryCodePointRoundTrips) {
   }
 }
 
+TEST(Utf8, TheFirstFaultIsFoundWithItsPlace) {
+  EXPECT_FALSE(find_utf8_fault("").has_value());
+  EXPECT_FALSE(find_utf8_fault("caf\u00e9\r\n\uFFFE\uFFFF\U0001FFFF\U0010FFFF").has_value());
+  const auto fault = find_utf8_fault("\u00e9t\u00e9\n\u00e9t\xe9\n\xff");
+  ASSERT_TRUE(fault.has_value());
+  EXPECT_EQ(fault->line, 2u);
+  EXPECT_EQ(fault->column, 3u);
+  EXPECT_EQ(fault->offset, 9u);
+  EXPECT_EQ(fault->value, 0xE9);
+  EXPECT_EQ(fault->text(), "byte 0xE9 at offset 9 is not UTF-8");
+  EXPECT_EQ(find_utf8_fault("ab\xc3")->offset, 2u);  // cut short at the end
+  EXPECT_EQ(with_invalid_bytes_named("\u00e9 caf\xe9 \xf0\x9f\x98"), "\u00e9 caf\\xE9 \\xF0\\x9F\\x98");
+}
+
+TEST(Utf8, ThereAreSixtySixNoncharacters) {
+  int count = 0;
+  for (char32_t c = 0; c < 0x110000; ++c) count += is_noncharacter(c);
+  EXPECT_EQ(count, 66);
+  for (const char32_t c : {0xFDD0, 0xFDEF, 0xFFFE, 0xFFFF, 0x1FFFE, 0x10FFFF}) EXPECT_TRUE(is_noncharacter(c));
+  for (const char32_t c : {0xFDCF, 0xFDF0, 0xFFFD, 0x10000}) EXPECT_FALSE(is_noncharacter(c));
+}
+
 }  // namespace
 }  // namespace dekoder

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "data/utf8.hpp"
+#include "base/utf8.hpp"
 
 #include <fmt/format.h>
 #include <utf8proc.h>
@@ -24,6 +24,40 @@ Utf8Front utf8_front(std::string_view text) {
     code_point = code_point << 6 | (byte(i) & 0x3Fu);
   }
   return {Kind::character, length, code_point};
+}
+
+std::string Utf8Fault::text() const {
+  return fmt::format("byte 0x{:02X} at offset {} is not UTF-8", value, offset);
+}
+
+std::optional<Utf8Fault> find_utf8_fault(std::string_view text) {
+  Utf8Fault place{0, 1, 1, 0};
+  while (place.offset < text.size()) {
+    const Utf8Front front = utf8_front(text.substr(place.offset));
+    place.value = static_cast<unsigned char>(text[place.offset]);
+    if (front.kind != Utf8Front::Kind::character) return place;
+    place.offset += front.bytes;
+    ++place.column;
+    if (front.code_point == U'\n') {
+      ++place.line;
+      place.column = 1;
+    }
+  }
+  return std::nullopt;
+}
+
+std::string with_invalid_bytes_named(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const Utf8Front front = utf8_front(text);
+    if (front.kind == Utf8Front::Kind::character)
+      result += text.substr(0, front.bytes);
+    else
+      for (const char byte : text.substr(0, front.bytes))
+        result += fmt::format("\\x{:02X}", static_cast<unsigned char>(byte));
+    text.remove_prefix(front.bytes);
+  }
+  return result;
 }
 
 std::size_t utf8_bytes(char32_t code_point) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,6 +23,26 @@ struct Utf8Front {
 /// overlong forms, nothing above U+10FFFF; invalid bytes are cut into maximal subparts (section 3.9, U+FFFD
 /// substitution).
 Utf8Front utf8_front(std::string_view text);
+
+/// The first bytes of a text that are no UTF-8, as a message names them.
+struct Utf8Fault {
+  std::size_t offset;   ///< bytes before it
+  std::size_t line;     ///< counted from 1
+  std::size_t column;   ///< characters, counted from 1
+  unsigned char value;  ///< of the first byte
+
+  /// "byte 0xE9 at offset 3 is not UTF-8"
+  std::string text() const;
+};
+std::optional<Utf8Fault> find_utf8_fault(std::string_view text);
+
+/// The text with every byte that is no UTF-8 written as `\xE9`, for messages.
+std::string with_invalid_bytes_named(std::string_view text);
+
+/// One of the 66 code points that Unicode never gives to a character (section 23.7): valid in UTF-8.
+constexpr bool is_noncharacter(char32_t c) {
+  return (c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE;
+}
 
 /// Bytes of a code point in UTF-8: 1 to 4.
 std::size_t utf8_bytes(char32_t code_point);
