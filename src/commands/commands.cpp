@@ -15,6 +15,7 @@
 #include "commands/benchmark.hpp"
 #include "commands/comparison_report.hpp"
 #include "config/run_config_yaml.hpp"
+#include "config/run_origin.hpp"
 #include "data/prepare_tokens.hpp"
 #include "inference/inference_model.hpp"
 #include "io/run/checkpoint_folder.hpp"
@@ -53,8 +54,7 @@ ExitCode run_train(const Command& command) {
   const TokenDataset data = open_tokens(config);
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
-  const fs::path root =
-      command.run.empty() ? fs::path("runs") / fs::path(command.config).stem() : fs::path(command.run);
+  const fs::path root = command.run.empty() ? default_run_directory(command.config) : fs::path(command.run);
   const RunDirectory directory(root);
   const Communicator ranks = Communicator::world();
   Trainer trainer(config, data, directory, ranks, command.fresh);

@@ -351,6 +351,10 @@ class BadInput(unittest.TestCase):
         taken = [dekoder(["describe", config], self.fixtures, input=SMALL.encode()) for config in ("good.yaml", "/dev/stdin")]
         self.assertEqual((taken[1].returncode, taken[1].stdout), (0, taken[0].stdout), taken[1].stderr)
         self.assertIn(b"blocks.00.attention", taken[0].stdout)
+        nameless = dekoder(["train", "/dev/stdin"], self.fixtures, input=SMALL.encode())
+        self.assertEqual(nameless.returncode, 2)
+        self.assertIn(b"/dev/stdin: is no regular file", nameless.stderr)
+        self.assertIn(b"--run", nameless.stderr)
         wrong = dekoder(["describe", "/dev/stdin"], self.fixtures, input=b"model:\n  layrs: 3\n")
         self.assertEqual(wrong.returncode, 2)
         self.assertIn(b"/dev/stdin:2:3: unknown key 'layrs'", wrong.stderr)
