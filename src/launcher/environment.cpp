@@ -118,7 +118,8 @@ void check_address_space(const CpuMask& cpus) {
   if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
   constexpr std::size_t MiB = std::size_t{1} << 20;
   const int threads = asked_threads(cpus);
-  const std::size_t need = (256 + 96 * std::size_t(threads)) * MiB;  // libraries; a stack and a buffer for each thread
+  const std::size_t need =
+      (256 + 96 * std::size_t(threads)) * MiB;  // libraries; a stack and a buffer for each thread
   void* const room = mmap(nullptr, need, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (room == MAP_FAILED)
     throw ConfigError(

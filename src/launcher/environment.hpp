@@ -9,8 +9,8 @@ namespace dekoder {
 /// number of threads and Kokkos aborts. Throws ConfigError naming the variable.
 void check_environment();
 
-/// Throws ConfigError where a limit of address space leaves no room for libraries and threads on `cpus`: OpenBLAS, when
-/// it loads, tries for ever to get it.
+/// Throws ConfigError where a limit of address space leaves no room for libraries and threads on `cpus`: OpenBLAS,
+/// when it loads, tries for ever to get it.
 void check_address_space(const CpuMask& cpus);
 
 /// Tells OpenMP, which reads it when it loads, to bind its threads to cores where they use all cores of `cpus`, the
