@@ -60,9 +60,22 @@ if python3 -c 'import h5py, numpy, yaml' 2> /dev/null; then
 else
   echo "no report: Python's h5py, numpy and yaml (PyYAML) are missing here; install them, then: postprocess/bin/dekoder-report $run -o $run/report.html"
 fi
+# More steps go on from before the learning rate fell, as if they had been meant from the start.
+read -r steps plateau < <(awk '$1 == "steps:" && $2 ~ /^[0-9]+$/ { steps = $2 } $1 == "decay_fraction:" { share = $2 }
+  END { printf "%d %d\n", steps, steps - share * steps }' "$run/config.yaml")
+longer=$run-longer from='' later=''
+for file in "$run"/checkpoints/ckpt-*.h5; do
+  step=${file##*/ckpt-}
+  step=$((10#${step%.h5}))
+  if [ "$step" -le "$plateau" ]; then from=$step; else later+=" $longer/checkpoints/${file##*/}"; fi
+done
+echo "== the run is in $checkout/$run"
+[ -z "$from" ] || cat <<END
+   more steps, going on from step $from, before the learning rate fell:
+     cp -r $run $longer && rm$later
+     $enter$dekoder train input/quickstart.yaml --set data.tokens=$tokens --run $longer --set training.steps=$((3 * steps))
+END
 cat <<END
-== the run is in $checkout/$run
-   more steps:   $enter$dekoder train input/quickstart.yaml --set data.tokens=$tokens --run $run --set training.steps=6000
    a text's attention: $enter$dekoder attention $run --text "It was a dark and stormy night"
    more text:    $enter$dekoder generate $run --prompt "She was"
 END

@@ -2,6 +2,7 @@
 """jobs/quickstart.sh in a fresh copy of the checkout, on a text of one's own and with fewer steps: builds, trains, is
 stopped by Ctrl-C, goes on when run again, and ends with loss, sample and a report of its run."""
 
+import json
 import os
 import pathlib
 import re
@@ -28,6 +29,8 @@ def with_steps(checkout, steps):
     config = config.replace("channels: 192", "channels: 48").replace("feed_forward: 768", "feed_forward: 48")
     config = re.sub(r"\bevery: \d+", "every: 40", config)
     config = re.sub(r"\btokens: 65536", "tokens: 1024", config)
+    config = re.sub(r"\bwarmup_steps: \d+", "warmup_steps: 10", config)
+    config = config.replace("checkpoint:\n", "checkpoint:\n  keep: 999\n")
     (checkout / "input/quickstart.yaml").write_text(re.sub(r"\bsteps: \d+", f"steps: {steps}", config))
 
 
@@ -82,5 +85,21 @@ with tempfile.TemporaryDirectory(prefix="dekoder-quickstart-") as folder:
         command = command.replace("It was a dark and stormy night", "It is a").replace("She was", "It is")
         done = subprocess.run(command, shell=True, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
         check(done.returncode == 0, f"{command}: {done}")
+
+    # More steps: from before the learning rate fell, which goes on as it was.
+    lines = re.search(r"^   more steps, going on from step (\d+), .*\n     (cp .*)\n     (.* train .*)$", said, re.M)
+    check(lines is not None, said)
+    plateau, more = int(lines[1]), saved + STEPS + 40
+    train = re.sub(r"training\.steps=\d+", f"training.steps={more}", lines[3])
+    check(train != lines[3] and f"training.steps={3 * (saved + STEPS)}" in lines[3], lines[3])
+    done = subprocess.run(f"{lines[2]} && {train}", shell=True, cwd=checkout, env=environment, capture_output=True, text=True,
+                          timeout=300)
+    check(done.returncode == 0 and f"going on from step {plateau} of {more}" in done.stderr, f"{lines[0]}: {done}")
+    rows = map(json.loads, (checkout / f"{run}-longer" / "metrics.jsonl").read_text().splitlines())
+    rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
+    check(sorted(rates) == list(range(1, more + 1)), f"{len(rates)} steps, expected {more}")
+    check(rates[plateau] == rates[plateau + 1] == max(rates.values()), f"the rate at step {plateau}: {rates[plateau]}, then "
+                                                                       f"{rates[plateau + 1]}")
+    check(rates[more] < rates[plateau], f"the last rate, {rates[more]}, is not below {rates[plateau]}")
 
 print("passed")

@@ -451,6 +451,21 @@ TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
   std::remove(file.c_str());
 }
 
+/// No default of theirs follows another setting, and the whole held-out part is only evaluated where it is said.
+TEST(RunConfigYaml, InputsSayWhatTheyAre) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(DEKODER_SOURCE_DIR "/input")) {
+    ++count;
+    const std::string text = read_config_text(entry.path()), name = entry.path().string();
+    const RunConfig config = parse_run_config(text, name, {});
+    for (const ConfigDifference& d : config_differences(recorded_run_config(text, name), config))
+      ADD_FAILURE() << name << ": " << d.key << " " << d.before << " became " << d.now;
+    EXPECT_EQ(config.evaluation.tokens == 0, text.find("\n  tokens: 0\n") != std::string::npos) << name;
+  }
+  EXPECT_GE(count, 6);
+  EXPECT_GT(RunConfig{}.evaluation.tokens, 0);
+}
+
 TEST(ClosestWord, OneSlipOfEachKindIsForgiven) {
   const std::vector<std::string> words{"layers", "heads", "channels", "context"};
   EXPECT_EQ(closest_word("layrs", words), "layers");    // left out
