@@ -49,10 +49,6 @@ std::string read_config_text(const std::filesystem::path& file) {
   return text;
 }
 
-RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& sets) {
-  return parse_run_config(read_config_text(file), file.string(), sets);
-}
-
 RunConfig parse_run_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets,
                            const ConfigFormat& format) {
   ConfigReader reader(format);

@@ -19,9 +19,6 @@ std::string read_config_text(const std::filesystem::path& file);
 RunConfig parse_run_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets,
                            const ConfigFormat& format = config_format());
 
-/// The same from a file.
-RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& sets);
-
 /// Reads what to_yaml wrote for a run, now or in an earlier version, of which every key's meaning is known and the
 /// sense of training with it is not asked. Throws ConfigError.
 RunConfig recorded_run_config(const std::string& text, const std::string& name);

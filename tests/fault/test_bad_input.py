@@ -4,8 +4,10 @@ command with the expected exit code and a message that says what is wrong. One t
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -358,6 +360,16 @@ class BadInput(unittest.TestCase):
         wrong = dekoder(["describe", "/dev/stdin"], self.fixtures, input=b"model:\n  layrs: 3\n")
         self.assertEqual(wrong.returncode, 2)
         self.assertIn(b"/dev/stdin:2:3: unknown key 'layrs'", wrong.stderr)
+
+    def test_a_pipe_that_nobody_writes_can_be_left(self):
+        """Waiting for the text of a configuration, every command ends by SIGTERM as programs do."""
+        os.mkfifo(self.fixtures / "pipe.yaml")
+        self.addCleanup(os.remove, self.fixtures / "pipe.yaml")
+        waiting = subprocess.Popen([DEKODER, "train", "pipe.yaml", "--run", "r"], cwd=self.fixtures)
+        time.sleep(0.5)
+        self.assertIsNone(waiting.poll())
+        waiting.terminate()
+        self.assertEqual(waiting.wait(timeout=30), -signal.SIGTERM)
 
     def test_noncharacters_are_text(self):
         """U+FFFE and its like are UTF-8: they go from the command line and the file into config.yaml, and back."""

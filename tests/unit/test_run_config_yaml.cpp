@@ -437,7 +437,7 @@ TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
   std::ofstream(file).close();
   const auto refused = [](const std::string& path) {
     try {
-      load_run_config(path, {});
+      parse_run_config(read_config_text(path), path, {});
     } catch (const ConfigError& error) {
       return std::string(error.what());
     }
@@ -447,7 +447,7 @@ TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
   EXPECT_NE(refused(".").find("is a folder"), std::string::npos);
   EXPECT_NE(refused(file + ".other").find("there is no such configuration"), std::string::npos);
   std::ofstream(file) << "\xef\xbb\xbfmodel:\r\n  layers: 5\r\n";  // byte-order mark, carriage returns
-  EXPECT_EQ(load_run_config(file, {}).model.layers, 5);
+  EXPECT_EQ(parse_run_config(read_config_text(file), file, {}).model.layers, 5);
   std::remove(file.c_str());
 }
 
