@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string_view>
 
@@ -37,6 +38,9 @@ ExitCode report_current_exception() {
   } catch (const UserError& error) {
     log_info("error: {}", error.what());
     return error.code();
+  } catch (const std::filesystem::filesystem_error& error) {
+    log_info("error: {}: {}", error.path1().string(), error.code().message());
+    return ExitCode::no_data;
   } catch (const std::bad_alloc&) {
     return out_of_memory();
   } catch (const std::exception& error) {

@@ -117,6 +117,14 @@ def unreadable_file(workshop, root, whole):
         (run / name).chmod(0o644)
         dk.check(done.returncode == 3 and f"{name}: cannot be read: Permission denied" in done.stderr,
                  f"status: {done.returncode}, {done.stdout}{done.stderr}")
+    closed = root / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    for command in (["eval"], ["generate", "--prompt", "a"], ["attention", "--text", "a"], ["status"]):
+        done = subprocess.run(without_override(dk.PROGRAM, command[0], closed / "run", *command[1:]), capture_output=True,
+                              text=True, timeout=120)
+        dk.check(done.returncode == 3 and "Permission denied" in done.stderr and "internal" not in done.stderr,
+                 f"{command[0]} of a run in a closed folder: {done.returncode}, {done.stderr}")
     said = workshop.train(run)
     dk.check("going on from step 120" in said, said)
     dk.compare_runs(whole, run)
@@ -159,7 +167,7 @@ def no_regular_files(workshop, root):
     run = root / "irregular-run"
     workshop.train(run, steps=40)
     newest = dk.checkpoints(run)[40]
-    for path, code in ((newest, 3), (run / "metrics.jsonl", 2), (run / "samples.txt", 2), (run / "status", 0)):
+    for path, code in ((newest, 3), (run / "metrics.jsonl", 2), (run / "samples.jsonl", 2), (run / "status", 0)):
         kept = path.read_bytes()
         path.unlink()
         os.mkfifo(path)
