@@ -18,6 +18,7 @@
 #include "config/run_origin.hpp"
 #include "data/prepare_tokens.hpp"
 #include "inference/inference_model.hpp"
+#include "io/files/input_file.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "model/model_summary.hpp"
 #include "parallel/threads.hpp"
@@ -55,9 +56,12 @@ ExitCode run_train(const Command& command) {
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
   const fs::path root = command.run.empty() ? default_run_directory(command.config) : fs::path(command.run);
+  if (command.run.empty())
+    check_origin(command.config, root,
+                 read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
   const RunDirectory directory(root);
   const Communicator ranks = Communicator::world();
-  Trainer trainer(config, data, directory, ranks, command.fresh);
+  Trainer trainer(config, data, directory, ranks, {command.fresh, origin_line(command.config, root)});
   log_threads();
   const ExitCode code = trainer.train();
   if (code == ExitCode::finished)

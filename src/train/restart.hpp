@@ -12,6 +12,12 @@
 
 namespace dekoder {
 
+/// What `dekoder train` is told besides the configuration.
+struct StartOptions {
+  bool fresh = false;  ///< begin anew, and set aside what is there
+  std::string origin;  ///< first line of config.yaml: origin_line, or empty
+};
+
 /// Where a start of `dekoder train` begins.
 struct RunStart {
   CheckpointInfo state;       ///< of the parameters that the model holds now

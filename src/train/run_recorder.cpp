@@ -14,16 +14,17 @@
 namespace dekoder {
 
 RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
-                         const AttentionFileInfo* attention, bool fresh)
+                         const AttentionFileInfo* attention, const StartOptions& options)
     : config_(config),
       directory_(directory),
       start_(start),
+      origin_(options.origin),
       saved_step_(start.resumed_step),
       unsaved_(start.resumed_step < 0),
       progress_(start.state.step, config.training.steps, double(config.training.batch) * config.model.context,
                 isatty(STDERR_FILENO) == 1) {
   directory.stop_if_lost();
-  if (fresh) directory.set_aside();
+  if (options.fresh) directory.set_aside();
   const RunPaths& paths = directory.paths();
   metrics_.emplace(paths.metrics(), start.state.metrics_bytes);
   samples_.emplace(paths.samples(), start.state.samples_bytes);
@@ -35,7 +36,7 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
 void RunRecorder::begin() {
   directory_.stop_if_lost();
   if (std::exchange(begun_, true)) return;
-  directory_.write_config(start_.state.config_yaml);
+  directory_.write_config(origin_ + start_.state.config_yaml);
   if (start_.resumed_step >= 0) metrics_->write(RestartMetrics{start_.resumed_step, start_.changes});
   status(RunState::resumable);
 }

@@ -17,11 +17,11 @@ namespace dekoder {
 /// configuration and the line of progress. A start that records nothing changes no file.
 class RunRecorder {
  public:
-  /// Sets the files of an earlier run aside where `fresh` says so, and cuts the logs to the state that the run goes
-  /// on from. `attention` is null for a run without maps. Keeps a reference to `directory`. Throws ConfigError
+  /// Sets the files of an earlier run aside where `options` say so, and cuts the logs to the state that the run
+  /// goes on from. `attention` is null for a run without maps. Keeps a reference to `directory`. Throws ConfigError
   /// where the logs cannot be opened.
   RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
-              const AttentionFileInfo* attention, bool fresh);
+              const AttentionFileInfo* attention, const StartOptions& options);
 
   /// After an optimizer step that took `seconds`.
   void step(const StepMetrics& metrics, double seconds);
@@ -47,6 +47,7 @@ class RunRecorder {
   const RunConfig config_;
   const RunDirectory& directory_;
   const RunStart start_;
+  const std::string origin_;
   long saved_step_;
   bool begun_ = false;  ///< something was recorded by this start
   bool unsaved_;        ///< something was recorded since the last checkpoint

@@ -12,17 +12,17 @@
 namespace dekoder {
 
 Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory,
-                 const Communicator& ranks, bool fresh)
+                 const Communicator& ranks, const StartOptions& options)
     : config_(config),
       data_(data),
       ranks_(ranks),
       model_(config),
       evaluator_(data, config.evaluation, model_.decoder(), model_.activations()),
       generator_(model_.decoder(), data.vocabulary()),
-      start_(start_run(config, data, evaluator_.windows().digest(), directory.paths(), fresh, model_)),
+      start_(start_run(config, data, evaluator_.windows().digest(), directory.paths(), options.fresh, model_)),
       state_(start_.state),
       attention_(open_attention(directory)),
-      recorder_(config, directory, start_, attention_ ? &attention_->info() : nullptr, fresh) {}
+      recorder_(config, directory, start_, attention_ ? &attention_->info() : nullptr, options) {}
 
 std::optional<AttentionCapture> Trainer::open_attention(const RunDirectory& directory) const {
   if (!captures_attention(config_, 0)) return std::nullopt;

@@ -20,10 +20,10 @@ namespace dekoder {
 class Trainer {
  public:
   /// config.model.vocabulary is set. Takes all memory of the run, then goes on from the newest valid checkpoint of
-  /// the run directory, or draws the initial values where there is none or where `fresh` says to begin anew: the
+  /// the run directory, or draws the initial values where there is none or where `options` say to begin anew: the
   /// earlier files are then set aside. Throws as start_run; what is refused changes no file of the run.
   Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory,
-          const Communicator& ranks, bool fresh);
+          const Communicator& ranks, const StartOptions& options);
 
   /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on.
   /// Throws DivergedError before an update with a loss or gradient that is not finite, and before a state whose

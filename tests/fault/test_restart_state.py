@@ -78,13 +78,35 @@ def configuration_is_what_was_used(workshop, root):
     dk.check("training.steps is 30, but the run has done 40 steps" in said, said)
     dk.check(files_of(run) == before, "a refused start changed the run")
 
-    workshop.train(run, 60, sets=["training.learning_rate=2e-3"])
+    said = workshop.train(run, 60, sets=["training.learning_rate=2e-3"])
+    dk.check("warning: the learning rate jumps from 0.0001" in said, said)  # the end of a cosine, begun anew
     dk.check("learning_rate: 0.002" in (run / "config.yaml").read_text(), "config.yaml is not that of the last steps")
     changed = {"training.steps": ["40", "60"], "training.learning_rate": ["0.001", "0.002"]}
     restart = [row for row in rows(run) if row.get("resumed")]
     dk.check(restart == [{"step": 40, "resumed": True, "changed": changed}], f"{restart}")
     dk.check([json.loads(line) for line in fields(run)["restarts"].splitlines()] == restart, f"{fields(run)['restarts']}")
     print("the configuration is the one that was used: passed")
+
+
+def a_run_named_after_its_configuration_is_of_that_file(workshop, root):
+    """runs/<name> for a configuration of that name from another folder."""
+    for folder in ("one", "two"):
+        (root / folder).mkdir()
+        shutil.copy(workshop.config(20, 20), root / folder / "same.yaml")
+
+    def train(file, *more):
+        return subprocess.run([dk.PROGRAM, "train", file, *more], cwd=root, capture_output=True, text=True)
+
+    said = train("one/same.yaml")
+    dk.check(said.returncode == 0 and (root / "runs/same/config.yaml").exists(), said.stderr)
+    before = files_of(root / "runs/same")
+    said = train("two/same.yaml")
+    dk.check(said.returncode == 2 and "--run" in said.stderr and "one/same.yaml" in said.stderr, said.stderr)
+    dk.check(files_of(root / "runs/same") == before, "a refused start changed the run")
+    for more in (["one/same.yaml"], ["two/same.yaml", "--run", "runs/same"], ["two/same.yaml", "--run", "runs/other"]):
+        said = train(*more)
+        dk.check(said.returncode == 0, f"{more}: {said.stderr}")
+    print("a run named after its configuration is of that file: passed")
 
 
 def a_stop_leaves_nothing_undone(workshop, root):
@@ -125,6 +147,7 @@ def stopped_runs_keep_the_same_files(workshop, root):
 with tempfile.TemporaryDirectory() as folder:
     shop = dk.Workshop(folder)
     for check in (best_belongs_to_its_validation_set, eval_wants_the_runs_text, configuration_is_what_was_used,
-                  a_stop_leaves_nothing_undone, stopped_runs_keep_the_same_files):
+                  a_run_named_after_its_configuration_is_of_that_file, a_stop_leaves_nothing_undone,
+                  stopped_runs_keep_the_same_files):
         check(shop, pathlib.Path(folder))
 print("passed")

@@ -28,8 +28,8 @@ class AttentionFolder {
   /// of this run for steps after `kept_step` belong to a future that a restart repeats: they are removed; -1: all.
   /// The others are read; one that is damaged or of another run is renamed to <name>.aside-<n> with a warning.
   /// Files of other probes, layers, heads or statistics stay as they are: each says what it holds. Throws SaveError
-  /// where a file cannot be removed or renamed, ReadError where one cannot be read at the moment, which is no damage;
-  /// ShapeError as as_written.
+  /// where a file cannot be removed or renamed, ReadError where one cannot be read at the moment, which is no
+  /// damage; ShapeError as as_written.
   AttentionFolder(std::filesystem::path folder, AttentionFileInfo info, long kept_step);
 
   /// Whether the step's file is there, with the probes, layers, heads and statistics of the info.

@@ -40,7 +40,7 @@ struct RunPaths {
   std::filesystem::path lock() const { return root / "lock"; }
   /// All that a run leaves; the status, which says that there is one, last.
   std::vector<std::filesystem::path> of_a_run() const {
-    return {config(),    metrics(),     samples(), samples_text(), attention(), single_attention_file(),
+    return {config(),      metrics(), samples(), samples_text(), attention(), single_attention_file(),
             checkpoints(), status()};
   }
 };
