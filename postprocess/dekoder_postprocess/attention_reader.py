@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from .errors import RunError
+from .files import HDF5_ERRORS, names_in, present, require_file
 
 FORMAT = "dekoder-attention"
 MAJORS = (1, 2)  # a file of another major version has another layout
@@ -25,12 +26,13 @@ def attention_files(path) -> list:
     """The attention files of a run directory, or of its folder attention/, by step; attention.h5 comes first."""
     path = Path(path)
     steps = {}
-    for file in (*path.glob("attention/step-*.h5"), *path.glob("step-*.h5")):
-        name = re.fullmatch(r"step-(\d{8,})\.h5", file.name)
-        if name:
-            steps[int(name[1])] = file
+    for folder in (path / "attention", path):
+        for name in names_in(folder):
+            step = re.fullmatch(r"step-(\d{8,})\.h5", name)
+            if step:
+                steps[int(step[1])] = folder / name
     single = path / "attention.h5"
-    return ([single] if single.exists() else []) + [steps[step] for step in sorted(steps)]
+    return ([single] if present(single) else []) + [steps[step] for step in sorted(steps)]
 
 
 def read_attention(path) -> "Attention":
@@ -44,7 +46,7 @@ def read_attention(path) -> "Attention":
         try:
             files.append(_File(file))
         except RunError:
-            if file.exists():
+            if present(file):
                 raise  # else a restart has removed it meanwhile
     if not files:
         raise RunError(f"{path}: holds no attention maps; {_NONE}")
@@ -177,7 +179,7 @@ class _File:
         with self._opened() as file:
             try:
                 self._read_head(file)
-            except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
+            except HDF5_ERRORS as error:
                 raise self.error(f"is not whole ({_reason(error)})") from error
 
     def axes(self):
@@ -189,8 +191,9 @@ class _File:
         with self._opened() as file:
             try:
                 values = file[name][()]
-            except (OSError, KeyError) as error:
-                raise self.error(f"{name} cannot be read ({_reason(error)})") from error
+            except HDF5_ERRORS as error:
+                raise self.error(f"{name} cannot be read (its checksum or its compressed form is wrong: "
+                                 f"{_reason(error)})") from error
         if values.shape != (len(self.layers), len(self.heads), *last_axes):
             raise RunError(f"{self.path}: {name} is another one than a moment ago; a restart of the run has replaced "
                            "the file: read the run again")
@@ -203,14 +206,15 @@ class _File:
 
     @contextlib.contextmanager
     def _opened(self):
-        if not self.path.exists():
+        if not present(self.path):
             raise RunError(f"{self.path}: no such file; {_NONE}")
+        require_file(self.path)
         with contextlib.ExitStack() as stack:
             try:
                 # Through Python's file: no lock is asked for or held, whoever else has the file open, and in which way.
                 raw = stack.enter_context(self.path.open("rb"))
                 file = stack.enter_context(h5py.File(raw, "r"))
-            except OSError as error:
+            except HDF5_ERRORS as error:
                 raise self.error(f"cannot be opened ({_reason(error)})") from error
             yield file
 
@@ -218,7 +222,7 @@ class _File:
         attributes = file.attrs
         found = _text(attributes.get("format", ""))
         if found != FORMAT:
-            raise self.error(f"its attribute format is {found!r}, not {FORMAT!r}")
+            raise self.error(f"holds no attention maps: its attribute format is {found!r}, not {FORMAT!r}")
         major, minor = int(attributes["major"]), int(attributes.get("minor", 0))
         if major not in MAJORS:
             raise RunError(f"{self.path}: attention file of version {major}.{minor}, expected "
@@ -249,7 +253,8 @@ class _File:
 
 
 def _text(value):
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    value = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+    return value.decode("utf-8", "replace")
 
 
 def _reason(error):

@@ -7,7 +7,8 @@ from matplotlib import colormaps
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from .figure_style import Sheet, shortened
+from .figure_style import Sheet, drawable, shortened
+from .run_reader import changes_text
 
 # Where a logarithmic axis of losses may have a tick.
 LOSS_TICKS = [digit * 10.0 ** power for power in range(-4, 4) for digit in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
@@ -27,15 +28,17 @@ def loss_figure(runs):
     axis is logarithmic: the first steps and the last differ as much as two runs hardly do."""
     sheet = Sheet(7.2, 4.2)
     axes = sheet.axes(0.7, 0.42, 6.3, 3.2)
+    names = [drawable(run.name, spaces=False) for run in runs]
     for i, run in enumerate(runs):
         step, loss = run.steps["step"], run.steps["loss"]
         colour = f"C{i}"
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
+        prefix = f"{names[i]}: " if len(runs) > 1 else ""
         axes.plot(step, loss, color=colour, linewidth=0.6, alpha=0.3)
         axes.plot(step, running_mean(loss, max(1, len(loss) // 50)), color=colour, linewidth=1.4,
                   label=f"{prefix}training")
         if len(run.evaluations["step"]):
-            axes.plot(run.evaluations["step"], run.evaluations["validation_loss"], "o", color=colour, markersize=4.5,
+            steps, losses, _, _ = run.validation_curve()
+            axes.plot(steps, losses, "o", color=colour, markersize=4.5,
                       markeredgecolor="white", markeredgewidth=0.7, linestyle="--", linewidth=0.9,
                       label=f"{prefix}validation")
         for k, restart in enumerate(run.restarts):
@@ -46,7 +49,11 @@ def loss_figure(runs):
     axes.set_ylabel("loss (nats per token)")
     open_frame(axes)
     axes.legend(frameon=False, fontsize=8)
-    title = "Loss: " + ", ".join(run.name for run in runs)
+    changed = "; ".join(f"{run.name + ', ' if len(runs) > 1 else ''}restart from step {step}: {changes_text(changes)}"
+                        for run in runs for step, changes in zip(run.restarts, run.changes) if changes)
+    if changed:
+        sheet.text(0.1, 0.32, shortened(drawable(changed, spaces=False), 7.0, 7), fontsize=7, color="0.35")
+    title = "Loss: " + ", ".join(names)
     sheet.text(0.1, 0.1, shortened(title, 7.0, 11, "bold"), fontsize=11, weight="bold")
     return sheet.figure
 
@@ -105,7 +112,7 @@ def statistics_figure(title, subtitle, attention, probe):
         for i in range(len(attention.layers)):
             for j in range(len(attention.heads)):
                 axes.plot(probe.steps, values[:, i, j, s], color=colours[i], **HEAD_LINES[j % len(HEAD_LINES)])
-        axes.set_title(LABELS.get(name, name), fontsize=8, pad=4)
+        axes.set_title(LABELS.get(name) or drawable(name, spaces=False), fontsize=8, pad=4)
         axes.tick_params(labelsize=7, length=2)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that a user can mend, how a command ends with them, and files and folders for output."""
+"""Errors that a user can mend, and the one place where a command's errors become a line and an exit code."""
 from __future__ import annotations
 
-import argparse
-import contextlib
 import os
 import sys
-from pathlib import Path
+import traceback
 
 
 class RunError(Exception):
@@ -14,53 +12,45 @@ class RunError(Exception):
 
 
 def run_command(name, body):
-    """Runs body(), a command's work, and returns the exit code: 0, or 3 after a RunError, whose message is printed
-    as one line on the error stream; 130 after Ctrl-C. Usage errors end in argparse with code 2."""
+    """Runs body(), a command's work, and returns the exit code: what body() returns, 0 for None. Usage errors end in
+    argparse with code 2. Everything else is printed as one line on the error stream and gives 2 (a Python package is
+    missing), 3 (RunError, no memory, a stream or file that cannot be written), 130 (Ctrl-C) or 1 (a fault of the command itself; the whole trace is
+    shown where the environment variable DEKODER_TRACEBACK is set)."""
+    for stream in (sys.stdout, sys.stderr):  # None where it was closed
+        if hasattr(stream, "reconfigure"):  # names of files are bytes: what is no text passes through
+            utf8 = stream.encoding.lower() == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
     try:
-        body()
-        sys.stdout.flush()
-        return 0
+        code = body()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code or 0
     except RunError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 3
+        return _said(name, error, 3)
+    except ModuleNotFoundError as error:
+        return _said(name, f"needs the Python package {error.name}; run it in the toolbox (bash jobs/toolbox {name} ...) "
+                           "or install it with its packages (pip install ./postprocess)", 2)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no second error at exit
         return 0
-
-
-def output_name(text):
-    """The value of -o: an argparse type."""
-    if not text:
-        raise argparse.ArgumentTypeError("an empty name; expected a file or folder")
-    return text
-
-
-def make_folder(path):
-    """Makes a folder for output, with its parents. Raises RunError where the path cannot be one."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    except MemoryError:
+        return _said(name, "out of memory; give fewer runs, or a machine with more", 3)
     except OSError as error:
-        raise RunError(f"{path}: cannot be made or is no folder: {error.strerror}; choose another -o") from error
+        where = error.filename if error.filename is not None else "standard output or another file"
+        if isinstance(where, bytes):
+            where = os.fsdecode(where)
+        return _said(name, f"{where}: {error.strerror or error}; check the disk, the permissions and the path", 3)
+    except Exception as error:  # pylint: disable=broad-except
+        if os.environ.get("DEKODER_TRACEBACK"):
+            traceback.print_exc()
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return _said(name, f"internal error (please report it): {type(error).__name__}: {error} "
+                           f"({os.path.basename(last.filename)}:{last.lineno})", 1)
 
 
-def write_file(path, content):
-    """Writes bytes beside the file that `path` names, through links, and renames: whoever looks sees a whole file.
-    Raises RunError where that file cannot be written or is another thing than a file: a folder, a device, a pipe."""
-    path = Path(path)
-    part = None
-    try:
-        target = path.resolve()
-        if (path.exists() and not path.is_file()) or target.is_symlink():
-            raise RunError(f"{path}: is a folder, a device, a pipe or a link to itself; expected a file or a new name; "
-                           "choose another -o")
-        part = target.with_name(f".dekoder.{os.getpid()}.tmp")
-        part.write_bytes(content)
-        part.replace(target)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink()
-        raise RunError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}; free some space or choose "
-                       "another -o") from error
+def _said(name, message, code):
+    """Prints the message as one line, and returns the code."""
+    print(f"{name}: {' '.join(str(message).split())}", file=sys.stderr)
+    return code

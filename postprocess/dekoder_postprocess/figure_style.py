@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from .errors import write_file
+from .files import write_file
 from .visible_text import escape, visible_token
 
 # Attention weights of long texts are small and of patterns near 1: the square root shows both. One scale everywhere.

@@ -14,9 +14,10 @@ import numpy as np
 
 from .attention_reader import Attention, Probe, read_attention
 from .curve_figures import loss_figure, statistics_figure
-from .errors import RunError, make_folder, output_name, run_command
+from .errors import RunError, run_command
 from .figure_style import (STYLE, Sheet, draw_map, drawable, label_size, label_tokens, label_width, save, shortened,
                            text_width, token_labels)
+from .files import check_folder, make_folder, output_name, require_file
 from .run_reader import Run, parse_config, read_run
 
 FORMATS = ("png", "pdf", "svg")
@@ -45,10 +46,12 @@ def open_source(path) -> Source:
     """Reads a run directory, or an attention file (a name that ends in .h5). Raises RunError."""
     path = Path(path)
     if path.suffix == ".h5" and not path.is_dir():
+        require_file(path)
         attention = read_attention(path)
-        return Source(path.stem, parse_config(attention.config_text, f"{path}: attribute config"), attention, None)
+        config = parse_config(attention.config_text, f"{path}: attribute config")
+        return Source(drawable(path.stem, spaces=False), config, attention, None)
     run = read_run(path)
-    return Source(run.name, run.config, run.attention, run)
+    return Source(drawable(run.name, spaces=False), run.config, run.attention, run)
 
 
 def change(a, b) -> np.ndarray:
@@ -66,7 +69,9 @@ def positions_title(source) -> str:
     kind = source.config["model"].get("positions")
     if kind is None:
         return source.name
-    return "without positional encoding" if kind == "none" else f"with positional encoding ({kind})"
+    if kind == "none":
+        return "without positional encoding"
+    return f"with positional encoding ({drawable(str(kind), spaces=False)})"
 
 
 def pattern_titles(attention, probe, step) -> list:
@@ -301,9 +306,12 @@ def parse_options(arguments):
 
 def make_figures(options):
     """Reads, draws, writes; prints one line per file. Nothing is written where something cannot be drawn."""
-    sources = [open_source(path) for path in options.runs]
     first = Path(options.runs[0])
     folder = Path(options.output) if options.output else (first if first.is_dir() else first.parent) / "figures"
+    if options.output:
+        check_folder(folder)
+    sources = [open_source(path) for path in options.runs]
+    check_folder(folder)
     missing = [source for source in sources if source.attention is None]
     if missing and (options.probe or options.layer is not None or options.step is not None):
         raise RunError(f"{missing[0].run.path}: has no attention maps, which --probe, --layer, --head and --step are "
@@ -329,8 +337,7 @@ def make_figures(options):
 
 def main(arguments=None) -> int:
     """The command; returns its exit code."""
-    options = parse_options(arguments)
-    return run_command("dekoder-figures", lambda: make_figures(options))
+    return run_command("dekoder-figures", lambda: make_figures(parse_options(arguments)))
 
 
 if __name__ == "__main__":

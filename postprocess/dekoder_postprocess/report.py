@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from . import report_html
-from .errors import RunError, output_name, run_command, write_file
+from .errors import RunError, run_command
+from .files import OutputFile, output_name
 from .report_data import json_for_html, run_data
 from .report_maps import Source, embed
 from .run_reader import read_run
@@ -61,6 +62,8 @@ def build_page(runs, megabytes=10):
         "runs": " <span>and</span> ".join(f"<bdi>{escaped(name)}</bdi>" for name in names),
         "missing": report_html.missing(runs, names),
         "summary": report_html.summary(runs, names),
+        "restarts": report_html.restarts(runs, names),
+        "phases": report_html.phases(runs, names),
         "samples": report_html.samples(runs, names),
         "configuration": report_html.configuration(runs, names),
         "data": json_for_html(data), "maps": "", "attention_note": "",
@@ -86,25 +89,32 @@ def _megabytes(text):
     return value
 
 
-def main(arguments=None):
-    """Exit codes: 0, 2 usage, 3 missing, truncated or foreign files."""
+def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, "
-        "samples, attention maps, head statistics, configuration. A run may still be training.")
+        "samples, attention maps, head statistics, configuration. A run may still be training.",
+        epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; with two, maps are shown side by side")
     parser.add_argument("-o", "--output", metavar="FILE", type=output_name, default="report.html",
                         help="default: report.html")
     parser.add_argument("--max-megabytes", type=_megabytes, default=10, metavar="MB",
                         help="greatest size of the page, 10^6 bytes each; to keep it, attention maps of steps in "
                         "between are left out (default: 10)")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
-    def report():
-        page = build_page([read_run(path) for path in options.runs], options.max_megabytes).encode("utf-8", "replace")
-        write_file(options.output, page)
+
+def main(arguments=None) -> int:
+    """The command; returns its exit code."""
+
+    def work():
+        options = parse_options(arguments)
+        with OutputFile(options.output) as output:  # before the work is done
+            page = build_page([read_run(path) for path in options.runs], options.max_megabytes)
+            page = page.encode("utf-8", "replace")
+            output.write(page)
         print(f"{options.output}: {len(page) / MEGABYTE:.2f} MB")
 
-    return run_command("dekoder-report", report)
+    return run_command("dekoder-report", work)
 
 
 if __name__ == "__main__":

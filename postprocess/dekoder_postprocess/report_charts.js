@@ -74,8 +74,10 @@ function lineKey(parent, lines) {
   return key;
 }
 
+const markClass = (mark) => (mark.kind === "restart" ? "mark" : "mark tokens");
+
 /// A chart in `host`. spec: title, unit, series [{label, short, colour, x, y, low, high, points, dash, width}], marks
-/// [{x, colour, label}] (dashed vertical lines), cursor (a step marked by a solid line), zero (the axis begins at 0),
+/// [{x, colour, label, kind, text}] (dashed vertical lines; kind: "restart", or what the legend calls it; text: beside it), cursor (a step marked by a solid line), zero (the axis begins at 0),
 /// ceiling (the axis ends there at least), logarithmic (the axis of values is, where all of them are positive), reach (a line without a point at the step that is read shows its nearest one
 /// if it is no more steps away; 0 where missing), height, legend (false: none), describe (text for who does not see it).
 class Chart {
@@ -103,11 +105,12 @@ class Chart {
       if (line.points) makeSvg("circle", { cx: 11, cy: 5, r: 3, style: `fill:${line.colour}` }, key);
       item.append(line.label);
     }
-    if (this.spec.marks && this.spec.marks.length) {
+    for (const kind of new Set((this.spec.marks || []).map((mark) => mark.kind))) {
+      const mark = this.spec.marks.find((one) => one.kind === kind);
       const item = make("span", {}, place);
       const key = makeSvg("svg", { width: 8, height: 12, "aria-hidden": "true" }, item);
-      makeSvg("line", { x1: 4, x2: 4, y1: 0, y2: 12, class: "mark", style: `stroke:${this.spec.marks[0].colour}` }, key);
-      item.append("restart");
+      makeSvg("line", { x1: 4, x2: 4, y1: 0, y2: 12, class: markClass(mark), style: `stroke:${mark.colour}` }, key);
+      item.append(kind);
     }
   }
 
@@ -146,11 +149,19 @@ class Chart {
     const values = logarithmic ? logarithmicTicks(bottom, top, inner.height / 24) : ticks(bottom, top, Math.max(2, inner.height / 40));
     this.axes(root, { left, right, values, margin, inner, height });
     const clip = makeSvg("g", {}, root);
+    let texts = 0;
     for (const mark of spec.marks || []) {
       const at = this.x(mark.x);
-      const line = makeSvg("line", { x1: at, x2: at, y1: margin.top, y2: margin.top + inner.height, class: "mark",
+      const line = makeSvg("line", { x1: at, x2: at, y1: margin.top, y2: margin.top + inner.height, class: markClass(mark),
         style: `stroke:${mark.colour}` }, clip);
       makeSvg("title", {}, line, mark.label);
+      if (!mark.text) continue;
+      const right = at > margin.left + inner.width / 2;  // the text goes where there is more room
+      const room = Math.floor((right ? at - margin.left : margin.left + inner.width - at) / 6.2) - 1;
+      const short = mark.text.length > room ? `${mark.text.slice(0, Math.max(1, room - 1))}\u2026` : mark.text;
+      const text = makeSvg("text", { x: right ? at - 4 : at + 4, y: margin.top + 10 + 13 * (texts++ % 4), class: "mark-text",
+        "text-anchor": right ? "end" : "start" }, clip, short);
+      makeSvg("title", {}, text, mark.label);
     }
     if (spec.cursor !== undefined && spec.cursor >= left && spec.cursor <= right) {
       const at = this.x(spec.cursor);

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .run_reader import changes_text
 from .visible_text import visible, visible_token
 
 BEGINNING = 100
@@ -54,10 +55,13 @@ def step_curves(steps):
     return curves
 
 
-def evaluation_curves(evaluations):
-    return {"step": [int(step) for step in evaluations["step"]],
-            "loss": [finite(loss) for loss in evaluations["validation_loss"]],
-            "bits": [finite(bits) for bits in evaluations["bits_per_byte"]]}
+def evaluation_curves(run):
+    """Losses in segments of the same validation tokens, nulls between them; tokens: the hash at each point."""
+    steps, loss, bits, places = run.validation_curve()
+    return {"step": [int(step) for step in steps], "loss": [finite(value) for value in loss],
+            "bits": [finite(value) for value in bits],
+            "tokens": [run.validation_hashes[place] if place >= 0 else None for place in places],
+            "changes": [int(run.evaluations["step"][first]) for first, _ in run.validation_segments()[1:]]}
 
 
 def probe_data(probe):
@@ -80,8 +84,11 @@ def attention_data(attention):
 
 def run_data(run, name):
     return {"name": visible(name), "curves": step_curves(run.steps),
-            "evaluations": evaluation_curves(run.evaluations), "validation_hash": run.validation_hash,
-            "restarts": [int(step) for step in run.restarts], "attention": attention_data(run.attention)}
+            "evaluations": evaluation_curves(run),
+            "restarts": [{"step": int(step),
+                          "changed": visible_token(changes_text(changes), spaces=False) if changes else ""}
+                         for step, changes in zip(run.restarts, run.changes)],
+            "attention": attention_data(run.attention)}
 
 
 def json_for_html(value):

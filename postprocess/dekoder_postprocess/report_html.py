@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .run_reader import changes_text
 from .visible_text import escaped
 
 RECENT = 100
@@ -56,8 +57,10 @@ def facts(run):
     rates = rates[np.isfinite(rates)]
     validation = np.asarray(run.evaluations["validation_loss"], float)
     bits = np.asarray(run.evaluations["bits_per_byte"], float)
-    best = int(np.nanargmin(validation)) if np.isfinite(validation).any() else None
+    best = run.best_evaluation()
     at = f"at step {int(run.evaluations['step'][best]):,}" if best is not None else "no evaluation yet"
+    if len(run.validation_segments()) > 1:
+        at += ", of those on the newest validation tokens"
     state, _ = state_of(run)
     if run.restarts:
         restarts = ("from steps " if len(run.restarts) > 1 else "from step ") + ", ".join(
@@ -108,8 +111,9 @@ def missing(runs, names):
             lines.append(f"{name}: no training step in metrics.jsonl yet.")
         if not len(run.evaluations["step"]):
             lines.append(f"{name}: no evaluation in metrics.jsonl, so no validation loss and no bits per byte.")
+        lines += [f"{name}: {note}; best is the best on the newest ones." for note in run.validation_notes()]
         if not run.samples:
-            lines.append(f"{name}: no samples in samples.txt.")
+            lines.append(f"{name}: no samples in samples.jsonl.")
         if run.attention is None:
             lines.append(f"{name}: no attention maps: the configuration asks for none, or the first ones are still to "
                          "come.")
@@ -122,6 +126,45 @@ def missing(runs, names):
                      "compared.")
     items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return f'<ul class="notes" aria-label="What is missing">{items}</ul>' if items else ""
+
+
+def restarts(runs, names):
+    """What restarts changed, one line each."""
+    lines = [(f"{name}: the" if len(runs) > 1 else "The") + f" restart from step {int(step):,} changed "
+             f"{changes_text(changes)}." for run, name in zip(runs, names)
+             for step, changes in zip(run.restarts, run.changes) if changes]
+    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
+    return f'<ul class="notes" aria-label="What restarts changed">{items}</ul>' if items else ""
+
+
+def phase_means(run):
+    """{phase: mean seconds per step} over the last RECENT steps whose row of the log has them."""
+    recent = [seconds for seconds in run.seconds[-RECENT:] if seconds]
+    means = {}
+    for phase in dict.fromkeys(phase for seconds in recent for phase in seconds):
+        values = [seconds[phase] for seconds in recent if seconds.get(phase) is not None]
+        means[phase] = float(np.mean(values)) if values else float("nan")
+    return means
+
+
+def phases(runs, names):
+    """The table of where the time of a step goes; nothing where no log says it."""
+    means = [phase_means(run) for run in runs]
+    rows = ""
+    for phase in dict.fromkeys(phase for of in means for phase in of):
+        cells = ""
+        for of in means:
+            value, total = of.get(phase), np.nansum(list(of.values()))
+            share = f"{100 * value / total:.1f} %" if value is not None and np.isfinite(value) and total > 0 else ""
+            cells += f"<td><b>{number(value, 5)}</b> <span>{share}</span></td>"
+        rows += f'<tr><th scope="row">{escaped(phase)}</th>{cells}</tr>'
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col"><i class="swatch run-{i % 6}"></i>{escaped(name)}</th>'
+                   for i, name in enumerate(names))
+    return (f'<h3>Time of a step by phase <span class="unit">seconds, mean over the last steps, {RECENT} at most</span></h3>'
+            '<div class="wide" tabindex="0" role="region" aria-label="Time of a step by phase"><table class="phases">'
+            f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 
 
 def attention_note(maps, megabytes):

@@ -16,8 +16,11 @@ const meaning = (name) => meanings[name] || [name.replaceAll("_", " "), "", ""];
 function trainingCharts(data) {
   const many = data.runs.length > 1;
   const label = (run, what) => (many ? `${run.name}, ${what}` : what);
-  const marks = data.runs.flatMap((run, i) => run.restarts.map((x) => ({ x, colour: many ? runColour(i) : "var(--muted)",
-    label: `${run.name}: restarted from step ${grouped(x)}` })));
+  const colour = (i) => (many ? runColour(i) : "var(--muted)");
+  const marks = data.runs.flatMap((run, i) => run.restarts.map(({ step, changed }) => ({ x: step, colour: colour(i), kind: "restart",
+    text: changed, label: `${run.name}: restarted from step ${grouped(step)}${changed ? `, changed ${changed}` : ""}` })));
+  const sets = data.runs.flatMap((run, i) => run.evaluations.changes.map((x) => ({ x, colour: colour(i), kind: "other validation tokens",
+    label: `${run.name}: evaluated on other validation tokens from step ${grouped(x)} on` })));
   const first = data.runs.length > 1 ? runColour : (i, kind) => (kind === "validation" ? "var(--run-1)" : "var(--run-0)");
   const loss = data.runs.flatMap((run, i) => {
     const { curves, evaluations } = run, lines = [];
@@ -31,12 +34,12 @@ function trainingCharts(data) {
   const describe = (lines) => lines.map((line) => `${line.label}: ${line.y.find((value) => value !== null)} to ${last(line)}`).join("; ");
   const domain = [0, Math.max(1, ...loss.map((line) => line.x.at(-1)))];
   const reach = Math.max(...data.runs.map((run) => run.curves.merged));  // points of runs of other lengths lie elsewhere
-  new Chart(byId("chart-loss"), { title: "Loss", unit: "nats per token, logarithmic", series: loss, marks, domain, reach, height: 320,
+  new Chart(byId("chart-loss"), { title: "Loss", unit: "nats per token, logarithmic", series: loss, marks: [...marks, ...sets], domain, reach, height: 320,
     logarithmic: true,
     describe: `Loss over steps. ${describe(loss)}` });
   const bits = data.runs.filter((run) => run.evaluations.step.length).map((run) => ({ label: many ? run.name : "validation",
     colour: first(data.runs.indexOf(run), "validation"), x: run.evaluations.step, y: run.evaluations.bits, points: true, width: 2 }));
-  new Chart(byId("chart-bits"), { title: "Bits per byte", unit: "validation, logarithmic", series: bits, marks, domain, reach,
+  new Chart(byId("chart-bits"), { title: "Bits per byte", unit: "validation, logarithmic", series: bits, marks: [...marks, ...sets], domain, reach,
     logarithmic: true, legend: many ? undefined : false,
     describe: `Bits per byte over steps. ${describe(bits)}` });
   const rate = data.runs.filter((run) => run.curves.step.length).map((run) => ({ label: many ? run.name : "training",
@@ -48,13 +51,24 @@ function trainingCharts(data) {
     make("p", { class: "hint" }, byId("chart-loss"), "The training line is the mean of several neighbouring steps, the band their least and greatest loss.");
 }
 
-/// Validation loss of the second of two runs less the first's, where both were evaluated on the same tokens.
+/// Validation loss of the second of two runs less the first's, where both were evaluated on the same tokens; a gap in the
+/// line where these change.
 function gapChart(data, domain) {
   const [a, b] = data.runs;
-  if (data.runs.length !== 2 || !a.validation_hash || a.validation_hash !== b.validation_hash) return;
-  const x = a.evaluations.step.filter((step) => b.evaluations.step.includes(step));
-  const loss = (run, step) => run.evaluations.loss[run.evaluations.step.indexOf(step)];
-  const y = x.map((step) => (loss(a, step) === null || loss(b, step) === null ? null : loss(b, step) - loss(a, step)));
+  if (data.runs.length !== 2) return;
+  const evaluated = (run) => new Map(run.evaluations.step.map((step, i) => [step, { loss: run.evaluations.loss[i],
+    tokens: run.evaluations.tokens[i] }]).filter(([, point]) => point.tokens));
+  const [of, other] = [evaluated(a), evaluated(b)], x = [], y = [];
+  let tokens = null;
+  for (const [step, point] of of) {
+    const beside = other.get(step);
+    if (!beside || beside.tokens !== point.tokens) continue;
+    if (tokens !== null && tokens !== point.tokens) x.push(step), y.push(null);
+    tokens = point.tokens;
+    x.push(step);
+    y.push(point.loss === null || beside.loss === null ? null : beside.loss - point.loss);
+  }
+  if (!x.length) return;
   new Chart(byId("chart-gap"), { title: "Gap of the validation loss", unit: `nats per token, ${b.name} \u2212 ${a.name}`, legend: false,
     series: [{ label: "gap", colour: "var(--text)", x, y, points: true, width: 1.5 }], domain, zero: true });
 }

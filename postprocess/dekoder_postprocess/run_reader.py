@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a run directory: config.yaml, metrics.jsonl, samples.txt, status and attention maps, also while it trains."""
+"""Reads a run directory: config.yaml, metrics.jsonl, samples, status and attention maps, also while it trains."""
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,10 @@ import yaml
 
 from .attention_reader import Attention, attention_files, read_attention
 from .errors import RunError
+from .files import present, read_file
+from .log_reader import EVALUATION_COLUMNS, STEP_COLUMNS, read_metrics, read_samples, table
 
-__all__ = ["Run", "RunError", "parse_config", "read_run"]
-
-STEP_COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
-EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
-WHOLE_NUMBERS = ("step", "tokens")
+__all__ = ["Run", "RunError", "changes_text", "open_attention", "parse_config", "read_run"]
 
 
 class _ConfigLoader(yaml.SafeLoader):
@@ -45,32 +42,67 @@ class Run:
     config_text: str  # config.yaml as it stands
     config: dict  # the same, section -> key -> value
     steps: dict  # STEP_COLUMNS -> array, one element per optimizer step; nats per token, tokens/s
+    seconds: list  # per optimizer step: phase -> seconds; empty where the log has none
     evaluations: dict  # EVALUATION_COLUMNS -> array, one element per evaluation
-    validation_hash: Optional[str]  # of the validation tokens: losses of runs with equal hashes are comparable
+    validation_hashes: list  # per evaluation, of its validation tokens: only losses of equal hashes are comparable
     restarts: list  # steps at which the run was resumed, in order
+    changes: list  # per restart: key of the configuration -> [value before, value after]
     samples: list  # (step, text)
-    attention: Optional[Attention] = None  # None: no maps were captured
+    attention: Optional[Attention] = None  # None: no maps were captured, or nobody wants them
 
     @property
     def last_step(self) -> Optional[int]:
         """Newest step with a loss in the log, None before the first."""
-        return max((int(step) for table in (self.steps, self.evaluations) for step in table["step"][-1:]), default=None)
+        return max((int(step) for rows in (self.steps, self.evaluations) for step in rows["step"][-1:]), default=None)
+
+    @property
+    def validation_hash(self) -> Optional[str]:
+        """Of the newest evaluation's validation tokens; None before the first."""
+        return self.validation_hashes[-1] if self.validation_hashes else None
+
+    def validation_segments(self) -> list:
+        """[(first, end)]: the evaluations in order, a new segment wherever the validation tokens are others than
+        before. Losses of different segments make no curve."""
+        hashes = self.validation_hashes
+        borders = [i for i in range(1, len(hashes)) if hashes[i] != hashes[i - 1]]
+        return list(zip([0, *borders], [*borders, len(hashes)])) if hashes else []
+
+    def validation_curve(self):
+        """Arrays (step, nats per token, bits per byte, place of the evaluation) to draw, with a row of NaN at the place
+        -1 between segments, at the step where the next one begins."""
+        places = []
+        for first, end in self.validation_segments():
+            places += [-1] * bool(places) + list(range(first, end))
+        steps = [self.evaluations["step"][place if place >= 0 else places[i + 1]] for i, place in enumerate(places)]
+        loss, bits = (np.array([self.evaluations[column][place] if place >= 0 else np.nan for place in places])
+                      for column in ("validation_loss", "bits_per_byte"))
+        return np.array(steps, np.int64), loss, bits, places
+
+    def validation_notes(self) -> list:
+        """Sentences on evaluations that cannot be compared with each other."""
+        return ["evaluated on other validation tokens from step "
+                f"{int(self.evaluations['step'][first])} on: losses before and after it cannot be compared"
+                for first, _ in self.validation_segments()[1:]]
+
+    def best_evaluation(self) -> Optional[int]:
+        """Place of the least validation loss on the newest validation tokens; None where there is none."""
+        losses = np.where([of == self.validation_hash for of in self.validation_hashes],
+                          self.evaluations["validation_loss"], np.nan)
+        return int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
 
 
-def read_run(path) -> Run:
+def changes_text(changes) -> str:
+    """What a restart changed: "training.steps: 30 -> 60, data.tokens: ..."."""
+    return ", ".join(f"{key}: {before} -> {now}" for key, (before, now) in changes.items())
+
+
+def read_run(path, with_attention=True) -> Run:
     """Reads the run directory `path`. A last line that is not whole yet (the run is writing it) is left out. Raises
     RunError where the folder is no run directory or one of its files is not what dekoder writes."""
     path = Path(path)
-    expected = "expected the folder of a run, with config.yaml and metrics.jsonl (dekoder train ... --run FOLDER)"
-    if not path.exists():
-        raise RunError(f"{path}: no such folder; {expected}; check the path")
-    if not path.is_dir():
-        raise RunError(f"{path}: is a file; {expected}")
-    for name in ("config.yaml", "metrics.jsonl"):
-        if not (path / name).is_file():
-            raise RunError(f"{path}: has no {name}; {expected}; name another folder")
+    check_run_directory(path)
     config_text, config = _read_config(path / "config.yaml")
-    rows = _read_rows(path / "metrics.jsonl")
+    rows = read_metrics(path / "metrics.jsonl")
     evaluations = rows["evaluations"]
     return Run(
         path=path,
@@ -78,13 +110,32 @@ def read_run(path) -> Run:
         status=_read_status(path / "status"),
         config_text=config_text,
         config=config,
-        steps=_table(rows["steps"], STEP_COLUMNS),
-        evaluations=_table(evaluations, EVALUATION_COLUMNS),
-        validation_hash=evaluations[-1].get("validation_hash") if evaluations else None,
-        restarts=rows["restarts"],
-        samples=_read_samples(path / "samples.txt"),
-        attention=read_attention(path) if attention_files(path) else None,
+        steps=table(rows["steps"], STEP_COLUMNS),
+        seconds=[row.get("seconds", {}) for row in rows["steps"]],
+        evaluations=table(evaluations, EVALUATION_COLUMNS),
+        validation_hashes=[row.get("validation_hash") for row in evaluations],
+        restarts=[row["step"] for row in rows["restarts"]],
+        changes=[row.get("changed", {}) for row in rows["restarts"]],
+        samples=_read_samples(path),
+        attention=open_attention(path) if with_attention else None,
     )
+
+
+def check_run_directory(path):
+    """Raises RunError where the path is no folder with the files that every run has."""
+    expected = "expected the folder of a run, with config.yaml and metrics.jsonl (dekoder train ... --run FOLDER)"
+    if not present(path):
+        raise RunError(f"{path}: no such folder: there is no such run directory; {expected}; check the path")
+    if not path.is_dir():
+        raise RunError(f"{path}: is a file; {expected}")
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not present(path / name):
+            raise RunError(f"{path}: is no run directory, as it has no {name}; {expected}; name another folder")
+
+
+def open_attention(path) -> Optional[Attention]:
+    """The attention maps of the run directory `path`; None where it has none. Raises RunError."""
+    return read_attention(path) if attention_files(path) else None
 
 
 def parse_config(text, where) -> dict:
@@ -98,29 +149,32 @@ def parse_config(text, where) -> dict:
     for section in ("model", "training"):
         if not isinstance(sections.get(section), dict):
             raise RunError(f"{where}: has no section {section}; expected the configuration that dekoder wrote there; "
-                           "name the folder of a run")
+                           "restore it, or name the folder of a run")
     return config
 
 
-def _read_bytes(path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}; check the disk and the permissions") from error
+def config_texts(text) -> dict:
+    """section.key -> the value as it stands in a configuration that parse_config takes."""
+    texts = {}
+    for section, keys in yaml.compose(text, Loader=_ConfigLoader).value:
+        for key, value in keys.value if isinstance(keys, yaml.MappingNode) else ():
+            texts[f"{section.value}.{key.value}"] = " ".join(
+                text[value.start_mark.index:value.end_mark.index].split("\n")).strip()
+    return texts
 
 
 def _read_config(path):
     try:
-        text = _read_bytes(path).decode("utf-8")
+        text = read_file(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RunError(f"{path}: is no YAML: {error}; expected the configuration that dekoder wrote") from error
     return text, parse_config(text, path)
 
 
 def _read_status(path):
-    if not path.exists():
+    if not present(path):
         return None
-    pairs = [line.partition(":") for line in _read_bytes(path).decode("utf-8", "replace").splitlines()]
+    pairs = [line.partition(":") for line in read_file(path).decode("utf-8", "replace").splitlines()]
     values = {key: value.strip() for key, _, value in pairs}
     try:
         if values["state"] not in ("resumable", "finished", "failed"):
@@ -133,9 +187,15 @@ def _read_status(path):
 
 
 def _read_samples(path):
-    if not path.exists():
-        return []
-    text = _read_bytes(path).decode("utf-8", "replace")
+    """Those of samples.txt, which older runs wrote, before those of samples.jsonl."""
+    samples = _old_samples(path / "samples.txt") if present(path / "samples.txt") else []
+    return samples + (read_samples(path / "samples.jsonl") if present(path / "samples.jsonl") else [])
+
+
+def _old_samples(path):
+    text = read_file(path).decode("utf-8", "replace")
+    if re.match(r"=== step \d+\r\n", text):  # somebody has made the line ends those of Windows
+        text = text.replace("\r\n", "\n")
     heads = list(re.finditer(r"(?:\A|(?<=\n\n))=== step (\d{1,18})\n", text))
     if text.strip() and (not heads or heads[0].start() != 0):
         raise RunError(f"{path}:1: is no text of samples; expected '=== step N' on the first line; delete it")
@@ -145,72 +205,3 @@ def _read_samples(path):
         sample = text[head.end():end]
         samples.append((int(head.group(1)), sample[:-2] if sample.endswith("\n\n") else sample))
     return samples
-
-
-def _read_rows(path):
-    """Rows of metrics.jsonl by kind; rows of kinds that this version does not know are left out."""
-    rows = {"steps": [], "evaluations": [], "restarts": [], "attention": []}
-    lines = _read_bytes(path).split(b"\n")[:-1]  # behind the last line end: nothing, or a line being written
-    newest = 0
-    for number, line in enumerate(lines, 1):
-        row = _parse_row(path, number, line)
-        if row is None:
-            continue
-        step = row["step"]
-        if step < newest:
-            raise RunError(f"{path}:{number}: step {step} after step {newest}; expected steps in order, as in the "
-                           "log of one run; rows of another run are in it")
-        newest = step
-        if "loss" in row:
-            rows["steps"].append(row)
-        elif "validation_loss" in row:
-            rows["evaluations"].append(row)
-        elif row.get("resumed"):
-            rows["restarts"].append(step)
-        elif "attention" in row:
-            rows["attention"].append(step)  # a row of head statistics: read from the attention files, which hold them too
-    if lines and not any(rows.values()):
-        raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another "
-                       "run")
-    return rows
-
-
-def _parse_row(path, number, line):
-    if not line.strip():
-        return None
-    try:
-        row = json.loads(line)
-        if not isinstance(row, dict) or row.get("step") is None:
-            raise ValueError("no object with a step")
-        for key in (*STEP_COLUMNS, *EVALUATION_COLUMNS, "validation_hash"):
-            _check_value(key, row.get(key))
-        return row
-    except (ValueError, RecursionError) as error:
-        start = line[:40].decode("utf-8", "replace")
-        raise RunError(f"{path}:{number}: not a row of a log ({error}): {start!r}; expected one JSON object per line "
-                       "with a step; the file is damaged or of another program: restore it from a copy") from error
-
-
-def _check_value(key, value):
-    """Raises ValueError where the value of a row is not what the trainer writes: null, or one that an array holds."""
-    whole = type(value) is int and abs(value) < 2**63  # type, not isinstance: true and false are int
-    if key == "validation_hash":
-        fits, expected = isinstance(value, str), "text"
-    elif key in WHOLE_NUMBERS:
-        fits, expected = whole and value >= 0, "whole number from 0 to 2^63"
-    else:
-        fits, expected = whole or type(value) is float, "number"
-    if value is not None and not fits:
-        raise ValueError(f"{key} is no {expected}")
-
-
-def _table(rows, columns):
-    """Columns of rows as arrays; what is null or missing reads NaN, in whole numbers 0."""
-    table = {}
-    for column in columns:
-        values = [row.get(column) for row in rows]
-        if column in WHOLE_NUMBERS:
-            table[column] = np.array([value or 0 for value in values], dtype=np.int64)
-        else:
-            table[column] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    return table

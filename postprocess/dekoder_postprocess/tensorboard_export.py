@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import RunError, make_folder, output_name, run_command
+from .errors import RunError, run_command
 from .figure_style import COLOURS, NORM
-from .run_reader import read_run
+from .files import check_folder, make_folder, output_name
+from .run_reader import changes_text, read_run
 
 SUFFIX = ".dekoder"  # of the event files made here: the next export replaces them and no others
 STEP_TAGS = {"loss": "training/loss", "learning_rate": "training/learning_rate",
@@ -63,16 +64,25 @@ class Export:
 
     def write(self):
         """All events in the order of their kinds; returns the number of each."""
-        for columns, tags in ((self.run.steps, STEP_TAGS), (self.run.evaluations, EVALUATION_TAGS)):
-            for column, tag in tags.items():
-                for step, value in zip(columns["step"], columns[column]):
-                    self._scalar(step, tag, value)
+        for column, tag in STEP_TAGS.items():
+            for step, value in zip(self.run.steps["step"], self.run.steps[column]):
+                self._scalar(step, tag, value)
+        for step, seconds in zip(self.run.steps["step"], self.run.seconds):
+            for phase, value in seconds.items():
+                self._scalar(step, f"seconds/{phase}", np.nan if value is None else value)
+        for column, tag in EVALUATION_TAGS.items():
+            for step, value, tokens in zip(self.run.evaluations["step"], self.run.evaluations[column],
+                                           self.run.validation_hashes):
+                # A curve of its own for losses on other validation tokens than the newest.
+                other = "" if tokens == self.run.validation_hash else f"_on_{tokens[:12] if tokens else 'unknown'}"
+                self._scalar(step, tag.replace("/", other + "/"), value)
         for step, text in self.run.samples:
             self._text(step, "sample", text)
         first = next(iter(self.run.steps["step"]), 0)
         self._text(first, "configuration", self.run.config_text)
-        for step in self.run.restarts:
-            self._text(step, "restart", f"resumed from the checkpoint of step {step}")
+        for step, changes in zip(self.run.restarts, self.run.changes):
+            changed = f"; changed {changes_text(changes)}" if changes else ""
+            self._text(step, "restart", f"resumed from the checkpoint of step {step}{changed}")
         if self.run.attention is not None:
             self._head_statistics(self.run.attention)
             self._maps(self.run.attention)
@@ -92,7 +102,7 @@ class Export:
     def _text(self, step, tag, text):
         # TensorBoard shows Markdown; an indented block keeps line ends and signs as they are.
         block = "".join(f"    {line}\n" for line in text.split("\n"))
-        tensor = self.board.tensor(np.array([block.encode()], dtype=object))
+        tensor = self.board.tensor(np.array([block.encode("utf-8", "backslashreplace")], dtype=object))
         self._add(step, self.board.summary.Value(tag=tag, tensor=tensor, metadata=self.board.text_metadata(tag, "")))
         self.counts["texts"] += 1
 
@@ -150,11 +160,15 @@ def png(pixels) -> bytes:
 def export(path, folder=None):
     """Writes the events of the run directory `path` into `folder` (RUN/tensorboard where None), in place of those of
     an earlier export. Returns (folder, counts of scalars, texts and images). Raises RunError."""
+    if folder is not None:
+        check_folder(folder)
     run = read_run(path)
+    folder = Path(folder) if folder is not None else run.path / "tensorboard"
+    check_folder(folder)
     if run.last_step is None:
         raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
+    _require_text(folder)
     board = load_tensorboard()
-    folder = Path(folder) if folder is not None else run.path / "tensorboard"
     make_folder(folder)
     earlier = sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
     try:
@@ -167,6 +181,15 @@ def export(path, folder=None):
     for line in run.attention.left_out if run.attention else ():
         print(f"dekoder-tensorboard: {line}", file=sys.stderr)
     return folder, counts
+
+
+def _require_text(folder):
+    """TensorBoard's writer takes names in UTF-8 only."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise RunError(f"{folder}: is no UTF-8, as TensorBoard wants the name of a folder of events; choose another -o"
+                       ) from error
 
 
 def parse_options(arguments):
@@ -182,9 +205,9 @@ def parse_options(arguments):
 
 def main(arguments=None) -> int:
     """The command; returns its exit code."""
-    options = parse_options(arguments)
 
     def work():
+        options = parse_options(arguments)
         folder, counts = export(options.run, options.output)
         print(f"{folder}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small run directory for tests, in the layout of a real one: config.yaml, metrics.jsonl, samples.txt, status,
+"""A small run directory for tests, in the layout of a real one: config.yaml, metrics.jsonl, samples.jsonl, status,
 attention/. Numbers follow formulas below, so that a test knows what must come out."""
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ class SyntheticRun:
 
 
 def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), restarts=(20,), positions="learned",
-              texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True,
-              single_file=False) -> SyntheticRun:
+              texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True, single_file=False, changes=None,
+              phases=False, other_tokens_from=None) -> SyntheticRun:
     """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads
-    are the model's layers and heads that were captured (all where None); attention=False: nothing was captured; single_file: all maps
-    in attention.h5, as format 1 had them. What is there already of another run's maps is removed."""
+    are the model's layers and heads that were captured (all where None); attention=False: nothing was captured;
+    single_file: all maps in attention.h5, as format 1 had them; changes: restart -> what it changed, key -> [before,
+    after]; phases: rows of steps have the key seconds; other_tokens_from: from that step on the run is evaluated on
+    other tokens, on which its loss is 1 lower. What is there already of another run's maps is removed."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(path / "attention", ignore_errors=True)
@@ -60,7 +62,7 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
             run.statistics[name][step] = head_statistics(maps, tokens)
     (path / "config.yaml").write_text(config, encoding="utf-8")
     (path / "status").write_text(f"state: finished\nstep: {steps}\nsteps: {steps}\nmessage: \n")
-    write_metrics(run, steps, seed, positions)
+    write_metrics(run, steps, seed, positions, changes or {}, phases, other_tokens_from)
     write_samples(run, steps)
     if single_file:
         write_single_file(path / "attention.h5", run, config, layer_numbers, head_numbers)
@@ -84,7 +86,12 @@ def config_text(layers, heads, steps, positions, texts, seed, chosen_layers=None
         f"  heads: {list(chosen_heads or [])}\n  every: 20\n  steps: []\n  max_megabytes: 256\n")
 
 
-def write_metrics(run, steps, seed, positions):
+def phase_seconds(step):
+    """Seconds of a step by phase."""
+    return {"data": 0.001, "forward": 0.01 + 1e-5 * step, "head and loss": 0.012, "backward": 0.02, "optimizer": 0.002}
+
+
+def write_metrics(run, steps, seed, positions, changes, phases, other_tokens_from):
     """Rows in the trainer's order: at each step the step's row, then evaluation, attention, at last resumed."""
     gap = 0.2 if positions == "none" else 0.0
     lines = []
@@ -93,28 +100,43 @@ def write_metrics(run, steps, seed, positions):
             run.steps.append({"step": step,
                               "loss": 2.0 + gap + 3.5 / (1 + 0.3 * step) + 0.05 * np.sin(7 * step + seed),
                               "learning_rate": 0.002 * min(1.0, step / 10), "gradient_norm": 0.5 + 1 / step,
-                              "tokens": 128 * step, "tokens_per_second": 5000.0 + step})
+                              "tokens": 128 * step, "tokens_per_second": 5000.0 + step,
+                              **({"seconds": phase_seconds(step)} if phases else {})})
             lines.append(run.steps[-1])
         if step % 10 == 0:
-            loss = 2.1 + gap + 3.4 / (1 + 0.3 * step)
+            others = other_tokens_from is not None and step >= other_tokens_from
+            loss = 2.1 + gap + 3.4 / (1 + 0.3 * step) - (1.0 if others else 0.0)
             run.evaluations.append({"step": step, "validation_loss": loss, "bits_per_byte": loss / np.log(2),
-                                    "tokens": 65536, "validation_hash": "c312fa7a" * 8})
+                                    "tokens": 65536, "validation_hash": ("0123abcd" if others else "c312fa7a") * 8})
             lines.append(run.evaluations[-1])
         if step in run.captured:
             for probe, by_step in run.statistics.items():
                 values = {name: by_step[step][:, :, i].astype(float).tolist() for i, name in enumerate(STATISTICS)}
                 lines.append({"step": step, "probe": probe, "attention": values})
         if step in run.restarts:
-            lines.append({"step": step, "resumed": True})
+            lines.append({"step": step, "resumed": True, **({"changed": changes[step]} if step in changes else {})})
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     (run.path / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
 def write_samples(run, steps):
-    """One sample at half of the steps and one at the end; the first has an empty line and a line end in it."""
-    run.samples = [(steps // 2, "It is it is\n\n\u2014 the the\n"), (steps, "It is a truth universally acknowledged")]
-    (run.path / "samples.txt").write_text("".join(f"=== step {step}\n{text}\n\n" for step, text in run.samples),
-                                          encoding="utf-8")
+    """One sample at half of the steps and one at the end; the first has what was a mark between samples in older files
+    in it."""
+    run.samples = [(steps // 2, "It is it is\n\n=== step 7\n\u2014 the the\n"),
+                   (steps, "It is a truth universally acknowledged")]
+    rows = [{"step": step, "prompt": "It is", "text": text} for step, text in run.samples]
+    (run.path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_checkpoint(folder, step, **fields):
+    """The root's attributes of a checkpoint in folder, as HDF5 lays them out for the trainer."""
+    values = {"step": step, "tokens_seen": 128 * step, "config_yaml": "model: {}\n" * 50, "tokenizer": "byte",
+              "data_hash": "c312fa7a" * 8 + "/2700", "validation_loss": 2.5, "best_validation_loss": 2.5,
+              "best_step": step, "sampled_step": step, "metrics_bytes": 0, "samples_bytes": 0,
+              "run_id": "0123456789abcdef", "writer": "dekoder, OpenMP float", **fields}
+    with h5py.File(folder / f"ckpt-{step:08}.h5", "w", libver=("v110", "v110")) as file:
+        for name, value in {"format": "dekoder-checkpoint", "major": np.int32(1), "minor": np.int32(0), **values}.items():
+            file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value  # of fixed length
 
 
 def attention_maps(tokens, layer_numbers, head_numbers, trained, positions, seed):

@@ -231,6 +231,17 @@ class Figures(unittest.TestCase):
         self.assertEqual([line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"], [10, 20])
         self.assertEqual(sum(text.get_text() == "restart" for text in axes.get_legend().get_texts()), 1)
 
+    def test_loss_curve_of_a_changed_run(self):
+        """No line joins losses on different validation tokens; what a restart changed stands under the title."""
+        written = write_run(self.folder / "a", other_tokens_from=20, attention=False,
+                            changes={20: {"training.steps": ["30", "40"]}})
+        figure = self.command(self.folder / "a").made["loss"]
+        line = next(line for line in figure.axes[0].lines if line.get_label() == "validation")
+        losses = [row["validation_loss"] for row in written.evaluations]
+        np.testing.assert_array_equal(line.get_ydata(), [*losses[:2], np.nan, *losses[2:]])
+        self.assertIn("restart from step 20: training.steps: 30 -> 40", [text.get_text() for text in figure.texts])
+        self.check_labels(figure, "loss")
+
     def test_running_mean(self):
         values = np.array([1.0, 2.0, 6.0, np.nan, 10.0, 20.0])
         np.testing.assert_allclose(running_mean(values, 1), [1, 3, 4, 8, 15, 15])

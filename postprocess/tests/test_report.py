@@ -219,7 +219,7 @@ class Incomplete(Scratch):
         lines = [line for line in (run.path / "metrics.jsonl").read_text().splitlines() if keep(json.loads(line))]
         (run.path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
         (run.path / "status").unlink()
-        (run.path / "samples.txt").unlink()
+        (run.path / "samples.jsonl").unlink()
         return run.path
 
     def test_says_what_is_missing(self):
@@ -232,6 +232,55 @@ class Incomplete(Scratch):
         for restarts, words in (((), "ran through"), ((7,), "from step 7"), ((7, 9), "from steps 7, 9")):
             run = read_run(write_run(self.folder / "a", restarts=restarts).path)
             self.assertIn(("Restarts", str(len(restarts)), words), report_html.facts(run))
+
+    def test_what_restarts_changed_is_listed(self):
+        changes = {9: {"training.steps": ["30", "<40>"], "data.tokens": ["a", "b"]}}
+        run = write_run(self.folder / "a", restarts=(7, 9), changes=changes)
+        page = report.build_page([read_run(run.path)])
+        training = page.split('<section id="training"')[1].split("</section>")[0]
+        self.assertIn("<li>The restart from step 9 changed training.steps: 30 -&gt; &lt;40&gt;, data.tokens: a -&gt; b.</li>",
+                      training)
+        self.assertEqual(training.count("restart from step"), 1)
+        self.assertEqual(page_json(page)["runs"][0]["restarts"],
+                         [{"step": 7, "changed": ""},
+                          {"step": 9, "changed": "training.steps: 30 -> <40>, data.tokens: a -> b"}])
+        page = report.build_page([read_run(write_run(self.folder / "b").path)])
+        self.assertNotIn("restart from step", page.split('id="report-data"')[0])
+
+    def test_losses_of_other_validation_tokens_make_no_curve(self):
+        """Best is that of the newest tokens, though the older ones had a lower loss; a null stands between the two."""
+        run = write_run(self.folder / "a", other_tokens_from=20)
+        log = run.path / "metrics.jsonl"
+        log.write_text(log.read_text().replace(f'"validation_loss":{run.evaluations[1]["validation_loss"]}', '"validation_loss":0.5'))
+        read = read_run(run.path)
+        page = report.build_page([read])
+        curve = page_json(page)["runs"][0]["evaluations"]
+        self.assertEqual((curve["step"], curve["changes"]), ([0, 10, 20, 20, 30, 40], [20]))
+        self.assertEqual([loss is None for loss in curve["loss"]], [False, False, True, False, False, False])
+        self.assertEqual([tokens and tokens[:8] for tokens in curve["tokens"]],
+                         ["c312fa7a", "c312fa7a", None, "0123abcd", "0123abcd", "0123abcd"])
+        self.assertIn(("Best validation loss", f"{run.evaluations[-1]['validation_loss']:.4f}",
+                       "nats per token, at step 40, of those on the newest validation tokens"), report_html.facts(read))
+        self.assertIn("evaluated on other validation tokens from step 20 on", page)
+        self.assertNotIn("other validation tokens", report.build_page([read_run(write_run(self.folder / "b").path)])
+                         .split('id="report-data"')[0])
+
+    def test_time_by_phase(self):
+        with_phases, without = write_run(self.folder / "a", steps=250, captured=(), phases=True), write_run(self.folder / "b")
+        means = report_html.phase_means(read_run(with_phases.path))
+        expected = {phase: np.mean([row["seconds"][phase] for row in with_phases.steps[-100:]])
+                    for phase in with_phases.steps[0]["seconds"]}
+        self.assertEqual(list(means), list(expected))
+        np.testing.assert_allclose(list(means.values()), list(expected.values()), rtol=1e-12)
+        page = report.build_page([read_run(with_phases.path), read_run(without.path)])
+        rows = re.findall(r'<tr><th scope="row">([^<]*)</th><td><b>([^<]*)</b> <span>([^<]*)</span></td><td>',
+                          page.split('<table class="phases">')[1])
+        self.assertEqual(rows, [(phase, f"{value:.5f}", f"{100 * value / sum(expected.values()):.1f} %")
+                                for phase, value in expected.items()])
+        self.assertNotIn('class="phases"', report.build_page([read_run(without.path)]))
+        log = without.path / "metrics.jsonl"
+        log.write_text('{"step":1,"loss":1,"seconds":{"forward":null,"<b>":2}}\n')
+        self.assertIn('<th scope="row">&lt;b&gt;</th><td><b>2.00000</b> <span>100.0 %', report.build_page([read_run(without.path)]))
 
     def test_nothing_yet(self):
         page = report.build_page([read_run(self.only("empty", lambda row: False))])

@@ -372,6 +372,29 @@ class OddRuns(Page):
         self.assertEqual(browser.text("h1"), "<b>evil&amp;")
         self.assertEqual([t.text for t in browser.find_all("#strip [data-token]")][:9], list("</script>"))
 
+    def test_restarts_that_changed_something(self):
+        """The restart's mark has its text beside it; losses on other validation tokens are another line; the gap is drawn
+        where both runs were evaluated on the same."""
+        a = write_run(Path(scratch.name) / "unchanged", restarts=(), attention=False, phases=True).path
+        b = write_run(Path(scratch.name) / "changed", restarts=(10, 20), attention=False, other_tokens_from=20,
+                      changes={20: {"training.steps": ["30", "40"], "data.tokens": ["a" * 200, "<b>"]}}).path
+        page = make_page("changed", a, b)
+        for size, name in ((DESKTOP, "desktop"), (PHONE, "phone")):
+            self.look(page, f"changed-{name}", size)
+            texts = [text.text for text in browser.find_all("#chart-loss .mark-text")]
+            self.assertEqual(len(texts), 1)
+            self.assertRegex(texts[0], "^training.steps: 30 ->.*\u2026$")
+        self.assertEqual(browser.script("return document.querySelectorAll('#chart-loss line.mark.tokens').length"), 2)
+        legend = browser.text("#chart-loss .legend")
+        self.assertIn("restart", legend)
+        self.assertIn("other validation tokens", legend)
+        pens = browser.script("return [...document.querySelectorAll('#chart-loss path.line, #chart-gap path.line')]"
+                              ".map((path) => path.getAttribute('d').split('M').length - 1)")
+        self.assertEqual(pens, [1, 1, 1, 2, 1])  # training, validation of both, the gap
+        self.assertEqual(browser.script("return document.querySelectorAll('#chart-gap circle').length"), 2)
+        self.assertIn("changed: the restart from step 20 changed training.steps: 30 -> 40", browser.text("#training .notes"))
+        self.assertIn("head and loss", browser.text("table.phases"))
+
     def test_steps_left_out(self):
         path = write_run(Path(scratch.name) / "large", layers=4, heads=6, captured=range(0, 41, 4),
                          texts=(TEXT, TEXT[::-1])).path

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run directory reads back as it was written, whole, half written and while it trains; what is none is refused."""
+import json
 import math
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess.run_reader import RunError, read_run  # noqa: E402
-from synthetic_run import write_run  # noqa: E402
+from synthetic_run import phase_seconds, write_run  # noqa: E402
 
 
 class RunReader(unittest.TestCase):
@@ -60,7 +61,7 @@ class RunReader(unittest.TestCase):
     def test_run_that_has_just_begun(self):
         self.metrics.write_bytes(b"")
         shutil.rmtree(self.folder / "attention")
-        for name in ("status", "samples.txt"):
+        for name in ("status", "samples.jsonl"):
             (self.folder / name).unlink()
         run = read_run(self.folder)
         self.assertEqual((run.last_step, len(run.evaluations["step"]), run.samples), (None, 0, []))
@@ -130,13 +131,86 @@ class RunReader(unittest.TestCase):
         self.metrics.write_text('{"step":0,"validation_loss":5.5,"bits_per_byte":8,"tokens":64}\n')
         self.assertEqual(read_run(self.folder).last_step, 0)
 
-    def test_samples(self):
+    def test_samples_of_older_runs(self):
+        (self.folder / "samples.jsonl").unlink()
         samples = self.folder / "samples.txt"
         samples.write_bytes(b"=== step 5\na\xc3\n\n=== step 6\nnot a head:\n=== step 7\n\n\n=== step 8\n\n\n")
         self.assertEqual(read_run(self.folder).samples,
                          [(5, "a\ufffd"), (6, "not a head:\n=== step 7\n"), (8, "")])
         samples.write_text("something else\n")
         self.refused("samples.txt:1:", "expected '=== step N'")
+
+    def test_samples(self):
+        """A text that looks like a mark between samples makes no further ones; a line being written is left out."""
+        samples = self.folder / "samples.jsonl"
+        texts = ["a\n\n=== step 7\nb\n\n", "", "\u2028\x00\ud800"]
+        rows = [{"step": 5 * i, "prompt": "a", "text": text} for i, text in enumerate(texts)]
+        samples.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step":99,"te')
+        self.assertEqual(read_run(self.folder).samples, [(5 * i, text) for i, text in enumerate(texts)])
+        (self.folder / "samples.txt").write_text("=== step 3\nolder\n\n")  # of the run before it went on
+        self.assertEqual(read_run(self.folder).samples[0], (3, "older"))
+        for line in ('{"step":1}', '{"step":1,"text":5}', '{"text":"a"}', '{"step":"1","text":"a"}', "=== step 5",
+                     '{"step":1,"text":"a","prompt":[]}'):
+            samples.write_text(line + "\n")
+            self.refused("samples.jsonl:1: not a row", "expected")
+
+    def test_line_ends_of_windows(self):
+        (self.folder / "samples.txt").write_text("=== step 3\nolder\ntext\n\n=== step 4\n\n\n")
+        whole = read_run(self.folder)
+        for name in ("config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "status"):
+            path = self.folder / name
+            path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+        run = read_run(self.folder)
+        for columns in ("steps", "evaluations"):
+            for column, values in getattr(whole, columns).items():
+                self.assertEqual(getattr(run, columns)[column].tolist(), values.tolist(), column)
+        for part in ("config", "samples", "status", "restarts", "validation_hashes", "last_step"):
+            self.assertEqual(getattr(run, part), getattr(whole, part), part)
+
+    def test_restarts_and_what_they_changed(self):
+        changes = {20: {"training.steps": ["30", "40"], "data.tokens": ["a.h5", "b.h5"]}}
+        write_run(self.folder, restarts=(10, 20), changes=changes)
+        run = read_run(self.folder)
+        self.assertEqual((run.restarts, run.changes), ([10, 20], [{}, changes[20]]))
+        for changed in ("[]", '{"a":1}', '{"a":["1"]}', '{"a":["1",2]}'):
+            self.metrics.write_text('{"step":1,"resumed":true,"changed":' + changed + "}\n")
+            self.refused("metrics.jsonl:1:", "changed")
+
+    def test_seconds_by_phase(self):
+        self.assertEqual(read_run(self.folder).seconds, [{}] * 40)
+        write_run(self.folder, phases=True)
+        self.assertEqual(read_run(self.folder).seconds, [phase_seconds(step) for step in range(1, 41)])
+        for seconds in ("3", "[1]", '{"forward":"1"}', '{"forward":true}'):
+            self.metrics.write_text('{"step":1,"loss":1,"seconds":' + seconds + "}\n")
+            self.refused("metrics.jsonl:1:", "seconds")
+
+    def test_best_evaluation_is_that_of_the_newest_validation_tokens(self):
+        rows = [(0, 5.0, "a"), (10, 1.0, "a"), (20, 3.0, "b"), (30, None, "b"), (40, 4.0, "b")]
+        self.metrics.write_text("".join(json.dumps({"step": step, "validation_loss": loss, "bits_per_byte": loss, "tokens": 9,
+                                                    "validation_hash": of}) + "\n" for step, loss, of in rows))
+        run = read_run(self.folder)
+        self.assertEqual((run.validation_segments(), run.validation_hash, run.best_evaluation()), ([(0, 2), (2, 5)], "b", 2))
+        self.metrics.write_text(json.dumps({"step": 0, "validation_loss": None}) + "\n")
+        run = read_run(self.folder)
+        self.assertEqual((run.validation_segments(), run.best_evaluation()), ([(0, 1)], None))
+        self.metrics.write_text("")
+        self.assertEqual((read_run(self.folder).validation_segments(), read_run(self.folder).best_evaluation()), ([], None))
+
+    def test_what_is_no_file(self):
+        """Nobody waits for a pipe; a folder is no file."""
+        for name in ("config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "status", "attention.h5"):
+            path = self.folder / name
+            kept = path.read_bytes() if path.exists() else None
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+            self.refused(f"{name}: is a folder, a device or a pipe; expected a file")
+            path.unlink()
+            path.mkdir()
+            self.refused(f"{name}: is a folder, a device or a pipe; expected a file")
+            path.rmdir()
+            if kept is not None:
+                path.write_bytes(kept)
+        read_run(self.folder)
 
     @unittest.skipIf(os.geteuid() == 0, "root reads everything")
     def test_no_permission(self):

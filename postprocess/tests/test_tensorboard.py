@@ -111,6 +111,20 @@ class EventFiles(unittest.TestCase):
                 self.assertEqual(tuple(picture[query * scale + 3, left + key * scale + 3]), tuple(expected))
             self.assertEqual(tuple(picture[3, left + 5 * scale]), (255, 255, 255))
 
+    def test_restarts_and_other_validation_tokens(self):
+        """Losses on other tokens than the newest have a curve of their own; a restart says what it changed."""
+        self.written = write_run(self.folder / "run", other_tokens_from=20, phases=True,
+                                 changes={20: {"training.steps": ["30", "40"]}})
+        events = self.exported()
+        rows = self.written.evaluations
+        for tag, expected in (("validation/loss", rows[2:]), ("validation_on_c312fa7ac312/loss", rows[:2])):
+            self.assertEqual([(event.step, np.float32(event.value)) for event in events.Scalars(tag)],
+                             [(row["step"], np.float32(row["validation_loss"])) for row in expected], tag)
+        self.assertEqual(events.Tensors("restart")[0].tensor_proto.string_val[0].decode().strip(),
+                         "resumed from the checkpoint of step 20; changed training.steps: 30 -> 40")
+        self.assertEqual([np.float32(event.value) for event in events.Scalars("seconds/head and loss")],
+                         [np.float32(row["seconds"]["head and loss"]) for row in self.written.steps])
+
     def test_again_replaces_its_own_files_alone(self):
         self.exported()
         other = self.folder / "log/events.out.tfevents.1.elsewhere"

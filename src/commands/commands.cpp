@@ -13,7 +13,7 @@
 #include "base/stop_signal.hpp"
 #include "commands/attention_command.hpp"
 #include "commands/benchmark.hpp"
-#include "commands/comparison_report.hpp"
+#include "commands/initial_values.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/run_origin.hpp"
 #include "data/prepare_tokens.hpp"
@@ -131,20 +131,21 @@ ExitCode run_describe(const Command& command) {
   return ExitCode::finished;
 }
 
+ExitCode run_initial_values(const Command& command) {
+  const fs::path file = RunPaths{command.run}.config();
+  const RunConfig config = recorded_run_config(read_config_text(file), file.string());
+  if (config.model.vocabulary == 0)
+    throw DataError("{}: model.vocabulary is missing; expected the configuration that a run wrote", file.string());
+  print(initial_values_json(ExecSpace(), config));
+  return ExitCode::finished;
+}
+
 ExitCode run_bench(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
   log_threads();
   const BenchmarkResult result = benchmark(config, command.steps);
   print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));
-  return ExitCode::finished;
-}
-
-ExitCode run_compare(const Command& command) {
-  std::vector<ComparedRun> runs;
-  for (const std::string& root : command.runs) runs.push_back(read_compared_run(root));
-  const RunComparison comparison = compare_runs(ExecSpace(), runs);
-  print(command.json ? comparison_json(comparison) : comparison_text(comparison));
   return ExitCode::finished;
 }
 
@@ -211,8 +212,8 @@ ExitCode run_command(const Command& command) {
   if (command.name == "generate") return run_generate(command);
   if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
   if (command.name == "describe") return run_describe(command);
+  if (command.name == "initial-values") return run_initial_values(command);
   if (command.name == "bench") return run_bench(command);
-  if (command.name == "compare") return run_compare(command);
   if (command.name == "status") return run_status(command);
   throw ConfigError("unknown command '{}'; expected launcher and plug-in of one build", command.name);
 }

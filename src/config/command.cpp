@@ -23,7 +23,6 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("config_text", c.config_text, elsewhere);
   visit("sets", c.sets, elsewhere);
   visit("run", c.run, "the run directory's name");
-  visit("runs", c.runs, "a run directory's name");
   visit("fresh", c.fresh, elsewhere);
   visit("text", c.text, c.name == "attention" ? "--text" : "the text file's name");
   visit("output", c.output, "--output");
@@ -80,10 +79,6 @@ void check_command(const Command& c) {
     expect(!c.text.empty(), "--text is empty; expected at least one character");
     expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   }
-  if (c.name == "compare")
-    expect(c.runs.size() >= 2, fmt::format("compare got {} run {}; expected at least two, e.g. dekoder compare "
-                                           "runs/positions runs/no-positions",
-                                           c.runs.size(), c.runs.size() == 1 ? "directory" : "directories"));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](const char*, const auto& member, const char* what) {
     const auto check = [&](const std::string& text) {

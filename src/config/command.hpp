@@ -9,15 +9,14 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;               ///< train, prepare, eval, generate, describe, bench, status, attention, compare
-  std::string config;             ///< train, describe, bench: configuration file
-  std::string config_text;        ///< its contents, read once by the launcher
+  std::string name;         ///< train, prepare, eval, generate, describe, bench, status, attention, initial-values
+  std::string config;       ///< train, describe, bench: configuration file
+  std::string config_text;  ///< its contents, read once by the launcher
   std::vector<std::string> sets;  ///< train, describe, bench: "section.key=value"
-  std::string run;  ///< train, eval, generate, status, attention: run directory (eval, generate, attention: or a
-                    ///< checkpoint file)
-  std::vector<std::string> runs;  ///< compare: run directories, at least two
-  bool fresh = false;             ///< train: start over in a run directory that has checkpoints
-  std::string text;               ///< prepare: text file; attention: the text itself
+  std::string run;     ///< train, eval, generate, status, attention, initial-values: run directory (eval, generate,
+                       ///< attention: or a checkpoint file)
+  bool fresh = false;  ///< train: start over in a run directory that has checkpoints
+  std::string text;    ///< prepare: text file; attention: the text itself
   std::string
       output;      ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory
   long step = -1;  ///< attention: of the checkpoint; -1: the newest
@@ -31,7 +30,7 @@ struct Command {
   double top_p = 1.0;                ///< generate
   std::uint64_t seed = 1;            ///< generate
   int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
-  bool json = false;                 ///< bench, status, compare
+  bool json = false;                 ///< bench, status
 };
 
 /// Throws ConfigError naming every option of the command that is out of range or no UTF-8, each with what is

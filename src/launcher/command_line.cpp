@@ -99,11 +99,14 @@ void add_commands(CLI::App& app, CommandLine& line) {
   add_number(*bench, "--steps", c.steps, "timed steps; 0: as many as fill ten seconds");
   add_switch(*bench, "--json", c.json, "one JSON object on stdout");
 
-  CLI::App* compare =
-      sub("compare", "Whether runs are a pair, and what differs: losses, attention maps and head statistics.",
-          "dekoder compare runs/positions runs/no-positions");
-  compare->add_option("runs", c.runs, "run directories; all are compared with the first")->required();
-  add_switch(*compare, "--json", c.json, "one JSON object on stdout");
+  sub("compare",
+      "Whether runs are a pair, and what differs: dekoder-compare of the post-processing, by this name too.",
+      "dekoder compare runs/positions runs/no-positions");
+
+  CLI::App* initial_values =
+      sub("initial-values", "Digests of the values that a run's tensors begin with, as JSON.",
+          "dekoder initial-values runs/first");
+  add_run(*initial_values, c, "run directory");
 
   CLI::App* status = sub("status", "Where a run stands.", "dekoder status runs/first");
   add_run(*status, c, "run directory");

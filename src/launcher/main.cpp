@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The executable `dekoder`: no Kokkos. Reads the command line and the configuration, opens one plug-in and runs it.
-#include <exception>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <string_view>
+
+#include "base/error.hpp"
 #include "base/exit_report.hpp"
 #include "base/log.hpp"
 #include "base/rank_launcher.hpp"
@@ -17,7 +25,24 @@ namespace dekoder {
 
 namespace {
 
+/// Becomes dekoder-compare, which reads what runs have written and asks this program for the rest: it finds the way
+/// back in DEKODER_PROGRAM. Throws ConfigError where it cannot be started.
+[[noreturn]] void become_compare(char** argv) {
+  std::error_code failure;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failure);
+  if (!failure) ::setenv("DEKODER_PROGRAM", self.c_str(), 1);
+  char name[] = "dekoder-compare";
+  argv[1] = name;
+  ::execvp(name, argv + 1);
+  throw ConfigError(
+      "`dekoder compare` is dekoder-compare of the post-processing, which cannot be started: {}; expected it on "
+      "the "
+      "PATH, as in the toolbox: add the checkout's postprocess/bin to it, or pip install ./postprocess",
+      std::strerror(errno));
+}
+
 int run(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "compare") become_compare(argv);
   const MpiSession ranks;
   if (ranks.size() > 1) {
     log_info("error: started on {} ranks; this version runs on one: start a single one", ranks.size());

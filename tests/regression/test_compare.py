@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dekoder compare` of real small runs, with and without positions: its numbers are those recomputed here from
-metrics.jsonl and attention.h5; what is no pair is named; directories that are missing, truncated or foreign are
-refused with exit code 3."""
+"""`dekoder compare` (dekoder-compare of the post-processing) of real small runs, with and without positions: its
+numbers are those recomputed here from metrics.jsonl and the attention files; what is no pair is named; directories that are
+missing, truncated or foreign are refused with exit code 3."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -24,8 +25,11 @@ STATISTICS = ["entropy", "mean_distance", "previous_token", "first_token", "same
               "induction"]
 
 
-def compare(*arguments, code=0):
-    answer = subprocess.run([dk.PROGRAM, "compare", *arguments], capture_output=True, text=True)
+BIN = pathlib.Path(__file__).resolve().parents[2] / "postprocess/bin"
+
+
+def compare(*arguments, code=0, command=(dk.PROGRAM, "compare"), path=f"{BIN}:{os.environ['PATH']}"):
+    answer = subprocess.run([*command, *arguments], capture_output=True, text=True, env=dict(os.environ, PATH=path))
     dk.check(answer.returncode == code,
              f"compare {arguments}: exit code {answer.returncode}, expected {code}\n{answer.stderr}")
     return answer.stdout if code == 0 else answer.stderr
@@ -47,10 +51,14 @@ def rows(run, key):
     return {line["step"]: line for line in lines if key in line}
 
 
+def attention_file(run, step=STEPS):
+    return run / f"attention/step-{step:08}.h5"
+
+
 def maps(run, step):
     """Weights (layer, head, query, key) of every probe, in double."""
-    with h5py.File(run / "attention.h5") as f:
-        return [f[f"attention/{probe}/step_{step}"][:].astype(float) for probe in PROBES]
+    with h5py.File(attention_file(run, step)) as f:
+        return [f[f"attention/{probe}/weights"][:].astype(float) for probe in PROBES]
 
 
 def total_variation(first, other):
@@ -116,8 +124,8 @@ def check_attention(report, text, runs):
     lines = text[text.index(f"head statistics at step {STEPS}"):].splitlines()
     dk.check(lines[1].split() == ["layer.head", "run", *STATISTICS] and len(lines) == 10, f"{lines}")
     for r, run in enumerate(runs):
-        with h5py.File(run / "attention.h5") as f:
-            mean = numpy.mean([f[f"statistics/{probe}/step_{STEPS}"][:].astype(float) for probe in PROBES], axis=0)
+        with h5py.File(attention_file(run)) as f:
+            mean = numpy.mean([f[f"attention/{probe}/statistics"][:].astype(float) for probe in PROBES], axis=0)
         equal(statistics["values"][r], mean.ravel(), "statistics")
         for i, head in enumerate(mean.reshape(4, len(STATISTICS))):
             name = [f"{i // 2}.{i % 2}"] if r == 0 else []
@@ -189,7 +197,7 @@ def check_three_and_partial(first, second, root):
     """Three runs; one without maps; a log in the middle of a line; no checkpoint."""
     bare = root / "bare"
     shutil.copytree(second, bare)
-    (bare / "attention.h5").unlink()
+    shutil.rmtree(bare / "attention")
     with open(bare / "metrics.jsonl", "a") as log:
         log.write('{"step":121,"lo')
     report, text = compare_json(first, bare, second), compare(first, bare, second)
@@ -239,6 +247,7 @@ def check_running(first, root, workshop):
 
 def check_refusals(first, second, root, tokens):
     dk.check("compare got 1 run directory; expected at least two" in compare(first, code=2), "one run")
+    dk.check("compare got 0 run directories; expected at least two" in compare(code=2), "no run")
     dk.check("there is no such run directory" in compare(first, root / "nothing", code=3), "a missing directory")
     dk.check("is a file" in compare(first, tokens, code=3), "a file")
     (root / "empty").mkdir()
@@ -260,11 +269,18 @@ def check_refusals(first, second, root, tokens):
         path.write_bytes(data[:int(len(data) * share)])
 
     def flip_weights(copy):
-        with h5py.File(copy / "attention.h5") as f:
-            place = f[f"attention/text_0/step_{STEPS}"].id.get_chunk_info(0)
-        data = bytearray((copy / "attention.h5").read_bytes())
+        file = attention_file(copy)
+        with h5py.File(file) as f:
+            place = f["attention/text_0/weights"].id.get_chunk_info(0)
+        data = bytearray(file.read_bytes())
         data[place.byte_offset + place.size // 2] ^= 1
-        (copy / "attention.h5").write_bytes(data)
+        file.write_bytes(data)
+
+    def other_maps(copy):
+        shutil.rmtree(copy / "attention")
+        shutil.copytree(first / "attention", copy / "attention")
+
+    name = attention_file(second).name
 
     damaged(lambda c: (c / "config.yaml").write_text("hello"), "config.yaml", "restore it")
     damaged(lambda c: (c / "config.yaml").unlink(), "is no run directory")
@@ -273,11 +289,34 @@ def check_refusals(first, second, root, tokens):
     damaged(lambda c: cut(c / "metrics.jsonl", 0.5), "metrics.jsonl", "truncated")
     damaged(lambda c: (c / "status").write_text("fine"), "status")
     damaged(lambda c: [cut(path, 0.3) for path in (c / "checkpoints").iterdir()], "ckpt-")
-    damaged(lambda c: cut(c / "attention.h5", 0.5), "attention.h5", "move the file away")
-    damaged(flip_weights, "attention.h5", f"/attention/text_0/step_{STEPS}", "checksum")
-    damaged(lambda c: shutil.copy(tokens, c / "attention.h5"), "attention.h5", "holds no attention maps")
-    damaged(lambda c: shutil.copy(first / "attention.h5", c / "attention.h5"), "attention.h5", "of another run")
-    damaged(lambda c: (c / "attention.h5").write_text("hello"), "attention.h5")
+    damaged(lambda c: cut(attention_file(c), 0.5), name, "move the file away")
+    damaged(flip_weights, name, "attention/text_0/weights", "checksum")
+    damaged(lambda c: shutil.copy(tokens, attention_file(c)), name, "holds no attention maps")
+    damaged(other_maps, "attention", "of another run")
+    damaged(lambda c: attention_file(c).write_text("hello"), name)
+
+
+def check_without_the_other_half(first, second, root):
+    """dekoder without dekoder-compare says where it is; dekoder-compare without a dekoder says what it cannot know."""
+    nothing = root / "nothing-on-the-path"
+    nothing.mkdir()
+    said = compare(first, second, code=2, path=str(nothing))
+    dk.check(said.count("\n") == 1 and "dekoder-compare" in said and "postprocess/bin" in said, said)
+
+    copy = root / "postprocess"  # no build stands beside it
+    shutil.copytree(BIN.parent / "dekoder_postprocess", copy / "dekoder_postprocess")
+    shutil.copytree(BIN, copy / "bin")
+    alone = {"command": (sys.executable, copy / "bin/dekoder-compare"), "path": str(nothing)}
+    text, report = compare(first, second, **alone), json.loads(compare(first, second, "--json", **alone))
+    dk.check("initial values     not known  there is no program dekoder" in text, text)
+    dk.check("whether a process trains in it is not known" in text, text)
+    dk.check("B is NOT paired with A: initial values;" in text, text)
+    pairing = report["pairings"][0]
+    dk.check(pairing["initial_values"] is None and pairing["unpaired"] == ["initial values"], f"{pairing}")
+    dk.check([run["running"] for run in report["runs"]] == [None, None], f"{report['runs']}")
+
+    told = dict(alone, command=("env", f"DEKODER_PROGRAM={dk.PROGRAM}", *alone["command"]), path=os.environ["PATH"])
+    dk.check("B is paired with A" in compare(first, second, **told), "DEKODER_PROGRAM")
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -296,5 +335,6 @@ with tempfile.TemporaryDirectory() as folder:
     check_restarted(runs[0], root, workshop)
     check_running(runs[0], root, workshop)
     check_refusals(*runs, root, workshop.tokens)
+    check_without_the_other_half(*runs, root)
 
 print("passed")

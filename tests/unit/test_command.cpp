@@ -31,7 +31,6 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.config_text = "\xef\xbb\xbfmodel:\r\n  layers: 5\t# \"\n";
   c.sets = {"a.b=c d", "e.f=\"g\"", ""};
   c.run = "-run";
-  c.runs = {"a", "b: c", "\xc3\x89 \"d\""};
   c.fresh = true;
   c.text = "t\\ext";
   c.output = "out";
@@ -52,7 +51,6 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.config_text, c.config_text);
   EXPECT_EQ(back.sets, c.sets);
   EXPECT_EQ(back.run, c.run);
-  EXPECT_EQ(back.runs, c.runs);
   EXPECT_EQ(back.fresh, c.fresh);
   EXPECT_EQ(back.text, c.text);
   EXPECT_EQ(back.output, c.output);
@@ -107,18 +105,6 @@ TEST(Command, NoncharactersCrossTheBorder) {
   const Command back = command_from_yaml(to_yaml(c));
   EXPECT_EQ(back.prompt, c.prompt);
   EXPECT_EQ(back.config_text, c.config_text);
-}
-
-TEST(Command, CompareWantsTwoRunsInUtf8) {
-  Command c = named("compare");
-  EXPECT_NE(refusal(c).find("compare got 0 run directories; expected at least two"), std::string::npos)
-      << refusal(c);
-  c.runs = {"a"};
-  EXPECT_NE(refusal(c).find("compare got 1 run directory; expected at least two"), std::string::npos) << refusal(c);
-  c.runs = {"a", "b"};
-  EXPECT_EQ(refusal(c), "");
-  c.runs = {"a", "b", "\xff"};
-  EXPECT_EQ(refusal(c), "a run directory's name is not UTF-8: byte 0xFF at offset 0; expected UTF-8 text");
 }
 
 TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {

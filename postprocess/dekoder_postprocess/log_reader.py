@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads files of one JSON object per line, as a run appends them: metrics.jsonl and samples.jsonl.
+
+A last line without its end is being written and is left out; empty lines are, too, and so are rows of kinds that this
+version does not know. Line ends may be those of Windows.
+"""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from .errors import RunError
+from .files import read_file
+
+STEP_COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
+EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
+WHOLE_NUMBERS = ("step", "tokens")
+
+
+def read_metrics(path) -> dict:
+    """Rows of metrics.jsonl by kind, each kind in the order of the file: steps, evaluations, restarts. Rows of head
+    statistics are left out: the attention files hold them too. Raises RunError."""
+    rows = {"steps": [], "evaluations": [], "restarts": []}
+    newest = known = 0
+    lines = 0
+    for number, row in _rows(path, _check_metrics):
+        lines += 1
+        step = row["step"]
+        if step < newest:
+            raise RunError(f"{path}:{number}: step {step} after step {newest}; expected steps in order, as in the "
+                           "log of one run; rows of another run are in it")
+        newest = step
+        kind = ("steps" if "loss" in row else "evaluations" if "validation_loss" in row else
+                "restarts" if row.get("resumed") else None)
+        if kind:
+            rows[kind].append(row)
+        known += kind is not None or "attention" in row
+    if lines and not known:
+        raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another "
+                       "run")
+    return rows
+
+
+def read_samples(path) -> list:
+    """(step, text) of every row of samples.jsonl; a text begins with its prompt. Raises RunError."""
+    return [(row["step"], row["text"]) for _, row in _rows(path, _check_sample)]
+
+
+def table(rows, columns) -> dict:
+    """Columns of rows as arrays; what is null or missing reads NaN, in whole numbers 0."""
+    arrays = {}
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        if column in WHOLE_NUMBERS:
+            arrays[column] = np.array([value or 0 for value in values], dtype=np.int64)
+        else:
+            arrays[column] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return arrays
+
+
+def _rows(path, check):
+    """(line number, object) of every line; check(object) raises ValueError where it is none that dekoder writes."""
+    for number, line in enumerate(read_file(path).split(b"\n")[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or row.get("step") is None:
+                raise ValueError("no object with a step")
+            check(row)
+        except (ValueError, RecursionError) as error:
+            start = line[:40].decode("utf-8", "replace")
+            raise RunError(
+                f"{path}:{number}: not a row of a log ({error}): {start!r}; expected one JSON object per line with a "
+                "step; the file is damaged or of another program: restore it from a copy, or overwrite the line with "
+                "as many spaces, which leaves it out (to remove it would make the file shorter than its checkpoints "
+                "say)") from error
+        yield number, row
+
+
+def _check_metrics(row):
+    for key in (*STEP_COLUMNS, *EVALUATION_COLUMNS):
+        if key in row:
+            _check_number(key, row[key])
+    if not isinstance(row.get("validation_hash"), (str, type(None))):
+        raise ValueError("validation_hash is no text")
+    if "changed" in row:
+        _check_changed(row["changed"])
+    if "seconds" in row:
+        if not isinstance(row["seconds"], dict):
+            raise ValueError("seconds is no object")
+        for phase, value in row["seconds"].items():
+            _check_number(f"seconds of {phase}", value)
+
+
+def _check_changed(changed):
+    """What a restart changed: key -> [value before, value after], as texts."""
+    if not isinstance(changed, dict):
+        raise ValueError("changed is no object")
+    for key, pair in changed.items():
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(value, str) for value in pair)):
+            raise ValueError(f"changed: {key} is no pair of texts")
+
+
+def _check_sample(row):
+    _check_number("step", row["step"])
+    for key in ("text", "prompt"):
+        if not isinstance(row.get(key, ""), str):
+            raise ValueError(f"{key} is no text")
+    if "text" not in row:
+        raise ValueError("no text")
+
+
+def _check_number(key, value):
+    """Raises ValueError where the value of a row is not what the trainer writes: null, or one that an array holds."""
+    kind = type(value)  # not isinstance: true and false are int
+    if key in WHOLE_NUMBERS:
+        if value is not None and not (kind is int and 0 <= value < 2**63):
+            raise ValueError(f"{key} is no whole number from 0 to 2^63")
+    elif not (value is None or kind is float or (kind is int and abs(value) < 2**63)):
+        raise ValueError(f"{key} is no number")
