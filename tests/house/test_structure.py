@@ -57,6 +57,17 @@ class Structure(unittest.TestCase):
             if path.relative_to(SRC).parts[0] in ("launcher", "base", "config"):
                 self.assertNotRegex(path.read_text(), r"#include <Kokkos", f"{path} includes Kokkos")
 
+    def test_headers_compile_alone(self):
+        """A unit's .cpp includes its header before all else, so that it compiles only if the header does alone (the other
+        headers: target headers_alone); every header may be included twice."""
+        for path in sources():
+            if path.suffix == ".hpp":
+                self.assertRegex(path.read_text(), r"(?m)^#pragma once$", f"{path} has no #pragma once")
+            elif path.suffix == ".cpp" and path.with_suffix(".hpp").is_file():
+                first = re.search(r"#\s*include\s+(\S+)", path.read_text()).group(1)
+                own = f'"{path.relative_to(SRC).with_suffix(".hpp").as_posix()}"'
+                self.assertEqual(first, own, f"{path} must include its own header first")
+
     def test_map_is_true(self):
         """The tree in src/README.md names every unit on disk and nothing else: `folder/  unit unit ...` lines."""
         text = (SRC / "README.md").read_text()

@@ -38,7 +38,7 @@ PLAN = {
     "data/token_dataset": ["unit.test_token_dataset.f", "unit.test_batch_loader.f"],
     "data/prepare_tokens": ["unit.test_token_dataset.f", "unit.test_batch_loader.f", "fault.test_token_files.py"],
     "data/tokenizer": ["unit.test_tokenizer.f", "unit.test_token_dataset.f", "fault.test_token_files.py"],
-    "data/utf8": ["unit.test_tokenizer.f", "unit.test_token_dataset.f"],
+    "base/utf8": ["unit.test_tokenizer.f", "unit.test_token_dataset.f"],
     "kernels/adamw": ["unit.test_adamw.f", "unit.test_training_step.f"],
     "kernels/reduction": ["unit.test_reduction.f", "unit.test_training_step.f"],
     "kernels/column_sum": ["unit.test_normalization.f", "unit.test_elementwise.f", "gradient.test_kernels_gradient.d"],
@@ -140,14 +140,16 @@ class Workplace:
     def objects(self, unit):
         """Digest of the unit's object files, whichever cores have them."""
         digest = hashlib.sha256()
-        for path in sorted(self.build.glob(f"src/CMakeFiles/dekoder_core_*.dir/{unit}.cpp.o")):
+        for path in sorted(self.build.glob(f"src/CMakeFiles/dekoder_*.dir/{unit}.cpp.o")):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def judge(self, unit, tests, unchanged):
         """('killed', test) and so on, for the source as it lies in the copy."""
-        objects = [f"src/CMakeFiles/dekoder_core_{core}.dir/{unit}.cpp.o" for core in
-                   sorted({CORES.get(test.split(".")[-1], "openmp_float") for test in tests})]
+        libraries = {f"dekoder_core_{CORES.get(test.split('.')[-1], 'openmp_float')}" for test in tests}
+        if unit.startswith(("base/", "config/")):
+            libraries = {"dekoder_config"}
+        objects = [f"src/CMakeFiles/{library}.dir/{unit}.cpp.o" for library in sorted(libraries)]
         if not self.compile(objects):
             return "stillborn", ""
         if self.objects(unit) == unchanged:
