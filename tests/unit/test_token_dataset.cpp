@@ -249,5 +249,20 @@ TEST(TokenDataset, TheBlockUsedLongestAgoMakesRoom) {
   EXPECT_THROW(first_of(1), DataError);
 }
 
+TEST(PrepareTokens, TokensGrowWiderBeyond65536Characters) {
+  const ScratchFolder scratch("prepare-width");
+  std::string text;
+  for (char32_t c = 0xE000; c < 0xE000 + 65'536; ++c) append_utf8(text, c);
+  prepare_tokens(scratch.write("two", text), scratch / "two.h5", TokenizerKind::characters, 0);
+  prepare_tokens(scratch.write("four", text + "a"), scratch / "four.h5", TokenizerKind::characters, 0);
+  EXPECT_EQ(Hdf5File::open(scratch / "two.h5").dataset("/tokens").type(), Hdf5Type::uint16);
+  EXPECT_EQ(Hdf5File::open(scratch / "four.h5").dataset("/tokens").type(), Hdf5Type::uint32);
+  const TokenDataset two(scratch / "two.h5"), four(scratch / "four.h5");
+  EXPECT_EQ(all_text(two), text);
+  EXPECT_EQ(all_text(four), text + "a");
+  EXPECT_EQ(two.header().block_tokens, token_file::block_bytes / 2);
+  EXPECT_EQ(four.header().block_tokens, token_file::block_bytes / 4);
+}
+
 }  // namespace
 }  // namespace dekoder
