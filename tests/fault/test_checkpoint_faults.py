@@ -121,8 +121,8 @@ def unreadable_file(workshop, root, whole):
     closed.mkdir()
     closed.chmod(0)
     for command in (["eval"], ["generate", "--prompt", "a"], ["attention", "--text", "a"], ["status"]):
-        done = subprocess.run(without_override(dk.PROGRAM, command[0], closed / "run", *command[1:]), capture_output=True,
-                              text=True, timeout=120)
+        words = without_override(dk.PROGRAM, command[0], closed / "run", *command[1:])
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
         dk.check(done.returncode == 3 and "Permission denied" in done.stderr and "internal" not in done.stderr,
                  f"{command[0]} of a run in a closed folder: {done.returncode}, {done.stderr}")
     said = workshop.train(run)
@@ -136,20 +136,18 @@ def file_size_limit(workshop, root):
     run = root / "limited"
     workshop.train(run, fault="checkpoint:create@2", expect=-signal.SIGKILL)
     before = dk.checkpoints(run)[40].read_bytes()
-    limit = 40 << 10
-    dk.check(len(before) > limit, f"a checkpoint of {len(before)} bytes is below the limit")
+    limit = len(before) - 1  # which the log of 120 steps is far below
 
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    done = subprocess.run([dk.PROGRAM, "train", workshop.config(200, 40), "--run", run], capture_output=True, text=True,
+    done = subprocess.run([dk.PROGRAM, "train", workshop.config(120, 40), "--run", run], capture_output=True, text=True,
                           timeout=300, preexec_fn=limited)
     dk.check(done.returncode == 3, f"exit code {done.returncode}: {done.stderr}")
-    for step in (80, 120, 160):
-        dk.check(f"step {step}: not saved" in done.stderr, f"step {step}: {done.stderr}")
+    dk.check("step 80: not saved" in done.stderr and "training goes on" in done.stderr, done.stderr)
     last = done.stderr.splitlines()[-1]
-    dk.check("the state of step 200 is not saved" in last and "File too large" in last, last)
+    dk.check("the state of step 120 is not saved" in last and "File too large" in last, last)
     dk.check([path.read_bytes() for path in dk.checkpoints(run).values()] == [before], "other checkpoints")
     dk.check(not list(run.rglob("*.tmp")), "temporary files are left")
     print("file size limit: passed")
