@@ -53,5 +53,23 @@ TEST(AdamW, FlagsThatDoNotCoverTheBufferAreAnError) {
   EXPECT_THROW(adamw(exec, AdamWStep{}, ByteTensor1("decay", 3), x, x, x, Tensor1("v", decay_block)), ShapeError);
 }
 
+TEST(AdamW, EpsilonIsAddedToTheRootOfTheCorrectedSecondMoment) {
+  const ExecSpace exec;
+  AdamWStep s;
+  s.learning_rate = Real(1);
+  s.epsilon = Real(0.5);
+  s.gradient_scale = Real(1);
+  s.bias_correction1 = 1 - double(s.beta1);
+  s.bias_correction2 = 1 - double(s.beta2);
+  for (const double g : {0.0, 0.25, -4.0}) {
+    const auto value = filled_tensor<Tensor1>(3, decay_block), gradient = filled_tensor<Tensor1>(g, decay_block),
+               m = filled_tensor<Tensor1>(0, decay_block), v = filled_tensor<Tensor1>(0, decay_block);
+    adamw(exec, s, ByteTensor1("decay", 1), gradient, value, m, v);
+    exec.fence();
+    EXPECT_NEAR(value(0), 3 - g / (std::abs(g) + 0.5), 1e-5)
+        << "the first step from moments of zero, gradient " << g;
+  }
+}
+
 }  // namespace
 }  // namespace dekoder::testing

@@ -197,5 +197,37 @@ TEST(LearningRate, FollowsItsSchedules) {
   EXPECT_DOUBLE_EQ(learning_rate(training, 39), 0.5);
 }
 
+TEST(LearningRate, EqualsItsFormulaAtEveryStep) {
+  TrainingConfig training;
+  training.learning_rate = 2.0;
+  training.final_learning_rate = 0.5;
+  training.decay_fraction = 0.25;
+  training.steps = 40;
+  for (const int warmup : {0, 8}) {
+    training.warmup_steps = warmup;
+    const auto expect = [&](Schedule schedule, auto formula) {
+      training.schedule = schedule;
+      for (int t = 0; t < 45; ++t)  // a run may go on past its last step: the rate stays
+        EXPECT_NEAR(learning_rate(training, t), t < warmup ? 2.0 * (t + 1) / warmup : formula(t), 1e-12)
+            << "schedule " << int(schedule) << " warm-up " << warmup << " step " << t;
+    };
+    const double length = 39 - warmup;  // the last step has the final rate
+    expect(Schedule::constant, [&](int) { return 2.0; });
+    expect(Schedule::linear, [&](int t) { return t > 39 ? 0.5 : (2.0 * (39 - t) + 0.5 * (t - warmup)) / length; });
+    expect(Schedule::cosine, [&](int t) {
+      return t > 39 ? 0.5 : 0.5 + 1.5 * std::pow(std::cos((t - warmup) / length * std::acos(-1.0) / 2), 2);
+    });
+    expect(Schedule::wsd, [&](int t) { return t < 29 ? 2.0 : t > 39 ? 0.5 : 2.0 - 0.15 * (t - 29); });
+    expect(Schedule::inverse_sqrt,
+           [&](int t) { return 2.0 * std::sqrt(warmup == 0 ? 1.0 / (t + 1) : 8.0 / (t + 1)); });
+  }
+  training.steps = 1;
+  training.warmup_steps = 0;
+  for (const Schedule schedule : {Schedule::linear, Schedule::cosine}) {
+    training.schedule = schedule;
+    EXPECT_DOUBLE_EQ(learning_rate(training, 0), 2.0) << "one step alone";
+  }
+}
+
 }  // namespace
 }  // namespace dekoder::testing
