@@ -182,7 +182,7 @@ COMMAND_LINES = [
     (["describe", "good.yaml", "--set", "training.steps=0b1"], 2, ["training.steps is '0b1'; expected a whole number"]),
     (["describe", "/dev/zero"], 2, ["/dev/zero: has more than 16 MiB"]),
     (["describe", "/dev/null"], 2, ["/dev/null: the configuration is empty"]),
-    (["prepare", "/dev/stdin", "-o", "out.h5"], 3, ["/dev/stdin: is no regular file", "save it as a file first"]),
+    (["prepare", "/dev/stdin", "-o", "out.h5"], 3, ["/dev/stdin: is a FIFO, no regular file", "save what it gives as a file"]),
     (["prepare", "text.txt"], 2, ["--output is required"]),
     (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", "bpe"], 2, ["--tokenizer is 'bpe'; expected byte or char"]),
     (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "1"], 2, ["--validation-fraction is 1"]),
