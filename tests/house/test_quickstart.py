@@ -95,6 +95,7 @@ with tempfile.TemporaryDirectory(prefix="dekoder-quickstart-") as folder:
     done = subprocess.run(f"{lines[2]} && {train}", shell=True, cwd=checkout, env=environment, capture_output=True, text=True,
                           timeout=300)
     check(done.returncode == 0 and f"going on from step {plateau} of {more}" in done.stderr, f"{lines[0]}: {done}")
+    check("learning rate jumps" not in done.stderr, done.stderr)
     rows = map(json.loads, (checkout / f"{run}-longer" / "metrics.jsonl").read_text().splitlines())
     rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
     check(sorted(rates) == list(range(1, more + 1)), f"{len(rates)} steps, expected {more}")
