@@ -109,6 +109,9 @@ def links(workshop, root, finished):
     new = root / "new"
     new.mkdir()
     (new / "checkpoints").symlink_to("../far/checkpoints")
+    said = workshop.train(new, steps=40, expect=2)
+    dk.check("checkpoints: cannot be made: No such file or directory" in said and not (root / "far").exists(), said)
+    (root / "far").mkdir()
     workshop.train(new, steps=40)
     dk.check(sorted(dk.checkpoints(root / "far")) == [40], "the checkpoints are not where the link leads")
     print("links to another disk: passed")

@@ -96,6 +96,9 @@ TEST_F(RunLockTest, HeartbeatDecidesBetweenNamespacesAndMachines) {
     const std::string said = try_lock();
     EXPECT_TRUE(holds(said, "heartbeat 40 s ago") || holds(said, "heartbeat 41 s ago")) << said;
     EXPECT_NEAR(seconds_left(said), 80, 2) << said;
+    const auto before = fs::last_write_time(folder.path());
+    EXPECT_NEAR(RunLock::holder(file)->heartbeat_age, 40, 2);
+    EXPECT_EQ(fs::last_write_time(folder.path()), before) << "who only looks changes the folder";
     put(other, 116);
     EXPECT_NE(try_lock(), "");
     put(other, 121);

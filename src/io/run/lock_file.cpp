@@ -81,13 +81,21 @@ double seconds(const timespec& time) {
   return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
 }
 
+bool process_lives(const LockHolder& holder) {
+  if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return false;
+  if (!proc_is_ours()) return true;
+  const std::string start = start_of_process(std::to_string(holder.pid));
+  return start == "-" || start == holder.process_start;
+}
+
+}  // namespace
+
 double local_time() {
   timespec now = {};
   ::clock_gettime(CLOCK_REALTIME, &now);
   return seconds(now);
 }
 
-/// The clock that stamps files beside `file`, from a temporary one; this machine's where none can be made.
 double file_system_time(const std::filesystem::path& file) {
   const std::string probe = fmt::format("{}.{}.tmp", file.string(), random_token());
   const int descriptor = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -98,15 +106,6 @@ double file_system_time(const std::filesystem::path& file) {
   ::unlink(probe.c_str());
   return known ? seconds(status.st_mtim) : local_time();
 }
-
-bool process_lives(const LockHolder& holder) {
-  if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return false;
-  if (!proc_is_ours()) return true;
-  const std::string start = start_of_process(std::to_string(holder.pid));
-  return start == "-" || start == holder.process_start;
-}
-
-}  // namespace
 
 LockHolder LockHolder::here() {
   LockHolder holder;
@@ -158,7 +157,7 @@ std::optional<LockFile> read_lock_file(const std::filesystem::path& file) {
   return lock;
 }
 
-LockVerdict judge(const LockFile& lock, const std::filesystem::path& file) {
+LockVerdict judge(const LockFile& lock, const std::function<double()>& now) {
   LockVerdict verdict;
   const auto dead = [&](std::string reason) {
     verdict.dead = true;
@@ -182,7 +181,7 @@ LockVerdict judge(const LockFile& lock, const std::filesystem::path& file) {
       return holder.host == here.host && holder.boot != here.boot ? dead("its machine was started again since")
                                                                   : verdict;
   }
-  const double age = file_system_time(file) - lock.renewed;
+  const double age = now() - lock.renewed;
   if (age >= lock_timeout) return dead(fmt::format("it gave no heartbeat for {:.0f} s", age));
   verdict.heartbeat_age = std::max(0.0, age);
   verdict.taken_over_in = lock_timeout - age;

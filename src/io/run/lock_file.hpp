@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -50,9 +51,15 @@ struct LockVerdict {
 };
 
 /// An earlier start of this process's Slurm job is dead. A process of this boot and this PID namespace is looked
-/// at. Of any other one the heartbeat decides: its age by the clock of the file system, which all machines share,
-/// beyond lock_timeout. Locks of programs without heartbeat, and such that cannot be read, count as alive where no
-/// process can be looked at.
-LockVerdict judge(const LockFile& lock, const std::filesystem::path& file);
+/// at. Of any other one the heartbeat decides: its age at the time that `now` gives, beyond lock_timeout. Locks of
+/// programs without heartbeat, and such that cannot be read, count as alive where no process can be looked at.
+LockVerdict judge(const LockFile& lock, const std::function<double()>& now);
+
+/// Seconds by this machine's clock: for those who only look.
+double local_time();
+
+/// The same by the clock that stamps the files beside `file`, from a temporary one: of a file server that is the
+/// server's, so that the machines' own clocks do not matter. This machine's where no file can be made.
+double file_system_time(const std::filesystem::path& file);
 
 }  // namespace dekoder

@@ -20,10 +20,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Makes a folder, also where a link leads, and makes sure that files can be made in it.
+/// Makes a folder and makes sure that files can be made in it. Where a link leads, only the folder itself is made:
+/// if one above it is missing, the disk may be.
 void make_folder(const fs::path& folder) {
   std::error_code failure;
-  fs::create_directories(link_target(folder), failure);
+  if (fs::is_symlink(folder, failure))
+    fs::create_directory(link_target(folder), failure);
+  else
+    fs::create_directories(folder, failure);
   if (failure)
     throw ConfigError("{}: cannot be made: {}; choose another --run", folder.string(), failure.message());
   if (::access(folder.c_str(), W_OK | X_OK) != 0)

@@ -76,6 +76,10 @@ bool create_alone(const fs::path& file, const std::string& contents) {
   return failed == 0;
 }
 
+LockVerdict judge_to_take(const LockFile& lock, const fs::path& file) {
+  return judge(lock, [&] { return file_system_time(file); });
+}
+
 bool take_over(const fs::path& file, const LockFile& dead, const std::string& contents);
 
 /// The right to replace `file` as long as it has these contents belongs to who makes a file named after them: no
@@ -89,10 +93,10 @@ std::optional<fs::path> claim(const fs::path& file, const LockFile& dead, const 
   const fs::path name = folder / fmt::format("lock.{:016x}.claim", digest.digest());
   if (!create_alone(name, contents)) {  // of a process that is at it, or died at it
     const auto other = read_lock_file(name);
-    if (!other || !judge(*other, name).dead || !take_over(name, *other, contents)) return std::nullopt;
+    if (!other || !judge_to_take(*other, name).dead || !take_over(name, *other, contents)) return std::nullopt;
   }
   if (const auto found = read_lock_file(file);
-      found && found->unreadable.empty() && found->contents == dead.contents && judge(*found, file).dead)
+      found && found->unreadable.empty() && found->contents == dead.contents && judge_to_take(*found, file).dead)
     return name;
   ::unlink(name.c_str());
   return std::nullopt;
@@ -149,7 +153,7 @@ void acquire(const fs::path& file, const std::string& contents) {
       if (create_alone(file, contents)) return;
       continue;
     }
-    const LockVerdict verdict = judge(*found, file);
+    const LockVerdict verdict = judge_to_take(*found, file);
     const bool being_made = found->contents.empty() && found->unreadable.empty() && verdict.heartbeat_age < 1;
     if (!verdict.dead && !being_made) refuse(file, describe(*found, verdict));
     if (verdict.dead && take_over(file, *found, contents)) {
@@ -228,17 +232,18 @@ void RunLock::stop_if_lost() {
 void RunLock::throw_lost() const {
   const auto found = read_lock_file(file_);
   throw ConfigError(
-      "{}: the run was taken over, as no heartbeat of this process was seen for {:.0f} s (it was stopped, or cut "
-      "off "
-      "from its disk): {}. This process ends and writes nothing more; the newest checkpoint stands",
-      file_.parent_path().string(), lock_timeout,
-      found ? "its lock is of " + found->holder.text() : file_.string() + " was deleted");
+      "{}: the run was taken over: {}. That happens to a process that was stopped, or cut off from its disk, for "
+      "{:.0f} s, whose lock is deleted, or whose job Slurm starts again. This process ends and writes nothing "
+      "more; "
+      "the newest checkpoint stands",
+      file_.parent_path().string(),
+      found ? "its lock is of " + found->holder.text() : file_.string() + " was deleted", lock_timeout);
 }
 
 std::optional<RunLock::Holder> RunLock::holder(const fs::path& file) {
   const auto found = read_lock_file(file);
   if (!found) return std::nullopt;
-  const LockVerdict verdict = judge(*found, file);
+  const LockVerdict verdict = judge(*found, local_time);
   if (verdict.dead) return std::nullopt;
   return describe(*found, verdict);
 }

@@ -39,7 +39,7 @@ class RunLock {
     double heartbeat_age = 0;             ///< seconds
     std::optional<double> taken_over_in;  ///< seconds without a further heartbeat; nothing where it is not
   };
-  /// Nothing where there is no lock or its holder is dead.
+  /// Nothing where there is no lock or its holder is dead, by this machine's clock. Changes nothing.
   static std::optional<Holder> holder(const std::filesystem::path& file);
   /// Its text; empty where there is none.
   static std::string live_holder(const std::filesystem::path& file);
