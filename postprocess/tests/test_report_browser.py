@@ -2,6 +2,7 @@
 """The report in a real browser, at desktop and phone width: no console error, slider, hover and click work, and the
 numbers shown equal those in the file. Runs: a synthetic pair, incomplete and hostile ones, and one trained by the
 command that was built (DEKODER_BINARY_DIR). Screenshots are kept in the build's folder."""
+import json
 import os
 import random
 import re
@@ -335,7 +336,7 @@ class OddRuns(Page):
         rows = (path / "metrics.jsonl").read_text().splitlines()
         (path / "metrics.jsonl").write_text("".join(row + "\n" for row in rows if row.startswith('{"step":1,"loss"')))
         (path / "status").unlink()
-        (path / "samples.txt").unlink()
+        (path / "samples.jsonl").unlink()
         page = make_page("begun", path)
         self.look(page, "begun-phone", PHONE)
         self.look(page, "begun-desktop")
@@ -364,8 +365,9 @@ class OddRuns(Page):
     def test_evil_texts(self):
         evil = "</script><script>window.hacked = 1</script>\t\n\x01 &lt;"
         path = write_run(Path(scratch.name) / "<b>evil&amp;", texts=(evil,)).path
-        with open(path / "samples.txt", "a") as file:
-            file.write("=== step 41\n</pre><img src=x onerror='window.hacked = 2'>\u202e\n\n")
+        sample = {"step": 41, "prompt": "<", "text": "</pre><img src=x onerror='window.hacked = 2'>\u202e\n"}
+        with open(path / "samples.jsonl", "a") as file:
+            file.write(json.dumps(sample) + "\n")
         self.look(make_page("evil", path), "evil-desktop")
         self.assertIsNone(browser.script("return window.hacked ?? null"))
         self.assertIn("</pre><img src=x", browser.text("#samples"))
