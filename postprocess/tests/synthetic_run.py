@@ -134,9 +134,19 @@ def write_checkpoint(folder, step, **fields):
               "data_hash": "c312fa7a" * 8 + "/2700", "validation_loss": 2.5, "best_validation_loss": 2.5,
               "best_step": step, "sampled_step": step, "metrics_bytes": 0, "samples_bytes": 0,
               "run_id": "0123456789abcdef", "writer": "dekoder, OpenMP float", **fields}
-    with h5py.File(folder / f"ckpt-{step:08}.h5", "w", libver=("v110", "v110")) as file:
+    with new_file(folder / f"ckpt-{step:08}.h5") as file:
         for name, value in {"format": "dekoder-checkpoint", "major": np.int32(1), "minor": np.int32(0), **values}.items():
-            file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value  # of fixed length
+            file.attrs[name] = fixed(value) if isinstance(value, str) else value
+
+
+def new_file(path):
+    """An HDF5 file whose metadata have checksums, as the trainer's: a damaged one is an error, not another value."""
+    return h5py.File(path, "w", libver=("v110", "v110"))
+
+
+def fixed(text):
+    """A text of fixed length, which stands in the metadata."""
+    return np.array(text.encode(), dtype=f"S{max(1, len(text.encode()))}")
 
 
 def attention_maps(tokens, layer_numbers, head_numbers, trained, positions, seed):
@@ -193,10 +203,10 @@ def step_file(run, step):
 def write_step(path, run, config, layer_numbers, head_numbers, step):
     """The attention file of one step."""
     path.parent.mkdir(exist_ok=True)
-    with h5py.File(path, "w") as file:
+    with new_file(path) as file:
         write_head(file, 2, config, layer_numbers, head_numbers)
         file.attrs["step"] = np.int64(step)
-        file.attrs["statistic_names"] = ",".join(STATISTICS)
+        file.attrs["statistic_names"] = fixed(",".join(STATISTICS))
         for name in run.texts:
             group = write_probe(file, name, run)
             write_maps(group, "weights", run.maps[name][step])
@@ -205,9 +215,9 @@ def write_step(path, run, config, layer_numbers, head_numbers, step):
 
 def write_single_file(path, run, config, layer_numbers, head_numbers):
     """attention.h5 of format 1 with all captured steps."""
-    with h5py.File(path, "w") as file:
+    with new_file(path) as file:
         write_head(file, 1, config, layer_numbers, head_numbers)
-        file.create_group("statistics").attrs["names"] = ",".join(STATISTICS)
+        file.create_group("statistics").attrs["names"] = fixed(",".join(STATISTICS))
         for name in run.texts:
             group = write_probe(file, name, run)
             statistics = file.create_group(f"statistics/{name}")
@@ -218,12 +228,12 @@ def write_single_file(path, run, config, layer_numbers, head_numbers):
 
 def write_head(file, major, config, layer_numbers, head_numbers):
     """What both formats have in common."""
-    file.attrs["format"] = "dekoder-attention"
+    file.attrs["format"] = fixed("dekoder-attention")
     file.attrs["major"], file.attrs["minor"] = np.int32(major), np.int32(0)
-    file.attrs["run_id"] = "0123456789abcdef"
-    file.attrs["config"] = config
-    file.attrs["tokenizer"] = "byte"
-    file.attrs["writer"] = "dekoder 0.1.0"
+    file.attrs["run_id"] = fixed("0123456789abcdef")
+    file.attrs["config"] = fixed(config)
+    file.attrs["tokenizer"] = fixed("byte")
+    file.attrs["writer"] = fixed("dekoder 0.1.0")
     file["layers"] = np.array(layer_numbers, np.int32)
     file["heads"] = np.array(head_numbers, np.int32)
 
@@ -231,8 +241,8 @@ def write_head(file, major, config, layer_numbers, head_numbers):
 def write_probe(file, name, run):
     """Group /attention/<name> without maps."""
     group = file.create_group(f"attention/{name}")
-    group.attrs["text"] = run.texts[name]
-    group.attrs["source"] = "configuration"
+    group.attrs["text"] = fixed(run.texts[name])
+    group.attrs["source"] = fixed("configuration")
     group.attrs["causal"] = np.uint8(1)
     group["tokens"] = run.tokens[name]
     encoded = [text.encode() for text in token_text(run.tokens[name])]
@@ -243,11 +253,11 @@ def write_probe(file, name, run):
 def write_maps(group, name, maps):
     written = group.create_dataset(name, data=maps, chunks=(1, 1) + maps.shape[2:], shuffle=True, compression="gzip",
                                    fletcher32=True)
-    written.attrs["axes"] = "layer,head,query,key"
+    written.attrs["axes"] = fixed("layer,head,query,key")
     return written
 
 
 def write_statistics(group, name, statistics):
     written = group.create_dataset(name, data=statistics)
-    written.attrs["axes"] = "layer,head,statistic"
+    written.attrs["axes"] = fixed("layer,head,statistic")
     return written
