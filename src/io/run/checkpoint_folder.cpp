@@ -12,7 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* prefix = "ckpt-";  // of checkpoint_file_name
+constexpr const char* checkpoint_prefix = "ckpt-";  // of checkpoint_file_name
 
 /// Tries `read` on each file, newest first.
 LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheckpoint& read) {
@@ -43,18 +43,18 @@ LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheck
 }  // namespace
 
 long checkpoint_step(const fs::path& file) {
-  return step_of_file(file, prefix);
+  return step_of_file(file, checkpoint_prefix);
 }
 
 std::vector<fs::path> list_checkpoints(const fs::path& folder) {
-  return list_step_files(folder, prefix);
+  return list_step_files(folder, checkpoint_prefix);
 }
 
 std::optional<LoadedCheckpoint> restart_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
   const std::vector<fs::path> files = list_checkpoints(folder);
   std::optional<LoadedCheckpoint> loaded;
   if (!files.empty()) loaded = first_valid(files, read);
-  remove_left_over(folder, prefix);
+  remove_left_over(folder, checkpoint_prefix);
   if (!loaded) return std::nullopt;
   for (const RejectedCheckpoint& rejected : loaded->rejected) {
     std::error_code failure;
