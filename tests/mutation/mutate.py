@@ -33,6 +33,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The tests that should notice a change of a unit, quickest first, by their names in ctest; "f" and "d" stand for the
 # cores in float and double.
+KERNELS = ["gradient.test_kernels_gradient.d"]
+ATTENTION = ["unit.test_attention.f", "gradient.test_attention_gradient.d"]
+MODEL = ["unit.test_training_step.f", "unit.test_decoder.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"]
 PLAN = {
     "data/batch_loader": ["unit.test_batch_loader.f"],
     "data/token_dataset": ["unit.test_token_dataset.f", "unit.test_batch_loader.f"],
@@ -41,27 +44,28 @@ PLAN = {
     "base/utf8": ["unit.test_tokenizer.f", "unit.test_token_dataset.f"],
     "kernels/adamw": ["unit.test_adamw.f", "unit.test_training_step.f"],
     "kernels/reduction": ["unit.test_reduction.f", "unit.test_training_step.f"],
-    "kernels/column_sum": ["unit.test_normalization.f", "unit.test_elementwise.f", "gradient.test_kernels_gradient.d"],
-    "kernels/embedding": ["unit.test_embedding.f", "gradient.test_kernels_gradient.d", "gradient.test_decoder_gradient.d"],
-    "kernels/normalization": ["unit.test_normalization.f", "gradient.test_kernels_gradient.d"],
-    "kernels/elementwise": ["unit.test_elementwise.f", "gradient.test_kernels_gradient.d"],
-    "kernels/cross_entropy": ["unit.test_cross_entropy.f", "gradient.test_kernels_gradient.d", "unit.test_training_step.f"],
+    "kernels/column_sum": ["unit.test_normalization.f", "unit.test_elementwise.f", *KERNELS],
+    "kernels/embedding": ["unit.test_embedding.f", *KERNELS],
+    "kernels/normalization": ["unit.test_normalization.f", *KERNELS],
+    "kernels/elementwise": ["unit.test_elementwise.f", *KERNELS],
+    "kernels/cross_entropy": ["unit.test_cross_entropy.f", *KERNELS],
     "kernels/gemm": ["unit.test_gemm.f", "unit.test_training_step.f"],
-    "kernels/attention/attention": ["unit.test_attention.f", "gradient.test_attention_gradient.d", "unit.test_training_step.f"],
-    "kernels/attention/forward_host": ["unit.test_attention.f", "gradient.test_attention_gradient.d"],
-    "kernels/attention/backward_host": ["unit.test_attention.f", "gradient.test_attention_gradient.d"],
+    "kernels/attention/attention": [*ATTENTION, "unit.test_training_step.f"],
+    "kernels/attention/forward_host": ATTENTION,
+    "kernels/attention/backward_host": ATTENTION,
     "kernels/attention/weights": ["unit.test_attention_weights.f"],
     "kernels/attention/statistics": ["unit.test_attention_statistics.f"],
-    "layers/linear": ["unit.test_training_step.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"],
-    "layers/normalization_layer": ["unit.test_training_step.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"],
-    "layers/self_attention": ["unit.test_training_step.f", "unit.test_generator.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"],
-    "layers/feed_forward": ["unit.test_training_step.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"],
-    "layers/decoder_block": ["unit.test_training_step.f", "unit.test_generator.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"],
-    "model/decoder": ["unit.test_training_step.f", "unit.test_generator.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"],
+    "layers/linear": MODEL,
+    "layers/normalization_layer": MODEL,
+    "layers/self_attention": [*MODEL, "unit.test_generator.f"],
+    "layers/feed_forward": MODEL,
+    "layers/decoder_block": [*MODEL, "unit.test_generator.f"],
+    "model/decoder": [*MODEL, "unit.test_generator.f"],
     "train/optimizer": ["unit.test_training_step.f", "parity.test_parity.f", "regression.test_resume.py"],
     "train/evaluator": ["fault.test_bad_input.py", "regression.test_resume.py"],
     "io/run/checkpoint": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py"],
-    "io/run/checkpoint_folder": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py", "fault.test_run_directory.py"],
+    "io/run/checkpoint_folder": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py",
+                                 "fault.test_run_directory.py"],
 }
 CORES = {"f": "openmp_float", "d": "openmp_double"}
 
@@ -100,9 +104,10 @@ class Workplace:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, target)
         # A build type without the project's -O3: a mutant is built once and run once.
-        subprocess.run(["cmake", "-S", self.source, "-B", self.build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutation",
-                        "-DCMAKE_CXX_FLAGS=-O1", "-DDEKODER_TESTS=ON", "-DDEKODER_WERROR=OFF",
-                        "-DDEKODER_CUDA_COMPILE_CHECK=OFF"], check=True, stdout=subprocess.DEVNULL, env=self.environment)
+        options = ["CMAKE_BUILD_TYPE=Mutation", "CMAKE_CXX_FLAGS=-O1", "DEKODER_TESTS=ON", "DEKODER_WERROR=OFF",
+                   "DEKODER_CUDA_COMPILE_CHECK=OFF"]
+        subprocess.run(["cmake", "-S", self.source, "-B", self.build, "-G", "Ninja", *(f"-D{o}" for o in options)],
+                       check=True, stdout=subprocess.DEVNULL, env=self.environment)
 
     def compile(self, targets):
         """Whether the targets could be built."""
@@ -198,7 +203,7 @@ def mutate_unit(place, unit, tests, arguments, log, deadline):
 
 
 def sample(mutants, count, seed):
-    """At most `count` mutants at random, the operators in turn, so that the many constants do not crowd out the rest."""
+    """At most `count` mutants at random, the operators in turn: the many constants shall not crowd out the rest."""
     draw = random.Random(seed)
     by_operator = {}
     for mutant in mutants:
