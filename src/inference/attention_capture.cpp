@@ -36,6 +36,12 @@ std::size_t count_chosen(const std::vector<int>& chosen, int n) {
   return chosen.empty() ? std::size_t(n) : chosen.size();
 }
 
+std::size_t longest_probe(const AttentionFileInfo& info) {
+  std::size_t longest = 0;
+  for (const AttentionProbe& probe : info.probes) longest = std::max(longest, probe.tokens.size());
+  return longest;
+}
+
 int window_tokens(const RunConfig& config) {
   return config.attention.window_tokens == 0 ? config.model.context : config.attention.window_tokens;
 }
@@ -163,14 +169,20 @@ AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, std
   return metrics;
 }
 
+std::size_t attention_capture_bytes(std::size_t sequences, std::size_t context, std::size_t longest) {
+  return sizeof(Token) * sequences * context + sizeof(Master) * (longest * longest + attention_statistic_count) +
+         sizeof(Accumulator) * longest * (attention_statistic_count + 1);
+}
+
 AttentionCapture::AttentionCapture(const Decoder& decoder, const DecoderActivations& activations,
                                    const AttentionFileInfo& info)
     : decoder_(decoder),
       activations_(activations),
       info_(info),
       tokens_("attention.tokens", activations.sequences(), std::size_t(decoder.model().context)),
-      weights_("attention.weights", std::size_t(decoder.model().heads) * tokens_.extent(1) * tokens_.extent(1)),
-      statistics_("attention.statistics", std::size_t(decoder.model().heads), attention_statistic_count) {}
+      weights_("attention.weights", longest_probe(info) * longest_probe(info)),
+      sums_("attention.sums", longest_probe(info) * (attention_statistic_count + 1)),
+      statistics_("attention.statistics", 1, attention_statistic_count) {}
 
 std::vector<AttentionMaps> AttentionCapture::capture(const ExecSpace& exec) const {
   std::vector<AttentionMaps> maps;
@@ -191,26 +203,27 @@ std::vector<AttentionMaps> AttentionCapture::capture(const ExecSpace& exec) cons
 }
 
 AttentionMaps AttentionCapture::maps_of_row(const ExecSpace& exec, const AttentionProbe& probe, int row) const {
-  const int H = decoder_.model().heads, n = int(probe.tokens.size());
-  const Tensor3 weights = reshape<Tensor3>(rows(weights_, 0, H * n * n), H, n, n);
-  const ConstTokenTensor1 tokens = Kokkos::subview(tokens_, row, Kokkos::make_pair(0, n));
+  const std::size_t n = probe.tokens.size(), heads = info_.layers.size() * info_.heads.size();
+  constexpr std::size_t columns = attention_statistic_count + 1;
+  const auto weights = reshape<MasterTensor3>(rows(weights_, 0, long(n * n)), 1, n, n);
+  const auto sums = reshape<AccumulatorTensor3>(rows(sums_, 0, long(n * columns)), 1, n, columns);
+  const ConstTokenTensor1 tokens = Kokkos::subview(tokens_, row, Kokkos::make_pair(std::size_t(0), n));
   const auto host_weights = Kokkos::create_mirror_view(weights);
   const auto host_statistics = Kokkos::create_mirror_view(statistics_);
   AttentionMaps maps;
-  for (const int layer : info_.layers) {
-    decoder_.blocks[std::size_t(layer)].attention.weights(exec, activations_.blocks[std::size_t(layer)].attention,
-                                                          row, 0, weights);
-    attention_statistics(exec, weights, tokens, statistics_);
-    Kokkos::deep_copy(exec, host_weights, weights);
-    Kokkos::deep_copy(exec, host_statistics, statistics_);
-    exec.fence("dekoder::attention_capture");
+  maps.weights.reserve(heads * n * n);
+  for (const int layer : info_.layers)
     for (const int head : info_.heads) {
-      const Real* map = &host_weights(head, 0, 0);
-      maps.weights.insert(maps.weights.end(), map, map + n * n);
-      const Real* row_of_head = &host_statistics(head, 0);
-      maps.statistics.insert(maps.statistics.end(), row_of_head, row_of_head + attention_statistic_count);
+      decoder_.blocks[std::size_t(layer)].attention.weights(exec, activations_.blocks[std::size_t(layer)].attention,
+                                                            row, head, weights);
+      attention_statistics(exec, weights, tokens, sums, statistics_);
+      Kokkos::deep_copy(exec, host_weights, weights);
+      Kokkos::deep_copy(exec, host_statistics, statistics_);
+      exec.fence("dekoder::attention_capture");
+      maps.weights.insert(maps.weights.end(), host_weights.data(), host_weights.data() + n * n);
+      maps.statistics.insert(maps.statistics.end(), host_statistics.data(),
+                             host_statistics.data() + attention_statistic_count);
     }
-  }
   return maps;
 }
 

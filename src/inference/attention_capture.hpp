@@ -49,14 +49,18 @@ struct AttentionPlan {
 AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
                              const std::filesystem::path& folder, long resumed_step);
 
+/// Device memory of an AttentionCapture beside B sequences of T tokens of activations, where the longest probe has
+/// `longest` tokens; not the activations.
+std::size_t attention_capture_bytes(std::size_t sequences, std::size_t context, std::size_t longest);
+
 /// The line of metrics.jsonl for the probe info.probes[probe] at one step. A run writes it as training arrives at
 /// the step, or at step 0 of a new run, even where the maps cannot be saved. A restart writes none for the step it
 /// goes on from, even where it captures maps there, once more or of other probes: so no line is there twice.
 AttentionMetrics attention_metrics(long step, const AttentionFileInfo& info, std::size_t probe,
                                    const AttentionMaps& maps);
 
-/// Recomputes the attention weights of probes, which the fused kernel never stores. All device memory is taken at
-/// construction.
+/// Recomputes the attention weights of probes, which the fused kernel never stores, one head at a time. All device
+/// memory is taken at construction: attention_capture_bytes.
 class AttentionCapture {
  public:
   /// `activations` serve as scratch: their B sequences bound the probes of one forward pass. Keeps references to
@@ -75,9 +79,10 @@ class AttentionCapture {
   const Decoder& decoder_;
   const DecoderActivations& activations_;
   AttentionFileInfo info_;
-  TokenTensor2 tokens_;  ///< (B,T)
-  Tensor1 weights_;      ///< (H T T), all heads of one layer of one probe
-  Tensor2 statistics_;   ///< (H,S)
+  TokenTensor2 tokens_;       ///< (B,T)
+  MasterTensor1 weights_;     ///< (n n), one head of the longest probe, of n tokens
+  AccumulatorTensor1 sums_;   ///< (n 8), scratch of the statistics
+  MasterTensor2 statistics_;  ///< (1,S), of that head
 };
 
 }  // namespace dekoder

@@ -75,6 +75,7 @@ using ConstTensor4 = Kokkos::View<const Real****, Layout, MemSpace>;
 using ConstTensor5 = Kokkos::View<const Real*****, Layout, MemSpace>;
 using AccumulatorTensor1 = Kokkos::View<Accumulator*, Layout, MemSpace>;
 using AccumulatorTensor2 = Kokkos::View<Accumulator**, Layout, MemSpace>;
+using AccumulatorTensor3 = Kokkos::View<Accumulator***, Layout, MemSpace>;
 using IntTensor1 = Kokkos::View<int*, Layout, MemSpace>;
 using ByteTensor1 = Kokkos::View<std::uint8_t*, Layout, MemSpace>;
 using ConstByteTensor1 = Kokkos::View<const std::uint8_t*, Layout, MemSpace>;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which steps and probes a run captures, how large its files may become, and what memory capturing takes.
+// Which steps and probes a run captures, and how large its attention files may become.
 #include "inference/attention_capture.hpp"
 
 #include <gtest/gtest.h>

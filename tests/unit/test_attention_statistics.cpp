@@ -36,7 +36,8 @@ Head one_key(const std::function<int(int)>& target) {
 /// Statistics (H,S) in memory that held NaN.
 Tensor2 statistics_of(const Tensor3& weights, const std::vector<int>& tokens, const ExecSpace& exec = ExecSpace()) {
   const auto statistics = filled_tensor<Tensor2>(NAN, weights.extent(0), attention_statistic_count);
-  attention_statistics(exec, weights, tensor_of<TokenTensor1>(tokens, int(tokens.size())), statistics);
+  const AccumulatorTensor3 sums("sums", weights.extent(0), tokens.size(), 8);
+  attention_statistics(exec, weights, tensor_of<TokenTensor1>(tokens, int(tokens.size())), sums, statistics);
   exec.fence();
   return statistics;
 }
@@ -244,13 +245,16 @@ TEST(AttentionStatistics, ConflictNamesTensorAndAxis) {
   const Tensor3 weights("weights", 2, 5, 4);
   const Tensor2 statistics("statistics", 2, attention_statistic_count);
   const TokenTensor1 tokens("tokens", 5);
+  const AccumulatorTensor3 sums("sums", 2, 5, 8);
   try {
-    attention_statistics(ExecSpace(), weights, tokens, statistics);
+    attention_statistics(ExecSpace(), weights, tokens, sums, statistics);
     FAIL() << "no error";
   } catch (const ShapeError& error) {
     EXPECT_NE(std::string(error.what()).find("weights is (2,5,4)"), std::string::npos) << error.what();
   }
-  EXPECT_THROW(attention_statistics(ExecSpace(), Tensor3("weights", 2, 5, 5), tokens, Tensor2("statistics", 2, 6)),
+  const Tensor3 square("weights", 2, 5, 5);
+  EXPECT_THROW(attention_statistics(ExecSpace(), square, tokens, sums, Tensor2("statistics", 2, 6)), ShapeError);
+  EXPECT_THROW(attention_statistics(ExecSpace(), square, tokens, AccumulatorTensor3("sums", 1, 5, 8), statistics),
                ShapeError);
 }
 

@@ -81,7 +81,7 @@ AttentionFolder::AttentionFolder(fs::path folder, AttentionFileInfo info, long k
     try {
       const AttentionReader reader = open_own(file, info_);
       if (step > kept_step) {
-        removed = fs::remove(file, failure);
+        removed |= fs::remove(file, failure);
       } else {
         reader.verify();
         if (same_contents(reader.info(), info_)) steps_.insert(step);

@@ -11,14 +11,14 @@ constexpr int first_share = int(AttentionStatistic::previous_token);  // the one
 static_assert(int(AttentionStatistic::induction) + 1 == attention_statistic_count);
 
 /// The sums over keys of every query: one thread each.
-void sum_queries(const ExecSpace& exec, const ConstTensor3& weights, const ConstTokenTensor1& tokens,
-                 const AccumulatorTensor2& sums) {
-  const int T = tokens.extent_int(0), H = weights.extent_int(0);
+void sum_queries(const ExecSpace& exec, const ConstMasterTensor3& weights, const ConstTokenTensor1& tokens,
+                 const AccumulatorTensor3& sums) {
+  const long T = tokens.extent_int(0), H = weights.extent_int(0);
   Kokkos::parallel_for(
-      "dekoder::attention_statistics::query", Kokkos::RangePolicy<ExecSpace>(exec, 0, H * T),
-      KOKKOS_LAMBDA(int row) {
-        const int h = row / T, t = row % T;
-        const Real* weight_row = &weights(h, t, 0);
+      "dekoder::attention_statistics::query",
+      Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, H * T), KOKKOS_LAMBDA(long row) {
+        const int h = int(row / T), t = int(row % T);
+        const Master* weight_row = &weights(h, t, 0);
         const Token token = tokens(t);
         Accumulator entropy = 0, distance = 0, duplicate = 0, induction = 0, total = 0;
         for (int s = 0; s <= t; ++s) {
@@ -30,14 +30,14 @@ void sum_queries(const ExecSpace& exec, const ConstTensor3& weights, const Const
           total += weight;
         }
         // a weight that rounding left above 1 would make it negative; NaN stays
-        sums(row, int(AttentionStatistic::entropy)) = entropy < 0 ? Accumulator(0) : entropy;
-        sums(row, int(AttentionStatistic::mean_distance)) = distance;
-        sums(row, int(AttentionStatistic::previous_token)) = t > 0 ? weight_row[t - 1] : Real(0);
-        sums(row, int(AttentionStatistic::first_token)) = weight_row[0];
-        sums(row, int(AttentionStatistic::same_token)) = weight_row[t];
-        sums(row, int(AttentionStatistic::duplicate_token)) = duplicate;
-        sums(row, int(AttentionStatistic::induction)) = induction;
-        sums(row, total_column) = total;
+        sums(h, t, int(AttentionStatistic::entropy)) = entropy < 0 ? Accumulator(0) : entropy;
+        sums(h, t, int(AttentionStatistic::mean_distance)) = distance;
+        sums(h, t, int(AttentionStatistic::previous_token)) = t > 0 ? weight_row[t - 1] : Real(0);
+        sums(h, t, int(AttentionStatistic::first_token)) = weight_row[0];
+        sums(h, t, int(AttentionStatistic::same_token)) = weight_row[t];
+        sums(h, t, int(AttentionStatistic::duplicate_token)) = duplicate;
+        sums(h, t, int(AttentionStatistic::induction)) = induction;
+        sums(h, t, total_column) = total;
       });
 }
 
@@ -63,18 +63,17 @@ const char* attention_statistic_name(AttentionStatistic statistic) {
   return "?";
 }
 
-void attention_statistics(const ExecSpace& exec, ConstTensor3 weights, ConstTokenTensor1 tokens,
-                          Tensor2 statistics) {
-  const auto extent = attention_statistics_shapes.match(weights, tokens, statistics);
+void attention_statistics(const ExecSpace& exec, ConstMasterTensor3 weights, ConstTokenTensor1 tokens,
+                          AccumulatorTensor3 sums, MasterTensor2 statistics) {
+  static_assert(total_column + 1 == 8, "the last axis of sums in the signature");
+  const auto extent = attention_statistics_shapes.match(weights, tokens, sums, statistics);
   const int T = extent['T'], H = extent['H'];
-  const AccumulatorTensor2 sums(Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "attention_statistics.sums"),
-                                std::size_t(H) * T, total_column + 1);
   sum_queries(exec, weights, tokens, sums);
   Kokkos::parallel_for(
       "dekoder::attention_statistics::head", Kokkos::RangePolicy<ExecSpace>(exec, 0, H), KOKKOS_LAMBDA(int h) {
         Accumulator sum[total_column + 1] = {};
         for (int t = 0; t < T; ++t)
-          for (int column = 0; column <= total_column; ++column) sum[column] += sums(h * T + t, column);
+          for (int column = 0; column <= total_column; ++column) sum[column] += sums(h, t, column);
         for (int i = 0; i < attention_statistic_count; ++i)
           statistics(h, i) = Real(sum[i] / (i < first_share ? Accumulator(T) : sum[total_column]));
       });

@@ -29,11 +29,12 @@ const char* attention_statistic_name(AttentionStatistic statistic);
 
 /// The statistics of every head of one layer for one sequence, from weights as attention_weights makes them: rows
 /// sum to 1, what lies above the diagonal is not read. Sums are kept in double and taken in one order on any number
-/// of threads. NaN in a head's weights makes all its statistics NaN. Overwrites statistics; takes a scratch buffer
-/// of its own, 8 numbers per head and query. Throws ShapeError.
-inline constexpr ShapeSignature attention_statistics_shapes{"attention_statistics",
-                                                            "weights(H,T,T) tokens(T) -> statistics(H,7)"};
-void attention_statistics(const ExecSpace& exec, ConstTensor3 weights, ConstTokenTensor1 tokens,
-                          Tensor2 statistics);
+/// of threads. NaN in a head's weights makes all its statistics NaN. Heads are independent: pass one or some of
+/// them where memory for the weights of all is too much. Overwrites statistics and sums, which is scratch. Throws
+/// ShapeError.
+inline constexpr ShapeSignature attention_statistics_shapes{
+    "attention_statistics", "weights(H,T,T) tokens(T) -> sums(H,T,8) statistics(H,7)"};
+void attention_statistics(const ExecSpace& exec, ConstMasterTensor3 weights, ConstTokenTensor1 tokens,
+                          AccumulatorTensor3 sums, MasterTensor2 statistics);
 
 }  // namespace dekoder
