@@ -138,6 +138,8 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
   text += fmt::format("GEMM GFLOP/s      {:>12.1f}  (2048^3 in this run)\n", result.gemm_gflops);
   text += fmt::format("share of GEMM     {:>12.1f} %\n", 100 * result.share_of_gemm);
   text += fmt::format("peak memory       {:>12.2f} GiB\n", result.peak_memory_bytes / (1024.0 * 1024 * 1024));
+  text += fmt::format("matrix products   {}\n", product_library());
+  if (const std::string effect = product_library_effect(); !effect.empty()) text += fmt::format("  {}\n", effect);
   double total = 0;
   for (const auto& [phase, seconds] : result.phase_seconds) total += seconds;
   for (const auto& [phase, seconds] : result.phase_seconds)
@@ -165,6 +167,7 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
                        {"binding", threads.binding},
                        {"real", real_name},
                        {"backend", ExecSpace::name()},
+                       {"product_library", product_library()},
                        {"config", settings_json(config)},
                        {"phase_seconds", Json::object_t(result.phase_seconds.begin(), result.phase_seconds.end())}};
   return report.dump() + "\n";

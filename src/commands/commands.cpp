@@ -22,6 +22,7 @@
 #include "io/run/checkpoint_folder.hpp"
 #include "model/model_summary.hpp"
 #include "parallel/threads.hpp"
+#include "train/memory_plan.hpp"
 #include "train/trainer.hpp"
 
 namespace dekoder {
@@ -127,7 +128,7 @@ ExitCode run_generate(const Command& command) {
 ExitCode run_describe(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
-  print(model_summary(config));
+  print(model_summary(config) + "\n" + training_memory_text(config, ExecSpace().concurrency()));
   return ExitCode::finished;
 }
 

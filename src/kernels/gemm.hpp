@@ -2,6 +2,8 @@
 // The only seam to matrix multiplication libraries.
 #pragma once
 
+#include <string>
+
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"
 
@@ -23,6 +25,12 @@ void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStore
 /// The name under which profilers see the time of a product (tensor/region.hpp): "dekoder::gemm::nt" for a times b
 /// transposed (a layer's forward pass), nn (gradient of its input), tn (of its weight).
 const char* gemm_label(Op op_a, Op op_b);
+
+/// The libraries that make the products, with versions and the processor they chose their code for: "oneDNN 3.7.2
+/// and OpenBLAS 0.3.29 (SkylakeX)". The bits of a run hold for the same ones only.
+std::string product_library();
+/// What having oneDNN, or not having it, does to bits and speed: one sentence, empty on GPUs and in double.
+std::string product_library_effect();
 
 /// Floating-point operations asked of gemm() by this process so far (2 M N K each).
 double gemm_flops();

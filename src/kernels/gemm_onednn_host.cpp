@@ -113,6 +113,11 @@ bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Cons
   return true;
 }
 
+std::string onednn_version() {
+  const dnnl_version_t& version = *dnnl_version();
+  return fmt::format("oneDNN {}.{}.{}", version.major, version.minor, version.patch);
+}
+
 }  // namespace dekoder
 
 #else
@@ -122,6 +127,10 @@ namespace dekoder {
 bool gemm_onednn(const ExecSpace&, Op, Op, Real, const ConstStoredTensor2&, const ConstStoredTensor2&, Real,
                  const StoredTensor2&, const ConstStoredTensor1&) {
   return false;
+}
+
+std::string onednn_version() {
+  return "";
 }
 
 }  // namespace dekoder

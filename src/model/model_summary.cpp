@@ -4,20 +4,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <map>
-
+#include "kernels/gemm.hpp"
 #include "model/decoder.hpp"
 
 namespace dekoder {
 
 namespace {
-
-std::string bytes_text(double bytes) {
-  if (bytes < 1024) return fmt::format("{:.0f} B", bytes);
-  if (bytes < 1024 * 1024) return fmt::format("{:.1f} KiB", bytes / 1024);
-  if (bytes < 1024.0 * 1024 * 1024) return fmt::format("{:.1f} MiB", bytes / (1024 * 1024));
-  return fmt::format("{:.2f} GiB", bytes / (1024.0 * 1024 * 1024));
-}
 
 template <class Shape>
 std::string table_row(const std::string& name, const std::string& axes, const Shape& shape, std::size_t bytes) {
@@ -25,12 +17,14 @@ std::string table_row(const std::string& name, const std::string& axes, const Sh
                      fmt::format("({})", fmt::join(shape, ",")), bytes_text(double(bytes)));
 }
 
-/// "blocks", "scratch", "logits": the first word of a name.
-std::string term_of(const std::string& name) {
-  return name.substr(0, name.find('.'));
-}
-
 }  // namespace
+
+std::string bytes_text(double bytes) {
+  if (bytes < 1024) return fmt::format("{:.0f} B", bytes);
+  if (bytes < 1024 * 1024) return fmt::format("{:.1f} KiB", bytes / 1024);
+  if (bytes < 1024.0 * 1024 * 1024) return fmt::format("{:.1f} MiB", bytes / (1024 * 1024));
+  return fmt::format("{:.2f} GiB", bytes / (1024.0 * 1024 * 1024));
+}
 
 double flops_per_token(const ModelConfig& model) {
   const double L = model.layers, C = model.channels, F = model.feed_forward, V = model.vocabulary,
@@ -58,13 +52,9 @@ std::string model_summary(const RunConfig& config) {
     text += table_row(entry.name, entry.axes, entry.shape, entry.size() * sizeof(Real));
   text += fmt::format("\nactivations and scratch of one micro-batch: B={} T={} N={}\n", B, model.context,
                       long(B) * model.context);
-  std::map<std::string, std::size_t> terms;
-  for (const ArenaEntry& entry : arena.entries()) {
+  for (const ArenaEntry& entry : arena.entries())
     text += table_row(entry.name, entry.axes, entry.shape, entry.bytes);
-    terms[term_of(entry.name)] += entry.bytes;
-  }
 
-  const double flat = double(layout.flat_size() * sizeof(Real));
   text += fmt::format("\nparameters        {:>14L}\n", layout.parameters());
   text += fmt::format("FLOPs per token   {:>14.4g}  (training, causal attention)\n", flops_per_token(model));
   text +=
@@ -72,14 +62,8 @@ std::string model_summary(const RunConfig& config) {
                   long(config.training.batch) * model.context, config.training.batch, config.training.batch / B, B);
   text += fmt::format("FLOPs per step    {:>14.4g}\n",
                       flops_per_token(model) * double(config.training.batch) * model.context);
-  text += "\nmemory by term\n";
-  for (const char* term : {"values", "gradients", "first moment", "second moment"})
-    text += fmt::format("  {:<20} {:>12}\n", term, bytes_text(flat));
-  for (const auto& [term, bytes] : terms)
-    text += fmt::format("  {:<20} {:>12}\n", "activations: " + term, bytes_text(double(bytes)));
-  text += fmt::format("  {:<20} {:>12}\n", "together", bytes_text(4 * flat + double(arena.bytes())));
-  text +=
-      fmt::format("checkpoint file      {:>12}\n", bytes_text(3.0 * double(layout.parameters() * sizeof(Real))));
+  text += fmt::format("matrix products   {}\n", product_library());
+  if (const std::string effect = product_library_effect(); !effect.empty()) text += fmt::format("  {}\n", effect);
   return text;
 }
 

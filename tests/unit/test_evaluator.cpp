@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "data/prepare_tokens.hpp"
+#include "model/model_summary.hpp"
 #include "support/scratch_folder.hpp"
 #include "support/small_decoder.hpp"
 

@@ -46,6 +46,9 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv);
 
+/// Bytes of scratch that each thread of a CPU needs for the two; 0 on GPUs.
+std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size);
+
 /// Attention of one new token per sequence against a key/value cache: appends k and v at `position`, then attends
 /// to positions 0..position. cache is (B,2,G,T,D) with keys first; position < T. Overwrites out. Throws ShapeError.
 inline constexpr ShapeSignature cached_attention_shapes{

@@ -246,13 +246,19 @@ void for_each_task(const char* label, const ExecSpace& exec, const BackwardCall&
 
 /// One task per head costs 5 products a tile on at most as many threads as there are heads; two passes cost 7 on
 /// all.
-bool one_task_per_head(const ExecSpace& exec, long heads, int padded_keys, int D) {
+bool one_task_per_head(long threads, long heads, int padded_keys, int D) {
   constexpr std::size_t most_bytes = std::size_t{64} << 20;
-  const long threads = exec.concurrency(), rounds = (heads + threads - 1) / threads;
+  const long rounds = (heads + threads - 1) / threads;
   return 5 * rounds * threads <= 7 * heads && BackwardScratch::bytes(D, padded_keys) <= most_bytes;
 }
 
 }  // namespace
+
+std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size) {
+  const int padded_keys = (context + key_tile - 1) / key_tile * key_tile;
+  const bool one_task = one_task_per_head(threads, long(sequences) * key_value_heads, padded_keys, head_size);
+  return BackwardScratch::bytes(head_size, one_task ? padded_keys : key_tile) + 64;  // the forward pass needs less
+}
 
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
@@ -264,7 +270,7 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
   const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
   const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
             key_tiles = call.key_tiles();
-  if (one_task_per_head(exec, long(extent['B']) * call.G(), padded_keys, call.D())) {
+  if (one_task_per_head(exec.concurrency(), long(extent['B']) * call.G(), padded_keys, call.D())) {
     for_each_task("dekoder::causal_attention_backward::head", exec, call, call.G(), 1, padded_keys,
                   [=](int b, int g, int, const BackwardScratch& s) { backward_head(call, b, g, s); });
     return;

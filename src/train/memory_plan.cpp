@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/memory_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "kernels/attention/attention.hpp"
+#include "kernels/attention/statistics.hpp"
+#include "kernels/reduction.hpp"
+#include "model/decoder.hpp"
+#include "model/model_summary.hpp"
+#include "tensor/decay_block.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// What Kokkos takes for a tensor: whole words of 8 bytes.
+std::size_t allocated(std::size_t elements, std::size_t element_bytes) {
+  return (elements * element_bytes + 7) / 8 * 8;
+}
+
+/// What Kokkos adds to the scratch memory of a thread, at most.
+constexpr std::size_t kokkos_scratch = 32 * 1024;
+
+/// Generator: activations of one token, keys and values of a whole context, the token.
+std::size_t generator_bytes(const ModelConfig& model) {
+  ModelConfig one_token = model;
+  one_token.context = 1;
+  return activation_bytes(one_token, 1, ActivationUse::losses) +
+         std::size_t(model.layers) *
+             allocated(2 * std::size_t(model.channels) * std::size_t(model.context), sizeof(Stored)) +
+         allocated(1, sizeof(Token));
+}
+
+/// AttentionCapture; a text has at most as many tokens as bytes.
+std::size_t attention_capture_bytes(const RunConfig& config) {
+  const AttentionConfig& attention = config.attention;
+  if (attention.texts.empty() && attention.windows == 0) return 0;
+  const std::size_t T = std::size_t(config.model.context), H = std::size_t(config.model.heads);
+  std::size_t longest = attention.windows > 0 ? std::size_t(attention.window_tokens) : 1;
+  if (attention.windows > 0 && longest == 0) longest = T;
+  for (const std::string& text : attention.texts) longest = std::max(longest, std::min(text.size(), T));
+  const std::size_t sums = H * longest * (attention_statistic_count + 1);
+  return allocated(std::size_t(config.micro_batch()) * T, sizeof(Token)) + allocated(H * T * T, sizeof(Master)) +
+         allocated(H * attention_statistic_count, sizeof(Master)) + allocated(sums, sizeof(Accumulator));
+}
+
+/// "blocks", "scratch", "logits": the first word of a name.
+std::string first_word(const std::string& name) {
+  return name.substr(0, name.find('.'));
+}
+
+std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences) {
+  ActivationArena arena;
+  DecoderActivations(arena, model, sequences);
+  std::map<std::string, std::size_t> words;
+  std::size_t named = 0;
+  for (const ArenaEntry& entry : arena.entries()) {
+    words[first_word(entry.name)] += entry.bytes;
+    named += entry.bytes;
+  }
+  std::vector<MemoryTerm> terms;
+  for (const auto& [word, bytes] : words) terms.push_back({"activations: " + word, bytes});
+  terms.push_back({"activations: gaps", arena.bytes() - named});
+  return terms;
+}
+
+}  // namespace
+
+std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
+  const ModelConfig& model = config.model;
+  const int B = config.micro_batch(), C = model.channels, T = model.context;
+  const std::size_t flat = decoder_parameters(model).flat_size();
+  const std::size_t tokens = allocated(std::size_t(B) * std::size_t(T), sizeof(Token));
+  std::vector<MemoryTerm> terms = {
+      {"values", flat * sizeof(Master)},
+      {"gradients", flat * sizeof(Master)},
+      {"first moment", flat * sizeof(Master)},
+      {"second moment", flat * sizeof(Master)},
+      {"weight decay flags", allocated(flat / decay_block, 1)},
+      {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
+  };
+  if (model.positions == Positions::sinusoidal)
+    terms.push_back({"sinusoidal positions", allocated(std::size_t(T) * std::size_t(C), sizeof(Master))});
+  for (MemoryTerm& term : activation_terms(model, B)) terms.push_back(std::move(term));
+  terms.push_back({"tokens of a micro-batch", 2 * tokens});
+  terms.push_back({"tokens made ahead", 4 * tokens});
+  terms.push_back({"tokens of an evaluation", 4 * tokens});
+  terms.push_back({"generator", generator_bytes(model)});
+  if (const std::size_t bytes = attention_capture_bytes(config); bytes > 0)
+    terms.push_back({"attention maps, at most", bytes});
+  const std::size_t scratch = attention_scratch_bytes(threads, B, T, model.heads, C / model.heads);
+  if (scratch > 0)
+    terms.push_back({fmt::format("scratch of {} threads, at most", threads),
+                     std::size_t(threads) * (scratch + kokkos_scratch)});
+  return terms;
+}
+
+std::string training_memory_text(const RunConfig& config, int threads) {
+  std::string text = "memory by term\n";
+  std::size_t together = 0;
+  const auto line = [&](const std::string& name, std::size_t bytes) {
+    text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(double(bytes)));
+  };
+  for (const MemoryTerm& term : training_memory(config, threads)) {
+    line(term.name, term.bytes);
+    together += term.bytes;
+  }
+  line("together", together);
+  const std::size_t parameters = decoder_parameters(config.model).parameters();
+  text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3.0 * double(parameters * sizeof(Master))));
+  return text;
+}
+
+}  // namespace dekoder

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "config/run_config.hpp"
+
+namespace dekoder {
+
+/// One kind of memory that a run takes.
+struct MemoryTerm {
+  std::string name;
+  std::size_t bytes = 0;
+};
+
+/// Everything that `dekoder train` takes from Kokkos with this configuration (vocabulary set), to the byte but for
+/// two terms that are upper bounds: attention maps, where a text is taken to have a token per byte, and the scratch
+/// memory of `threads` threads, of which Kokkos keeps somewhat less. Allocates nothing.
+std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads);
+
+/// The terms, their sum and the size of a checkpoint as lines of text.
+std::string training_memory_text(const RunConfig& config, int threads);
+
+}  // namespace dekoder

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// product_digests FILE.yaml...: digests of the matrix products of one optimizer step of each configuration, one
+// line per shape. What differs between two numbers of threads (OMP_NUM_THREADS) differs in the runs.
+#include <fmt/format.h>
+
+#include <set>
+#include <span>
+#include <string>
+#include <tuple>
+
+#include "config/run_config_yaml.hpp"
+#include "io/files/xxh64.hpp"
+#include "kernels/gemm.hpp"
+#include "model/decoder.hpp"
+#include "tensor/flush_denormals.hpp"
+
+namespace dekoder {
+namespace {
+
+/// Op of a and b, M, N, K, beta.
+using Product = std::tuple<Op, Op, long, long, long, int>;
+
+/// The three products of a linear layer for N tokens: forward, gradient of the input, gradient of the weight.
+void add_layer(std::set<Product>& products, long N, long out, long in) {
+  products.insert({Op::none, Op::transpose, N, out, in, 0});
+  products.insert({Op::none, Op::none, N, in, out, 0});
+  products.insert({Op::transpose, Op::none, out, in, N, 1});
+}
+
+std::set<Product> products_of(const RunConfig& config) {
+  const ModelConfig& model = config.model;
+  const long N = long(config.micro_batch()) * model.context, C = model.channels, F = model.feed_forward,
+             M = head_chunk(model, N);
+  std::set<Product> products;
+  add_layer(products, N, 3 * C, C);
+  add_layer(products, N, C, C);
+  add_layer(products, N, F, C);
+  add_layer(products, N, C, F);
+  add_layer(products, M, padded_vocabulary(model), C);
+  if (N % M != 0) add_layer(products, N % M, padded_vocabulary(model), C);
+  return products;
+}
+
+StoredTensor2 numbers(long rows, long columns, std::uint64_t seed) {
+  const StoredTensor2 x("x", std::size_t(rows), std::size_t(columns));
+  const auto host = Kokkos::create_mirror_view(x);
+  const RandomStream stream(seed, site_of("numbers"));
+  for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] = Stored(stream.uniform(i) - 0.5f);
+  Kokkos::deep_copy(x, host);
+  return x;
+}
+
+std::string digest(const Product& product) {
+  const auto [op_a, op_b, M, N, K, beta] = product;
+  const bool transpose_a = op_a == Op::transpose, transpose_b = op_b == Op::transpose;
+  const StoredTensor2 a = numbers(transpose_a ? K : M, transpose_a ? M : K, 1);
+  const StoredTensor2 b = numbers(transpose_b ? N : K, transpose_b ? K : N, 2), c = numbers(M, N, 3);
+  gemm(ExecSpace(), op_a, op_b, 1, a, b, Real(beta), c);
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), c);
+  Xxh64 digest;
+  digest.update(std::as_bytes(std::span(host.data(), host.size())));
+  return fmt::format("{} M={} N={} K={} beta={}: {:016x}", gemm_label(op_a, op_b), M, N, K, beta, digest.digest());
+}
+
+}  // namespace
+}  // namespace dekoder
+
+int main(int argc, char** argv) {
+  using namespace dekoder;
+  const Kokkos::ScopeGuard kokkos;
+  flush_denormals(ExecSpace());
+  std::set<Product> products;
+  for (int i = 1; i < argc; ++i) {
+    RunConfig config = load_run_config(argv[i], {"data.tokens=none"});
+    if (config.model.vocabulary == 0) config.model.vocabulary = 256;
+    products.merge(products_of(config));
+  }
+  for (const Product& product : products) fmt::print("{}\n", digest(product));
+}
