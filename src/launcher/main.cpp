@@ -31,6 +31,7 @@ namespace {
   std::error_code failure;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failure);
   if (!failure) ::setenv("DEKODER_PROGRAM", self.c_str(), 1);
+  handle_signals("compare");  // it is started with what this process was started with
   char name[] = "dekoder-compare";
   argv[1] = name;
   ::execvp(name, argv + 1);
