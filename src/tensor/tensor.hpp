@@ -62,7 +62,7 @@ using StridedTensor3 = Kokkos::View<Stored***, Kokkos::LayoutStride, MemSpace>;
 using StridedTensor4 = Kokkos::View<Stored****, Kokkos::LayoutStride, MemSpace>;
 using ConstStridedTensor3 = Kokkos::View<const Stored***, Kokkos::LayoutStride, MemSpace>;
 using ConstStridedTensor4 = Kokkos::View<const Stored****, Kokkos::LayoutStride, MemSpace>;
-/// Of Real, where no role is at stake.
+/// Of Real, where no role is at stake: in tests.
 using Tensor1 = Kokkos::View<Real*, Layout, MemSpace>;
 using Tensor2 = Kokkos::View<Real**, Layout, MemSpace>;
 using Tensor3 = Kokkos::View<Real***, Layout, MemSpace>;

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <map>
 
+#include "inference/attention_capture.hpp"
 #include "kernels/attention/attention.hpp"
-#include "kernels/attention/statistics.hpp"
 #include "kernels/reduction.hpp"
 #include "model/decoder.hpp"
 #include "model/model_summary.hpp"
@@ -35,17 +35,15 @@ std::size_t generator_bytes(const ModelConfig& model) {
          allocated(1, sizeof(Token));
 }
 
-/// AttentionCapture; a text has at most as many tokens as bytes.
-std::size_t attention_capture_bytes(const RunConfig& config) {
+/// AttentionCapture, at most: a text has no more tokens than bytes, and each of its four buffers is whole words.
+std::size_t attention_bytes(const RunConfig& config) {
   const AttentionConfig& attention = config.attention;
   if (attention.texts.empty() && attention.windows == 0) return 0;
-  const std::size_t T = std::size_t(config.model.context), H = std::size_t(config.model.heads);
-  std::size_t longest = attention.windows > 0 ? std::size_t(attention.window_tokens) : 1;
-  if (attention.windows > 0 && longest == 0) longest = T;
+  const std::size_t T = std::size_t(config.model.context);
+  std::size_t longest = 0;
+  if (attention.windows > 0) longest = attention.window_tokens == 0 ? T : std::size_t(attention.window_tokens);
   for (const std::string& text : attention.texts) longest = std::max(longest, std::min(text.size(), T));
-  const std::size_t sums = H * longest * (attention_statistic_count + 1);
-  return allocated(std::size_t(config.micro_batch()) * T, sizeof(Token)) + allocated(H * T * T, sizeof(Master)) +
-         allocated(H * attention_statistic_count, sizeof(Master)) + allocated(sums, sizeof(Accumulator));
+  return attention_capture_bytes(std::size_t(config.micro_batch()), T, longest) + 4 * 8;
 }
 
 /// "blocks", "scratch", "logits": the first word of a name.
@@ -90,7 +88,7 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
   terms.push_back({"tokens made ahead", 4 * tokens});
   terms.push_back({"tokens of an evaluation", 4 * tokens});
   terms.push_back({"generator", generator_bytes(model)});
-  if (const std::size_t bytes = attention_capture_bytes(config); bytes > 0)
+  if (const std::size_t bytes = attention_bytes(config); bytes > 0)
     terms.push_back({"attention maps, at most", bytes});
   const std::size_t scratch = attention_scratch_bytes(threads, B, T, model.heads, C / model.heads);
   if (scratch > 0)

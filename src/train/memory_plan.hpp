@@ -16,8 +16,9 @@ struct MemoryTerm {
 };
 
 /// Everything that `dekoder train` takes from Kokkos with this configuration (vocabulary set), to the byte but for
-/// two terms that are upper bounds: attention maps, where a text is taken to have a token per byte, and the scratch
-/// memory of `threads` threads, of which Kokkos keeps somewhat less. Allocates nothing.
+/// two terms that are upper bounds: attention maps, where a text is taken to have a token per byte and every buffer
+/// is rounded up to whole words of 8 bytes, and the scratch memory of `threads` threads, of which Kokkos keeps
+/// less. Allocates nothing.
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads);
 
 /// The terms, their sum and the size of a checkpoint as lines of text.

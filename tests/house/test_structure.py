@@ -108,6 +108,12 @@ class Structure(unittest.TestCase):
                 if not nested and "label" not in argument and not argument.startswith("const std::string"):
                     self.assertRegex(argument, r'^"dekoder::[a-z0-9_:]+"$', f"{path}: label {argument}")
 
+    def test_tensors_have_a_role(self):
+        """Sources say MasterTensor or StoredTensor; the names without a role are for tests."""
+        for path in sources():
+            if path != SRC / "tensor" / "tensor.hpp":
+                self.assertNotRegex(path.read_text(), r"\b(Const)?Tensor[1-5]\b", f"{path}: which role?")
+
     def test_no_float_atomics(self):
         for path in sources():
             self.assertNotRegex(path.read_text(), r"atomic_(add|fetch_add|sub)", f"{path}: atomics make runs differ")

@@ -61,7 +61,9 @@ with tempfile.TemporaryDirectory() as folder:
         of_threads = [term for term in terms if term.startswith("scratch of ")]
         scratch = sum(terms.pop(term) for term in of_threads)
         taken = most_bytes(events, lambda label: label != SCRATCH)
-        check(taken == sum(terms.values()), f"{name}: the run took {taken} bytes, describe says {sum(terms.values())}: {terms}")
+        spare = sum(terms.values()) - taken
+        words = 4 * 8 if "attention maps, at most" in terms else 0  # whole words for its four buffers
+        check(0 <= spare <= words, f"{name}: the run took {taken} bytes, describe says {spare} more: {terms}")
         taken = most_bytes(events, lambda label: label == SCRATCH)
         check(0 < taken <= scratch, f"{name}: the run took {taken} bytes of scratch, describe says at most {scratch}")
 

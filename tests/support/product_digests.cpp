@@ -71,7 +71,7 @@ int main(int argc, char** argv) {
   flush_denormals(ExecSpace());
   std::set<Product> products;
   for (int i = 1; i < argc; ++i) {
-    RunConfig config = load_run_config(argv[i], {"data.tokens=none"});
+    RunConfig config = parse_run_config(read_config_text(argv[i]), argv[i], {"data.tokens=none"});
     if (config.model.vocabulary == 0) config.model.vocabulary = 256;
     products.merge(products_of(config));
   }
