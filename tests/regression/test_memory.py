@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`describe` against what a run really takes from Kokkos, and what inference does without."""
+"""`describe` against what a run really takes from Kokkos, and what inference does without; `describe` and `bench` name the
+same product libraries."""
 
+import json
 import os
 import pathlib
 import re
@@ -53,6 +55,10 @@ CASES = {
 with tempfile.TemporaryDirectory() as folder:
     workshop = Workshop(folder)
     config = workshop.config(12, 6)
+    bench = json.loads(subprocess.run([PROGRAM, "bench", config, "--steps", "1", "--json"], capture_output=True, text=True,
+                                      check=True).stdout)
+    text = subprocess.run([PROGRAM, "describe", config], capture_output=True, text=True, check=True).stdout
+    check(f"\nmatrix products   {bench['product_library']}\n" in text, f"bench says {bench['product_library']}, describe {text}")
     for name, settings in CASES.items():
         sets = [word for setting in settings for word in ("--set", setting)]
         run = workshop.folder / name

@@ -45,7 +45,7 @@ def check_products():
 
 
 def check_run(config, folder, tokens):
-    settings = [f"data.tokens={tokens}", "training.steps=2", "training.warmup_steps=1", "evaluation.tokens=300",
+    settings = [f"data.tokens={tokens}", "training.steps=2", "training.warmup_steps=0", "evaluation.tokens=300",
                 "attention.texts=[]", "attention.windows=0", *SMALLER.get(config.stem, [])]
     runs = {}
     for threads in THREADS:

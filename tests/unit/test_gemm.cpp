@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -108,6 +109,16 @@ TEST(GemmRepeats, SameBitsEveryTime) {
       for (int n = 0; n < s.N; ++n) ASSERT_EQ(first(m, n), second(m, n)) << "c[" << m << "," << n << "]";
   }
 }
+
+#if !defined(DEKODER_BACKEND_CUDA)
+TEST(GemmLibrary, IsNamedWithItsVersion) {
+  const std::regex form(
+      R"((oneDNN \d+\.\d+\.\d+ and )?(OpenBLAS \d+\.\d+\S* \(\w+\)|a BLAS that does not tell its name))");
+  EXPECT_TRUE(std::regex_match(product_library(), form)) << product_library();
+  const bool onednn = product_library().starts_with("oneDNN");
+  EXPECT_EQ(product_library_effect().starts_with("built without oneDNN"), !onednn) << product_library_effect();
+}
+#endif
 
 TEST(GemmCount, AddsTwoMNK) {
   const double before = gemm_flops();
