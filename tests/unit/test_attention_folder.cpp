@@ -222,8 +222,8 @@ TEST_F(AttentionFolderTest, WhatCannotBeOpenedNowIsLeftAlone) {
   write_steps({0, 40});
   const int status = in_child([&] {  // root opens everything
     if (::chmod(file(40).c_str(), 0) != 0 || (::geteuid() == 0 && ::seteuid(65534) != 0)) return 1;
-    const std::string said = message_of<SaveError>([&] { opened(100); });
-    return said.find(file(40).string() + ": cannot be opened: Permission denied") != std::string::npos ? 0 : 2;
+    const std::string said = message_of<ReadError>([&] { opened(100); });
+    return said.find(file(40).string() + ": cannot be read: Permission denied") != std::string::npos ? 0 : 2;
   });
   EXPECT_EQ(status, 0);
   ::chmod(file(40).c_str(), 0644);

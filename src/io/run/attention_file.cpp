@@ -136,6 +136,7 @@ void write_attention_file(const std::filesystem::path& path, AttentionFileInfo i
   };
   try {
     PendingFile pending(path, "attention");
+    require_space(pending.target().parent_path(), attention_bytes(info));  // a full disk takes no empty file either
     Hdf5File file = Hdf5File::create(pending.temporary());
     pending.reserve(attention_bytes(info));
     write_info(file, info, step);
