@@ -8,6 +8,7 @@
 #include "data/batch_loader.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "io/run/metrics_log.hpp"
+#include "kernels/gemm.hpp"
 
 namespace dekoder {
 
@@ -132,7 +133,8 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
   start.state.config_yaml = yaml;
   start.state.tokenizer = data.tokenizer().to_text();
   start.state.data_hash = data.header().identity();
-  start.state.writer = fmt::format("dekoder, {} {}", ExecSpace::name(), real_name);
+  start.state.writer =
+      fmt::format("dekoder, {} {}, products by {}", ExecSpace::name(), real_name, product_library());
   return start;
 }
 

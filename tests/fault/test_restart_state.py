@@ -85,6 +85,7 @@ def configuration_is_what_was_used(workshop, root):
     restart = [row for row in rows(run) if row.get("resumed")]
     dk.check(restart == [{"step": 40, "resumed": True, "changed": changed}], f"{restart}")
     dk.check([json.loads(line) for line in fields(run)["restarts"].splitlines()] == restart, f"{fields(run)['restarts']}")
+    dk.check("products by " in fields(run)["writer"], f"the checkpoint does not say what made its bits: {fields(run)['writer']}")
     print("the configuration is the one that was used: passed")
 
 
