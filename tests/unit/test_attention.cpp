@@ -384,5 +384,23 @@ TEST(SplitHeads, FindsQueriesKeysAndValuesOfEachHead) {
   EXPECT_THROW(split_heads(qkv, B, 5, G), ShapeError);
 }
 
+TEST(AttentionShapes, PlainLoopsRefuseTheSame) {
+  const Case three({1, 5, 3, 4}, 1, 0);
+  const auto uneven = heads_of(three.qkv, 3, 2);
+  EXPECT_THROW(portable::causal_attention(ExecSpace(), uneven, 1, three.dropout, three.out, three.lse), ShapeError);
+  EXPECT_THROW(portable::causal_attention_backward(ExecSpace(), uneven, three.out, three.grad_out, three.lse, 1,
+                                                   three.dropout, three.delta, uneven),
+               ShapeError);
+}
+
+TEST(AttentionShapes, RowsThatAreNoHeadsAreRefused) {
+  const Tensor2 qkv("qkv", 6, 16);  // 2 sequences of 3 tokens; 4 heads of queries, 2 of keys and values, 2 elements
+  EXPECT_EQ(split_heads(qkv, 2, 4, 2).key.extent(3), 2u);
+  EXPECT_THROW(split_heads(qkv, 0, 4, 2), ShapeError) << "no sequence";
+  EXPECT_THROW(split_heads(qkv, 4, 4, 2), ShapeError) << "6 rows for 4 sequences";
+  EXPECT_THROW(split_heads(qkv, 2, 16, 0), ShapeError) << "no keys";
+  EXPECT_THROW(split_heads(qkv, 2, 4, 3), ShapeError) << "16 elements for 10 heads";
+}
+
 }  // namespace
 }  // namespace dekoder::testing

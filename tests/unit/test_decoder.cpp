@@ -73,5 +73,70 @@ TEST(Decoder, VocabularyIsRoundedUpToItsMultiple) {
   }
 }
 
+TEST(Decoder, EveryParameterStartsAsItsInitialisationSays) {
+  RunConfig config = small_config();
+  ModelConfig& model = config.model;
+  model.tied_head = false;
+  const double C = model.channels, F = model.feed_forward, L = model.layers;
+  using Kind = InitialValues::Kind;
+  for (const bool gpt2 : {true, false}) {
+    model.initialisation = gpt2 ? Initialisation::gpt2 : Initialisation::torch_linear;
+    const ParameterLayout layout = decoder_parameters(model);
+    for (const ParameterEntry& entry : layout.entries()) {
+      const std::string& name = entry.name;
+      const auto ends = [&](const char* end) { return name.ends_with(end); };
+      Kind kind = gpt2 ? Kind::normal : Kind::uniform;
+      double scale = gpt2 ? 0.02 : 1 / std::sqrt(name.find(".down.") != std::string::npos ? F : C);
+      if (ends("embedding.weight"))
+        kind = Kind::normal, scale = gpt2 ? 0.02 : 1.0;
+      else if (ends(".gain"))
+        kind = Kind::constant, scale = 1;
+      else if (ends("norm.bias") || (gpt2 && ends(".bias")))
+        kind = Kind::constant, scale = 0;
+      else if (gpt2 && (ends("output.weight") || ends("down.weight")))
+        scale = 0.02 / std::sqrt(2 * L);
+      EXPECT_EQ(entry.initial.kind, kind) << name << (gpt2 ? " of gpt2" : " of torch_linear");
+      EXPECT_DOUBLE_EQ(entry.initial.scale, scale) << name << (gpt2 ? " of gpt2" : " of torch_linear");
+      EXPECT_EQ(entry.decays, ends(".weight")) << name;
+    }
+    EXPECT_EQ(layout.entries().size(), 2u + 12u * 2u + 2u + 2u) << "embeddings, two blocks, final norm, head";
+  }
+}
+
+TEST(ParameterStore, InitialValuesAreDrawnAsTheyAreNamed) {
+  constexpr int count = 100'000;
+  ParameterLayout layout;
+  layout.add("constant", "N", {count}, false, {InitialValues::Kind::constant, 0.75});
+  layout.add("normal", "N", {count}, false, {InitialValues::Kind::normal, 3.0});
+  layout.add("uniform", "N", {count}, false, {InitialValues::Kind::uniform, 0.5});
+  ParameterStore store(layout);
+  store.initialise(ExecSpace(), 1);
+  const auto moments = [&](const char* name) {
+    double sum = 0, squares = 0, largest = 0;
+    for (const double value : values_of(ParameterStore::flat_slice(store.values(), layout.find(name))))
+      sum += value, squares += value * value, largest = std::max(largest, std::abs(value));
+    return std::array{sum / count, squares / count, largest};
+  };
+  EXPECT_EQ(moments("constant"), (std::array{0.75, 0.5625, 0.75}));
+  const auto [normal_mean, normal_square, normal_largest] = moments("normal");
+  EXPECT_NEAR(normal_mean, 0, 5 * 3 / std::sqrt(count));  // five standard deviations, here and below
+  EXPECT_NEAR(normal_square, 9, 5 * 9 * std::sqrt(2.0 / count));
+  EXPECT_GT(normal_largest, 3 * 3);
+  const auto [uniform_mean, uniform_square, uniform_largest] = moments("uniform");
+  EXPECT_NEAR(uniform_mean, 0, 5 * 0.5 / std::sqrt(3.0 * count));
+  EXPECT_NEAR(uniform_square, 0.25 / 3, 5 * 0.25 * std::sqrt(4.0 / 45 / count));
+  EXPECT_LE(uniform_largest, 0.5);
+  EXPECT_GT(uniform_largest, 0.499);
+}
+
+TEST(FeedForwardScratch, HoldsTheSumsOfTheWiderSide) {
+  for (const auto [F, C] : {std::array{4, 10}, {10, 4}}) {
+    ActivationArena measuring;
+    const FeedForwardScratch scratch(measuring, 130, F, C);
+    EXPECT_EQ(scratch.partials.extent(0), std::size_t(row_blocks(130)));
+    EXPECT_EQ(scratch.partials.extent(1), 10u) << "F=" << F << " C=" << C;
+  }
+}
+
 }  // namespace
 }  // namespace dekoder::testing

@@ -165,5 +165,16 @@ TEST(GemmShapes, ConflictNamesTensorAndAxis) {
   EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::transpose, 1, a, b, 0, c, ConstTensor1(a.data(), 6)), ShapeError);
 }
 
+// Nothing is read: extents and strides are refused before.
+TEST(GemmShapes, ExtentsAndStridesBeyondIntAreErrors) {
+  const Tensor2 one("one", 1, 1);
+  const std::size_t beyond = std::size_t(1) << 31;
+  const Tensor2 tall(one.data(), beyond, 1), wide(one.data(), 1, beyond);
+  EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::none, 1, tall, one, 0, tall), ShapeError);
+  EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::none, 1, one, wide, 0, wide), ShapeError);
+  EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::none, 1, wide, tall, 0, one), ShapeError);
+  EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::transpose, 1, one, tall, 0, wide), ShapeError);
+}
+
 }  // namespace
 }  // namespace dekoder::testing

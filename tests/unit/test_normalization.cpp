@@ -152,5 +152,19 @@ TEST(LayerNormBackward, TooFewPartialsAreAnError) {
   EXPECT_THROW(layer_norm(exec, x, mean, {}, epsilon, x, mean, rstd), ShapeError);
 }
 
+TEST(ResidualLayerNorm, WithoutABiasIsThatOfZeros) {
+  const ExecSpace exec;
+  const int N = 5, C = 33;
+  const auto residual = random_tensor<Tensor2>(1, N, C), delta = random_tensor<Tensor2>(2, N, C);
+  const auto gain = random_tensor<Tensor1>(3, C), zeros = filled_tensor<Tensor1>(0, C);
+  const auto mean = filled_tensor<Tensor1>(nan, N), rstd = filled_tensor<Tensor1>(nan, N);
+  const auto sum = filled_tensor<Tensor2>(nan, N, C);
+  const auto with = filled_tensor<Tensor2>(nan, N, C), without = filled_tensor<Tensor2>(nan, N, C);
+  residual_layer_norm(exec, residual, delta, gain, zeros, epsilon, Dropout{}, N, sum, with, mean, rstd);
+  residual_layer_norm(exec, residual, delta, gain, {}, epsilon, Dropout{}, N, sum, without, mean, rstd);
+  exec.fence();
+  EXPECT_TRUE(near(without, values_of(with)));
+}
+
 }  // namespace
 }  // namespace dekoder::testing
