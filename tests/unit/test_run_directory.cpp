@@ -20,6 +20,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Who holds a lock; empty where nobody does.
+std::string live_holder(const fs::path& lock) {
+  const auto holder = RunLock::holder(lock);
+  return holder ? holder->text : std::string();
+}
+
 class RunDirectoryTest : public ::testing::Test {
  protected:
   RunDirectoryTest() {
@@ -94,7 +100,7 @@ TEST_F(RunDirectoryTest, SecondTrainerTouchesNothing) {
   EXPECT_NE(message.find(root.string()), std::string::npos) << message;
   EXPECT_EQ(fs::last_write_time(root), before);
   EXPECT_EQ(lock_line(), lock);
-  EXPECT_NE(RunLock::live_holder(root / "lock"), "");
+  EXPECT_NE(live_holder(root / "lock"), "");
 }
 
 TEST_F(RunDirectoryTest, LockOfADeadProcessIsTakenOver) {
@@ -107,7 +113,7 @@ TEST_F(RunDirectoryTest, LockOfADeadProcessIsTakenOver) {
   if (child == 0) _exit(0);
   waitpid(child, nullptr, 0);
   put_lock(with_field(mine, 2, std::to_string(child)));
-  EXPECT_EQ(RunLock::live_holder(root / "lock"), "");
+  EXPECT_EQ(live_holder(root / "lock"), "");
   EXPECT_EQ(try_open(), "");
   put_lock(with_field(mine, 3, "1"));  // the number of a dead process, used again by another
   EXPECT_EQ(try_open(), "");
@@ -231,12 +237,12 @@ TEST_F(RunDirectoryTest, WhatMayNotBeReadIsNotMissing) {
     EXPECT_NE(
         message([&] { read_last_metrics(paths.metrics()); }).find("metrics.jsonl: cannot be read: Permission"),
         std::string::npos);
-    EXPECT_NE(RunLock::live_holder(paths.lock()).find("Permission denied"), std::string::npos);
+    EXPECT_NE(live_holder(paths.lock()).find("Permission denied"), std::string::npos);
   });
   ASSERT_EQ(chmod(root.c_str(), 0), 0);
   as_nobody([&] {
     EXPECT_NE(message([&] { read_run_status(paths); }).find("Permission denied"), std::string::npos);
-    EXPECT_NE(RunLock::live_holder(paths.lock()).find("Permission denied"), std::string::npos);
+    EXPECT_NE(live_holder(paths.lock()).find("Permission denied"), std::string::npos);
     EXPECT_NE(try_open().find("Permission denied"), std::string::npos);
   });
   ASSERT_EQ(chmod(root.c_str(), 0755), 0);

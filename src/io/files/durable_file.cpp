@@ -19,6 +19,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/process_space.hpp"
 #include "io/files/fault_point.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/xxh64.hpp"
@@ -44,10 +45,6 @@ void sync_path(const std::filesystem::path& path, int flags, bool folder) {
 }
 
 }  // namespace
-
-void sync_file(const std::filesystem::path& file) {
-  sync_path(file, O_RDONLY, false);
-}
 
 void sync_folder(const std::filesystem::path& folder) {
   sync_path(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY, true);
@@ -81,14 +78,11 @@ constexpr std::string_view unfinished_prefix = ".dekoder-", unfinished_suffix = 
 /// /proc does not tell.
 const std::string& process_space() {
   static const std::string space = [] {
-    std::string boot;
-    std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-    std::array<char, 64> name = {};
-    const ssize_t length = ::readlink("/proc/self/ns/pid", name.data(), name.size());
-    if (boot.empty() || length <= 0) return std::string();
+    const std::string boot = boot_id(), names = pid_namespace();
+    if (boot == "-" || names == "-") return std::string();
     Xxh64 digest;
     digest.update(boot);
-    digest.update(std::string_view(name.data(), static_cast<std::size_t>(length)));
+    digest.update(names);
     return fmt::format("{:016x}", digest.digest()).substr(0, 8);
   }();
   return space;
@@ -128,16 +122,36 @@ void remove_unfinished(const fs::path& folder, Condition condition) {
   }
 }
 
+/// Lets the file system set `bytes` aside for the first bytes of a file, where it can.
+void reserve_space(const std::filesystem::path& file, std::uint64_t bytes) {
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
+  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", file.string(), std::strerror(errno));
+  const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  ::close(descriptor);
+  if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
+    throw DataError("{}: no space for {}: {}", file.string(), bytes_text(bytes), std::strerror(failed));
+}
+
+/// Gives back what was set aside beyond the end of a file.
+void release_space(const std::filesystem::path& file) {
+  std::error_code failure;
+  const std::uintmax_t bytes = std::filesystem::file_size(file, failure);
+  if (failure) throw DataError("{}: has no size: {}", file.string(), failure.message());
+  if (::truncate(file.c_str(), static_cast<off_t>(bytes)) != 0)
+    throw DataError("{}: cannot be cut to its length: {}", file.string(), std::strerror(errno));
+}
+
 }  // namespace
 
 void remove_unfinished_files(const fs::path& folder) {
   remove_unfinished(folder, [](const fs::path&) { return true; });
 }
 
-PendingFile::PendingFile(const fs::path& output, std::string kind)
-    : target_(output_target(output)), kind_(std::move(kind)) {
+PendingFile::PendingFile(const fs::path& output, std::string kind, std::uint64_t bytes)
+    : target_(output_target(output)), kind_(std::move(kind)), bytes_(bytes) {
   const fs::path folder = folder_of(target_);
   remove_unfinished(folder, is_left_over);
+  if (bytes_ > 0) require_space(folder, bytes_);
   static std::atomic<long> number = 0;
   int descriptor = -1;
   do {
@@ -152,16 +166,15 @@ PendingFile::~PendingFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-void PendingFile::reserve(std::uint64_t bytes) {
-  require_space(folder_of(target_), bytes);
+void PendingFile::reserve() {
   reserved_ = true;
-  reserve_space(temporary_, bytes);
+  reserve_space(temporary_, bytes_);
 }
 
 void PendingFile::commit(const std::function<void(const fs::path&)>& verify) {
   if (reserved_) release_space(temporary_);
   fault_point(kind_ + ":before_fsync");
-  sync_file(temporary_);
+  sync_path(temporary_, O_RDONLY, false);
   if (verify) verify(temporary_);
   fault_point(kind_ + ":before_rename");
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0)
@@ -204,23 +217,6 @@ void require_space(const std::filesystem::path& folder, std::uint64_t bytes) {
   if (free_bytes < bytes)
     throw DataError("{}: {} are free, {} are needed; free some space", folder.empty() ? "." : folder.string(),
                     bytes_text(free_bytes), bytes_text(bytes));
-}
-
-void reserve_space(const std::filesystem::path& file, std::uint64_t bytes) {
-  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
-  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", file.string(), std::strerror(errno));
-  const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
-  ::close(descriptor);
-  if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
-    throw DataError("{}: no space for {}: {}", file.string(), bytes_text(bytes), std::strerror(failed));
-}
-
-void release_space(const std::filesystem::path& file) {
-  std::error_code failure;
-  const std::uintmax_t bytes = std::filesystem::file_size(file, failure);
-  if (failure) throw DataError("{}: has no size: {}", file.string(), failure.message());
-  if (::truncate(file.c_str(), static_cast<off_t>(bytes)) != 0)
-    throw DataError("{}: cannot be cut to its length: {}", file.string(), std::strerror(errno));
 }
 
 void write_file_whole(const fs::path& file, std::string_view contents) {

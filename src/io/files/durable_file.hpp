@@ -9,9 +9,6 @@
 
 namespace dekoder {
 
-/// Waits until the contents of a file are on the disk (fsync). Throws DataError with the system's reason.
-void sync_file(const std::filesystem::path& file);
-
 /// Waits until the entries of a folder are on the disk: what makes a rename survive a power cut. File systems that
 /// cannot do it for folders (EINVAL) are left alone. Throws DataError otherwise.
 void sync_folder(const std::filesystem::path& folder);
@@ -29,9 +26,9 @@ void remove_unfinished_files(const std::filesystem::path& folder);
 /// when it is whole and on the disk, so that readers, and a start after a kill or a power cut, find the old file or
 /// the whole new one and never a part.
 ///
-///     PendingFile pending(path, "tokens");
+///     PendingFile pending(path, "tokens", bytes);
 ///     Hdf5File file = Hdf5File::create(pending.temporary());
-///     pending.reserve(bytes);               // after the file is made anew, which gives reserved space back
+///     pending.reserve();                    // after the file is made anew, which gives reserved space back
 ///     ...
 ///     file.close();                         // or close(2), with its error checked
 ///     pending.commit(verify_token_file);
@@ -39,9 +36,9 @@ class PendingFile {
  public:
   /// Makes the temporary file, empty, and removes those that earlier writers left there: processes of this machine
   /// and PID namespace that are gone, or any that has not written for a day. `kind` names the fault points
-  /// <kind>:before_fsync, <kind>:before_rename and <kind>:after_rename. Throws as output_target, and DataError
-  /// where the folder cannot be written.
-  explicit PendingFile(const std::filesystem::path& output, std::string kind = "file");
+  /// <kind>:before_fsync, <kind>:before_rename and <kind>:after_rename; `bytes` bounds the size, 0: not known.
+  /// Throws as output_target, and DataError where so much is not free or the folder cannot be written.
+  explicit PendingFile(const std::filesystem::path& output, std::string kind = "file", std::uint64_t bytes = 0);
   /// Removes the temporary file unless it was committed.
   ~PendingFile();
   PendingFile(const PendingFile&) = delete;
@@ -52,9 +49,9 @@ class PendingFile {
   /// output_target of the output.
   const std::filesystem::path& target() const { return target_; }
 
-  /// Sets disk space aside, where the file system can, so that it cannot run out half way; what is left of it is
-  /// given back by commit(). Throws DataError where there is not enough.
-  void reserve(std::uint64_t bytes);
+  /// Sets disk space aside for the bytes, where the file system can, so that it cannot run out half way; what is
+  /// left of it is given back by commit(). Throws DataError where there is not enough.
+  void reserve();
 
   /// Brings the closed file to the disk, calls verify(temporary()), which throws where it reads back other than it
   /// should, renames it to target() and brings the folder to the disk. Throws DataError with the system's reason;
@@ -64,6 +61,7 @@ class PendingFile {
  private:
   std::filesystem::path target_, temporary_;  ///< temporary_ is empty once committed
   std::string kind_;
+  std::uint64_t bytes_;
   bool reserved_ = false;
 };
 
@@ -80,13 +78,6 @@ std::string bytes_text(std::uint64_t bytes);
 
 /// Throws DataError where fewer than `bytes` are free on the file system of `folder`.
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes);
-
-/// Lets the file system set `bytes` aside for the first bytes of a file, where it can, so that space cannot run out
-/// half way. Throws DataError where there is not enough.
-void reserve_space(const std::filesystem::path& file, std::uint64_t bytes);
-
-/// Gives back what was set aside beyond the end of a file.
-void release_space(const std::filesystem::path& file);
 
 /// Replaces the contents of a small file through a PendingFile. Throws as that.
 void write_file_whole(const std::filesystem::path& file, std::string_view contents);

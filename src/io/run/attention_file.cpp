@@ -2,8 +2,6 @@
 #include "io/run/attention_file.hpp"
 
 #include <fmt/ranges.h>
-#include <unistd.h>
-#include <utf8proc.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -11,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/utf8.hpp"
 #include "io/files/durable_file.hpp"
 #include "io/files/fault_point.hpp"
 #include "io/hdf5/half.hpp"
@@ -36,18 +35,8 @@ Extents statistics_shape(const AttentionFileInfo& info) {
 
 /// Bytes as text that every reader of UTF-8 takes: a byte that is none, and a NUL, as \xC3.
 std::string readable(std::string_view bytes) {
-  std::string text;
-  while (!bytes.empty()) {
-    utf8proc_int32_t code_point = 0;
-    const auto* front = reinterpret_cast<const utf8proc_uint8_t*>(bytes.data());
-    const utf8proc_ssize_t taken = utf8proc_iterate(front, std::ssize(bytes), &code_point);
-    const std::size_t length = taken > 0 ? static_cast<std::size_t>(taken) : 1;
-    if (taken <= 0 || code_point == 0)
-      text += fmt::format("\\x{:02X}", *front);
-    else
-      text += bytes.substr(0, length);
-    bytes.remove_prefix(length);
-  }
+  std::string text = with_invalid_bytes_named(bytes);
+  for (std::size_t at = 0; (at = text.find('\0', at)) != std::string::npos;) text.replace(at, 1, "\\x00");
   return text;
 }
 
@@ -135,10 +124,9 @@ void write_attention_file(const std::filesystem::path& path, AttentionFileInfo i
                     there ? fmt::format("; {} is as it was", path.string()) : "", error.what());
   };
   try {
-    PendingFile pending(path, "attention");
-    require_space(pending.target().parent_path(), attention_bytes(info));  // a full disk takes no empty file either
+    PendingFile pending(path, "attention", attention_bytes(info));
     Hdf5File file = Hdf5File::create(pending.temporary());
-    pending.reserve(attention_bytes(info));
+    pending.reserve();
     write_info(file, info, step);
     for (std::size_t p = 0; p < info.probes.size(); ++p) {
       write_probe(file, info, info.probes[p], one_per_probe[p]);

@@ -295,7 +295,7 @@ std::vector<TensorRecord> write_group(Hdf5File& file, const std::string& group, 
 void write_contents(PendingFile& pending, const CheckpointInfo& info, const ParameterLayout& layout,
                     std::span<const NamedBuffer> buffers) {
   Hdf5File file = Hdf5File::create(pending.temporary());
-  pending.reserve(file_bytes_needed(info, layout, buffers.size()));
+  pending.reserve();
   fault_point("checkpoint:create");
   file.write_attribute("/", "format", format_name);
   file.write_attribute("/", "major", std::int32_t{format_major});
@@ -343,7 +343,7 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, co
                     error.what());
   };
   try {
-    PendingFile pending(file, "checkpoint");
+    PendingFile pending(file, "checkpoint", file_bytes_needed(info, layout, buffers.size()));
     write_contents(pending, info, layout, buffers);
     pending.commit(verify_checkpoint);
   } catch (const DataError& error) {

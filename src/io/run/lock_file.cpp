@@ -16,16 +16,11 @@
 #include <random>
 #include <sstream>
 
+#include "base/process_space.hpp"
+
 namespace dekoder {
 
 namespace {
-
-std::string first_word(const std::string& path) {
-  std::ifstream file(path);
-  std::string word;
-  file >> word;
-  return word.empty() ? "-" : word;
-}
 
 /// Field 22 of /proc/<process>/stat (proc(5)); "-" where there is no such process.
 std::string start_of_process(const std::string& process) {
@@ -44,11 +39,6 @@ std::string start_of_process(const std::string& process) {
 bool proc_is_ours() {
   std::error_code failure;
   return std::filesystem::read_symlink("/proc/self", failure) == std::to_string(::getpid());
-}
-
-std::string own_pid_namespace() {
-  struct stat status = {};
-  return ::stat("/proc/self/ns/pid", &status) == 0 ? std::to_string(status.st_ino) : "-";
 }
 
 std::string environment(const char* name, const char* missing) {
@@ -112,13 +102,13 @@ LockHolder LockHolder::here() {
   char host[256] = {};
   ::gethostname(host, sizeof(host) - 1);
   holder.host = *host == '\0' ? "-" : host;
-  holder.boot = first_word("/proc/sys/kernel/random/boot_id");
+  holder.boot = boot_id();
   holder.pid = ::getpid();
   holder.process_start = start_of_process("self");
   holder.job = environment("SLURM_JOB_ID", "-");
   holder.job_restarts = std::atol(environment("SLURM_RESTART_COUNT", "0").c_str());
   holder.since = utc_now();
-  holder.pid_namespace = own_pid_namespace();
+  holder.pid_namespace = dekoder::pid_namespace();
   holder.token = random_token();
   return holder;
 }

@@ -248,9 +248,4 @@ std::optional<RunLock::Holder> RunLock::holder(const fs::path& file) {
   return describe(*found, verdict);
 }
 
-std::string RunLock::live_holder(const fs::path& file) {
-  const auto live = holder(file);
-  return live ? live->text : std::string();
-}
-
 }  // namespace dekoder

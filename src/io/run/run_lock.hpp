@@ -41,8 +41,6 @@ class RunLock {
   };
   /// Nothing where there is no lock or its holder is dead, by this machine's clock. Changes nothing.
   static std::optional<Holder> holder(const std::filesystem::path& file);
-  /// Its text; empty where there is none.
-  static std::string live_holder(const std::filesystem::path& file);
 
  private:
   enum class Held { yes, no, unknown };
