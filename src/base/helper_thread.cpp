@@ -61,10 +61,8 @@ std::thread start_helper_thread(const char* name, std::function<void()> work) {
 std::string thread_refusal(const std::string& reason) {
   return fmt::format(
       "the system starts no further thread ({}); limits: processes and threads of this user (ulimit -u) {}, "
-      "address "
-      "space in kB (ulimit -v) {}, perhaps one of the job or container (pids.max); raise them, end other programs, "
-      "or "
-      "lower OMP_NUM_THREADS",
+      "address space in kB (ulimit -v) {}, perhaps one of the job or container (pids.max); raise them, end other "
+      "programs, or lower OMP_NUM_THREADS",
       reason, limit_text(RLIMIT_NPROC, 1), limit_text(RLIMIT_AS, 1024));
 }
 

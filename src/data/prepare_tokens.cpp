@@ -65,8 +65,7 @@ void for_each_character(TextReader& reader, const fs::path& path, Visit&& visit)
       if (front.kind != Utf8Front::Kind::character)
         throw DataError(
             "{}: {} (line {}, column {}), which the char tokenizer needs; convert the text (iconv -t UTF-8) or use "
-            "the "
-            "byte tokenizer",
+            "the byte tokenizer",
             path.string(), Utf8Fault{piece_begin + at, line, column, static_cast<unsigned char>(piece[at])}.text(),
             line, column);
       visit(front.code_point);

@@ -24,8 +24,7 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
     if (!std::isfinite(logits[token]))
       throw DivergedError(
           "no token can be drawn: the logit of token {} is not finite; the parameters diverged, or are too large "
-          "for "
-          "{}. Take an earlier checkpoint, or train again with a lower training.learning_rate",
+          "for {}. Take an earlier checkpoint, or train again with a lower training.learning_rate",
           token, real_name);
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);

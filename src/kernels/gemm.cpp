@@ -154,8 +154,7 @@ std::string product_library_effect() {
   return onednn_version().empty()
              ? "built without oneDNN: other last bits than with it, and most products 5 to 15 % slower"
              : "each shape has its library; without oneDNN the last bits would be others and most products 5 to 15 "
-               "% "
-               "slower";
+               "% slower";
 }
 
 double gemm_flops() {

@@ -37,8 +37,7 @@ namespace {
   ::execvp(name, argv + 1);
   throw ConfigError(
       "`dekoder compare` is dekoder-compare of the post-processing, which cannot be started: {}; expected it on "
-      "the "
-      "PATH, as in the toolbox: add the checkout's postprocess/bin to it, or pip install ./postprocess",
+      "the PATH, as in the toolbox: add the checkout's postprocess/bin to it, or pip install ./postprocess",
       std::strerror(errno));
 }
 

@@ -92,8 +92,7 @@ MpiSession::MpiSession() {
         launcher.ranks, announced, announced, launcher.ranks, one_line(said));
   throw ConfigError(
       "{} is {}: the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank, "
-      "or "
-      "unset what is left of a job that has ended (for several ranks, later: srun --mpi=pmix or mpirun)",
+      "or unset what is left of a job that has ended (for several ranks, later: srun --mpi=pmix or mpirun)",
       launcher.ranks, announced, announced, announced);
 }
 

@@ -61,8 +61,7 @@ void forget_other_validation_sets(const std::string& validation_set, const RunPa
   if (other_set)
     log_info(
         "the validation tokens are others than before: the best state so far (step {}, {:.4f} nats per token) "
-        "cannot "
-        "be compared with new ones, and a new best is looked for",
+        "cannot be compared with new ones, and a new best is looked for",
         state.best_step, state.best_validation_loss);
   const bool there = fs::exists(paths.checkpoints() / checkpoint_file_name(state.best_step));  // or deleted by hand
   if (there && !other_set) return;
@@ -84,8 +83,7 @@ void require_own_text(const CheckpointInfo& state, const TokenDataset& data, con
   if (state.tokenizer == data.tokenizer().to_text() && state.data_hash == data.header().identity()) return;
   throw ConfigError(
       "{}: the run was trained on another text, or with another part held out, than {} (sha256/training tokens: "
-      "got "
-      "{}, expected {}); {}",
+      "got {}, expected {}); {}",
       run, data.path().string(), data.header().identity(), state.data_hash, remedy);
 }
 
@@ -116,8 +114,7 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
     if (const auto jump = learning_rate_jump(before.training, config.training, step))
       log_warning(
           "the learning rate jumps from {:.3g} to {:.3g}: the changed settings make another schedule, whose step "
-          "{} "
-          "this is; training.schedule=wsd can be continued with more steps, or lower training.learning_rate",
+          "{} this is; training.schedule=wsd can be continued with more steps, or lower training.learning_rate",
           jump->last, jump->next, step + 1);
     if (!start.changes.empty()) start.state.restarts += to_json_line(RestartMetrics{step, start.changes});
     forget_other_validation_sets(validation_set, paths, start);

@@ -234,8 +234,7 @@ void RunLock::throw_lost() const {
   throw ConfigError(
       "{}: the run was taken over: {}. That happens to a process that was stopped, or cut off from its disk, for "
       "{:.0f} s, whose lock is deleted, or whose job Slurm starts again. This process ends and writes nothing "
-      "more; "
-      "the newest checkpoint stands",
+      "more; the newest checkpoint stands",
       file_.parent_path().string(),
       found ? "its lock is of " + found->holder.text() : file_.string() + " was deleted", lock_timeout);
 }
