@@ -8,33 +8,32 @@
 
 namespace dekoder::host {
 
-/// Rows of contiguous elements, `row` elements apart.
-template <class Element>
+/// Rows of contiguous elements, `row` elements apart. Where the distance is `fixed` at compile time, the loops
+/// below need no register for it.
+template <class Element, int fixed = 0>
 struct RowsOf {
   Element* data;
-  long row;
-  Element* at(int i) const { return data + i * row; }
-  RowsOf from(int i, int j) const { return {data + i * row + j, row}; }
-  operator RowsOf<const Element>() const
-    requires(!std::is_const_v<Element>)
-  {
-    return {data, row};
-  }
+  long row = fixed;
+  Element* at(int i) const { return data + i * (fixed > 0 ? fixed : row); }
+  RowsOf from(int i, int j) const { return {at(i) + j, row}; }
 };
-using Rows = RowsOf<Real>;
-using ConstRows = RowsOf<const Real>;
+template <int fixed>
+using FixedRows = RowsOf<Real, fixed>;
+using Rows = FixedRows<0>;
 
-/// A matrix with both distances free: element (i, k) at data[i * row + k * column].
-struct Strided {
-  const Real* data;
-  long row, column;
+/// The left factor of a product: rows, or their transpose.
+template <class SomeRows>
+struct Plain {
+  SomeRows rows;
+  Real at(int i, int k) const { return rows.at(i)[k]; }
+  Plain from(int i) const { return {rows.from(i, 0)}; }
 };
-inline Strided plain(const ConstRows& x) {
-  return {x.data, x.row, 1};
-}
-inline Strided transposed(const ConstRows& x) {
-  return {x.data, 1, x.row};
-}
+template <class SomeRows>
+struct Transposed {
+  SomeRows rows;
+  Real at(int i, int k) const { return rows.at(k)[i]; }
+  Transposed from(int i) const { return {rows.from(0, i)}; }
+};
 
 namespace detail {
 
@@ -52,8 +51,8 @@ constexpr int block_rows(int vectors) {
 }
 #endif
 
-template <int rows, int vectors, bool accumulate>
-[[gnu::always_inline]] inline void product_block(int K, Strided a, ConstRows b, Rows c) {
+template <int rows, int vectors, bool accumulate, class A, class B, class C>
+[[gnu::always_inline]] inline void product_block(int K, A a, B b, C c) {
   Vector sum[rows][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
@@ -65,7 +64,7 @@ template <int rows, int vectors, bool accumulate>
     for (int v = 0; v < vectors; ++v) b_row[v] = load(b.at(k) + v * vector_width);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
-      const Real factor = a.data[i * a.row + k * a.column];
+      const Real factor = a.at(i, k);
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) sum[i][v] += factor * b_row[v];
     }
@@ -77,18 +76,17 @@ template <int rows, int vectors, bool accumulate>
 }
 
 /// Rows [i, M) in blocks of `rows`, then what is left in smaller blocks.
-template <int rows, int vectors, bool accumulate>
-inline void product_rows(int i, int M, int K, Strided a, ConstRows b, Rows c) {
-  for (; i + rows <= M; i += rows)
-    product_block<rows, vectors, accumulate>(K, {a.data + i * a.row, a.row, a.column}, b, c.from(i, 0));
+template <int rows, int vectors, bool accumulate, class A, class B, class C>
+inline void product_rows(int i, int M, int K, A a, B b, C c) {
+  for (; i + rows <= M; i += rows) product_block<rows, vectors, accumulate>(K, a.from(i), b, c.from(i, 0));
   if constexpr (rows > 1) {
     constexpr int smaller = rows > 8 ? 8 : rows > 4 ? 4 : rows / 2;
     if (i < M) product_rows<smaller, vectors, accumulate>(i, M, K, a, b, c);
   }
 }
 
-template <int vectors, bool accumulate>
-inline void product_columns(int n, int M, int N, int K, Strided a, ConstRows b, Rows c) {
+template <int vectors, bool accumulate, class A, class B, class C>
+inline void product_columns(int n, int M, int N, int K, A a, B b, C c) {
   for (; n + vectors * vector_width <= N; n += vectors * vector_width)
     product_rows<block_rows(vectors), vectors, accumulate>(0, M, K, a, b.from(0, n), c.from(0, n));
   if constexpr (vectors > 1)
@@ -98,17 +96,17 @@ inline void product_columns(int n, int M, int N, int K, Strided a, ConstRows b, 
 }  // namespace detail
 
 /// c(M,N) = [c +] a(M,K) b(K,N); N is a multiple of vector_width. Every element is summed in ascending k.
-template <bool accumulate>
-inline void tile_product(int M, int N, int K, Strided a, ConstRows b, Rows c) {
+template <bool accumulate, class A, class B, class C>
+inline void tile_product(int M, int N, int K, A a, B b, C c) {
   detail::product_columns<detail::block_vectors, accumulate>(0, M, N, K, a, b, c);
 }
 
 /// to(count, width) = from(count, D), zeros in columns [D, width).
 template <class From, class To>
-inline void copy_rows(int count, int D, int width, RowsOf<From> from, RowsOf<To> to) {
+inline void copy_rows(int count, int D, int width, From from, To to) {
   for (int i = 0; i < count; ++i) {
-    const From* source = from.at(i);
-    To* target = to.at(i);
+    const auto* source = from.at(i);
+    auto* target = to.at(i);
     int d = 0;
     for (; d + vector_width <= D; d += vector_width) store(target + d, load(source + d));
     for (; d < D; ++d) target[d] = source[d];
@@ -118,7 +116,7 @@ inline void copy_rows(int count, int D, int width, RowsOf<From> from, RowsOf<To>
 
 /// to(columns, rows) = factor * transpose of from(rows, columns).
 template <class From, class To>
-inline void transpose_scaled(int rows, int columns, Real factor, RowsOf<From> from, RowsOf<To> to) {
+inline void transpose_scaled(int rows, int columns, Real factor, From from, To to) {
   int i = 0;
   for (; i + vector_width <= rows; i += vector_width) {
     int j = 0;
@@ -138,7 +136,8 @@ inline void transpose_scaled(int rows, int columns, Real factor, RowsOf<From> fr
 }
 
 /// x(rows, width) = 0.
-inline void clear_rows(int rows, int width, Rows x) {
+template <class SomeRows>
+inline void clear_rows(int rows, int width, SomeRows x) {
   for (int i = 0; i < rows; ++i) std::fill_n(x.at(i), width, Real(0));
 }
 

@@ -40,22 +40,22 @@ struct BackwardCall {
 /// Scratch of one task. The sums of key and value gradients hold all T keys of a head, or one tile where a task
 /// makes one.
 struct BackwardScratch {
-  Rows query_transposed, grad_out_transposed, grad_query;  ///< (D, query_tile)
-  Rows query, grad_out;                                    ///< (query_tile, padded(D))
-  Rows keys, values;                                       ///< (key_tile, D)
-  Rows weights, grad_scores;                               ///< (key_tile, query_tile)
-  Rows grad_keys, grad_values;                             ///< (all or key_tile, padded(D))
+  QueryColumns query_transposed, grad_out_transposed, grad_query;  ///< (D, query_tile)
+  Rows query, grad_out;                                            ///< (query_tile, padded(D))
+  Rows keys, values;                                               ///< (key_tile, D)
+  QueryColumns weights, grad_scores;                               ///< (key_tile, query_tile)
+  Rows grad_keys, grad_values;                                     ///< (all or key_tile, padded(D))
 
   BackwardScratch(ScratchPieces pieces, int D, int keys_held)
-      : query_transposed(pieces.take(D, query_tile)),
-        grad_out_transposed(pieces.take(D, query_tile)),
-        grad_query(pieces.take(D, query_tile)),
+      : query_transposed(pieces.take<query_tile>(D)),
+        grad_out_transposed(pieces.take<query_tile>(D)),
+        grad_query(pieces.take<query_tile>(D)),
         query(pieces.take(query_tile, padded(D))),
         grad_out(pieces.take(query_tile, padded(D))),
         keys(pieces.take(key_tile, D)),
         values(pieces.take(key_tile, D)),
-        weights(pieces.take(key_tile, query_tile)),
-        grad_scores(pieces.take(key_tile, query_tile)),
+        weights(pieces.take<query_tile>(key_tile)),
+        grad_scores(pieces.take<query_tile>(key_tile)),
         grad_keys(pieces.take(keys_held, padded(D))),
         grad_values(pieces.take(keys_held, padded(D))) {}
   static std::size_t bytes(int D, int keys_held) {
@@ -121,7 +121,8 @@ void weights_and_grad_scores(const BackwardCall& call, int b, int h, const Score
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v);
     const Vector lse = log2_e * query_vector(call.lse, b, h, query, count);
     const Vector delta = query_vector(call.delta, b, h, query, count);
-    const Rows weights = s.weights.from(0, v * vector_width), grad_scores = s.grad_scores.from(0, v * vector_width);
+    const QueryColumns weights = s.weights.from(0, v * vector_width),
+                       grad_scores = s.grad_scores.from(0, v * vector_width);
     for (int k = 0; k < seen; ++k) {
       Vector weight = exp2(load(weights.at(k)) - lse), grad_weight = load(grad_scores.at(k)), kept = weight;
       if (drop.active()) {
@@ -148,21 +149,21 @@ void backward_tile(const BackwardCall& call, int b, int h, const ScoreTile& tile
                    const BackwardScratch& s, Rows grad_keys, Rows grad_values) {
   const int D = call.D(), width = tile.width(), columns = padded(D);
   for_each_band(tile, [&](int band, int keys, int first) {
-    tile_product<false>(keys, width - first, D, plain(s.keys.from(band, 0)), s.query_transposed.from(0, first),
+    tile_product<false>(keys, width - first, D, Plain{s.keys.from(band, 0)}, s.query_transposed.from(0, first),
                         s.weights.from(band, first));
-    tile_product<false>(keys, width - first, D, plain(s.values.from(band, 0)), s.grad_out_transposed.from(0, first),
+    tile_product<false>(keys, width - first, D, Plain{s.values.from(band, 0)}, s.grad_out_transposed.from(0, first),
                         s.grad_scores.from(band, first));
   });
   weights_and_grad_scores(call, b, h, tile, drop, s);
   for_each_band(tile, [&](int band, int keys, int first) {
     if (pass != Pass::query) {
-      tile_product<true>(keys, columns, width - first, plain(s.weights.from(band, first)),
+      tile_product<true>(keys, columns, width - first, Plain{s.weights.from(band, first)},
                          s.grad_out.from(first, 0), grad_values.from(band, 0));
-      tile_product<true>(keys, columns, width - first, plain(s.grad_scores.from(band, first)),
+      tile_product<true>(keys, columns, width - first, Plain{s.grad_scores.from(band, first)},
                          s.query.from(first, 0), grad_keys.from(band, 0));
     }
     if (pass != Pass::key_value)
-      tile_product<true>(D, width - first, keys, transposed(s.keys.from(band, 0)), s.grad_scores.from(band, first),
+      tile_product<true>(D, width - first, keys, Transposed{s.keys.from(band, 0)}, s.grad_scores.from(band, first),
                          s.grad_query.from(0, first));
   });
 }

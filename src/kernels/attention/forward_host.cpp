@@ -19,16 +19,16 @@ constexpr int query_vectors = query_tile / vector_width;
 
 /// Scratch of one task.
 struct ForwardScratch {
-  Rows query, out;    ///< (D, query_tile), transposed
-  Rows keys, values;  ///< (key_tile, D)
-  Rows weights;       ///< (key_tile, query_tile)
+  QueryColumns query, out;  ///< (D, query_tile), transposed
+  Rows keys, values;        ///< (key_tile, D)
+  QueryColumns weights;     ///< (key_tile, query_tile)
 
   ForwardScratch(ScratchPieces pieces, int D)
-      : query(pieces.take(D, query_tile)),
-        out(pieces.take(D, query_tile)),
+      : query(pieces.take<query_tile>(D)),
+        out(pieces.take<query_tile>(D)),
         keys(pieces.take(key_tile, D)),
         values(pieces.take(key_tile, D)),
-        weights(pieces.take(key_tile, query_tile)) {}
+        weights(pieces.take<query_tile>(key_tile)) {}
   static std::size_t elements(int D) {
     return 2 * ScratchPieces::elements(D, query_tile) + 2 * ScratchPieces::elements(key_tile, D) +
            ScratchPieces::elements(key_tile, query_tile);
@@ -53,7 +53,7 @@ void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const For
   const IntegerVector lanes = lane_indices();
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v), query = tile.query + v * vector_width;
-    const Rows scores = s.weights.from(0, v * vector_width);
+    const QueryColumns scores = s.weights.from(0, v * vector_width);
     Vector largest = state.largest[v], second = largest;
     int k = 0;
     for (; k + 2 <= all; k += 2) {
@@ -85,7 +85,7 @@ void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const For
 }
 
 /// Multiplies the weights of one tile by their dropout factors.
-void drop_weights(const ScoreTile& tile, WeightDropout drop, Rows weights) {
+void drop_weights(const ScoreTile& tile, WeightDropout drop, QueryColumns weights) {
   for (int v = 0; v * vector_width < tile.width(); ++v)
     for (int k = 0; k < tile.keys_seen(v); ++k) {
       Real* weight = weights.at(k) + v * vector_width;
@@ -107,13 +107,13 @@ void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, Real sc
     copy_rows(tile.keys, D, D, head_rows(qkv.key, b, g).from(key, 0), s.keys);
     copy_rows(tile.keys, D, D, head_rows(qkv.value, b, g).from(key, 0), s.values);
     for_each_band(tile, [&](int band, int keys, int first) {
-      tile_product<false>(keys, width - first, D, plain(s.keys.from(band, 0)), s.query.from(0, first),
+      tile_product<false>(keys, width - first, D, Plain{s.keys.from(band, 0)}, s.query.from(0, first),
                           s.weights.from(band, first));
     });
     online_softmax(tile, D, state, s);
     if (drop.active()) drop_weights(tile, drop, s.weights);
     for_each_band(tile, [&](int band, int keys, int first) {
-      tile_product<true>(D, width - first, keys, transposed(s.values.from(band, 0)), s.weights.from(band, first),
+      tile_product<true>(D, width - first, keys, Transposed{s.values.from(band, 0)}, s.weights.from(band, first),
                          s.out.from(0, first));
     });
   }

@@ -21,10 +21,10 @@ inline constexpr Real ln_2 = Real(0.69314718055994530942);
 class ScratchPieces {
  public:
   explicit ScratchPieces(Real* data) : next_(data) {}
-  Rows take(int rows, int width) {
-    const Rows piece{next_, width};
-    next_ += elements(rows, width);
-    return piece;
+  Rows take(int rows, int width) { return {taken(rows, width), width}; }
+  template <int width>
+  FixedRows<width> take(int rows) {
+    return {taken(rows, width)};
   }
   static std::size_t elements(int rows, int width) {
     constexpr std::size_t line = 64 / sizeof(Real);
@@ -32,8 +32,16 @@ class ScratchPieces {
   }
 
  private:
+  Real* taken(int rows, int width) {
+    Real* const piece = next_;
+    next_ += elements(rows, width);
+    return piece;
+  }
+
   Real* next_;
 };
+/// One query of a tile in each column.
+using QueryColumns = FixedRows<query_tile>;
 
 /// Rows t of one head of a (B,T,heads,D) tensor whose heads are contiguous.
 template <class Tensor>
