@@ -40,7 +40,14 @@ TokenDataset open_tokens(const RunConfig& config) {
   if (config.data.tokens.empty())
     throw ConfigError(
         "data.tokens is not set; expected a token file: make one with `dekoder prepare TEXT -o FILE` and name it");
-  return TokenDataset(config.data.tokens);
+  const fs::path file = config.data.tokens;
+  std::error_code ignored;
+  if (file.is_relative() && fs::symlink_status(file, ignored).type() == fs::file_type::not_found)
+    throw DataError(
+        "{}: no such token file; data.tokens is relative to the current folder, {}; go to the folder that it is "
+        "meant from, or give the whole path (--set data.tokens=PATH; eval: --tokens-file PATH)",
+        file.string(), fs::current_path(ignored).string());
+  return TokenDataset(file);
 }
 
 /// The vocabulary that the token file gives, where the configuration leaves it open.

@@ -272,6 +272,8 @@ RUNS = [
     (["eval", "run", "--tokens-file", "nowhere.h5"], 3, ["nowhere.h5"]),
     (["eval", "run", "--tokens-file", "byte.h5"], 3, ["byte.h5: has another tokenizer"]),
     (["train", "good.yaml", "--set", "data.tokens=", "--run", "r"], 2, ["data.tokens"]),
+    (["train", "good.yaml", "--set", "data.tokens=elsewhere.h5", "--run", "r"], 3,
+     ["elsewhere.h5: no such token file", "relative to the current folder, /"]),
     (["train", "good.yaml", "--set", "model.vocabulary=10", "--run", "r"], 2, ["model.vocabulary is 10"]),
     (["train", "good.yaml", "--set", "model.context=100000", "--run", "r"], 3, ["byte.h5"]),
     (["train", "char.yaml", "--set", "sampling.prompt=7", "--run", "r"], 2, ["prompt", "7"]),
@@ -337,6 +339,11 @@ class BadInput(unittest.TestCase):
     def test_command_lines(self):
         for arguments, code, fragments in COMMAND_LINES:
             self.refused(arguments, code, fragments)
+
+    def test_eval_from_another_folder(self):
+        """The path of the tokens was relative to where the run was trained."""
+        self.refused(["eval", "run"], 3, ["char.h5: no such token file", "relative to the current folder, /", "--tokens-file"],
+                     lambda folder: (folder / "char.h5").unlink())
 
     def test_numbers_are_decimal(self):
         """Zeros in front do not make a number octal: step 00000001 is step 1, seed 010 draws what seed 10 draws."""

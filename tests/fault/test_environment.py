@@ -19,6 +19,8 @@ import dekoder_runs as dk  # noqa: E402
 LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "SLURM_")
 BINDING = ("OMP_", "GOMP_", "KMP_", "KOKKOS_")
 CPUS = sorted(os.sched_getaffinity(0))
+# They take terabytes of address space for themselves.
+SANITIZED = bool({"ASAN_OPTIONS", "TSAN_OPTIONS"} & set(os.environ))
 
 
 def environment(**changes):
@@ -110,6 +112,8 @@ class Mpi(Case):
     def test_wrong_number_of_ranks(self):
         for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"):
             self.assert_refused(run(self.train(), env=environment(**{name: "many"})), f"{name} is 'many'", "whole number from 1")
+        for name in ("OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "PMI_RANK"):
+            self.assert_refused(run(self.train(), env=environment(**{name: "-1"})), f"{name} is '-1'", "whole number from 0")
 
     def test_mpirun_with_one_rank(self):
         """Works; that it gives one core is said, with the remedy."""
@@ -247,6 +251,7 @@ class Limits(Case):
         self.assertEqual(len(errors), 1, done.stderr)
         self.assertIn("(ulimit -u) 1", errors[0])
 
+    @unittest.skipIf(SANITIZED, "a sanitizer fits in no limit of address space")
     def test_threads_that_openmp_alone_is_refused(self):
         """For its larger stacks: OpenMP ends the process itself, and the exit code is still right."""
         done = run(self.train(), env=environment(OMP_NUM_THREADS="2", OMP_STACKSIZE="100G"),
@@ -255,6 +260,7 @@ class Limits(Case):
         self.assertEqual(done.stderr.count("dekoder: error: "), 1, done.stderr)
         self.assertIn("OMP_STACKSIZE is 100G", done.stderr)
 
+    @unittest.skipIf(SANITIZED, "a sanitizer fits in no limit of address space")
     def test_memory(self):
         big = ["--set", "model.channels=2048", "--set", "model.layers=40"]  # 2.0e9 parameters
         for command in (self.train() + big, self.bench() + big):
@@ -265,6 +271,7 @@ class Limits(Case):
             self.assertEqual(len(errors), 1, done.stderr)
             self.assertIn("out of memory; lower training.micro_batch", errors[0])
 
+    @unittest.skipIf(SANITIZED, "a sanitizer fits in no limit of address space")
     def test_no_room_for_libraries(self):
         done = run(self.train(), env=environment(OMP_NUM_THREADS="2"),
                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20)))

@@ -17,6 +17,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support
 import dekoder_runs as dk  # noqa: E402
 
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1")
+for sanitizer in {"ASAN_OPTIONS", "TSAN_OPTIONS"} & set(os.environ):  # what sanitizers handle is theirs, not the program's
+    ENVIRONMENT[sanitizer] += ":handle_segv=0:handle_sigbus=0:handle_sigfpe=0"
 README = pathlib.Path(os.environ["DEKODER_SOURCE_DIR"]) / "README.md"
 
 

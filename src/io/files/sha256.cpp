@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 
 namespace dekoder {
@@ -46,13 +47,24 @@ void Sha256::compress(std::span<const std::byte, 64> block) {
 }
 
 void Sha256::update(std::span<const std::byte> bytes) {
-  blocks_.update(bytes, [this](std::span<const std::byte, 64> block) { compress(block); });
+  total_bytes_ += bytes.size();
+  if (rest_bytes_ > 0) {
+    const std::size_t taken = std::min(bytes.size(), rest_.size() - rest_bytes_);
+    std::copy_n(bytes.begin(), taken, rest_.begin() + static_cast<std::ptrdiff_t>(rest_bytes_));
+    rest_bytes_ += taken;
+    bytes = bytes.subspan(taken);
+    if (rest_bytes_ < rest_.size()) return;
+    compress(rest_);
+  }
+  for (; bytes.size() >= rest_.size(); bytes = bytes.subspan(rest_.size())) compress(bytes.first<64>());
+  std::copy(bytes.begin(), bytes.end(), rest_.begin());
+  rest_bytes_ = bytes.size();
 }
 
 std::string Sha256::finish() {
-  const std::uint64_t bits = blocks_.total_bytes() * 8;
+  const std::uint64_t bits = total_bytes_ * 8;
   std::array<std::byte, 72> tail{std::byte{0x80}};
-  const std::size_t zeros = (119 - blocks_.rest().size()) % 64;  // up to 56 bytes modulo 64
+  const std::size_t zeros = (119 - rest_bytes_) % 64;  // up to 56 bytes modulo 64
   for (std::size_t i = 0; i < 8; ++i) tail[1 + zeros + i] = static_cast<std::byte>(bits >> (56 - 8 * i));
   update(std::span(tail).first(1 + zeros + 8));
   std::string hex;

@@ -7,8 +7,6 @@
 #include <span>
 #include <string>
 
-#include "io/hdf5/block_buffer.hpp"
-
 namespace dekoder {
 
 /// SHA-256 of bytes that come piece by piece (FIPS 180-4, section 6.2).
@@ -23,7 +21,9 @@ class Sha256 {
 
   std::array<std::uint32_t, 8> state_ = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  BlockBuffer<64> blocks_;
+  std::array<std::byte, 64> rest_{};  // bytes after the last whole block
+  std::size_t rest_bytes_ = 0;
+  std::uint64_t total_bytes_ = 0;
 };
 
 /// The digest of one piece of memory.

@@ -1,30 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
+#include <xxhash.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <new>
 #include <span>
 #include <string_view>
 
-#include "io/hdf5/block_buffer.hpp"
-
 namespace dekoder {
 
-/// XXH64 with seed 0 (Y. Collet, "xxHash fast digest algorithm", specification 0.1.1, section XXH64) of bytes that
-/// come piece by piece. Finds accidental damage at the speed of memory; it is no protection against forgery.
+/// XXH64 with seed 0, by libxxhash, of bytes that come piece by piece. Finds accidental damage at the speed of
+/// memory; it is no protection against forgery.
 class Xxh64 {
  public:
-  void update(std::span<const std::byte> bytes);
+  Xxh64() {
+    if (!state_) throw std::bad_alloc();
+    XXH64_reset(state_.get(), 0);
+  }
+  void update(std::span<const std::byte> bytes) { XXH64_update(state_.get(), bytes.data(), bytes.size()); }
   void update(std::string_view text) { update(std::as_bytes(std::span(text))); }
   /// The digest of all bytes so far; more may follow.
-  std::uint64_t digest() const;
+  std::uint64_t digest() const { return XXH64_digest(state_.get()); }
 
  private:
-  static constexpr std::uint64_t prime1 = 0x9E3779B185EBCA87, prime2 = 0xC2B2AE3D27D4EB4F;
-
-  std::array<std::uint64_t, 4> lanes_ = {prime1 + prime2, prime2, 0, 0 - prime1};
-  BlockBuffer<32> blocks_;
+  struct Free {
+    void operator()(XXH64_state_t* state) const { XXH64_freeState(state); }
+  };
+  std::unique_ptr<XXH64_state_t, Free> state_{XXH64_createState()};
 };
 
 }  // namespace dekoder
