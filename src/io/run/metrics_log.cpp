@@ -28,26 +28,17 @@ std::string json_number(T value) {
 
 using Json = nlohmann::ordered_json;
 
-/// A line that no MetricsLog wrote; what() says what is wrong.
-class ForeignLine : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-/// A number of kind T; null is NaN.
+/// A number of kind T; null is NaN. Throws where the line, which no MetricsLog wrote, has none of that kind.
 template <class T>
-T number(const Json& value) {
+T number(const Json& line, const char* key) {
+  const Json& value = line.at(key);
   if constexpr (std::is_floating_point_v<T>) {
     if (value.is_null()) return std::numeric_limits<T>::quiet_NaN();
     if (value.is_number()) return value.get<T>();
   } else {
     if (value.is_number_unsigned() || (std::is_signed_v<T> && value.is_number_integer())) return value.get<T>();
   }
-  throw ForeignLine(fmt::format("{} is no number of its kind", value.dump()));
-}
-template <class T>
-T number(const Json& line, const char* key) {
-  return number<T>(line.at(key));
+  throw std::runtime_error(fmt::format("{} is no number of its kind", value.dump()));
 }
 
 StepMetrics step_of(const Json& line) {
@@ -64,46 +55,6 @@ EvaluationMetrics evaluation_of(const Json& line) {
   return {number<long>(line, "step"), number<double>(line, "validation_loss"),
           number<double>(line, "bits_per_byte"), number<std::uint64_t>(line, "tokens"),
           line.at("validation_hash").get<std::string>()};
-}
-
-AttentionMetrics attention_of(const Json& line) {
-  AttentionMetrics metrics;
-  metrics.step = number<long>(line, "step");
-  metrics.probe = line.at("probe").get<std::string>();
-  const Json& tables = line.at("attention");  // by statistic: (layer, head)
-  if (!tables.is_object()) throw ForeignLine("\"attention\" is no object");
-  const std::size_t S = tables.size();
-  for (const auto& [name, table] : tables.items()) {
-    const std::size_t s = metrics.names.size();
-    metrics.names.push_back(name);
-    for (std::size_t l = 0; l < table.size(); ++l) {
-      const Json& heads = table.at(l);
-      if (s == 0 && l == 0) {
-        metrics.layers = int(table.size());
-        metrics.heads = int(heads.size());
-        metrics.statistics.resize(table.size() * heads.size() * S);
-      }
-      if (int(table.size()) != metrics.layers || int(heads.size()) != metrics.heads)
-        throw ForeignLine("the tables of the statistics have different shapes");
-      for (std::size_t h = 0; h < heads.size(); ++h)
-        metrics.statistics[(l * heads.size() + h) * S + s] = number<float>(heads.at(h));
-    }
-  }
-  return metrics;
-}
-
-void add_line(const std::string& text, MetricsHistory& history) {
-  const Json line = Json::parse(text);
-  if (line.contains("validation_loss"))
-    history.evaluations.push_back(evaluation_of(line));
-  else if (line.contains("loss"))
-    history.steps.push_back(step_of(line));
-  else if (line.contains("attention"))
-    history.attention.push_back(attention_of(line));
-  else if (line.contains("resumed"))
-    history.restarts.push_back({number<long>(line, "step"), {}});
-  else
-    number<long>(line, "step");
 }
 
 /// A whole line without its end, which editors of other systems make two characters long; false where the text ends
@@ -194,23 +145,6 @@ LastMetrics read_last_metrics(const std::filesystem::path& path) {
     if (!std::isnan(row.validation_loss) && (!best || row.validation_loss < best->validation_loss)) best = row;
   }
   return last;
-}
-
-MetricsHistory read_metrics(const std::filesystem::path& path) {
-  const std::optional<std::string> text = read_text_file(path, log_of_a_run);
-  if (!text) throw DataError("{}: no such {}", path.string(), log_of_a_run);
-  std::istringstream file(*text);
-  MetricsHistory history;
-  std::string line;
-  for (long row = 1; next_line(file, line); ++row) {
-    try {
-      add_line(line, history);
-    } catch (const std::exception& fault) {
-      throw DataError("{}:{}: is no line of a run's log: {}; remove the line or restore the file", path.string(),
-                      row, fault.what());
-    }
-  }
-  return history;
 }
 
 }  // namespace dekoder

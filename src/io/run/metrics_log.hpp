@@ -82,17 +82,4 @@ struct LastMetrics {
 /// Throws as read_text_file.
 LastMetrics read_last_metrics(const std::filesystem::path& path);
 
-/// All lines, by kind, each kind in the order of the file.
-struct MetricsHistory {
-  std::vector<StepMetrics> steps;
-  std::vector<EvaluationMetrics> evaluations;
-  std::vector<AttentionMetrics> attention;
-  std::vector<RestartMetrics> restarts;
-};
-
-/// Reads a whole log, also one that is being written: a last line without its end is skipped. Lines of other kinds,
-/// as newer programs may write, are passed over. Throws DataError naming file and line where there is no such file
-/// or a line is no JSON object with a step, ReadError where it cannot be read.
-MetricsHistory read_metrics(const std::filesystem::path& path);
-
 }  // namespace dekoder
