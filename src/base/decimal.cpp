@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/decimal.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstdlib>
-#include <string>
 
 namespace dekoder {
 
@@ -19,6 +20,14 @@ Decimal read_decimal(std::string_view text, double& value) {
     return std::isinf(std::strtod(std::string(text).c_str(), nullptr)) ? Decimal::too_large : Decimal::too_small;
   value = number;
   return Decimal::read;
+}
+
+std::string bytes_text(std::uint64_t bytes) {
+  const double size = double(bytes);
+  if (size < 0x1p10) return fmt::format("{} B", bytes);
+  if (size < 0x1p20) return fmt::format("{:.1f} KiB", size / 0x1p10);
+  if (size < 0x1p30) return fmt::format("{:.1f} MiB", size / 0x1p20);
+  return fmt::format("{:.2f} GiB", size / 0x1p30);
 }
 
 }  // namespace dekoder

@@ -3,6 +3,8 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace dekoder {
@@ -28,5 +30,8 @@ Decimal read_decimal(std::string_view text, T& value) {
 
 /// Reads a text that is one decimal number and nothing else, as 12, 0.5, .5, 5. and 1e-3: no inf, no nan, no hex.
 Decimal read_decimal(std::string_view text, double& value);
+
+/// "512 B", "12.1 KiB", "4.5 MiB", "1.25 GiB".
+std::string bytes_text(std::uint64_t bytes);
 
 }  // namespace dekoder

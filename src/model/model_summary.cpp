@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "base/decimal.hpp"
 #include "kernels/gemm.hpp"
 #include "model/decoder.hpp"
 
@@ -14,17 +15,10 @@ namespace {
 template <class Shape>
 std::string table_row(const std::string& name, const std::string& axes, const Shape& shape, std::size_t bytes) {
   return fmt::format("  {:<40} {:<12} {:<22} {:>12}\n", name, fmt::format("({})", axes),
-                     fmt::format("({})", fmt::join(shape, ",")), bytes_text(double(bytes)));
+                     fmt::format("({})", fmt::join(shape, ",")), bytes_text(bytes));
 }
 
 }  // namespace
-
-std::string bytes_text(double bytes) {
-  if (bytes < 1024) return fmt::format("{:.0f} B", bytes);
-  if (bytes < 1024 * 1024) return fmt::format("{:.1f} KiB", bytes / 1024);
-  if (bytes < 1024.0 * 1024 * 1024) return fmt::format("{:.1f} MiB", bytes / (1024 * 1024));
-  return fmt::format("{:.2f} GiB", bytes / (1024.0 * 1024 * 1024));
-}
 
 double flops_per_token(const ModelConfig& model) {
   const double L = model.layers, C = model.channels, F = model.feed_forward, V = model.vocabulary,

@@ -16,9 +16,6 @@ double flops_per_token(const ModelConfig& model);
 /// Bytes of all activations and scratch for B sequences.
 std::size_t activation_bytes(const ModelConfig& model, int sequences, ActivationUse use = ActivationUse::training);
 
-/// "1.2 MiB".
-std::string bytes_text(double bytes);
-
 /// What `dekoder describe` prints of a model and its training: every tensor with axes, shape and bytes; parameters;
 /// FLOPs per token; the libraries of its products. Allocates nothing. (Memory: train/memory_plan.hpp.)
 std::string model_summary(const RunConfig& config);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/decimal.hpp"
 #include "inference/attention_capture.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/reduction.hpp"
@@ -101,7 +102,7 @@ std::string training_memory_text(const RunConfig& config, int threads) {
   std::string text = "memory by term\n";
   std::size_t together = 0;
   const auto line = [&](const std::string& name, std::size_t bytes) {
-    text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(double(bytes)));
+    text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(bytes));
   };
   for (const MemoryTerm& term : training_memory(config, threads)) {
     line(term.name, term.bytes);
@@ -109,7 +110,7 @@ std::string training_memory_text(const RunConfig& config, int threads) {
   }
   line("together", together);
   const std::size_t parameters = decoder_parameters(config.model).parameters();
-  text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3.0 * double(parameters * sizeof(Master))));
+  text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3 * parameters * sizeof(Master)));
   return text;
 }
 

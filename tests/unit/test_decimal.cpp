@@ -67,5 +67,13 @@ TEST(Decimal, NothingElseIsANumber) {
     EXPECT_EQ(read<double>(text), std::pair(Decimal::malformed, 77.0)) << text;
 }
 
+TEST(Decimal, BytesReadAsTheirSize) {
+  EXPECT_EQ(bytes_text(0), "0 B");
+  EXPECT_EQ(bytes_text(1023), "1023 B");
+  EXPECT_EQ(bytes_text(12345), "12.1 KiB");
+  EXPECT_EQ(bytes_text(256'000'000), "244.1 MiB");
+  EXPECT_EQ(bytes_text(std::uint64_t{5} << 28), "1.25 GiB");
+}
+
 }  // namespace
 }  // namespace dekoder

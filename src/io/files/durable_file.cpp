@@ -17,6 +17,7 @@
 #include <fstream>
 #include <utility>
 
+#include "base/decimal.hpp"
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/process_space.hpp"
@@ -202,12 +203,6 @@ std::filesystem::path link_target(std::filesystem::path path) {
     path = path.parent_path() / target;
   }
   return path;
-}
-
-std::string bytes_text(std::uint64_t bytes) {
-  if (bytes < 1000) return fmt::format("{} bytes", bytes);
-  if (bytes < 1000 * 1000) return fmt::format("{:.1f} kB", double(bytes) / 1e3);
-  return fmt::format("{:.1f} MB", double(bytes) / 1e6);
 }
 
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes) {

@@ -73,9 +73,6 @@ int write_whole(int descriptor, std::string_view contents);
 /// would put a file in the place of the link.
 std::filesystem::path link_target(std::filesystem::path path);
 
-/// "512 bytes", "12.3 kB", "4.5 MB".
-std::string bytes_text(std::uint64_t bytes);
-
 /// Throws DataError where fewer than `bytes` are free on the file system of `folder`.
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes);
 
