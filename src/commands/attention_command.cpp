@@ -12,6 +12,7 @@
 #include "commands/text_table.hpp"
 #include "inference/attention_capture.hpp"
 #include "inference/inference_model.hpp"
+#include "io/files/durable_file.hpp"
 #include "io/run/attention_reader.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "io/run/run_directory.hpp"
@@ -46,25 +47,18 @@ fs::path run_or_file(const Command& command) {
 
 /// Refuses an output whose place holds anything but an earlier output of this command, or that cannot be written.
 void check_output(const fs::path& output) {
-  const auto refuse = [&](const std::string& why) {
-    throw ConfigError("{}: {}; name another file with -o", output.string(), why);
-  };
-  std::error_code ignored;
-  const fs::path folder = output.has_parent_path() ? output.parent_path() : fs::path(".");
-  if (!fs::is_directory(folder, ignored)) refuse("its folder does not exist");
-  const fs::file_status found = fs::symlink_status(output, ignored);
-  if (fs::is_directory(found) || !output.has_filename()) refuse("is a folder");
-  if (fs::exists(found) && !fs::is_regular_file(found))
-    refuse("is a link, a device or the like, and is left alone");
-  if (::access(folder.c_str(), W_OK | X_OK) != 0)
-    refuse(fmt::format("its folder cannot be written: {}", std::strerror(errno)));
-  if (!fs::exists(found)) return;
+  const fs::path target = output_target(output);
+  if (const fs::path folder = target.parent_path();
+      ::access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) != 0)
+    throw DataError("{}: its folder cannot be written: {}; name another file with -o", output.string(),
+                    std::strerror(errno));
+  if (!fs::exists(target)) return;
   try {
-    const AttentionReader reader(output);
+    const AttentionReader reader(target);
     for (const AttentionProbe& probe : reader.info().probes)
-      if (probe.source != source) refuse("holds the maps of a run's training, and is left alone");
+      if (probe.source != source) throw DataError("{}: holds the maps of a run's training", target.string());
   } catch (const DataError& error) {
-    throw ConfigError("{}; it is left alone: name another file with -o", error.what());
+    throw DataError("{}; it is left alone: name another file with -o", error.what());
   }
 }
 

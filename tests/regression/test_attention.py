@@ -73,10 +73,11 @@ def check_outputs(run, root):
     for output, why in [(own_maps, "holds the maps of a run's training"), (run / "config.yaml", "cannot be opened"),
                         (checkpoint, "holds no attention maps"), (place / "notes.txt", "cannot be opened"),
                         (place / "empty.h5", "cannot be opened"), (place / "folder", "is a folder"),
-                        (place / "link.h5", "is a link"), (place / "pipe.h5", "a device or the like"),
-                        (place / "missing/x.h5", "its folder does not exist"), (f"{place}/", "is a folder")]:
-        said = attention(run, "--text", "alpha", "-o", output, code=2)
-        dk.check(str(output) in said and why in said and "name another file with -o" in said, said)
+                        (place / "link.h5", f"{own_maps}: holds the maps of a run's training"), (place / "pipe.h5", "is a FIFO"),
+                        (place / "missing/x.h5", "does not exist; make it first"), (f"{place}/", "names a folder")]:
+        said = attention(run, "--text", "alpha", "-o", output, code=3)
+        dk.check(str(own_maps if output == place / "link.h5" else output) in said, said)
+        dk.check(why in said and ("name another" in said or "make it" in said), said)
     dk.check({file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files} == before, "a refused output was changed")
     dk.check((sorted(place.iterdir()), sorted(run.rglob("*"))) == listed, f"other files: {sorted(place.iterdir())}")
 
@@ -86,6 +87,12 @@ def check_outputs(run, root):
         with h5py.File(own) as f:
             dk.check(f["attention/text_0"].attrs["text"].decode() == text, "the earlier text")
             dk.check(f.attrs["step"] == STEPS, f"step {f.attrs['step']}")
+    link = place / "to-own.h5"
+    link.symlink_to(own.name)
+    attention(run, "--text", "beta", "-o", link)
+    with h5py.File(own) as f:
+        dk.check(link.is_symlink() and f["attention/text_0"].attrs["text"].decode() == "beta", "the link was not followed")
+    link.unlink()
     default = run / "attention-text.h5"
     dk.check(str(default) in attention(run, "--text", "alpha") and default.exists(), "no file in the run directory")
     default.unlink()
