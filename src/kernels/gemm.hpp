@@ -13,14 +13,20 @@ enum class Op { none, transpose };
 
 /// c = alpha op(a) op(b) + beta c [+ bias on every row], row-major with unit stride in the last axis; op(a) is
 /// (M,K), op(b) is (K,N), c is (M,N), bias is (N) or empty. beta = 0 overwrites c without reading it. fp32 on CPUs:
-/// oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so that a restart takes the same one. double
-/// and other devices: KokkosBlas::gemm. Throws ShapeError where the extents do not fit.
+/// oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so that a restart takes the same one; double:
+/// KokkosBlas::gemm; GPUs: cublasLt. Throws ShapeError where the extents do not fit.
 void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
           Real beta, StoredTensor2 c, ConstStoredTensor1 bias = {});
 
 /// The same into masters: gradients of weights. Without bias.
 void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
                  Real beta, MasterTensor2 c);
+
+/// c[i] = alpha op(a[i]) op(b[i]) + beta c[i] for each i of the first axis: a, b and c are (B, rows, columns) at
+/// any distances, but neighbours along a row are adjacent. Where a or b has distance 0 along the first axis, one
+/// matrix serves all. Throws ShapeError.
+void gemm_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStridedTensor3 a, ConstStridedTensor3 b,
+                  Real beta, StridedTensor3 c);
 
 /// The name under which profilers see the time of a product (tensor/region.hpp): "dekoder::gemm::nt" for a times b
 /// transposed (a layer's forward pass), nn (gradient of its input), tn (of its weight).
@@ -31,6 +37,9 @@ const char* gemm_label(Op op_a, Op op_b);
 std::string product_library();
 /// What having oneDNN, or not having it, does to bits and speed: one sentence, empty on GPUs and in double.
 std::string product_library_effect();
+
+/// Bytes of device memory that the libraries work in, for as long as the process lives; 0 on CPUs.
+std::size_t product_workspace_bytes();
 
 /// Floating-point operations asked of gemm() by this process so far (2 M N K each).
 double gemm_flops();

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <Kokkos_Core.hpp>
-#include <bit>
 #include <cstdint>
 
 namespace dekoder {
@@ -26,10 +25,10 @@ KOKKOS_FORCEINLINE_FUNCTION float fast_exp(float x) {
   p = p * r + 0.16666521f;
   p = p * r + 0.49999994f;
   p = p * r * r + r + 1.0f;
-  const std::int32_t k = std::bit_cast<std::int32_t>(shifted) - 0x4B400000;
+  const std::int32_t k = Kokkos::bit_cast<std::int32_t>(shifted) - 0x4B400000;
   const std::int32_t half = k >> 1;
-  const float scale1 = std::bit_cast<float>((half + 127) << 23);
-  const float scale2 = std::bit_cast<float>((k - half + 127) << 23);
+  const float scale1 = Kokkos::bit_cast<float>((half + 127) << 23);
+  const float scale2 = Kokkos::bit_cast<float>((k - half + 127) << 23);
   const float y = p * scale1 * scale2;
   const float low = x < lowest ? 0.0f : y;
   return x > highest ? __builtin_inff() : low;

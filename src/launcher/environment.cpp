@@ -60,6 +60,10 @@ bool is_device_mapping(std::string_view text) {
   return text == "mpi_rank" || text == "random";
 }
 
+bool is_switch(std::string_view text) {
+  return text == "0" || text == "1";
+}
+
 /// As Kokkos reads them: in small or capital letters.
 bool is_boolean(std::string_view text) {
   std::string lower(text);
@@ -91,6 +95,7 @@ const Variable variables[] = {
     {"KOKKOS_DEVICE_ID", is_device, "the number of a GPU, from 0"},
     {"KOKKOS_VISIBLE_DEVICES", are_devices, "the numbers of GPUs, from 0, with commas"},
     {"KOKKOS_MAP_DEVICE_ID_BY", is_device_mapping, "mpi_rank or random"},
+    {"DEKODER_TF32", is_switch, "0 or 1: fp32 products on GPUs by TF32"},
     {"KOKKOS_DISABLE_WARNINGS", is_boolean, "true or false"},
     {"KOKKOS_PRINT_CONFIGURATION", is_boolean, "true or false"},
     {"KOKKOS_TUNE_INTERNALS", is_boolean, "true or false"},

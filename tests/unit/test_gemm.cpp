@@ -97,6 +97,63 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Gemm,
                                            Shape{17, 33, 29}, Shape{64, 48, 80}, Shape{2, 1024, 3},
                                            Shape{2, 3, 16400}, Shape{1, 130, 64}));
 
+/// (batch, rows, columns) within (rows, batch, columns + 2), as heads lie within tokens; everything outside is NaN.
+struct Batch {
+  Tensor2 memory;
+  StridedTensor3 view;
+
+  Batch(int batches, int rows, int columns, std::uint64_t seed)
+      : memory(matrix(rows * batches, columns, 2, seed)),
+        view(memory.data(),
+             Kokkos::LayoutStride(std::size_t(batches), std::size_t(columns) + 2, std::size_t(rows),
+                                  std::size_t(batches) * (std::size_t(columns) + 2), std::size_t(columns), 1)) {}
+  auto on_host() const {
+    const Tensor3 packed("packed", view.extent(0), view.extent(1), view.extent(2));
+    Kokkos::deep_copy(packed, view);
+    return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), packed);
+  }
+};
+
+TEST(GemmBatched, EveryMatrixIsTheProductOfItsOwn) {
+  const int B = 3, M = 5, N = 7, K = 4;
+  for (const bool transpose_a : {false, true})
+    for (const bool transpose_b : {false, true})
+      for (const bool one_b : {false, true})
+        for (const Real beta : {Real(0), Real(0.5)}) {
+          const Batch a(B, transpose_a ? K : M, transpose_a ? M : K, 1), c(B, M, N, 3);
+          Batch b(B, transpose_b ? N : K, transpose_b ? K : N, 2);
+          if (one_b)
+            b.view = StridedTensor3(
+                b.view.data(), Kokkos::LayoutStride(B, 0, b.view.extent(1), b.view.stride(1), b.view.extent(2), 1));
+          const auto x = a.on_host(), y = b.on_host(), before = c.on_host();
+          const double flops = gemm_flops();
+          gemm_batched(ExecSpace(), transpose_a ? Op::transpose : Op::none, transpose_b ? Op::transpose : Op::none,
+                       Real(0.25), a.view, b.view, beta, c.view);
+          EXPECT_EQ(gemm_flops() - flops, 2.0 * B * M * N * K);
+          const auto got = c.on_host();
+          for (int i = 0; i < B; ++i)
+            for (int m = 0; m < M; ++m)
+              for (int n = 0; n < N; ++n) {
+                double want = beta == 0 ? 0 : beta * double(before(i, m, n));
+                for (int k = 0; k < K; ++k)
+                  want += 0.25 * double(transpose_a ? x(i, k, m) : x(i, m, k)) *
+                          double(transpose_b ? y(i, n, k) : y(i, k, n));
+                EXPECT_NEAR(double(got(i, m, n)), want, 1e-5) << i << " " << m << " " << n;
+              }
+        }
+}
+
+TEST(GemmBatched, RefusesWhatDoesNotFit) {
+  const auto call = [](const Batch& a, const Batch& b, const Batch& c) {
+    gemm_batched(ExecSpace(), Op::none, Op::none, 1, a.view, b.view, 0, c.view);
+  };
+  EXPECT_THROW(call(Batch(2, 3, 4, 1), Batch(3, 4, 5, 2), Batch(2, 3, 5, 3)), ShapeError);
+  EXPECT_THROW(call(Batch(2, 3, 4, 1), Batch(2, 5, 5, 2), Batch(2, 3, 5, 3)), ShapeError);
+  Batch apart(1, 3, 8, 1);
+  apart.view = StridedTensor3(apart.view.data(), Kokkos::LayoutStride(1, 1, 3, 10, 4, 2));
+  EXPECT_THROW(call(apart, Batch(1, 4, 5, 2), Batch(1, 3, 5, 3)), ShapeError);
+}
+
 TEST(GemmRepeats, SameBitsEveryTime) {
   for (Shape s : {Shape{130, 96, 70}, Shape{33, 1024, 65}}) {
     const Tensor2 a = matrix(s.M, s.K, 0, 1), b = matrix(s.K, s.N, 0, 2), c("c", s.M, s.N);

@@ -23,9 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 using Extents = std::vector<std::size_t>;
 
-constexpr const char* map_axes = "layer,head,query,key";
-constexpr const char* statistic_axes = "layer,head,statistic";
-
 Extents map_shape(const AttentionFileInfo& info, const AttentionProbe& probe) {
   return {info.layers.size(), info.heads.size(), probe.tokens.size(), probe.tokens.size()};
 }

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# A Kokkos for each backend: a Kokkos with CUDA links libcuda.so.1, which machines without a GPU lack, so the openmp plug-in
+# comes from one without. Imported targets belong to the folder that finds them: each backend has a folder of its own, and
+# tests/, which link the openmp core, find it again.
+set(DEKODER_KOKKOS_openmp "" CACHE PATH "Prefix of the Kokkos (without CUDA) of the openmp plug-in; empty: the usual places")
+set(DEKODER_KOKKOS_cuda "" CACHE PATH "Prefix of the Kokkos with CUDA of the cuda plug-in; empty: the usual places")
+
+macro(dekoder_find_kokkos backend)
+  # With this component Kokkos leaves the project's compilers alone; otherwise one with CUDA puts nvcc in front of all of them.
+  if(DEKODER_KOKKOS_${backend})
+    file(GLOB kokkos_config "${DEKODER_KOKKOS_${backend}}/lib*/cmake/Kokkos/KokkosConfig.cmake"
+         "${DEKODER_KOKKOS_${backend}}/lib*/*/cmake/Kokkos/KokkosConfig.cmake")
+    if(NOT kokkos_config)
+      message(FATAL_ERROR "DEKODER_KOKKOS_${backend} is ${DEKODER_KOKKOS_${backend}}; expected the prefix of an installed "
+                          "Kokkos: there is no lib*/cmake/Kokkos/KokkosConfig.cmake below it")
+    endif()
+    list(GET kokkos_config 0 kokkos_config)
+    cmake_path(GET kokkos_config PARENT_PATH Kokkos_DIR)
+    find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation PATHS ${Kokkos_DIR} NO_DEFAULT_PATH)
+  else()
+    find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation)
+  endif()
+  if("${backend}" STREQUAL "cuda" AND NOT "CUDA" IN_LIST Kokkos_DEVICES)
+    message(FATAL_ERROR "The cuda plug-in needs a Kokkos with CUDA; that of ${Kokkos_DIR} has ${Kokkos_DEVICES}. Name one with "
+                        "-DDEKODER_KOKKOS_cuda=PREFIX; jobs/setup/build_kokkos.sh makes one")
+  elseif("${backend}" STREQUAL "openmp" AND "CUDA" IN_LIST Kokkos_DEVICES)
+    message(FATAL_ERROR "The openmp plug-in needs a Kokkos without CUDA, so that it starts where no driver is; that of ${Kokkos_DIR} "
+                        "has ${Kokkos_DEVICES}. Name one with -DDEKODER_KOKKOS_openmp=PREFIX (jobs/setup/build_kokkos.sh "
+                        "makes one), or leave the plug-in out: -DDEKODER_BACKENDS=cuda")
+  elseif(NOT "OPENMP" IN_LIST Kokkos_DEVICES)
+    message(FATAL_ERROR "dekoder needs a Kokkos with OpenMP; that of ${Kokkos_DIR} has ${Kokkos_DEVICES}")
+  endif()
+endmacro()

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/gemm_cublaslt.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace dekoder {
+
+namespace {
+
+void require(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw std::runtime_error(
+        fmt::format("{}: {}: {}", call, cublasLtGetStatusName(status), cublasLtGetStatusString(status)));
+}
+
+/// A descriptor of the library, which names pointers to opaque structures.
+template <class Pointer, cublasStatus_t (*destroy)(Pointer)>
+class Descriptor {
+ public:
+  template <class... Arguments>
+  Descriptor(const char* call, cublasStatus_t (*create)(Pointer*, Arguments...), Arguments... arguments) {
+    require(create(&pointer_, arguments...), call);
+  }
+  ~Descriptor() { destroy(pointer_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  operator Pointer() const { return pointer_; }
+
+ private:
+  Pointer pointer_ = nullptr;
+};
+using Operation = Descriptor<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Preference = Descriptor<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+template <class Value>
+void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, Value value) {
+  require(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof(value)),
+          "cublasLtMatmulDescSetAttribute");
+}
+template <class Value>
+void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
+  require(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
+          "cublasLtMatmulPreferenceSetAttribute");
+}
+
+/// A row-major matrix is the column-major one of its transpose: `rows` by `columns` here are the library's.
+class Layout : public Descriptor<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy> {
+ public:
+  Layout(int type, std::int64_t rows, std::int64_t columns, std::int64_t distance, int batches, std::int64_t batch)
+      : Descriptor("cublasLtMatrixLayoutCreate", cublasLtMatrixLayoutCreate, static_cast<cudaDataType_t>(type),
+                   static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), distance) {
+    if (batches == 1) return;
+    set(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, std::int32_t{batches});
+    set(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, batch);
+  }
+
+ private:
+  template <class Value>
+  void set(cublasLtMatrixLayoutAttribute_t attribute, Value value) {
+    require(cublasLtMatrixLayoutSetAttribute(*this, attribute, &value, sizeof(value)),
+            "cublasLtMatrixLayoutSetAttribute");
+  }
+};
+
+/// The largest power of two, at most 256, that divides the address.
+std::uint32_t alignment(const void* data) {
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  return static_cast<std::uint32_t>(std::min<std::uintptr_t>(address & (~address + 1), 256));
+}
+
+constexpr cublasOperation_t operation_of(bool transpose) {
+  return transpose ? CUBLAS_OP_T : CUBLAS_OP_N;
+}
+
+}  // namespace
+
+struct CublasLt::Plan {
+  Operation operation;
+  Layout a, b, c;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+CublasLt::CublasLt(bool tf32) : tf32_(tf32) {
+  require(cublasLtCreate(&handle_), "cublasLtCreate");
+}
+
+CublasLt::~CublasLt() {
+  plans_.clear();
+  cublasLtDestroy(handle_);
+}
+
+std::string CublasLt::name() const {
+  const std::size_t version = cublasLtGetVersion();  // 130002 is 13.0.2
+  return fmt::format("cuBLASLt {}.{}.{}{}", version / 10000, version / 100 % 100, version % 100,
+                     tf32_ ? " (TF32)" : "");
+}
+
+CublasLt::Form CublasLt::form_of(const LtProduct& p, std::size_t workspace_bytes) {
+  // Where there is one matrix, or one row of it, distances mean nothing and must not make another form.
+  const auto row = [](std::int64_t rows, std::int64_t columns, std::int64_t distance) {
+    return rows > 1 ? distance : std::max<std::int64_t>(columns, 1);
+  };
+  const auto batch = [&](const LtProduct::Matrix& matrix) { return p.batches > 1 ? matrix.batch : 0; };
+  return {p.transpose_a,
+          p.transpose_b,
+          p.bias != nullptr,
+          p.M,
+          p.N,
+          p.K,
+          p.transpose_a ? row(p.K, p.M, p.a.row) : row(p.M, p.K, p.a.row),
+          p.transpose_b ? row(p.N, p.K, p.b.row) : row(p.K, p.N, p.b.row),
+          row(p.M, p.N, p.c.row),
+          batch(p.a),
+          batch(p.b),
+          batch(p.c),
+          p.batches,
+          p.stored,
+          p.result,
+          alignment(p.a.data),
+          alignment(p.b.data),
+          alignment(p.c.data),
+          workspace_bytes};
+}
+
+std::unique_ptr<CublasLt::Plan> CublasLt::make_plan(const Form& f, const void* bias) const {
+  const bool fast = tf32_ && f.stored == CUDA_R_32F;
+  // The library's first factor is b and its second a: the transpose of c is op(b)^T op(a)^T, and column-major.
+  auto plan = std::unique_ptr<Plan>(
+      new Plan{{"cublasLtMatmulDescCreate", cublasLtMatmulDescCreate,
+                fast ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F},
+               {f.stored, f.transpose_b ? f.K : f.N, f.transpose_b ? f.N : f.K, f.b_row, f.batches, f.b_batch},
+               {f.stored, f.transpose_a ? f.M : f.K, f.transpose_a ? f.K : f.M, f.a_row, f.batches, f.a_batch},
+               {f.result, f.N, f.M, f.c_row, f.batches, f.c_batch}});
+  set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, operation_of(f.transpose_b));
+  set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, operation_of(f.transpose_a));
+  if (f.with_bias) {
+    set(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+  const Preference preference("cublasLtMatmulPreferenceCreate", cublasLtMatmulPreferenceCreate);
+  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{f.workspace_bytes});
+  set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+      std::uint32_t{CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE});
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, f.b_alignment);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, f.a_alignment);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, f.c_alignment);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, f.c_alignment);
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan->operation, plan->a, plan->b, plan->c,
+                                                               plan->c, preference, 1, &best, &found);
+  if (status == CUBLAS_STATUS_SUCCESS && found > 0 && best.state == CUBLAS_STATUS_SUCCESS) {
+    plan->algorithm = best.algo;
+    return plan;
+  }
+  throw std::runtime_error(
+      fmt::format("cublasLtMatmulAlgoGetHeuristic: {}: no algorithm for {} products of M={} N={} K={}, rows {}, {} "
+                  "and {} apart",
+                  cublasLtGetStatusName(status != CUBLAS_STATUS_SUCCESS ? status : CUBLAS_STATUS_NOT_SUPPORTED),
+                  f.batches, f.M, f.N, f.K, f.a_row, f.b_row, f.c_row));
+}
+
+void CublasLt::multiply(const LtProduct& product, float alpha, float beta, void* workspace,
+                        std::size_t workspace_bytes, cudaStream_t stream) {
+  const Form form = form_of(product, workspace_bytes);
+  std::unique_ptr<Plan>& plan = plans_[form];
+  if (!plan)
+    plan = make_plan(form, product.bias);
+  else if (form.with_bias)
+    set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+  void* const c = const_cast<void*>(product.c.data);
+  require(cublasLtMatmul(handle_, plan->operation, &alpha, product.b.data, plan->a, product.a.data, plan->b, &beta,
+                         c, plan->c, c, plan->c, &plan->algorithm, workspace, workspace_bytes, stream),
+          "cublasLtMatmul");
+}
+
+}  // namespace dekoder
