@@ -65,11 +65,14 @@ class Layout : public Descriptor<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDes
   }
 };
 
-/// The largest power of two, at most 256, that divides the address.
+/// The largest power of two, at most 256, that divides the address; 0 for none.
 std::uint32_t alignment(const void* data) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
   return static_cast<std::uint32_t>(std::min<std::uintptr_t>(address & (~address + 1), 256));
 }
+
+/// What the library expects of its workspace. Memory of Kokkos lies 128 bytes behind such a place.
+constexpr std::size_t workspace_alignment = 256;
 
 constexpr cublasOperation_t operation_of(bool transpose) {
   return transpose ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -106,7 +109,6 @@ CublasLt::Form CublasLt::form_of(const LtProduct& p, std::size_t workspace_bytes
   const auto batch = [&](const LtProduct::Matrix& matrix) { return p.batches > 1 ? matrix.batch : 0; };
   return {p.transpose_a,
           p.transpose_b,
-          p.bias != nullptr,
           p.M,
           p.N,
           p.K,
@@ -122,6 +124,7 @@ CublasLt::Form CublasLt::form_of(const LtProduct& p, std::size_t workspace_bytes
           alignment(p.a.data),
           alignment(p.b.data),
           alignment(p.c.data),
+          alignment(p.bias),
           workspace_bytes};
 }
 
@@ -136,14 +139,16 @@ std::unique_ptr<CublasLt::Plan> CublasLt::make_plan(const Form& f, const void* b
                {f.result, f.N, f.M, f.c_row, f.batches, f.c_batch}});
   set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, operation_of(f.transpose_b));
   set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, operation_of(f.transpose_a));
-  if (f.with_bias) {
+  if (f.bias_alignment > 0) {
     set(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
   }
   const Preference preference("cublasLtMatmulPreferenceCreate", cublasLtMatmulPreferenceCreate);
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{f.workspace_bytes});
+  // Parts of a sum are added in fp32: in the workspace, or in the result where that is fp32.
+  const int in_result = f.result == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_INPLACE : CUBLASLT_REDUCTION_SCHEME_NONE;
   set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-      std::uint32_t{CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE});
+      static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | in_result));
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, f.b_alignment);
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, f.a_alignment);
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, f.c_alignment);
@@ -165,12 +170,15 @@ std::unique_ptr<CublasLt::Plan> CublasLt::make_plan(const Form& f, const void* b
 
 void CublasLt::multiply(const LtProduct& product, float alpha, float beta, void* workspace,
                         std::size_t workspace_bytes, cudaStream_t stream) {
+  workspace = std::align(workspace_alignment, 1, workspace, workspace_bytes);
+  if (workspace == nullptr) workspace_bytes = 0;
   const Form form = form_of(product, workspace_bytes);
-  std::unique_ptr<Plan>& plan = plans_[form];
-  if (!plan)
-    plan = make_plan(form, product.bias);
-  else if (form.with_bias)
-    set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+  auto found = plans_.find(form);
+  if (found == plans_.end())
+    found = plans_.emplace(form, make_plan(form, product.bias)).first;
+  else if (form.bias_alignment > 0)
+    set(found->second->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+  const std::unique_ptr<Plan>& plan = found->second;
   void* const c = const_cast<void*>(product.c.data);
   require(cublasLtMatmul(handle_, plan->operation, &alpha, product.b.data, plan->a, product.a.data, plan->b, &beta,
                          c, plan->c, c, plan->c, &plan->algorithm, workspace, workspace_bytes, stream),

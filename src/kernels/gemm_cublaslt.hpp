@@ -31,7 +31,7 @@ struct LtProduct {
 
 /// The library's handle and a plan for each form of product: descriptors and the algorithm that the library's
 /// heuristic puts first for it. The same form gets the same algorithm in every process with the same library and
-/// device, so a restart computes the same bits. Sums are never split in the result's own type.
+/// device, so a restart computes the same bits. No part of a sum is rounded to fewer bits than fp32.
 class CublasLt {
  public:
   /// `tf32`: fp32 products by tensor cores, with factors rounded to 10 bits of mantissa. Throws std::runtime_error
@@ -41,7 +41,8 @@ class CublasLt {
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
 
-  /// Puts the product into the stream. The workspace must be free for it until the stream is done with it.
+  /// Puts the product into the stream. The workspace must be free for it until the stream is done with it; it may
+  /// begin anywhere, but the library uses it from the next multiple of 256 bytes on.
   void multiply(const LtProduct& product, float alpha, float beta, void* workspace, std::size_t workspace_bytes,
                 cudaStream_t stream);
 
@@ -52,10 +53,10 @@ class CublasLt {
  private:
   /// All that the choice of an algorithm depends on.
   struct Form {
-    bool transpose_a, transpose_b, with_bias;
+    bool transpose_a, transpose_b;
     std::int64_t M, N, K, a_row, b_row, c_row, a_batch, b_batch, c_batch;
     int batches, stored, result;
-    std::uint32_t a_alignment, b_alignment, c_alignment;
+    std::uint32_t a_alignment, b_alignment, c_alignment, bias_alignment;  ///< of the bias: 0 for none
     std::size_t workspace_bytes;
     auto operator<=>(const Form&) const = default;
   };
