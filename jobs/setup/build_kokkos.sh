@@ -47,7 +47,7 @@ list=$source/cmake/kokkos_arch.cmake
     "unpack a release of https://github.com/kokkos/kokkos, 4.6 or newer, and name its top folder"
 [ ! -e "$prefix" ] || [ -d "$prefix" ] && [ -z "$(ls -A "$prefix" 2> /dev/null)" ] ||
   refuse "$prefix is there already; expected a new or empty folder" "remove it, or name another"
-mkdir -p "$prefix" 2> /dev/null && [ -w "$prefix" ] || refuse "$prefix cannot be made or written" "name a folder that you may write"
+prefix=$(realpath -m "$prefix")
 command -v cmake > /dev/null || refuse "needs cmake, which is not on the PATH" "module load cmake, or the site's name for it"
 
 find_tool() { # find_tool NAME FOLDER...: its path, from the PATH or a folder
@@ -71,13 +71,14 @@ options=(-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=20 -DCMAKE_CXX_EXTENSIO
          -DBUILD_SHARED_LIBS=OFF -DKokkos_ENABLE_OPENMP=ON -DKokkos_ENABLE_SERIAL=OFF -DKokkos_ENABLE_TESTS=OFF
          -DKokkos_ENABLE_EXAMPLES=OFF -DKokkos_ENABLE_BENCHMARKS=OFF)
 compiler=${CXX:-g++}
+command -v "$compiler" > /dev/null || refuse "the compiler $compiler is not there" "name one that is: CXX=g++"
 case $device in
   cuda)
     check_arch '\b(VOLTA|TURING|AMPERE|ADA|HOPPER|BLACKWELL)[0-9]+\b'
     nvcc=$(find_tool nvcc ${CUDA_HOME:+"$CUDA_HOME/bin"} /usr/local/cuda/bin) ||
       refuse "--cuda needs nvcc, which is neither on the PATH nor in CUDA_HOME" "module load cuda, or set CUDA_HOME"
     export PATH=${nvcc%/*}:$PATH NVCC_WRAPPER_DEFAULT_COMPILER=$compiler
-    compiler=$(realpath "$prefix")/bin/nvcc_wrapper
+    compiler=$prefix/bin/nvcc_wrapper
     # Kokkos' stream-ordered allocation is off: MPI libraries cannot register such memory.
     options+=(-DKokkos_ENABLE_CUDA=ON "-DKokkos_ARCH_$arch=ON" -DKokkos_ENABLE_CUDA_LAMBDA=ON
               -DKokkos_ENABLE_IMPL_CUDA_MALLOC_ASYNC=OFF)
@@ -89,6 +90,7 @@ case $device in
     options+=(-DKokkos_ENABLE_HIP=ON "-DKokkos_ARCH_$arch=ON")
     ;;
 esac
+mkdir -p "$prefix" 2> /dev/null && [ -w "$prefix" ] || refuse "$prefix cannot be made or written" "name a folder that you may write"
 # The wrapper of nvcc, with ARCH as its default: its own may be one that a newer tool kit no longer has.
 lay_wrapper() {
   mkdir -p "$prefix/bin"
@@ -96,7 +98,6 @@ lay_wrapper() {
   chmod +x "$compiler"
 }
 [ "$device" != cuda ] || lay_wrapper
-command -v "$compiler" > /dev/null || refuse "the compiler $compiler is not there" "name one that is: CXX=g++"
 
 build=$(mktemp -d "${TMPDIR:-/tmp}/kokkos-build.XXXXXX")
 start=$SECONDS
@@ -112,7 +113,7 @@ step() { # step WHAT COMMAND...: its output goes to the log
 command -v make > /dev/null || export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 echo "build_kokkos: ${device:-cpu}${arch:+ $arch}, $(basename "$compiler"); the log is $build/log"
-step "the configuration" cmake -S "$source" -B "$build/tree" "-DCMAKE_INSTALL_PREFIX=$(realpath "$prefix")" \
+step "the configuration" cmake -S "$source" -B "$build/tree" "-DCMAKE_INSTALL_PREFIX=$prefix" \
   "-DCMAKE_CXX_COMPILER=$compiler" "${options[@]}" "${more[@]}"
 step "the build" cmake --build "$build/tree"
 step "the installation" cmake --install "$build/tree"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # jobs/toolbox: what a command sees, signals, exit codes, and the message for each way in which making the root fails;
-# jobs/setup/austen_corpus.py on a small file of R's format. Makes no root: that is what got these tests here.
+# jobs/setup/build_kokkos.sh; jobs/setup/austen_corpus.py on a small file of R's format. Makes no root: that is what got these tests here.
 set -u
 source_dir=${DEKODER_SOURCE_DIR:?}
 scratch=$(mktemp -d)
@@ -150,6 +150,58 @@ if [ -n "$may_mount" ]; then
     env PATH="$scratch/bin" bash -c 'toolbox true')" \
     "1: *needs root or sudo*cmake --preset openmp*"
 fi
+
+# --- Kokkos from its source tree: wrong arguments, and what a right one hands to a tree that only writes it down.
+kokkos=$scratch/kokkos
+mkdir -p "$kokkos/cmake" "$kokkos/bin" "$scratch/tools" "$scratch/full"
+touch "$scratch/full/file"
+echo 'kokkos_arch_option(HOPPER90 GPU ...) kokkos_arch_option(AMPERE80 GPU ...) list(APPEND X AMD_GFX90A)' > "$kokkos/cmake/kokkos_arch.cmake"
+cat > "$kokkos/CMakeLists.txt" << 'END'
+cmake_minimum_required(VERSION 3.16)
+project(Kokkos CXX)
+if(Kokkos_FAIL)
+  message(FATAL_ERROR "no such option")
+endif()
+get_cmake_property(names CACHE_VARIABLES)
+foreach(name IN LISTS names)
+  if(name MATCHES "^Kokkos_|^CMAKE_(CXX_COMPILER|CXX_STANDARD|BUILD_TYPE|POSITION_INDEPENDENT_CODE)$")
+    string(APPEND text "${name}=${${name}}\n")
+  endif()
+endforeach()
+file(WRITE ${CMAKE_BINARY_DIR}/options "${text}")
+install(FILES ${CMAKE_BINARY_DIR}/options DESTINATION .)
+install(PROGRAMS bin/nvcc_wrapper DESTINATION bin)
+END
+printf '#!/bin/bash\ndefault_arch="sm_70"\nexec g++ "$@"\n' > "$kokkos/bin/nvcc_wrapper"
+printf '#!/bin/bash\n' > "$scratch/tools/nvcc"
+chmod +x "$kokkos/bin/nvcc_wrapper" "$scratch/tools/nvcc"
+build_kokkos() { PATH=$PATH:$scratch/tools TMPDIR=$scratch bash "$source_dir/jobs/setup/build_kokkos.sh" "$@"; }
+check "Kokkos: one folder" "$(outcome build_kokkos "$kokkos")" "2: *got 1 folders; expected two: *SOURCE PREFIX*"
+check "Kokkos: unknown option" "$(outcome build_kokkos "$kokkos" "$scratch/new" --sycl X)" "2: *unknown option --sycl; expected *"
+check "Kokkos: two kinds of GPU" "$(outcome build_kokkos "$kokkos" "$scratch/new" --cuda HOPPER90 --hip AMD_GFX90A)" \
+  "2: *--cuda and --hip: one Kokkos has one kind of GPU*"
+check "Kokkos: no architecture" "$(outcome build_kokkos "$kokkos" "$scratch/new" --cuda)" "2: *--cuda needs the name of an architecture*HOPPER90*"
+check "Kokkos: unknown architecture" "$(outcome build_kokkos "$kokkos" "$scratch/new" --cuda sm_90)" \
+  "2: *--cuda sm_90: this Kokkos has no such architecture; expected one of AMPERE80 HOPPER90"
+check "Kokkos: another maker's architecture" "$(outcome build_kokkos "$kokkos" "$scratch/new" --hip HOPPER90)" \
+  "2: *no such architecture; expected one of AMD_GFX90A"
+check "Kokkos: no source tree" "$(outcome build_kokkos "$scratch/full" "$scratch/new")" "2: *holds no source tree of Kokkos*4.6 or newer*"
+check "Kokkos: a prefix in use" "$(outcome build_kokkos "$kokkos" "$scratch/full")" "2: *is there already; expected a new or empty folder*"
+check "Kokkos: a prefix that cannot be made" "$(outcome build_kokkos "$kokkos" /proc/none)" "2: *cannot be made or written*"
+command -v hipcc > /dev/null || [ -e /opt/rocm ] ||
+  check "Kokkos: no ROCm" "$(outcome build_kokkos "$kokkos" "$scratch/new" --hip AMD_GFX90A)" "2: *--hip needs hipcc*ROCM_PATH*"
+check "Kokkos: no compiler" "$(CXX=no-such-compiler outcome build_kokkos "$kokkos" "$scratch/new")" "2: *no-such-compiler is not there*"
+check "Kokkos: a configuration that fails" "$(outcome build_kokkos "$kokkos" "$scratch/new" -DKokkos_FAIL=ON)" \
+  "1: *the configuration failed; the log is $scratch/*"
+check "Kokkos: nothing is left in its prefix" "$(ls -A "$scratch/new" 2> /dev/null)" ""
+check "Kokkos for CPUs" "$(outcome build_kokkos "$kokkos" "$scratch/cpu")" "0: *by -DDEKODER_KOKKOS_openmp=$scratch/cpu"
+check "Kokkos for CPUs: options" "$(grep -v COMPILER "$scratch/cpu/options" | tr '\n' ' ')" \
+  "CMAKE_BUILD_TYPE=Release CMAKE_CXX_STANDARD=20 CMAKE_POSITION_INDEPENDENT_CODE=ON *Kokkos_ENABLE_OPENMP=ON *Kokkos_ENABLE_TESTS=OFF*"
+check "Kokkos for CPUs has no CUDA" "$(grep -ci cuda "$scratch/cpu/options")" 0
+check "Kokkos for CUDA" "$(outcome build_kokkos "$kokkos" "$scratch/gpu" --cuda HOPPER90 -DKokkos_MORE=yes)" "0: *by -DDEKODER_KOKKOS_cuda=$scratch/gpu"
+check "Kokkos for CUDA: options" "$(grep -E 'COMPILER=|ARCH|CUDA|OPENMP|MORE' "$scratch/gpu/options" | tr '\n' ' ')" \
+  "CMAKE_CXX_COMPILER=$scratch/gpu/bin/nvcc_wrapper Kokkos_ARCH_HOPPER90=ON Kokkos_ENABLE_CUDA=ON Kokkos_ENABLE_CUDA_LAMBDA=ON Kokkos_ENABLE_IMPL_CUDA_MALLOC_ASYNC=OFF Kokkos_ENABLE_OPENMP=ON Kokkos_MORE=yes "
+check "Kokkos for CUDA: the wrapper's architecture" "$(grep arch= "$scratch/gpu/bin/nvcc_wrapper")" "default_arch=sm_90"
 
 # --- The corpus reader: a file in R's format, its records checked one by one.
 check "corpus reader" "$(python3 - "$source_dir/jobs/setup" 2>&1 << 'END'
