@@ -4,6 +4,9 @@
 # Runs in the toolbox (jobs/toolbox), or with the machine's own packages where they suffice (jobs/setup/native.sh).
 #   DEKODER_BUILD   build folder (default build/tests)
 #   DEKODER_WERROR  ON: warnings are errors
+#   DEKODER_KOKKOS_CUDA   prefix of a Kokkos with CUDA (jobs/setup/build_kokkos.sh makes one): the cuda plug-in is built, linked and
+#                         looked at too, with nvcc's warnings as errors; needs the CUDA tool kit, but no GPU. The table of its
+#                         kernels' registers, stack and shared memory is printed at the end, where there is cuobjdump
 set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$checkout"
@@ -17,7 +20,13 @@ fail() {
   exit 1
 }
 start=$SECONDS
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDEKODER_TESTS=ON "-DDEKODER_WERROR=${DEKODER_WERROR:-OFF}" \
+options=(-DCMAKE_BUILD_TYPE=Release -DDEKODER_TESTS=ON)
+if [ -n "${DEKODER_KOKKOS_CUDA:-}" ]; then
+  options+=("-DDEKODER_BACKENDS=openmp;cuda" "-DDEKODER_KOKKOS_cuda=$DEKODER_KOKKOS_CUDA" "-DDEKODER_WERROR=${DEKODER_WERROR:-ON}")
+else
+  options+=("-DDEKODER_WERROR=${DEKODER_WERROR:-OFF}")
+fi
+cmake -S . -B "$build" -G Ninja "${options[@]}" \
   > "$build/configure.log" 2>&1 || fail "the configuration" configure.log
 echo "tests: configured, building (log: $build/build.log)"
 cmake --build "$build" --parallel "$(nproc)" > "$build/build.log" 2>&1 || fail "the build" build.log
@@ -27,6 +36,7 @@ echo "tests: built in $((SECONDS - start)) s"
 export OMP_PROC_BIND=false
 status=0
 ctest --test-dir "$build" --output-on-failure --no-tests=error --timeout 900 "$@" | tee "$build/ctest.log" || status=$?
+[ -z "${DEKODER_KOKKOS_CUDA:-}" ] || cat "$build/cuda_kernels.txt" 2> /dev/null || true
 failed=$(sed -nE 's/^.* tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1/p' "$build/ctest.log")
 total=$(sed -nE 's/^.* tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\2/p' "$build/ctest.log")
 echo "tests: $((SECONDS - start)) s in all"

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A build with the cuda plug-in, looked at without a GPU: every symbol is found at load, one function is exported, the
+launcher and the openmp plug-in need nothing of CUDA, and no kernel spills. Builds without it skip all (tests/run.sh says how
+to make one). The driver, libcuda.so.1, comes with GPUs: where it is missing, the stub of the CUDA tool kit stands in for it,
+which has the functions but no device."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+ROOT = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/cuda"))
+PLUGIN = BUILD / "libdekoder_cuda_float.so"
+CUDA = [Path(folder) for folder in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if folder]
+
+# Kernels that may have a stack frame, and why.
+MAY_HAVE_STACK = {
+    "ParameterStore::initialise": "once per run; log and cos keep a table for arguments that never come",
+    "sinusoidal_positions": "once per run; sin and cos keep a table for the reduction of large arguments",
+}
+
+
+def output(*command, **environment):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120,
+                          env=dict(os.environ, **environment))
+    if done.returncode != 0:
+        raise AssertionError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def libraries(file, **environment):
+    """Name -> path of all that `file` needs, directly or not; None: not found."""
+    found = re.findall(r"^\s+(\S+) (?:=> (?:(/\S+)|not found)|\(0x)", output("ldd", file, **environment), re.M)
+    return {name: path or None for name, path in found if name.startswith("lib")}
+
+
+def devices():
+    """The number of GPUs that the driver reports; None without a driver."""
+    ask = ("import ctypes; d = ctypes.CDLL('libcuda.so.1'); n = ctypes.c_int(0); "
+           "print(n.value if d.cuInit(0) or d.cuDeviceGetCount(ctypes.byref(n)) else n.value)")
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    return int(done.stdout) if done.returncode == 0 else None
+
+
+def find_tool(name):
+    """Its path, from DEKODER_<NAME>, the PATH or the tool kit."""
+    known = (os.environ.get("DEKODER_" + name.upper()), shutil.which(name), *(str(c / "bin" / name) for c in CUDA))
+    return next((path for path in known if path and os.access(path, os.X_OK)), None)
+
+
+def kernel_name(demangled):
+    """dekoder's function that launches it, and which of its lambdas; None for a kernel of Kokkos' own."""
+    found = re.search(r"dekoder::(?:\(anonymous namespace\)::)?(?!for_each_row)([\w:]+?)(?:<.*?(\w+)>)?\(.*?#(\d+)\}",
+                      demangled)
+    if found is None:
+        return None
+    name, argument, number = found.groups()
+    return name, f"{name}{f'<{argument}>' if argument else ''} #{number}"
+
+
+@unittest.skipUnless(PLUGIN.exists(), f"the build {BUILD} has no cuda plug-in: nothing to look at")
+class CudaPlugin(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.devices = devices()
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.environment = {}
+        if cls.devices is None:
+            stub = next((c / "lib64/stubs/libcuda.so" for c in CUDA if (c / "lib64/stubs/libcuda.so").exists()), None)
+            if stub is None:
+                raise unittest.SkipTest("neither a driver nor the stub of the CUDA tool kit (set CUDA_HOME)")
+            (Path(cls.folder.name) / "libcuda.so.1").symlink_to(stub)
+            path = os.environ.get("LD_LIBRARY_PATH")
+            cls.environment = {"LD_LIBRARY_PATH": cls.folder.name + (":" + path if path else "")}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def test_the_driver_alone_is_missing_without_a_gpu(self):
+        needed = libraries(PLUGIN)
+        self.assertIn("libcuda.so.1", needed)
+        self.assertEqual([n for n, path in needed.items() if path is None], ["libcuda.so.1"] if self.devices is None else [])
+        self.assertTrue(any(n.startswith("libcublasLt") for n in needed), "products are not cublasLt's")
+
+    def test_every_symbol_is_found(self):
+        done = subprocess.run(["ldd", "-r", PLUGIN], capture_output=True, text=True, env=dict(os.environ, **self.environment))
+        self.assertEqual([line for line in (done.stdout + done.stderr).splitlines() if "undefined" in line or "not found" in line],
+                         [])
+        load = "import ctypes, os, sys; ctypes.CDLL(sys.argv[1], mode=os.RTLD_NOW).dekoder_backend_entry; print('loaded')"
+        self.assertEqual(output(sys.executable, "-c", load, PLUGIN, **self.environment), "loaded\n")
+
+    def test_one_exported_function(self):
+        defined = [line.split() for line in output("nm", "-D", "--defined-only", PLUGIN).splitlines()]
+        self.assertEqual([(kind, name) for _, kind, name in defined], [("T", "dekoder_backend_entry")])
+
+    def test_the_rest_needs_nothing_of_cuda(self):
+        for file in (BUILD / "dekoder", BUILD / "libdekoder_openmp_float.so"):
+            names = list(libraries(file))
+            self.assertGreater(len(names), 3)
+            self.assertEqual([name for name in names if re.match("lib(cuda|cublas|nv)", name)], [], file)
+
+    def describe(self, backend, **environment):
+        """Exit code, standard error, and the plug-ins that were opened."""
+        done = subprocess.run([BUILD / "dekoder", "describe", ROOT / "input/talk.yaml", "--set", "model.vocabulary=65", "--backend",
+                               backend], capture_output=True, text=True, timeout=120,
+                              env=dict(os.environ, LD_DEBUG="files", **environment))
+        opened = set(re.findall(r"libdekoder_(\w+)_float\.so", done.stderr))
+        said = "\n".join(line for line in done.stderr.splitlines() if not re.match(r"\s+\d+:", line))
+        return done.returncode, said, opened
+
+    def test_launcher_without_a_gpu(self):
+        """Without a driver, and with one that has no device."""
+        if self.devices:
+            self.skipTest(f"this machine has {self.devices} GPUs")
+        for environment in ({}, self.environment):
+            code, said, opened = self.describe("auto", **environment)
+            self.assertEqual((code, opened), (0, {"openmp"}), said)
+            code, said, opened = self.describe("cuda", **environment)
+            self.assertEqual((code, opened), (2, set()), said)
+            self.assertIn("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp", said)
+            self.assertEqual(len(said.strip().splitlines()), 1, said)
+
+    def test_resources_of_kernels(self):
+        tool = find_tool("cuobjdump")
+        if tool is None:
+            self.skipTest("no cuobjdump on the PATH, in CUDA_HOME/bin or named by DEKODER_CUOBJDUMP: registers and spills are not "
+                          "looked at (some tool kits leave it out; PyPI's nvidia-cuda-cuobjdump has it)")
+        report = subprocess.run(["c++filt"], input=output(tool, "--dump-resource-usage", PLUGIN), capture_output=True, text=True,
+                                check=True).stdout
+        kernels = re.findall(r"Function (.*):\n +REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", report)
+        rows, spills, others = [], [], 0
+        for symbol, *numbers in sorted(set(kernels)):
+            name = kernel_name(symbol)
+            if name is None:
+                self.assertNotIn("dekoder::", symbol, "a kernel of dekoder's whose name is not understood")
+                others += 1
+                continue
+            registers, stack, shared, local = map(int, numbers)
+            rows.append(f"{name[1]:<56} {registers:9} {stack + local:6} {shared:6}")
+            if stack + local > 0 and name[0] not in MAY_HAVE_STACK:
+                spills.append(rows[-1])
+        table = [f"{'kernel':<56} registers  stack shared (bytes: per thread, per team with 1024 of CUDA)", *sorted(rows),
+                 f"and {others} kernels of Kokkos' own",
+                 *(f"stack accepted: {name}: {why}" for name, why in MAY_HAVE_STACK.items())]
+        (BUILD / "cuda_kernels.txt").write_text("\n".join(table) + "\n")
+        print("\n".join(table), flush=True)
+        self.assertGreater(len(rows), 20, report[:2000])
+        self.assertEqual(spills, [], "kernels with a stack frame or spilled registers")
+
+
+if __name__ == "__main__":
+    unittest.main()
