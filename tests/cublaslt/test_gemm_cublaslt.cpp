@@ -65,9 +65,9 @@ TEST_F(GemmCublasLt, EveryTransposeWithGapsBatchesBiasAndAccumulation) {
             }
 }
 
-TEST_F(GemmCublasLt, ExtentsOfOne) {
+TEST_F(GemmCublasLt, ExtentsOfOneAndTwo) {
   CublasLt library(false);
-  for (const auto& [M, N, K] : {std::array{1, 7, 6}, {5, 1, 6}, {5, 7, 1}, {1, 1, 6}, {1, 1, 1}})
+  for (const auto& [M, N, K] : {std::array{1, 7, 6}, {5, 1, 6}, {5, 7, 1}, {1, 1, 6}, {1, 1, 1}, {2, 2, 2}})
     for (const bool transpose : {false, true}) {
       SCOPED_TRACE(testing::Message() << M << " " << N << " " << K << " " << transpose);
       Case c{.transpose_a = transpose, .transpose_b = transpose, .bias = true, .M = M, .N = N, .K = K};
@@ -109,6 +109,8 @@ TEST_F(GemmCublasLt, WorkspaceOfAnyAlignment) {
     expect_right(library, {.K = 200, .workspace = 4096, .workspace_offset = offset});
     EXPECT_EQ(record().workspace_used, 2u * 5 * 7 * 4);
     expect_right(library, {.K = 200, .workspace = 100, .workspace_offset = offset});
+    expect_right(library, {.M = 1, .N = 1, .K = 200, .batches = 1, .workspace = 100, .workspace_offset = offset});
+    EXPECT_EQ(record().workspace_used, offset == 0 || offset == 252 ? 4u : 0u);
   }
 }
 
@@ -190,7 +192,7 @@ TEST_F(GemmCublasLt, EveryPartOfTheFormMakesAPlanOfItsOwn) {
                             {"types", [](Case& c) { c.stored = c.result = CUDA_R_16BF; }},
                             {"alignment of a", [](Case& c) { c.a.offset = 16; }},
                             {"alignment of b", [](Case& c) { c.b.offset = 16; }},
-                            {"alignment of c", [](Case& c) { c.c.offset = 16; }},
+                            {"alignment of c", [](Case& c) { c.c.offset = 128; }},
                             {"workspace", [](Case& c) { c.workspace = 1 << 15; }}};
   Case base{.bias = true};
   base.a = {.gap = 2, .batch_gap = 8};
