@@ -17,7 +17,7 @@ libraries=$(ldd "$dekoder") || fail "ldd $dekoder"
 for unwanted in kokkos blas dnnl hdf5 gomp cuda; do
   found=$(grep -i "lib[a-z_-]*$unwanted" <<<"$libraries") && fail "the executable links $unwanted: $found"
 done
-ldd "$plugin" | grep -qi kokkos || fail "the plug-in links no Kokkos, so this test looks at the wrong file"
+ldd "$plugin" | grep -qi gomp || fail "the plug-in links no OpenMP, so this test looks at the wrong file"
 
 symbols=$(nm -D --defined-only "$plugin" | awk '$2 == "T" && $3 ~ /dekoder/ {print $3}')
 [ "$symbols" = dekoder_backend_entry ] || fail "the plug-in exports: $symbols; expected dekoder_backend_entry alone"

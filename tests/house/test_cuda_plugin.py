@@ -154,4 +154,4 @@ class CudaPlugin(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(verbosity=2)
