@@ -96,11 +96,9 @@ void layer_norm_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, Const
           });
         }
       });
-  add_partials("dekoder::layer_norm_backward::gain", exec,
-               MasterTensor2(partials.data(), partials.extent(0), 2 * C), P, 0, grad_gain);
-  if (grad_bias.size() > 0)
-    add_partials("dekoder::layer_norm_backward::bias", exec,
-                 MasterTensor2(partials.data(), partials.extent(0), 2 * C), P, C, grad_bias);
+  const MasterTensor2 sums(partials.data(), partials.extent(0), 2 * partials.extent(2));
+  add_partials("dekoder::layer_norm_backward::gain", exec, sums, P, 0, grad_gain);
+  if (grad_bias.size() > 0) add_partials("dekoder::layer_norm_backward::bias", exec, sums, P, C, grad_bias);
 }
 
 }  // namespace dekoder

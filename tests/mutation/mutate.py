@@ -44,7 +44,7 @@ PLAN = {
     "base/utf8": ["unit.test_tokenizer.f", "unit.test_token_dataset.f"],
     "kernels/adamw": ["unit.test_adamw.f", "unit.test_training_step.f"],
     "kernels/reduction": ["unit.test_reduction.f", "unit.test_training_step.f"],
-    "kernels/column_sum": ["unit.test_normalization.f", "unit.test_elementwise.f", *KERNELS],
+    "kernels/column_sum": ["unit.test_column_sum.f", "unit.test_normalization.f", "unit.test_elementwise.f", *KERNELS],
     "kernels/embedding": ["unit.test_embedding.f", *KERNELS],
     "kernels/normalization": ["unit.test_normalization.f", *KERNELS],
     "kernels/elementwise": ["unit.test_elementwise.f", *KERNELS],

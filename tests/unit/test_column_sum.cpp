@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/column_sum.hpp"
+
+#include "support/host_tensor.hpp"
+
+namespace dekoder::testing {
+namespace {
+
+/// Calls check(partials, P, first, start) for shapes around the widths of lanes and chunks of columns.
+template <class Check>
+void for_each_shape(const Check& check) {
+  for (const int P : {1, 2, partial_lanes - 1, partial_lanes, partial_lanes + 1, 100})
+    for (const int C : {1, 31, 32, 33, 128, 129})
+      for (const int first : {0, C}) {
+        SCOPED_TRACE(fmt::format("P={} C={} first={}", P, C, first));
+        check(random_tensor<MasterTensor2>(1, P + 1, 2 * C), P, first, random_tensor<MasterTensor1>(2, C));
+      }
+}
+
+TEST(ColumnSum, AddsBlocksInAscendingOrder) {
+  for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
+    const std::vector<double> start = values_of(sums);
+    add_partials("test", ExecSpace(), partials, P, first, sums);
+    for (std::size_t c = 0; c < start.size(); ++c) {
+      Master expected = Master(start[c]);
+      for (int p = 0; p < P; ++p) expected += partials(p, std::size_t(first) + c);
+      EXPECT_EQ(sums(c), expected) << c;
+    }
+  });
+}
+
+TEST(ColumnSum, TeamsAddLanesByHalves) {
+  for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
+    const std::vector<double> start = values_of(sums);
+    add_partials_by_teams("test", ExecSpace(), partials, P, first, sums);
+    for (std::size_t c = 0; c < start.size(); ++c) {
+      Master lanes[partial_lanes] = {};
+      for (int p = 0; p < P; ++p) lanes[p % partial_lanes] += partials(p, std::size_t(first) + c);
+      for (int half = partial_lanes / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+      EXPECT_EQ(sums(c), Master(start[c]) + lanes[0]) << c;
+    }
+  });
+}
+
+}  // namespace
+}  // namespace dekoder::testing
