@@ -46,10 +46,11 @@ int padded_vocabulary(const ModelConfig& model) {
   return (model.vocabulary + multiple - 1) / multiple * multiple;
 }
 
-long head_chunk(const ModelConfig& model, long tokens) {
-  constexpr std::size_t most_elements = std::size_t{64} << 20;
+long head_chunk(const ModelConfig& model, long tokens, bool on_host) {
+  const std::size_t most_elements = std::size_t{on_host ? 64u : 256u} << 20;
+  const long most_tokens = on_host ? tokens : std::min(tokens, long{16384});
   long chunk = 16;
-  while (chunk < tokens &&
+  while (chunk < most_tokens &&
          std::size_t(2) * std::size_t(chunk) * std::size_t(padded_vocabulary(model)) <= most_elements)
     chunk *= 2;
   return std::min(chunk, tokens);

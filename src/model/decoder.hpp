@@ -13,8 +13,11 @@ int padded_vocabulary(const ModelConfig& model);
 /// Every parameter of the decoder: name, axes, shape, weight decay, initial values. Allocates nothing.
 ParameterLayout decoder_parameters(const ModelConfig& model);
 
-/// Tokens whose logits exist at one time: a power of two that keeps them within 256 MiB, at most `tokens`.
-long head_chunk(const ModelConfig& model, long tokens);
+/// Tokens whose logits exist at one time: a power of two that keeps them within 64 Mi elements (256 MiB in fp32) on
+/// CPUs, within 256 Mi (1 GiB) and 16384 tokens on GPUs, at most `tokens`. The head's weight gradient, V x C, is
+/// read and written once per chunk, and a GPU needs thousands of rows to fill its product: hence the larger chunks
+/// there.
+long head_chunk(const ModelConfig& model, long tokens, bool on_host = device_is_host);
 
 /// All activations and scratch for B sequences of T tokens, taken from an arena. Blocks share the memory of one
 /// where nothing is read of them afterwards (ActivationUse); backward passes need those of training.

@@ -63,6 +63,19 @@ TEST(Decoder, LogitsOfAChunkStayWithin256MiB) {
   }
 }
 
+TEST(Decoder, LogitsOfAChunkOnGpusStayWithin1GiBAnd16384Tokens) {
+  ModelConfig model;
+  for (const int vocabulary : {1, 256, 16384, 50257, 1 << 20, 1 << 22}) {
+    model.vocabulary = vocabulary;
+    const long most = std::min((long(256) << 20) / padded_vocabulary(model), 16384L);
+    const long chunk = head_chunk(model, 1 << 20, false);
+    EXPECT_LE(chunk, most) << vocabulary;
+    EXPECT_GT(2 * chunk, most) << vocabulary;
+    EXPECT_EQ(chunk & (chunk - 1), 0) << vocabulary << ": a power of two";
+    EXPECT_EQ(head_chunk(model, 9, false), 9) << vocabulary << ": no more than there are";
+  }
+}
+
 TEST(Decoder, VocabularyIsRoundedUpToItsMultiple) {
   ModelConfig model;
   for (const auto [vocabulary, multiple, padded] :
