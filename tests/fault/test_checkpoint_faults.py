@@ -42,6 +42,7 @@ def damaged_files(workshop, root, whole):
         "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
         "empty": lambda path: os.truncate(path, 0),
         "flipped": lambda path: flip(path, path.read_bytes().find(b"layers: 2")),
+        "heap": lambda path: flip(path, path.read_bytes().index(b"FRHP") + 20),  # of a group with many members
         "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     }
     for name, damage in damages.items():
@@ -230,7 +231,8 @@ def full_disk(workshop, root):
 
     # full when it must save: told, exit 3, earlier files valid
     process = workshop.start(run, steps=10**6)
-    dk.wait_until(lambda: "going on" in process.log.read_text(), "a restart", process)
+    size = (run / "metrics.jsonl").stat().st_size
+    dk.wait_until(lambda: (run / "metrics.jsonl").stat().st_size > size, "steps after a restart", process)
     fill(ballast, process)
     last = max(dk.checkpoints(run))
     dk.check(dk.stop(process) == 3, f"exit code {process.returncode}, expected 3: {process.log.read_text()}")

@@ -136,6 +136,34 @@ def early_hangup(shop):
     print("an early hangup ends bench: passed")
 
 
+def early_signals_save(shop, root):
+    """One that comes before the handlers stand waits for them."""
+    for milliseconds in (20, 60, 120):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU):
+            process = start(["train", shop.config(10**9, 10**9), "--run", root / f"early-{milliseconds}-{number}"])
+            time.sleep(milliseconds / 1000)
+            process.send_signal(number)
+            code = process.wait(timeout=60)
+            dk.check(code == 85, f"train: exit code {code} after {name_of(number)} at {milliseconds} ms, expected 85")
+    print("signals before the handlers save: passed")
+
+
+def closed_streams(shop, root):
+    """No file of the run takes the place of a closed stream."""
+    for closed in ((1, 2), (0, 2), (0, 1, 2)):
+        run = root / ("closed-" + "".join(map(str, closed)))
+        def close():
+            for stream in closed:
+                os.close(stream)
+        process = subprocess.Popen([dk.PROGRAM, "train", shop.config(20, 10), "--run", run], env=ENVIRONMENT, preexec_fn=close)
+        process.wait(timeout=60)
+        for log in ("metrics.jsonl", "samples.jsonl"):
+            if (run / log).exists():
+                dk.check("dekoder" not in (run / log).read_text(), f"log lines in {log} with {closed} closed")
+        dk.check(len((run / "metrics.jsonl").read_text().splitlines()) >= 20, "rows are missing")
+    print("closed standard streams: passed")
+
+
 def compare_inherits(root):
     """`dekoder compare` becomes another program: that one is not started with what UCX or dekoder did to SIGHUP."""
     program = root / "bin/dekoder-compare"
@@ -353,6 +381,8 @@ with tempfile.TemporaryDirectory(prefix="dekoder-signals-") as place:
     cpu_time_is_up(workshop, folder)
     nohup(workshop, folder)
     early_hangup(workshop)
+    early_signals_save(workshop, folder)
+    closed_streams(workshop, folder)
     compare_inherits(folder)
     second_interrupt(workshop, folder)
     train_goes_on(workshop, folder)
