@@ -15,9 +15,11 @@ void record() {
   for (int signal = 1; signal < NSIG; ++signal)
     sigaction(signal, nullptr, &start.signals[static_cast<std::size_t>(signal)]);
   start.cpus = CpuMask::of_this_thread();
-  // One that comes early waits for handle_signals; UCX takes SIGHUP and does something of its own with it.
-  const sigset_t early = early_signals();
-  sigprocmask(SIG_BLOCK, &early, nullptr);
+  // UCX takes it and does something of its own with it. One that comes early waits for handle_signals.
+  sigset_t hangup;
+  sigemptyset(&hangup);
+  sigaddset(&hangup, SIGHUP);
+  sigprocmask(SIG_BLOCK, &hangup, nullptr);
   // A file of the run that took the place of a closed standard stream would get what is meant for the stream. What
   // stands in for standard output is for reading, so that writing to it still fails.
   for (int stream = 0; stream < 3; ++stream)
@@ -28,13 +30,6 @@ void record() {
 __attribute__((section(".preinit_array"), used)) void (*const record_first)() = record;
 
 }  // namespace
-
-sigset_t early_signals() {
-  sigset_t early;
-  sigemptyset(&early);
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGXCPU, SIGHUP}) sigaddset(&early, signal);
-  return early;
-}
 
 const ProcessStart& process_start() {
   return start;

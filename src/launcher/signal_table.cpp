@@ -104,7 +104,9 @@ struct sigaction action_of(const Row& row, const std::string& command) {
 }  // namespace
 
 void handle_signals(const std::string& command) {
-  sigset_t handled = early_signals();
+  sigset_t handled;
+  sigemptyset(&handled);
+  sigaddset(&handled, SIGHUP);  // blocked by process_start
   for (const Row& row : table) {
     const struct sigaction action = action_of(row, command);
     sigaction(row.signal, &action, nullptr);

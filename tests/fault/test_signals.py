@@ -136,18 +136,6 @@ def early_hangup(shop):
     print("an early hangup ends bench: passed")
 
 
-def early_signals_save(shop, root):
-    """One that comes before the handlers stand waits for them."""
-    for milliseconds in (20, 60, 120):
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU):
-            process = start(["train", shop.config(10**9, 10**9), "--run", root / f"early-{milliseconds}-{number}"])
-            time.sleep(milliseconds / 1000)
-            process.send_signal(number)
-            code = process.wait(timeout=60)
-            dk.check(code == 85, f"train: exit code {code} after {name_of(number)} at {milliseconds} ms, expected 85")
-    print("signals before the handlers save: passed")
-
-
 def closed_streams(shop, root):
     """No file of the run takes the place of a closed stream."""
     for closed in ((1, 2), (0, 2), (0, 1, 2)):
@@ -381,7 +369,6 @@ with tempfile.TemporaryDirectory(prefix="dekoder-signals-") as place:
     cpu_time_is_up(workshop, folder)
     nohup(workshop, folder)
     early_hangup(workshop)
-    early_signals_save(workshop, folder)
     closed_streams(workshop, folder)
     compare_inherits(folder)
     second_interrupt(workshop, folder)
