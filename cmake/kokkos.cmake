@@ -5,8 +5,8 @@
 set(DEKODER_KOKKOS_openmp "" CACHE PATH "Prefix of the Kokkos (without CUDA) of the openmp plug-in; empty: the usual places")
 set(DEKODER_KOKKOS_cuda "" CACHE PATH "Prefix of the Kokkos with CUDA of the cuda plug-in; empty: the usual places")
 
+# Kokkos and the libraries of products that the core of a backend is linked to.
 macro(dekoder_find_kokkos backend)
-  # With this component Kokkos leaves the project's compilers alone; otherwise one with CUDA puts nvcc in front of all of them.
   if(DEKODER_KOKKOS_${backend})
     file(GLOB kokkos_config "${DEKODER_KOKKOS_${backend}}/lib*/cmake/Kokkos/KokkosConfig.cmake"
          "${DEKODER_KOKKOS_${backend}}/lib*/*/cmake/Kokkos/KokkosConfig.cmake")
@@ -15,11 +15,10 @@ macro(dekoder_find_kokkos backend)
                           "Kokkos: there is no lib*/cmake/Kokkos/KokkosConfig.cmake below it")
     endif()
     list(GET kokkos_config 0 kokkos_config)
-    cmake_path(GET kokkos_config PARENT_PATH Kokkos_DIR)
-    find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation PATHS ${Kokkos_DIR} NO_DEFAULT_PATH)
-  else()
-    find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation)
+    cmake_path(GET kokkos_config PARENT_PATH Kokkos_DIR)  # of this folder alone; it hides the cached one
   endif()
+  # With this component Kokkos leaves the project's compilers alone; otherwise one with CUDA puts nvcc in front of all of them.
+  find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation)
   if("${backend}" STREQUAL "cuda" AND NOT "CUDA" IN_LIST Kokkos_DEVICES)
     message(FATAL_ERROR "The cuda plug-in needs a Kokkos with CUDA; that of ${Kokkos_DIR} has ${Kokkos_DEVICES}. Name one with "
                         "-DDEKODER_KOKKOS_cuda=PREFIX; jobs/setup/build_kokkos.sh makes one")
@@ -29,5 +28,11 @@ macro(dekoder_find_kokkos backend)
                         "makes one), or leave the plug-in out: -DDEKODER_BACKENDS=cuda")
   elseif(NOT "OPENMP" IN_LIST Kokkos_DEVICES)
     message(FATAL_ERROR "dekoder needs a Kokkos with OpenMP; that of ${Kokkos_DIR} has ${Kokkos_DEVICES}")
+  endif()
+  if("${backend}" STREQUAL "openmp")
+    find_package(KokkosKernels REQUIRED CONFIG HINTS ${DEKODER_KOKKOS_openmp})
+    if(DEKODER_ONEDNN)
+      find_package(dnnl CONFIG QUIET)
+    endif()
   endif()
 endmacro()

@@ -35,7 +35,7 @@ void add_partials_by_teams(const std::string& label, const ExecSpace& exec, Cons
                            long blocks, long first_column, MasterTensor1 result) {
   constexpr int columns = 32, lanes = partial_lanes;
   using Policy = Kokkos::TeamPolicy<ExecSpace>;
-  using LaneSums = Kokkos::View<Master[lanes][columns], Kokkos::LayoutRight, ExecSpace::scratch_memory_space,
+  using LaneSums = Kokkos::View<Master[lanes][columns], Layout, ExecSpace::scratch_memory_space,
                                 Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
   const long C = long(result.extent(0));
   Policy policy(exec, int((C + columns - 1) / columns), device_is_host ? 1 : lanes, columns);

@@ -72,16 +72,6 @@ const char* gemm_label(Op op_a, Op op_b) {
   return labels[op_a == Op::transpose][op_b == Op::transpose];
 }
 
-std::string product_library() {
-  return library::name();
-}
-std::string product_library_effect() {
-  return library::effect();
-}
-std::size_t product_workspace_bytes() {
-  return library::workspace_bytes();
-}
-
 double gemm_flops() {
   return static_cast<double>(flops_asked.load());
 }

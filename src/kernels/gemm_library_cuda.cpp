@@ -7,8 +7,6 @@
 #include "kernels/gemm_library.hpp"
 #include "tensor/region.hpp"
 
-#if defined(DEKODER_BACKEND_CUDA)
-
 namespace dekoder::library {
 
 namespace {
@@ -39,7 +37,24 @@ Library& library() {
 
 static_assert(std::is_same_v<Stored, float>, "another Stored needs its cudaDataType_t");
 
-void multiply(const ExecSpace& exec, Op op_a, Op op_b, const LtProduct& product, Real alpha, Real beta) {
+/// Of matrices (rows, columns) or batches (batch, rows, columns).
+template <class Factor, class Result>
+void multiply_tensors(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Factor& a, const Factor& b,
+                      Real beta, const Result& c, const Real* bias) {
+  constexpr int rows = Result::rank() - 2;
+  const auto matrix = [](const auto& x) {
+    return LtProduct::Matrix{x.data(), std::int64_t(x.stride(rows)), rows > 0 ? std::int64_t(x.stride(0)) : 0};
+  };
+  const LtProduct product{.transpose_a = op_a == Op::transpose,
+                          .transpose_b = op_b == Op::transpose,
+                          .M = c.extent_int(rows),
+                          .N = c.extent_int(rows + 1),
+                          .K = a.extent_int(op_a == Op::transpose ? rows : rows + 1),
+                          .batches = rows > 0 ? c.extent_int(0) : 1,
+                          .a = matrix(a),
+                          .b = matrix(b),
+                          .c = matrix(c),
+                          .bias = bias};
   if (product.K == 0) throw ShapeError("gemm: a product over K=0 terms; expected at least 1");
   Library& lt = library();
   const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
@@ -50,50 +65,26 @@ void multiply(const ExecSpace& exec, Op op_a, Op op_b, const LtProduct& product,
 
 void multiply(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
               const ConstStoredTensor2& b, Real beta, const StoredTensor2& c, const ConstStoredTensor1& bias) {
-  const auto matrix = [](const ConstStoredTensor2& x) {
-    return LtProduct::Matrix{x.data(), std::int64_t(x.stride(0))};
-  };
-  multiply(exec, op_a, op_b,
-           {.transpose_a = op_a == Op::transpose,
-            .transpose_b = op_b == Op::transpose,
-            .M = c.extent_int(0),
-            .N = c.extent_int(1),
-            .K = a.extent_int(op_a == Op::transpose ? 0 : 1),
-            .a = matrix(a),
-            .b = matrix(b),
-            .c = matrix(c),
-            .bias = bias.size() > 0 ? bias.data() : nullptr},
-           alpha, beta);
+  multiply_tensors(exec, op_a, op_b, alpha, a, b, beta, c, bias.size() > 0 ? bias.data() : nullptr);
 }
 
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
                       const ConstStridedTensor3& b, Real beta, const StridedTensor3& c) {
-  const auto batch = [](const ConstStridedTensor3& x) {
-    return LtProduct::Matrix{x.data(), std::int64_t(x.stride(1)), std::int64_t(x.stride(0))};
-  };
-  multiply(exec, op_a, op_b,
-           {.transpose_a = op_a == Op::transpose,
-            .transpose_b = op_b == Op::transpose,
-            .M = c.extent_int(1),
-            .N = c.extent_int(2),
-            .K = a.extent_int(op_a == Op::transpose ? 1 : 2),
-            .batches = c.extent_int(0),
-            .a = batch(a),
-            .b = batch(b),
-            .c = batch(c)},
-           alpha, beta);
-}
-
-std::string name() {
-  return library().products.name();
-}
-std::string effect() {
-  return "";
-}
-std::size_t workspace_bytes() {
-  return workspace_size;
+  multiply_tensors(exec, op_a, op_b, alpha, a, b, beta, c, nullptr);
 }
 
 }  // namespace dekoder::library
 
-#endif
+namespace dekoder {
+
+std::string product_library() {
+  return library::library().products.name();
+}
+std::string product_library_effect() {
+  return "";
+}
+std::size_t product_workspace_bytes() {
+  return library::workspace_size;
+}
+
+}  // namespace dekoder

@@ -120,12 +120,16 @@ void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
     multiply(exec, op_a, op_b, alpha, matrix_of(a, i), matrix_of(b, i), beta, matrix_of(c, i), {});
 }
 
-std::string name() {
+}  // namespace dekoder::library
+
+namespace dekoder {
+
+std::string product_library() {
   const std::string onednn = onednn_version();
-  return onednn.empty() ? blas_name() : onednn + " and " + blas_name();
+  return onednn.empty() ? library::blas_name() : onednn + " and " + library::blas_name();
 }
 
-std::string effect() {
+std::string product_library_effect() {
   if (sizeof(Real) != 4) return "";
   return onednn_version().empty()
              ? "built without oneDNN: other last bits than with it, and most products 5 to 15 % slower"
@@ -133,8 +137,8 @@ std::string effect() {
                "% slower";
 }
 
-std::size_t workspace_bytes() {
+std::size_t product_workspace_bytes() {
   return 0;
 }
 
-}  // namespace dekoder::library
+}  // namespace dekoder

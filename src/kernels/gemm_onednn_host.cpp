@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm_onednn.hpp"
 
-#if defined(DEKODER_HAVE_ONEDNN) && !defined(DEKODER_REAL_DOUBLE) && !defined(DEKODER_BACKEND_CUDA)
+#if defined(DEKODER_HAVE_ONEDNN) && !defined(DEKODER_REAL_DOUBLE)
 
 #include <cstring>
 #include <map>

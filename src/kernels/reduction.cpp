@@ -37,8 +37,8 @@ double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstMast
         const int whole = count / lanes * lanes;
         for (int i = 0; i < whole; i += lanes)
           for (int lane = 0; lane < lanes; ++lane) lane_sum[lane] += Term::of(values[i + lane]);
-        for (int lane = 0; lane < lanes;
-             ++lane)  // every index is known at compile time: the sums stay in registers
+        // Every index is known at compile time: the sums stay in registers.
+        for (int lane = 0; lane < lanes; ++lane)
           if (whole + lane < count) lane_sum[lane] += Term::of(values[whole + lane]);
         partials(leaf) = ((lane_sum[0] + lane_sum[1]) + (lane_sum[2] + lane_sum[3])) +
                          ((lane_sum[4] + lane_sum[5]) + (lane_sum[6] + lane_sum[7]));

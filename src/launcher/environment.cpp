@@ -47,10 +47,8 @@ bool are_thread_counts(std::string_view text) {
 bool is_rank_count(std::string_view text) {
   return is_number(text, 1, std::numeric_limits<int>::max());
 }
-bool is_rank(std::string_view text) {
-  return is_number(text, 0, std::numeric_limits<int>::max());
-}
-bool is_device(std::string_view text) {
+/// Of a rank or a GPU.
+bool is_index(std::string_view text) {
   return is_number(text, 0, std::numeric_limits<int>::max());
 }
 bool are_devices(std::string_view text) {
@@ -89,10 +87,10 @@ const Variable variables[] = {
     {"OMPI_COMM_WORLD_SIZE", is_rank_count, "a whole number from 1, as mpirun sets it"},
     {"SLURM_STEP_NUM_TASKS", is_rank_count, "a whole number from 1, as srun sets it"},
     {"PMI_SIZE", is_rank_count, "a whole number from 1, as mpiexec sets it"},
-    {"OMPI_COMM_WORLD_RANK", is_rank, "a whole number from 0, as mpirun sets it"},
-    {"SLURM_PROCID", is_rank, "a whole number from 0, as srun sets it"},
-    {"PMI_RANK", is_rank, "a whole number from 0, as mpiexec sets it"},
-    {"KOKKOS_DEVICE_ID", is_device, "the number of a GPU, from 0"},
+    {"OMPI_COMM_WORLD_RANK", is_index, "a whole number from 0, as mpirun sets it"},
+    {"SLURM_PROCID", is_index, "a whole number from 0, as srun sets it"},
+    {"PMI_RANK", is_index, "a whole number from 0, as mpiexec sets it"},
+    {"KOKKOS_DEVICE_ID", is_index, "the number of a GPU, from 0"},
     {"KOKKOS_VISIBLE_DEVICES", are_devices, "the numbers of GPUs, from 0, with commas"},
     {"KOKKOS_MAP_DEVICE_ID_BY", is_device_mapping, "mpi_rank or random"},
     {"DEKODER_TF32", is_switch, "0 or 1: fp32 products on GPUs by TF32"},

@@ -9,6 +9,7 @@
 #include "base/decimal.hpp"
 #include "inference/attention_capture.hpp"
 #include "kernels/attention/attention.hpp"
+#include "kernels/gemm.hpp"
 #include "kernels/reduction.hpp"
 #include "model/decoder.hpp"
 #include "model/model_summary.hpp"
@@ -91,6 +92,8 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
   terms.push_back({"generator", generator_bytes(model)});
   if (const std::size_t bytes = attention_bytes(config); bytes > 0)
     terms.push_back({"attention maps, at most", bytes});
+  if (const std::size_t bytes = product_workspace_bytes(); bytes > 0)
+    terms.push_back({"workspace of matrix products", bytes});
   const std::size_t scratch = attention_scratch_bytes(threads, B, T, model.heads, C / model.heads);
   if (scratch > 0)
     terms.push_back({fmt::format("scratch of {} threads, at most", threads),

@@ -5,8 +5,6 @@
 // order: the results are the same bits.
 #include "kernels/attention/attention.hpp"
 
-#if !defined(DEKODER_BACKEND_CUDA)
-
 #include "kernels/attention/tile_host.hpp"
 
 namespace dekoder {
@@ -285,5 +283,3 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
 }
 
 }  // namespace dekoder
-
-#endif

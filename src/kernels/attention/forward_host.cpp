@@ -2,8 +2,6 @@
 // Forward pass of causal attention on CPUs: one task per tile of queries.
 #include "kernels/attention/attention.hpp"
 
-#if !defined(DEKODER_BACKEND_CUDA)
-
 #include <cmath>
 #include <limits>
 
@@ -152,5 +150,3 @@ void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
 }
 
 }  // namespace dekoder
-
-#endif
