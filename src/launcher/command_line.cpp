@@ -3,11 +3,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.hpp"
 #include "config/closest_word.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/setting_value.hpp"
+#include "launcher/signal_table.hpp"
 
 namespace dekoder {
 
@@ -158,7 +160,11 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   }
   line.command.name = app.get_subcommands().front()->get_name();
   check_command(line.command);
-  if (!line.command.config.empty()) line.command.config_text = read_config_text(line.command.config);
+  const std::string& config = line.command.config;
+  std::error_code ignored;
+  // A pipe's text may be long in coming, or never come: until it is there a signal ends any command.
+  if (!config.empty() && !std::filesystem::is_regular_file(config, ignored)) handle_signals("");
+  if (!config.empty()) line.command.config_text = read_config_text(config);
   return line;
 }
 

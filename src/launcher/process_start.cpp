@@ -15,11 +15,10 @@ void record() {
   for (int signal = 1; signal < NSIG; ++signal)
     sigaction(signal, nullptr, &start.signals[static_cast<std::size_t>(signal)]);
   start.cpus = CpuMask::of_this_thread();
-  // UCX takes it and does something of its own with it. One that comes early waits for handle_signals.
-  sigset_t hangup;
-  sigemptyset(&hangup);
-  sigaddset(&hangup, SIGHUP);
-  sigprocmask(SIG_BLOCK, &hangup, nullptr);
+  sigset_t early;
+  sigemptyset(&early);
+  for (const int signal : stop_signals) sigaddset(&early, signal);
+  sigprocmask(SIG_BLOCK, &early, &start.blocked);
   // A file of the run that took the place of a closed standard stream would get what is meant for the stream. What
   // stands in for standard output is for reading, so that writing to it still fails.
   for (int stream = 0; stream < 3; ++stream)

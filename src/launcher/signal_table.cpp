@@ -104,17 +104,15 @@ struct sigaction action_of(const Row& row, const std::string& command) {
 }  // namespace
 
 void handle_signals(const std::string& command) {
-  sigset_t handled;
-  sigemptyset(&handled);
-  sigaddset(&handled, SIGHUP);  // blocked by process_start
+  sigset_t blocked = process_start().blocked;
   for (const Row& row : table) {
     const struct sigaction action = action_of(row, command);
     sigaction(row.signal, &action, nullptr);
-    if (action.sa_handler == on_signal) sigaddset(&handled, row.signal);
+    if (action.sa_handler == on_signal) sigdelset(&blocked, row.signal);  // some launchers start with it blocked
   }
   for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal)
     sigaction(signal, &process_start().signals[static_cast<std::size_t>(signal)], nullptr);
-  sigprocmask(SIG_UNBLOCK, &handled, nullptr);  // also where the process was started with one blocked
+  sigprocmask(SIG_SETMASK, &blocked, nullptr);
 }
 
 int stop_signal() {

@@ -125,6 +125,24 @@ def nohup(shop, root):
     print("nohup keeps train and bench alive: passed")
 
 
+def early_signals(shop, root):
+    """From the first moment in which a program can keep a signal waiting, train saves."""
+    for number in ROWS["TERM"] + ROWS["HUP"]:
+        for milliseconds in (0, 30, 90):
+            run = root / f"early-{number}-{milliseconds}"
+            process = start(["train", shop.config(10**9, 10**9), "--run", run])
+            hangup_waits = lambda: any(int(mask, 16) >> (signal.SIGHUP - 1) & 1 for mask in re.findall(
+                r"Sig(?:Blk|Cgt):\s*(\w+)", pathlib.Path(f"/proc/{process.pid}/status").read_text()))
+            while not hangup_waits():
+                dk.check(process.poll() is None, f"train ended with {process.returncode}")
+            time.sleep(milliseconds / 1000)
+            process.send_signal(number)
+            code = process.wait(timeout=60)
+            dk.check(code == 85, f"train: exit code {code} after {name_of(number)} at {milliseconds} ms, expected 85")
+            dk.check(dk.status(run)["saved_step"] in dk.checkpoints(run), f"status {dk.status(run)}")
+    print("train saves after early signals: passed")
+
+
 def early_hangup(shop):
     """One that comes while libraries are loaded is not lost, nor taken by them."""
     for milliseconds in range(0, 24, 4):
@@ -368,6 +386,7 @@ with tempfile.TemporaryDirectory(prefix="dekoder-signals-") as place:
     train_saves(workshop, folder)
     cpu_time_is_up(workshop, folder)
     nohup(workshop, folder)
+    early_signals(workshop, folder)
     early_hangup(workshop)
     closed_streams(workshop, folder)
     compare_inherits(folder)
