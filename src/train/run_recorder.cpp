@@ -25,6 +25,7 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
                 isatty(STDERR_FILENO) == 1) {
   directory.stop_if_lost();
   if (options.fresh) directory.set_aside();
+  directory.require_writable_config();
   const RunPaths& paths = directory.paths();
   metrics_.emplace(paths.metrics(), start.state.metrics_bytes);
   samples_.emplace(paths.samples(), start.state.samples_bytes);
@@ -37,6 +38,8 @@ void RunRecorder::begin() {
   directory_.stop_if_lost();
   if (std::exchange(begun_, true)) return;
   directory_.write_config(origin_ + start_.state.config_yaml);
+  metrics_->cut();
+  samples_->cut();
   if (start_.resumed_step >= 0) metrics_->write(RestartMetrics{start_.resumed_step, start_.changes});
   status(RunState::resumable);
 }

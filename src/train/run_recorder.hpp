@@ -17,9 +17,9 @@ namespace dekoder {
 /// configuration and the line of progress. A start that records nothing changes no file.
 class RunRecorder {
  public:
-  /// Sets the files of an earlier run aside where `options` say so, and cuts the logs to the state that the run
-  /// goes on from. `attention` is null for a run without maps. Keeps a reference to `directory`. Throws ConfigError
-  /// where the logs cannot be opened.
+  /// Sets the files of an earlier run aside where `options` say so. `attention` is null for a run without maps.
+  /// Keeps a reference to `directory`. Throws ConfigError where the logs cannot be opened or the configuration
+  /// cannot be written.
   RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
               const AttentionFileInfo* attention, const StartOptions& options);
 
@@ -41,7 +41,8 @@ class RunRecorder {
 
  private:
   /// Before anything is recorded: makes sure that the run is still this process's. The first thing recorded makes
-  /// this start's configuration, and what it changed, a part of the run.
+  /// this start's configuration, and what it changed, a part of the run, and cuts the logs to the state that the
+  /// run goes on from.
   void begin();
 
   const RunConfig config_;

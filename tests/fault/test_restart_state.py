@@ -78,6 +78,19 @@ def configuration_is_what_was_used(workshop, root):
     dk.check("training.steps is 30, but the run has done 40 steps" in said, said)
     dk.check(files_of(run) == before, "a refused start changed the run")
 
+    log = run / "metrics.jsonl"
+    log.write_text(log.read_text() + log.read_text())  # as after a kill: rows behind the checkpoint's
+    for name in ("samples.jsonl", "config.yaml"):
+        kept = (run / name).read_bytes()
+        (run / name).unlink()
+        (run / name).mkdir()
+        before = files_of(run)
+        said = workshop.train(run, 60, expect=2)
+        dk.check(f"{name}: " in said and "--run" in said, said)
+        dk.check(files_of(run) == before, f"a start refused for its {name} changed the run")
+        (run / name).rmdir()
+        (run / name).write_bytes(kept)
+
     said = workshop.train(run, 60, sets=["training.learning_rate=2e-3"])
     dk.check("warning: the learning rate jumps from 0.0001" in said, said)  # the end of a cosine, begun anew
     dk.check("learning_rate: 0.002" in (run / "config.yaml").read_text(), "config.yaml is not that of the last steps")

@@ -262,6 +262,58 @@ TEST(AppendLog, LinesWaitUntilTheFileMayGrow) {
   EXPECT_EQ(contents(folder / "log"), line + line + line + line + line);
 }
 
+TEST(AppendLog, IsCutOnlyWhenTold) {
+  const ScratchFolder folder("append");
+  folder.write("log", "kept\nlater\n");
+  {
+    AppendLog opened(folder / "log", 5);
+  }
+  EXPECT_EQ(contents(folder / "log"), "kept\nlater\n");
+  AppendLog log(folder / "log", 5);
+  log.cut();
+  EXPECT_EQ(contents(folder / "log"), "kept\n");
+  log.append("new\n");
+  EXPECT_EQ(contents(folder / "log"), "kept\nnew\n");
+}
+
+/// What others do to the file between two lines, and what is then in it after the second.
+TEST(AppendLog, GoesOnWhereTheFileWasChangedMeanwhile) {
+  const ScratchFolder folder("append");
+  const fs::path file = folder / "log";
+  const auto after = [&](const std::function<void()>& change) {
+    fs::remove(file);
+    AppendLog log(file, 0);
+    log.append("first\n");
+    testing::internal::CaptureStderr();
+    change();
+    log.append("second\n");
+    EXPECT_EQ(log.durable_bytes(), fs::file_size(file));
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_TRUE(has(said, "log: was changed while it was written")) << said;
+    return contents(file);
+  };
+  EXPECT_EQ(after([&] { fs::resize_file(file, 0); }), "second\n");
+  EXPECT_EQ(after([&] { fs::resize_file(file, 3); }), "second\n") << "a part of a line is none";
+  EXPECT_EQ(after([&] { fs::remove(file); }), "second\n");
+  EXPECT_EQ(after([&] { fs::rename(folder.write("copy", "others\n"), file); }), "others\nsecond\n");
+  EXPECT_EQ(after([&] { std::ofstream(file, std::ios::app) << "note\n"; }), "first\nnote\nsecond\n");
+  EXPECT_EQ(after([&] { fs::remove(file), fs::create_directory(file), fs::remove(file); }), "second\n");
+}
+
+TEST(AppendLog, WaitsWhereItsPlaceIsTaken) {
+  const ScratchFolder folder("append");
+  AppendLog log(folder / "log", 0);
+  log.append("first\n");
+  fs::remove(folder / "log");
+  fs::create_directory(folder / "log");
+  EXPECT_TRUE(
+      has(message_of<SaveError>([&] { log.durable_bytes(); }), "log: cannot be opened for writing: Is a dir"));
+  fs::remove(folder / "log");
+  log.append("second\n");
+  EXPECT_EQ(log.durable_bytes(), 7u);
+  EXPECT_EQ(contents(folder / "log"), "second\n");
+}
+
 TEST(AppendLog, WantsARegularFile) {
   const ScratchFolder folder("append");
   ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);

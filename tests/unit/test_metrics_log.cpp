@@ -87,6 +87,7 @@ TEST_F(MetricsLogTest, RestartCutsToTheCheckpoint) {
   std::ofstream(file, std::ios::app) << "{\"step\":9,\"lo";  // died in a write
   EXPECT_EQ(read_last_metrics(file).step->step, 8);
   MetricsLog log(file, kept);
+  log.cut();
   EXPECT_EQ(contents(), expected.substr(0, kept));
   for (long s = 6; s <= 8; ++s) log.write(step(s));
   EXPECT_EQ(contents(), expected);
@@ -95,6 +96,7 @@ TEST_F(MetricsLogTest, RestartCutsToTheCheckpoint) {
 TEST_F(MetricsLogTest, NewRunStartsEmpty) {
   std::ofstream(file) << "old\n";
   MetricsLog log(file, 0);
+  log.cut();
   EXPECT_EQ(contents(), "");
   EXPECT_EQ(log.durable_bytes(), 0u);
 }
@@ -102,11 +104,13 @@ TEST_F(MetricsLogTest, NewRunStartsEmpty) {
 TEST_F(MetricsLogTest, ForeignEditsNeverLeaveHalfLines) {
   std::ofstream(file) << "{\"step\":1}\n{\"step\":2}\n";
   {
-    const MetricsLog log(file, 14);
+    MetricsLog log(file, 14);
+    log.cut();
   }  // in the middle of line 2
   EXPECT_EQ(contents(), "{\"step\":1}\n");
   {
-    const MetricsLog log(file, 500);
+    MetricsLog log(file, 500);
+    log.cut();
   }  // shorter than the checkpoint says
   EXPECT_EQ(contents(), "{\"step\":1}\n");
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -37,56 +38,80 @@ std::uint64_t whole_lines(const std::string& path, int descriptor, std::uint64_t
   return 0;
 }
 
+struct stat status_of(const std::string& path, int descriptor) {
+  struct stat found = {};
+  if (::fstat(descriptor, &found) != 0) throw_read_error(path, errno);
+  return found;
+}
+
+/// Opens or creates a regular file.
+int open_log(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
+  if (descriptor < 0)
+    throw ConfigError("{}: cannot be opened for writing: {}; move it away or choose another --run", path.string(),
+                      std::strerror(errno));
+  struct stat found = {};
+  if (::fstat(descriptor, &found) == 0 && S_ISREG(found.st_mode)) return descriptor;
+  ::close(descriptor);
+  throw ConfigError("{}: is {}, expected a regular file; move it away or choose another --run", path.string(),
+                    other_file_kind(found.st_mode).value_or("gone"));
+}
+
 }  // namespace
 
-AppendLog::AppendLog(std::filesystem::path path, std::uint64_t kept_bytes) : path_(std::move(path)) {
-  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
-  if (descriptor_ < 0)
-    throw ConfigError("{}: cannot be opened for writing: {}", path_.string(), std::strerror(errno));
-  try {
-    cut_to(kept_bytes);
-  } catch (const UserError&) {
-    ::close(descriptor_);
-    throw;
-  }
-}
-
-void AppendLog::cut_to(std::uint64_t kept_bytes) {
-  struct stat found = {};
-  if (::fstat(descriptor_, &found) != 0) throw_read_error(path_.string(), errno);
-  if (const auto other = other_file_kind(found.st_mode))
-    throw ConfigError("{}: is {}, expected a regular file; move it away or choose another --run", path_.string(),
-                      *other);
-  const auto length = static_cast<std::uint64_t>(found.st_size);
-  bytes_ = whole_lines(path_.string(), descriptor_, std::min(length, kept_bytes));
-  if (bytes_ != kept_bytes)
-    log_warning(
-        "{}: was changed since the checkpoint: {} bytes of whole lines, expected {}; lines are missing in it",
-        path_.string(), bytes_, kept_bytes);
-  if (::ftruncate(descriptor_, static_cast<off_t>(bytes_)) != 0)
-    throw ConfigError("{}: cannot be cut to {} bytes: {}", path_.string(), bytes_, std::strerror(errno));
-}
+AppendLog::AppendLog(std::filesystem::path path, std::uint64_t kept_bytes)
+    : path_(std::move(path)), descriptor_(open_log(path_)), bytes_(kept_bytes) {}
 
 AppendLog::~AppendLog() {
-  flush();
+  if (!pending_.empty()) flush();
   ::close(descriptor_);
 }
 
-bool AppendLog::flush() {
-  if (pending_.empty()) return true;
-  const int failed = write_whole(descriptor_, pending_);
-  if (failed == 0) {
-    bytes_ += pending_.size();
-    pending_.clear();
-    if (std::exchange(warned_, false)) log_info("{}: can be written again; no line is lost", path_.string());
-    return true;
+void AppendLog::cut() {
+  cut_behind_a_line(bytes_, "since the checkpoint");
+}
+
+void AppendLog::cut_behind_a_line(std::uint64_t most_bytes, std::string_view since) {
+  const auto length = static_cast<std::uint64_t>(status_of(path_.string(), descriptor_).st_size);
+  const std::uint64_t whole = whole_lines(path_.string(), descriptor_, std::min(length, most_bytes));
+  if (whole != length && ::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0)
+    throw ConfigError("{}: cannot be cut to {} bytes: {}", path_.string(), whole, std::strerror(errno));
+  if (const std::uint64_t expected = std::exchange(bytes_, whole); whole != expected)
+    log_warning("{}: was changed {}: {} bytes of whole lines, expected {}; {}", path_.string(), since, whole,
+                expected, whole < expected ? "lines are missing in it" : "there are lines in it of somebody else");
+}
+
+/// One that was deleted, or replaced, as editors do, is opened anew.
+void AppendLog::follow_changes() {
+  struct stat found = status_of(path_.string(), descriptor_);
+  if (found.st_nlink == 0) {
+    const int opened = open_log(path_);
+    ::close(std::exchange(descriptor_, opened));
+    found = status_of(path_.string(), descriptor_);
   }
-  const bool cut = ::ftruncate(descriptor_, static_cast<off_t>(bytes_)) == 0;
-  if (!std::exchange(warned_, true))
-    log_warning("{}: cannot be written: {}{}; lines wait in memory until it can", path_.string(),
-                std::strerror(failed), cut ? "" : " (and a part of a line could not be taken back)");
-  errno = failed;
-  return false;
+  if (static_cast<std::uint64_t>(found.st_size) != bytes_)
+    cut_behind_a_line(std::numeric_limits<std::uint64_t>::max(), "while it was written");
+}
+
+std::string AppendLog::flush() {
+  std::string reason;
+  try {
+    follow_changes();
+    const int failed = write_whole(descriptor_, pending_);
+    if (failed == 0) {
+      bytes_ += pending_.size();
+      pending_.clear();
+      if (std::exchange(warned_, false)) log_info("{}: can be written again; no line is lost", path_.string());
+      return "";
+    }
+    reason = fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(failed));
+    if (::ftruncate(descriptor_, static_cast<off_t>(bytes_)) != 0)
+      reason += " (and a part of a line could not be taken back)";
+  } catch (const UserError& error) {
+    reason = error.what();
+  }
+  if (!std::exchange(warned_, true)) log_warning("{}; lines wait in memory until it can be written", reason);
+  return reason;
 }
 
 void AppendLog::append(std::string_view text) {
@@ -95,9 +120,10 @@ void AppendLog::append(std::string_view text) {
 }
 
 std::uint64_t AppendLog::durable_bytes() {
-  if (!flush() || ::fsync(descriptor_) != 0)
-    throw SaveError("{}: cannot be written: {}; the state is not saved, as its log is not; free some space",
-                    path_.string(), std::strerror(errno));
+  std::string reason = flush();
+  if (reason.empty() && ::fsync(descriptor_) != 0)
+    reason = fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno));
+  if (!reason.empty()) throw SaveError("{}; the state is not saved, as its log is not; free some space", reason);
   return bytes_;
 }
 

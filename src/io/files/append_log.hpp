@@ -8,17 +8,21 @@
 
 namespace dekoder {
 
-/// A text file that only grows, cut on a restart to the length that belongs to the checkpoint.
+/// A text file that only grows, cut on a restart to the length that belongs to the checkpoint. Where it was changed
+/// from outside, before or while it is written, it goes on behind the last whole line that is there, and a warning
+/// says so.
 class AppendLog {
  public:
-  /// Opens or creates the file and cuts it to `kept_bytes` (0: a new run). Where the file is shorter, or the cut is
-  /// not behind a line end, the file was changed from outside: what is there up to the last line end is kept, with
-  /// a warning. Throws ConfigError where it cannot be opened or is no regular file, ReadError where it cannot be
-  /// read.
+  /// Opens or creates the file, of which `kept_bytes` belong to the run (0: a new one). Throws ConfigError where it
+  /// cannot be opened or is no regular file.
   AppendLog(std::filesystem::path path, std::uint64_t kept_bytes);
   AppendLog(const AppendLog&) = delete;
   AppendLog& operator=(const AppendLog&) = delete;
   ~AppendLog();
+
+  /// Removes what is behind `kept_bytes`, before anything is added. Throws ConfigError where that cannot be done,
+  /// ReadError where the file cannot be read.
+  void cut();
 
   /// Adds text that ends with a line end. Where the disk is full the text waits in memory, with one
   /// warning, and goes out with the next call that succeeds, so no part of a line is ever left in the file.
@@ -29,12 +33,14 @@ class AppendLog {
   std::uint64_t durable_bytes();
 
  private:
-  void cut_to(std::uint64_t kept_bytes);
-  bool flush();
+  /// Returns why the lines still wait; empty where none does.
+  std::string flush();
+  void follow_changes();
+  void cut_behind_a_line(std::uint64_t most_bytes, std::string_view since);
 
   std::filesystem::path path_;
   int descriptor_ = -1;
-  std::uint64_t bytes_ = 0;  ///< whole lines in the file
+  std::uint64_t bytes_ = 0;  ///< of whole lines, which the file should have
   std::string pending_;      ///< lines the disk has not taken yet
   bool warned_ = false;
 };

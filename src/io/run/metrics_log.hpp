@@ -63,6 +63,7 @@ class MetricsLog {
   /// Throws ShapeError where the statistics are not (layers, heads, names).
   void write(const AttentionMetrics& metrics);
   void write(const RestartMetrics& metrics);
+  void cut() { log_.cut(); }
   /// See AppendLog::durable_bytes.
   std::uint64_t durable_bytes() { return log_.durable_bytes(); }
 

@@ -45,6 +45,15 @@ RunPaths prepared(const fs::path& root) {
   return RunPaths{root};
 }
 
+template <class Write>
+void as_config_error(const Write& write) {
+  try {
+    write();
+  } catch (const DataError& error) {
+    throw ConfigError("{}; free some space or choose another run directory with --run", error.what());
+  }
+}
+
 }  // namespace
 
 const char* run_state_name(RunState state) {
@@ -71,13 +80,13 @@ void RunDirectory::set_aside() const {
   if (!previous.empty()) log_info("earlier files are in {}", previous.string());
 }
 
+void RunDirectory::require_writable_config() const {
+  as_config_error([&] { output_target(paths_.config()); });
+}
+
 void RunDirectory::write_config(const std::string& yaml) const {
   lock_.stop_if_lost();
-  try {
-    write_file_whole(paths_.config(), yaml);
-  } catch (const DataError& error) {
-    throw ConfigError("{}; free some space or choose another --run", error.what());
-  }
+  as_config_error([&] { write_file_whole(paths_.config(), yaml); });
 }
 
 void RunDirectory::write_status(const RunStatus& status) const {

@@ -61,6 +61,8 @@ class RunDirectory {
   /// Moves what an earlier run left, where there is any, into previous-<n>/ of the run directory, or leaves all of
   /// it (see move_to_previous). Before any file of the new run is opened. Throws SaveError.
   void set_aside() const;
+  /// Throws ConfigError where something is in the place of config.yaml that cannot be replaced.
+  void require_writable_config() const;
   /// Replaces config.yaml as a whole.
   void write_config(const std::string& yaml) const;
   /// Replaces the status as a whole; a failure is a warning, as training can go on without.
