@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "io/files/durable_file.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/sha256.hpp"
@@ -204,15 +205,28 @@ void write_header(Hdf5File& file, const TokenFileHeader& header) {
   file.write_attribute("/", "block_tokens", header.block_tokens);
 }
 
-/// Whether `output` is there already with this content, in the present format; throws where it is something else
-/// than a token file.
+/// Whether the tokens of a file can be read as they were written.
+bool is_whole(const fs::path& output) {
+  try {
+    token_file::verify(output);
+    return true;
+  } catch (const ReadError&) {
+    throw;
+  } catch (const DataError& error) {
+    log_warning("{}; it is made anew", error.what());
+    return false;
+  }
+}
+
+/// Whether `output` is there already with this content, whole and in the present format; throws where it is
+/// something else than a token file.
 bool already_prepared(const fs::path& output, TokenFileHeader& header) {
   std::error_code ignored;
   if (!fs::exists(output, ignored)) return false;
   try {
     const TokenFileHeader there = token_file::read_header(output);
     if (there.source_sha256 != header.source_sha256 || there.training_tokens != header.training_tokens ||
-        !(there.tokenizer == header.tokenizer))
+        !(there.tokenizer == header.tokenizer) || !is_whole(output))
       return false;
     header = there;
     return true;

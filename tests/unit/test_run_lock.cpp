@@ -119,6 +119,42 @@ TEST_F(RunLockTest, HeartbeatDecidesBetweenNamespacesAndMachines) {
   EXPECT_NE(try_lock(), "");
   put(other, -60);  // of a clock that was put back since
   EXPECT_NEAR(seconds_left(try_lock()), 180, 2);
+  put(other, -100000);  // by so much that nobody would wait for it
+  EXPECT_NEAR(seconds_left(try_lock()), 120, 2);
+}
+
+TEST_F(RunLockTest, NamesOfJobsMayHoldAnything) {
+  for (const std::string& job :
+       std::vector<std::string>{"4 711", "\t", "a\nb c", std::string(5000, 'x'), "\xff\x01"}) {
+    ASSERT_EQ(setenv("SLURM_JOB_ID", job.c_str(), 1), 0);
+    {
+      RunLock lock(file);
+      lock.require_held();
+      const LockHolder holder = read_lock_file(file)->holder;
+      EXPECT_EQ(holder.pid, getpid());
+      EXPECT_EQ(holder.job, LockHolder::here().job);
+      EXPECT_TRUE(holds(RunLock::holder(file)->text, "process " + std::to_string(getpid()))) << job;
+    }
+    EXPECT_FALSE(fs::exists(file));
+  }
+  unsetenv("SLURM_JOB_ID");
+}
+
+TEST_F(RunLockTest, WhatIsNoFileIsNoLock) {
+  const auto refused = [&](const std::string& kind) {
+    const std::string said = message_of<ConfigError>([&] { const RunLock lock(file); });
+    EXPECT_TRUE(holds(said, "lock: " + kind) && holds(said, "remove it or choose another --run")) << said;
+    EXPECT_FALSE(RunLock::holder(file).has_value()) << kind;
+    fs::remove(file);
+  };
+  fs::create_symlink("nowhere", file);
+  refused("is a symbolic link whose target is missing");
+  ASSERT_EQ(mkfifo(file.c_str(), 0600), 0);
+  refused("is a FIFO");
+  fs::create_symlink("/dev/null", file);
+  refused("is a device");
+  fs::create_directory(file);
+  refused("Is a directory");
 }
 
 TEST_F(RunLockTest, ProcessDecidesInItsOwnNamespace) {

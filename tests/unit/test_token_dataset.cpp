@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "data/prepare_tokens.hpp"
+#include "io/files/input_file.hpp"
 #include "io/files/sha256.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 #include "support/scratch_folder.hpp"
@@ -62,6 +63,28 @@ TEST(PrepareTokens, MoreThan65536CharactersNeedWiderTokens) {
   EXPECT_EQ(dataset.vocabulary(), 70'000);
   EXPECT_EQ(all_text(dataset), text);
   EXPECT_EQ(all_text(streamed), text);
+}
+
+/// The header alone does not make a file the one that was prepared.
+TEST(PrepareTokens, MakesADamagedFileAnew) {
+  const ScratchFolder scratch("prepare-anew");
+  const auto source = scratch.write("t.txt", std::string(1000, 'a') + std::string(1000, 'b'));
+  const auto prepare = [&] {
+    return prepare_tokens(source, scratch / "t.h5", TokenizerKind::bytes, 0.1).unchanged;
+  };
+  EXPECT_FALSE(prepare());
+  EXPECT_TRUE(prepare());
+  const std::string whole = read_text_file(scratch / "t.h5", "token file").value();
+  std::string damaged = whole;
+  damaged[damaged.find(std::string("a\0a\0a\0", 6)) + 2] ^= 1;
+  scratch.write("t.h5", damaged);
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(prepare());
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("damaged"), std::string::npos) << said;
+  EXPECT_NE(said.find("it is made anew"), std::string::npos) << said;
+  EXPECT_EQ(read_text_file(scratch / "t.h5", "token file"), whole);
+  EXPECT_TRUE(prepare());
 }
 
 TEST(PrepareTokens, NamesWhatIsWrong) {

@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "base/process_space.hpp"
+#include "io/files/input_file.hpp"
 
 namespace dekoder {
 
@@ -41,9 +42,13 @@ bool proc_is_ours() {
   return std::filesystem::read_symlink("/proc/self", failure) == std::to_string(::getpid());
 }
 
-std::string environment(const char* name, const char* missing) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? missing : value;
+/// One field of the lock's line: bytes that would end it become underscores. Bounded, as the line is.
+std::string as_field(const char* text) {
+  std::string field = text == nullptr || *text == '\0' ? "-" : text;
+  field.resize(std::min<std::size_t>(field.size(), 255));
+  for (char& c : field)
+    if (static_cast<unsigned char>(c) <= ' ' || c == 0x7f) c = '_';
+  return field;
 }
 
 std::string utc_now() {
@@ -101,12 +106,12 @@ LockHolder LockHolder::here() {
   LockHolder holder;
   char host[256] = {};
   ::gethostname(host, sizeof(host) - 1);
-  holder.host = *host == '\0' ? "-" : host;
+  holder.host = as_field(host);
   holder.boot = boot_id();
   holder.pid = ::getpid();
   holder.process_start = start_of_process("self");
-  holder.job = environment("SLURM_JOB_ID", "-");
-  holder.job_restarts = std::atol(environment("SLURM_RESTART_COUNT", "0").c_str());
+  holder.job = as_field(std::getenv("SLURM_JOB_ID"));
+  holder.job_restarts = std::atol(as_field(std::getenv("SLURM_RESTART_COUNT")).c_str());
   holder.since = utc_now();
   holder.pid_namespace = dekoder::pid_namespace();
   holder.token = random_token();
@@ -131,17 +136,26 @@ std::optional<LockFile> read_lock_file(const std::filesystem::path& file) {
       folder >= 0)
     ::close(folder);
   LockFile lock;
-  const int descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) return std::nullopt;
   char text[1024];
   struct stat status = {};
-  const ssize_t length = descriptor < 0 ? -1 : ::read(descriptor, text, sizeof(text));
-  if (length < 0 || ::fstat(descriptor, &status) != 0)
-    lock.unreadable = std::strerror(errno);
-  else
-    lock.contents.assign(text, std::size_t(length));
-  if (descriptor >= 0) ::close(descriptor);
-  if (!lock.unreadable.empty()) ::stat(file.c_str(), &status);
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (descriptor < 0 && errno == ENOENT && ::lstat(file.c_str(), &status) == 0) {
+    lock.unreadable = "is a symbolic link whose target is missing";
+  } else if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+    return std::nullopt;
+  } else {
+    const ssize_t length = descriptor < 0 ? -1 : ::read(descriptor, text, sizeof(text));
+    if (length < 0 || ::fstat(descriptor, &status) != 0)
+      lock.unreadable = std::strerror(errno);
+    else if (const auto other = other_file_kind(status.st_mode))
+      lock.unreadable = "is " + *other;
+    else
+      lock.contents.assign(text, std::size_t(length));
+    if (descriptor >= 0) ::close(descriptor);
+    if (!lock.unreadable.empty() && ::stat(file.c_str(), &status) != 0) ::lstat(file.c_str(), &status);
+  }
+  lock.regular =
+      status.st_mode == 0 || S_ISREG(status.st_mode);  // 0: not known, in a folder that may not be searched
   lock.renewed = seconds(status.st_mtim);
   lock.holder = parse(lock.contents);
   return lock;

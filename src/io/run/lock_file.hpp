@@ -36,7 +36,8 @@ struct LockFile {
   std::string contents;
   LockHolder holder;       ///< host is empty where the contents name none
   std::string unreadable;  ///< the system's reason; empty where the contents were read
-  double renewed = 0;      ///< modification time, seconds of the file system's clock: the last heartbeat
+  bool regular = true;  ///< false: a folder, a FIFO, a device, a broken link, which no program leaves as its lock
+  double renewed = 0;   ///< modification time, seconds of the file system's clock: the last heartbeat
 };
 
 /// Nothing where there is no such file. Asks the server, on network file systems that keep folders in memory.

@@ -153,7 +153,13 @@ void acquire(const fs::path& file, const std::string& contents) {
       if (create_alone(file, contents)) return;
       continue;
     }
+    if (!found->regular)
+      throw ConfigError("{}: {}; expected the lock of the run, a regular file: remove it or choose another --run",
+                        file.string(), found->unreadable);
     const LockVerdict verdict = judge_to_take(*found, file);
+    // Dated far ahead, by hand or by a clock that was put back since: the time without a heartbeat is counted from
+    // now, instead of never.
+    if (verdict.taken_over_in > 2 * lock_timeout && ::utimensat(AT_FDCWD, file.c_str(), nullptr, 0) == 0) continue;
     const bool being_made = found->contents.empty() && found->unreadable.empty() && verdict.heartbeat_age < 1;
     if (!verdict.dead && !being_made) refuse(file, describe(*found, verdict));
     if (verdict.dead && take_over(file, *found, contents)) {
@@ -241,7 +247,7 @@ void RunLock::throw_lost() const {
 
 std::optional<RunLock::Holder> RunLock::holder(const fs::path& file) {
   const auto found = read_lock_file(file);
-  if (!found) return std::nullopt;
+  if (!found || !found->regular) return std::nullopt;
   const LockVerdict verdict = judge(*found, local_time);
   if (verdict.dead) return std::nullopt;
   return describe(*found, verdict);
