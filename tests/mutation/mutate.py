@@ -66,6 +66,8 @@ PLAN = {
     "io/run/checkpoint": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py"],
     "io/run/checkpoint_folder": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py",
                                  "fault.test_run_directory.py"],
+    "io/run/step_files": ["unit.test_checkpoint.f", "unit.test_attention_folder.f"],
+    "io/run/attention_folder": ["unit.test_attention_folder.f"],
 }
 CORES = {"f": "openmp_float", "d": "openmp_double"}
 
@@ -74,6 +76,10 @@ def full_name(test):
     """ctest's name: unit.test_adamw.f -> unit.test_adamw.openmp_float."""
     kind, name, last = test.split(".")
     return f"{kind}.{name}.{CORES.get(last, last)}"
+
+
+def digest_of(files):
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def targets_of(test):
@@ -142,22 +148,22 @@ class Workplace:
         kind, name, last = test.split(".")
         return (self.source / "tests" / kind / f"{name}.{'cpp' if last in CORES else last}").read_bytes()
 
-    def objects(self, unit):
-        """Digest of the unit's object files, whichever cores have them."""
-        digest = hashlib.sha256()
-        for path in sorted(self.build.glob(f"src/CMakeFiles/dekoder_*.dir/{unit}.cpp.o")):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-    def judge(self, unit, tests, unchanged):
-        """('killed', test) and so on, for the source as it lies in the copy."""
+    def objects(self, unit, tests):
+        """The unit's object files that the tests are linked from, by library; the tests have been built."""
         libraries = {f"dekoder_core_{CORES.get(test.split('.')[-1], 'openmp_float')}" for test in tests}
         if unit.startswith(("base/", "config/")):
             libraries = {"dekoder_config"}
-        objects = [f"src/CMakeFiles/{library}.dir/{unit}.cpp.o" for library in sorted(libraries)]
-        if not self.compile(objects):
+        found = {library: [path for path in self.build.glob(f"src/**/{library}.dir/**/{unit.split('/')[-1]}.cpp.o")
+                           if str(path).endswith(f"/{unit}.cpp.o")] for library in sorted(libraries)}
+        if wrong := [library for library, paths in found.items() if len(paths) != 1]:
+            sys.exit(f"{unit}: not one object file below {self.build} of {wrong}: {found}")
+        return [paths[0] for paths in found.values()]
+
+    def judge(self, objects, tests, unchanged):
+        """('killed', test) and so on, for the source as it lies in the copy."""
+        if not self.compile([str(path.relative_to(self.build)) for path in objects]):
             return "stillborn", ""
-        if self.objects(unit) == unchanged:
+        if digest_of(objects) == unchanged:
             return "equal", ""
         for test in tests:
             if not self.compile(targets_of(test)):
@@ -173,7 +179,8 @@ def mutate_unit(place, unit, tests, arguments, log, deadline):
     tests = sorted(tests, key=place.know) if len(tests) > 1 else tests
     for test in tests:
         place.know(test)
-    unchanged = place.objects(unit)
+    objects = place.objects(unit, tests)
+    unchanged = digest_of(objects)
     written = hashlib.sha256(b"".join(place.text_of(test) for test in tests)).hexdigest()[:16]
     known = {entry["id"]: entry for entry in log.entries if entry["unit"] == unit}
     counts = {}
@@ -188,7 +195,7 @@ def mutate_unit(place, unit, tests, arguments, log, deadline):
             start = time.monotonic()
             path.write_text(mutant.apply(text))
             try:
-                result, test = place.judge(unit, tests, unchanged)
+                result, test = place.judge(objects, tests, unchanged)
             finally:
                 path.write_text(text)
             entry = {"id": identity, "unit": unit, "line": mutant.line, "operator": mutant.operator, "result": result,

@@ -393,6 +393,22 @@ TEST(AttentionShapes, PlainLoopsRefuseTheSame) {
                ShapeError);
 }
 
+TEST(AttentionShapes, GradientsWithGapsAreRefused) {
+  const Case c({2, 5, 2, 4}, 1, 0);
+  const Tensor1 wide("wide", 2 * 5 * 2 * 4 * 2);
+  const StridedTensor4 gaps(wide.data(), Kokkos::LayoutStride(2, 80, 5, 16, 2, 8, 4, 2));
+  const Heads whole = c.grad_parts();
+  for (const Heads& grad : {Heads{gaps, whole.key, whole.value}, Heads{whole.query, gaps, whole.value},
+                            Heads{whole.query, whole.key, gaps}}) {
+    EXPECT_THROW(causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout,
+                                           c.delta, grad),
+                 ShapeError);
+    EXPECT_THROW(portable::causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale,
+                                                     c.dropout, c.delta, grad),
+                 ShapeError);
+  }
+}
+
 TEST(AttentionShapes, RowsThatAreNoHeadsAreRefused) {
   const Tensor2 qkv("qkv", 6, 16);  // 2 sequences of 3 tokens; 4 heads of queries, 2 of keys and values, 2 elements
   EXPECT_EQ(split_heads(qkv, 2, 4, 2).key.extent(3), 2u);

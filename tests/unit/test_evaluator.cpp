@@ -96,10 +96,15 @@ TEST_P(EvaluatorTest, IsTheMeanOfTheLossesOfSingleTokens) {
   ActivationArena arena(activation_bytes(config_.model, config_.micro_batch()));
   const DecoderActivations activations(arena, config_.model, config_.micro_batch());
   const Evaluator evaluator(data_, config_.evaluation, decoder, activations);
-  const auto got = evaluator.evaluate(ExecSpace(), [] { return false; });
+  std::size_t batches = 0;
+  const auto got = evaluator.evaluate(ExecSpace(), [&] {
+    ++batches;
+    return false;
+  });
   ASSERT_TRUE(got);
 
   const std::size_t held_out = data_.validation_tokens(), N = GetParam() == 0 ? held_out : std::size_t(GetParam());
+  EXPECT_EQ(batches, (N + 20) / 21) << "a batch without a window is computed";
   ASSERT_EQ(held_out, 40u);
   ASSERT_GT(bytes(N), N + N / 4) << "no characters of several bytes: nothing tells bytes from tokens";
   const std::vector<double> losses = token_losses(decoder, N);

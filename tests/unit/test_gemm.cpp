@@ -233,5 +233,19 @@ TEST(GemmShapes, ExtentsAndStridesBeyondIntAreErrors) {
   EXPECT_THROW(gemm(ExecSpace(), Op::none, Op::transpose, 1, one, tall, 0, wide), ShapeError);
 }
 
+// Rows of a batch may lie anywhere, so that only their length says that BLAS cannot count it.
+TEST(GemmShapes, RowsBeyondIntAreErrorsHoweverNearTheyLie) {
+  const Tensor2 one("one", 1, 1);
+  const auto matrix_of = [&](std::size_t rows, std::size_t columns) {
+    return StridedTensor3(one.data(), Kokkos::LayoutStride(1, 0, rows, 1, columns, 1));
+  };
+  const auto multiply = [&](std::size_t columns) {
+    gemm_batched(ExecSpace(), Op::none, Op::none, 1, matrix_of(0, 1), matrix_of(1, columns), 0,
+                 matrix_of(0, columns));
+  };
+  multiply((std::size_t(1) << 31) - 1);  // no row of results: nothing is read
+  EXPECT_THROW(multiply(std::size_t(1) << 31), ShapeError);
+}
+
 }  // namespace
 }  // namespace dekoder::testing

@@ -103,5 +103,36 @@ TEST(LearningRateJump, AnotherPeakJumpsAndATouchOfItDoesNot) {
   EXPECT_FALSE(learning_rate_jump(before, now, 500).has_value());
 }
 
+TEST(LearningRateJump, IsMoreThanTwoStepsOfEitherSchedule) {
+  TrainingConfig warm_up = schedule_of(Schedule::constant, 1000, 8),
+                 plateau = schedule_of(Schedule::constant, 1000, 0);
+  warm_up.learning_rate = 16;  // 2 (t + 1) at step t: 8 before step 4, 10 at it
+  const auto from_warm_up = [&](double next) {
+    plateau.learning_rate = next;
+    return learning_rate_jump(warm_up, plateau, 4).has_value();
+  };
+  EXPECT_FALSE(from_warm_up(8 + 3));
+  EXPECT_FALSE(from_warm_up(8 + 4));
+  EXPECT_TRUE(from_warm_up(8 + 5));
+  const auto to_warm_up = [&](double last) {
+    plateau.learning_rate = last;
+    return learning_rate_jump(plateau, warm_up, 4).has_value();
+  };
+  EXPECT_FALSE(to_warm_up(10 + 3));
+  EXPECT_FALSE(to_warm_up(10 + 4));
+  EXPECT_TRUE(to_warm_up(10 + 5));
+}
+
+TEST(LearningRateJump, IsMoreThanFivePercentOfTheLargerRate) {
+  TrainingConfig before = schedule_of(Schedule::constant, 1000, 0), now = before;
+  const auto jumps = [&](double last, double next) {
+    before.learning_rate = last;
+    now.learning_rate = next;
+    return learning_rate_jump(before, now, 500).has_value();
+  };
+  EXPECT_FALSE(jumps(20, 19) || jumps(19, 20));
+  EXPECT_TRUE(jumps(20, 18.9) && jumps(18.9, 20));
+}
+
 }  // namespace
 }  // namespace dekoder

@@ -8,8 +8,11 @@
 #include <map>
 #include <string>
 
+#include "io/hdf5/hdf5_file.hpp"
+#include "io/run/checkpoint.hpp"
 #include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
+#include "support/scratch_folder.hpp"
 #include "support/small_decoder.hpp"
 
 namespace dekoder::testing {
@@ -157,6 +160,40 @@ TEST(TrainingStep, NaNInAGradientStopsBeforeTheUpdateAndIsNamed) {
     EXPECT_EQ(error.code(), ExitCode::diverged);
   }
   for (std::size_t i = 0; i < before.size(); ++i) ASSERT_EQ(before(i), model.store().values()(i)) << i;
+}
+
+// After the first step of AdamW the moments are (1 - beta1) g and (1 - beta2) g^2; a checkpoint holds them by name.
+TEST(TrainingStep, ACheckpointHoldsEachMomentUnderItsName) {
+  RunConfig config = small_config();
+  config.training.clip_norm = 0;
+  const ExecSpace exec;
+  TrainingModel model(config);
+  model.store().initialise(exec, 1);
+  const MasterTensor1 gradients = model.store().gradients();
+  std::vector<double> g;
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    g.push_back(RandomStream(5, 6).normal(i));
+    gradients(i) = Master(g.back());
+  }
+  model.optimizer().step(exec, config.training, 0, model.store());
+  exec.fence();
+  const testing_support::ScratchFolder scratch("moments");
+  const Hdf5File file =
+      Hdf5File::open(write_checkpoint(scratch.path(), CheckpointInfo{}, model.store().layout(), model.state()));
+  EXPECT_EQ(file.members("/"), (std::vector<std::string>{"first_moment", parameter_group, "second_moment"}));
+  for (const ParameterEntry& entry : model.store().layout().entries()) {
+    const auto values_of = [&](const std::string& group) {
+      return file.read<Real>("/" + group + "/" + entry.name);
+    };
+    const std::vector<Real> first = values_of("first_moment"), second = values_of("second_moment");
+    const std::vector<Real> parameters = values_of(parameter_group);
+    for (std::size_t i = 0; i < entry.size(); ++i) {
+      const double gradient = g[entry.offset + i];
+      ASSERT_NEAR(first[i], (1 - config.training.beta1) * gradient, 1e-6) << entry.name << " " << i;
+      ASSERT_NEAR(second[i], (1 - config.training.beta2) * gradient * gradient, 1e-6) << entry.name << " " << i;
+      ASSERT_EQ(parameters[i], model.store().values()(entry.offset + i)) << entry.name << " " << i;
+    }
+  }
 }
 
 TEST(TrainingStep, ModelsThatShareATensorShareItsInitialValues) {
