@@ -66,7 +66,7 @@ PLAN = {
     "io/run/checkpoint": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py"],
     "io/run/checkpoint_folder": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py",
                                  "fault.test_run_directory.py"],
-    "io/run/step_files": ["unit.test_checkpoint.f", "unit.test_attention_folder.f"],
+    "io/run/step_files": ["unit.test_step_files.f"],
     "io/run/attention_folder": ["unit.test_attention_folder.f"],
 }
 CORES = {"f": "openmp_float", "d": "openmp_double"}

@@ -12,6 +12,7 @@
 #include "io/run/attention_reader.hpp"
 #include "support/attention_maps.hpp"
 #include "support/scratch_folder.hpp"
+#include "support/synced_paths.hpp"
 
 namespace dekoder {
 namespace {
@@ -94,6 +95,21 @@ TEST_F(AttentionFolderTest, WhatIsKeptIsKnownWithoutAChange) {
   EXPECT_EQ(kept_attention(folder(), other, 79).bytes, fs::file_size(file(0)) + fs::file_size(file(40)))
       << "they stay and take their place";
   expect_steps({0, 40, 80});
+}
+
+TEST_F(AttentionFolderTest, WhatIsMadeAndRemovedReachesTheDisk) {
+  const auto synced = [](const fs::path& path) {
+    return std::count(synced_paths.begin(), synced_paths.end(), fs::canonical(path));
+  };
+  synced_paths.clear();
+  write_steps({0, 40});
+  EXPECT_EQ(synced(scratch_.path()), 1) << "the folder is made once";
+  EXPECT_EQ(synced(folder()), 2) << "a file each";
+  synced_paths.clear();
+  opened(40);
+  EXPECT_EQ(synced(folder()), 0) << "nothing is changed";
+  opened(20);
+  EXPECT_EQ(synced(folder()), 1) << "a file is removed";
 }
 
 TEST_F(AttentionFolderTest, ManyProbesAreTheSameInAnyOrder) {

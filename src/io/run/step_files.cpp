@@ -16,20 +16,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct ParsedName {
-  long step = -1;  ///< -1: the name is not "<prefix><8 digits or more>.h5..."
-  std::string_view rest;
-};
-
-ParsedName parsed(std::string_view name, std::string_view prefix) {
-  if (!name.starts_with(prefix)) return {};
-  name.remove_prefix(prefix.size());
-  const std::size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
-  ParsedName result;
-  const std::errc error = std::from_chars(name.data(), name.data() + digits, result.step).ec;
-  result.rest = name.substr(digits);
-  if (digits < 8 || error != std::errc() || !result.rest.starts_with(".h5")) return {};
-  return result;
+/// Step of a name that is as step_file_name makes it; -1 of any other one.
+long step_of_name(std::string_view name, std::string_view prefix) {
+  long step = -1;
+  if (name.starts_with(prefix)) std::from_chars(name.data() + prefix.size(), name.data() + name.size(), step);
+  return step >= 0 && name == step_file_name(prefix, step) ? step : -1;
 }
 
 }  // namespace
@@ -39,9 +30,7 @@ std::string step_file_name(std::string_view prefix, long step) {
 }
 
 long step_of_file(const fs::path& file, std::string_view prefix) {
-  const std::string name = file.filename().string();
-  const ParsedName found = parsed(name, prefix);
-  return found.rest == ".h5" ? found.step : -1;
+  return step_of_name(file.filename().string(), prefix);
 }
 
 std::vector<fs::path> list_step_files(const fs::path& folder, std::string_view prefix) {
@@ -61,8 +50,8 @@ void remove_left_over(const fs::path& folder, std::string_view prefix) {
   remove_unfinished_files(folder);
   std::error_code failure;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure)) {
-    const std::string name = entry.path().filename().string();
-    if (parsed(name, fmt::format(".{}", prefix)).rest != ".h5.tmp") continue;
+    const fs::path name = entry.path().filename();
+    if (name.extension() != ".tmp" || step_of_name(name.stem().string(), fmt::format(".{}", prefix)) < 0) continue;
     std::error_code ignored;
     if (fs::remove(entry.path(), ignored))
       log_info("removed {}, left by a writer that did not finish", entry.path().string());
