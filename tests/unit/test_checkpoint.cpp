@@ -15,6 +15,7 @@
 #include "io/hdf5/hdf5_file.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "support/process_limit.hpp"
+#include "support/scratch_folder.hpp"
 #include "tensor/random_stream.hpp"
 
 namespace dekoder {
@@ -22,6 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing_support::free_descriptor;
+using testing_support::message_of;
 using testing_support::ProcessLimit;
 
 ParameterLayout small_layout(int channels = 40) {
@@ -413,8 +415,9 @@ TEST_F(Checkpoint, AllBadNamesEachAndKeepsThem) {
 
 TEST_F(Checkpoint, NoFilesIsAFreshStart) {
   EXPECT_FALSE(load().has_value());
-  EXPECT_THROW(newest_checkpoint(folder, read_checkpoint_info), DataError);
-  EXPECT_THROW(newest_checkpoint(folder / "missing", read_checkpoint_info), DataError);
+  for (const fs::path& empty : {folder, folder / "missing"})
+    EXPECT_EQ(message_of<DataError>([&] { newest_checkpoint(empty, read_checkpoint_info); }),
+              empty.string() + ": there is no checkpoint yet (ckpt-<step>.h5); train, or wait for the first one");
 }
 
 TEST_F(Checkpoint, RenamedFileIsRejected) {
@@ -477,6 +480,8 @@ TEST_F(Checkpoint, RotationKeepsNewestAndBestAndDropsThatOfAStop) {
   write(60);
   rotate_checkpoints(folder, 1, 60, 40);
   EXPECT_EQ(steps(), (std::vector<long>{60}));
+  rotate_checkpoints(folder, 0, -1, -1);
+  EXPECT_EQ(steps(), (std::vector<long>{60})) << "the last one stays, whatever was asked for";
 }
 
 TEST_F(Checkpoint, FolderThatCannotBeWrittenLeavesNothing) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 
@@ -129,6 +130,7 @@ class DamagedTokenFile : public testing::Test {
     std::vector<std::uint16_t> values = {0, 1, 2, 0, 1, 2};
     std::vector<std::uint64_t> digests;
     bool keep_digests = false;
+    Hdf5Type stored = Hdf5Type::uint16;
   };
   std::string message(const std::function<void(Parts&)>& change) {
     Parts parts;
@@ -152,7 +154,10 @@ class DamagedTokenFile : public testing::Test {
       file.write_attribute("/", "training_tokens", parts.training_tokens);
       file.write_attribute("/", "validation_bytes", parts.validation_bytes);
       file.write_attribute("/", "block_tokens", parts.block_tokens);
-      file.write<std::uint16_t>("/tokens", parts.values);
+      if (parts.stored == Hdf5Type::uint16)
+        file.write<std::uint16_t>("/tokens", parts.values);
+      else
+        file.write<std::uint64_t>("/tokens", std::vector<std::uint64_t>(parts.values.begin(), parts.values.end()));
       file.write<std::uint64_t>("/block_digests", parts.digests);
       file.close();
     }
@@ -174,13 +179,42 @@ TEST_F(DamagedTokenFile, EveryInconsistencyIsNamed) {
   expect([](Parts& p) { p.tokens = 7; }, "6 values on 1 axes, expected 7 tokens");
   expect([](Parts& p) { p.training_tokens = 7; }, "training_tokens is 7, expected 1 to 6");
   expect([](Parts& p) { p.training_tokens = 0; }, "training_tokens is 0, expected 1 to 6");
-  expect([](Parts& p) { p.validation_bytes = 9; }, "validation_bytes is 9");
+  EXPECT_EQ(message([](Parts& p) { p.training_tokens = 1; }), "");
+  EXPECT_EQ(message([](Parts& p) { p.training_tokens = 6; }), "");
+  expect([](Parts& p) { p.validation_bytes = 7; }, "validation_bytes is 7, above the 6 bytes");
+  EXPECT_EQ(message([](Parts& p) { p.validation_bytes = 6; }), "");
+  expect([](Parts& p) { p.stored = Hdf5Type::uint64; }, "/tokens: holds uint64, expected uint16 or uint32");
   expect([](Parts& p) { p.block_tokens = 0; }, "block_tokens is 0");
+  expect([](Parts& p) { p.block_tokens = (1 << 24) + 1; }, "block_tokens is 16777217, expected 1 to 16777216");
+  expect([](Parts& p) { p.block_tokens = 1 << 24; }, "2 values, expected 1");
   expect([](Parts& p) { p.block_tokens = 2; }, "2 values, expected 3");
+  expect([](Parts& p) { p.values[0] = 3; }, "token 0 is 3, outside of the vocabulary of 3");
   expect([](Parts& p) { p.values[5] = 3; }, "token 5 is 3, outside of the vocabulary of 3");
   expect([](Parts& p) { p.values = {0, 0, 0, 0, 1, 2}, p.keep_digests = true; },
          "block 0 (tokens 0 to 3): damaged");
+  expect([](Parts& p) { p.values = {0, 1, 2, 0, 1, 1}, p.keep_digests = true; },
+         "block 1 (tokens 4 to 5): damaged");
   expect([](Parts& p) { std::swap(p.digests[0], p.digests[1]), p.keep_digests = true; }, "damaged");
+}
+
+TEST_F(DamagedTokenFile, EveryBlockIsVerifiedAndTheOthersStayReadable) {
+  const auto read = [](const TokenDataset& dataset, std::uint64_t token) {
+    Token value = -1;
+    dataset.read(token, std::span(&value, 1));
+    return value;
+  };
+  const auto verified = [&] { return message_of<DataError>([&] { token_file::verify(scratch_ / "t.h5"); }); };
+  EXPECT_EQ(message([](Parts&) {}), "");
+  EXPECT_EQ(verified(), "");
+  for (const std::size_t block : {0, 1}) {
+    expect([&](Parts& p) { p.digests[block] ^= 1, p.keep_digests = true; }, "damaged");
+    EXPECT_NE(verified().find(fmt::format("block {}", block)), std::string::npos) << verified();
+    const TokenDataset streamed(scratch_ / "t.h5", 0);
+    for (int again = 0; again < 2; ++again) {
+      EXPECT_THROW(read(streamed, 4 * block), DataError);
+      EXPECT_EQ(read(streamed, block == 0 ? 5 : 2), 2) << "the block that is whole";
+    }
+  }
 }
 
 TEST_F(DamagedTokenFile, PrepareReplacesAnOlderFormat) {
@@ -245,6 +279,27 @@ TEST(TokenDataset, StreamsWhatIsLargerThanTheLimit) {
   EXPECT_FALSE(TokenDataset(scratch / "w.h5", 4 * 70'000).streams());
   EXPECT_TRUE(TokenDataset(scratch / "w.h5", 4 * 70'000 - 1).streams());
   EXPECT_EQ(TokenDataset(scratch / "n.h5").header().source, "n");
+}
+
+TEST(TokenDataset, NothingIsReadPastTheEnd) {
+  const ScratchFolder scratch("dataset-end");
+  prepare_tokens(scratch.write("text", std::string(1000, 'a')), scratch / "t.h5", TokenizerKind::bytes, 0);
+  for (const std::size_t limit : {std::size_t{0}, TokenDataset::default_memory_limit}) {
+    const TokenDataset dataset(scratch / "t.h5", limit);
+    const auto read = [&](std::uint64_t first, std::size_t count) {
+      std::vector<Token> tokens(count, -1);
+      dataset.read(first, tokens);
+      return std::count(tokens.begin(), tokens.end(), 'a');
+    };
+    EXPECT_EQ(read(0, 1000), 1000);
+    EXPECT_EQ(read(999, 1), 1);
+    EXPECT_EQ(read(1000, 0), 0);
+    EXPECT_THROW(read(0, 1001), std::out_of_range);
+    EXPECT_THROW(read(999, 2), std::out_of_range);
+    EXPECT_THROW(read(1000, 1), std::out_of_range);
+    EXPECT_THROW(read(1001, 0), std::out_of_range);
+    EXPECT_THROW(read(~std::uint64_t{0}, 2), std::out_of_range) << "the sum overflows";
+  }
 }
 
 TEST(TokenDataset, TheBlockUsedLongestAgoMakesRoom) {
