@@ -4,12 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
+#include "base/error.hpp"
 #include "support/scratch_folder.hpp"
 
 namespace dekoder {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::message_of;
 using testing_support::ScratchFolder;
 
 const std::vector<std::string> names_of_no_step = {"ckpt-0000020.h5",
@@ -44,6 +48,10 @@ TEST(StepFiles, ANameIsThatOfOneStepOrOfNone) {
 TEST(StepFiles, AreListedFromTheNewest) {
   const ScratchFolder scratch("step-files");
   EXPECT_TRUE(list_step_files(scratch / "missing", "ckpt-").empty());
+  const fs::path file = scratch.write("file", "");
+  EXPECT_EQ(
+      message_of<ReadError>([&] { list_step_files(file, "ckpt-"); }).find(file.string() + ": cannot be listed"),
+      0u);
   for (const std::string& name : names_of_no_step)
     if (!name.empty()) scratch.write(name, "");
   std::vector<fs::path> expected;
@@ -60,12 +68,20 @@ TEST(StepFiles, OnlyLeftOversOfThePrefixAreRemoved) {
                                    ".ckpt-0000020.h5.tmp",   ".ckpt-00000020.tmp",   ".ckpt-00000020.h5",
                                    ".ckpt-00000020.h5.tmpx", ".ckpt-notes.h5.tmp"};
   for (const std::string& name : stay) scratch.write(name, "");
-  scratch.write(".ckpt-00000020.h5.tmp", "");
-  scratch.write(".ckpt-123456789.h5.tmp", "");
+  const std::vector<std::string> go = {".ckpt-00000000.h5.tmp", ".ckpt-00000020.h5.tmp", ".ckpt-123456789.h5.tmp",
+                                       ".dekoder-of-another-day.tmp"};
+  for (const std::string& name : go) scratch.write(name, "");
+  fs::last_write_time(scratch / go.back(), fs::file_time_type::clock::now() - std::chrono::hours(25));
+  testing::internal::CaptureStderr();
   remove_left_over(scratch.path(), "ckpt-");
+  const std::string said = testing::internal::GetCapturedStderr();
   for (const std::string& name : stay) EXPECT_TRUE(fs::exists(scratch / name)) << name;
-  EXPECT_FALSE(fs::exists(scratch / ".ckpt-00000020.h5.tmp"));
-  EXPECT_FALSE(fs::exists(scratch / ".ckpt-123456789.h5.tmp"));
+  for (const std::string& name : go) {
+    EXPECT_FALSE(fs::exists(scratch / name)) << name;
+    EXPECT_NE(said.find("removed " + (scratch / name).string() + ", left by a writer that did not finish"),
+              std::string::npos)
+        << said;
+  }
 }
 
 }  // namespace
