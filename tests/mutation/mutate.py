@@ -63,7 +63,7 @@ PLAN = {
     "model/decoder": [*MODEL, "unit.test_generator.f"],
     "train/optimizer": ["unit.test_learning_rate.f", "unit.test_training_step.f", "parity.test_parity.f", "regression.test_resume.py"],
     "train/evaluator": ["unit.test_evaluator.f"],
-    "io/run/checkpoint": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py"],
+    "io/run/checkpoint": ["unit.test_checkpoint.f", "unit.test_checkpoint_format.f", "fault.test_checkpoint_faults.py"],
     "io/run/checkpoint_folder": ["unit.test_checkpoint.f", "fault.test_checkpoint_faults.py",
                                  "fault.test_run_directory.py"],
     "io/run/step_files": ["unit.test_step_files.f"],

@@ -11,8 +11,8 @@
 
 #include "io/run/attention_reader.hpp"
 #include "support/attention_maps.hpp"
+#include "support/disk_calls.hpp"
 #include "support/scratch_folder.hpp"
-#include "support/synced_paths.hpp"
 
 namespace dekoder {
 namespace {
