@@ -2,6 +2,7 @@
 #include "kernels/column_sum.hpp"
 
 #include "support/host_tensor.hpp"
+#include "support/one_thread.hpp"
 
 namespace dekoder::testing {
 namespace {
@@ -42,6 +43,24 @@ TEST(ColumnSum, TeamsAddLanesByHalves) {
     }
   });
 }
+
+#if !defined(DEKODER_BACKEND_CUDA)
+/// An execution space of one thread has the least memory for teams, so that they must ask for theirs.
+TEST(ColumnSum, AnyNumberOfThreadsGivesTheSameBits) {
+  const auto one = one_thread();
+  if (!one) GTEST_SKIP() << "one thread only: nothing to compare";
+  for_each_shape([&](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
+    for (const auto add : {add_partials, add_partials_by_teams}) {
+      const MasterTensor1 alone("alone", sums.extent(0)), all("all", sums.extent(0));
+      Kokkos::deep_copy(alone, sums);
+      Kokkos::deep_copy(all, sums);
+      add("test", *one, partials, P, first, alone);
+      add("test", ExecSpace(), partials, P, first, all);
+      EXPECT_EQ(values_of(alone), values_of(all));
+    }
+  });
+}
+#endif
 
 }  // namespace
 }  // namespace dekoder::testing
