@@ -17,6 +17,7 @@
 #include "base/error.hpp"
 #include "io/files/append_log.hpp"
 #include "io/files/input_file.hpp"
+#include "support/disk_calls.hpp"
 #include "support/process_limit.hpp"
 #include "support/scratch_folder.hpp"
 
@@ -98,6 +99,29 @@ TEST(PendingFile, TakesItsNameWhenItIsWhole) {
     const PendingFile given_up(file);
   }
   EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"file"});
+}
+
+TEST(PendingFile, ReachesTheDiskBeforeItTakesItsName) {
+  const ScratchFolder folder("pending-disk");
+  PendingFile pending(folder / "file", "file", 1 << 20);
+  put(pending.temporary(), "new");
+  pending.reserve();
+  EXPECT_EQ(testing_support::reserved_bytes, 1 << 20);
+  const fs::path temporary = fs::canonical(pending.temporary());
+  testing_support::synced_paths.clear();
+  int verified = 0;
+  pending.commit([&](const fs::path& file) {
+    ++verified;
+    EXPECT_EQ(file, pending.temporary());
+    EXPECT_EQ(testing_support::synced_paths, std::vector<fs::path>{temporary});
+    EXPECT_FALSE(fs::exists(folder / "file"));
+  });
+  EXPECT_EQ(verified, 1);
+  EXPECT_EQ(testing_support::synced_paths, (std::vector<fs::path>{temporary, fs::canonical(folder.path())}));
+  EXPECT_EQ(contents(folder / "file"), "new");
+  struct stat found = {};
+  ASSERT_EQ(::stat((folder / "file").c_str(), &found), 0);
+  EXPECT_LT(found.st_blocks * 512, 1 << 20) << "reserved space that is left is given back";
 }
 
 TEST(PendingFile, FollowsLinksAndKeepsThem) {
