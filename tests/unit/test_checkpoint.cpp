@@ -345,6 +345,40 @@ TEST_F(Checkpoint, NewestBadOlderUsed) {
   EXPECT_TRUE(fs::exists(folder / ".other.tmp"));
 }
 
+TEST_F(Checkpoint, WhoOnlyLooksChangesNothing) {
+  write(10);
+  const fs::path newest = write(20), half = folder / ".ckpt-00000030.h5.tmp";
+  put(newest, "text");
+  put(half, "half");
+  testing::internal::CaptureStderr();
+  const LoadedCheckpoint found = newest_checkpoint(folder, read_checkpoint_info);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(found.file, folder / checkpoint_file_name(10));
+  ASSERT_EQ(found.rejected.size(), 1u);
+  EXPECT_EQ(said, "dekoder: warning: checkpoint not used: " + found.rejected[0].reason + "\n");
+  EXPECT_EQ(contents(newest), "text");
+  EXPECT_EQ(contents(half), "half");
+}
+
+TEST_F(Checkpoint, WhatCannotBeRenamedOrDeletedIsAWarning) {
+  write(10);
+  const fs::path newest = write(20), old = folder / checkpoint_file_name(5);
+  put(newest, "text");
+  fs::create_directories(newest.string() + ".corrupt/folder");
+  fs::create_directories(old / "folder");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(load()->info.step, 10);
+  rotate_checkpoints(folder, 2, -1, -1);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("warning: " + newest.string() + ": cannot be renamed to .corrupt: Is a directory\n"),
+            std::string::npos)
+      << said;
+  EXPECT_NE(said.find("warning: " + old.string() + ": old checkpoint cannot be deleted: Directory not empty\n"),
+            std::string::npos)
+      << said;
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 3) << said;
+}
+
 TEST_F(Checkpoint, WhatCannotBeReadNowIsNotReplacedByAnOlderOne) {
   write(10);
   const fs::path newest = write(20), damaged = write(30);
