@@ -101,15 +101,30 @@ TEST_F(AttentionFolderTest, WhatIsMadeAndRemovedReachesTheDisk) {
   const auto synced = [](const fs::path& path) {
     return std::count(synced_paths.begin(), synced_paths.end(), fs::canonical(path));
   };
-  synced_paths.clear();
-  write_steps({0, 40});
-  EXPECT_EQ(synced(scratch_.path()), 1) << "the folder is made once";
-  EXPECT_EQ(synced(folder()), 2) << "a file each";
+  AttentionFolder writer = opened(-1);
+  for (const long step : {0, 40}) {
+    synced_paths.clear();
+    writer.write(step, maps_of(info_, step));
+    EXPECT_EQ(synced(scratch_.path()), step == 0 ? 1 : 0) << "the folder is made once";
+    EXPECT_EQ(synced(folder()), 1) << "a file each";
+  }
   synced_paths.clear();
   opened(40);
   EXPECT_EQ(synced(folder()), 0) << "nothing is changed";
   opened(20);
   EXPECT_EQ(synced(folder()), 1) << "a file is removed";
+}
+
+TEST_F(AttentionFolderTest, AFolderThatCannotBeMadeIsNamed) {
+  AttentionFolder writer = opened(-1);
+  scratch_.write("attention", "a file");
+  const std::string said = message_of<SaveError>([&] { writer.write(40, maps_of(info_, 40)); });
+  EXPECT_TRUE(said.starts_with("attention maps of step 40 are not saved: ")) << said;
+  EXPECT_TRUE(said.ends_with("[" + folder().string() + "]")) << said;
+  EXPECT_FALSE(writer.has(40));
+  fs::remove(folder());
+  writer.write(40, maps_of(info_, 40));
+  expect_steps({40});
 }
 
 TEST_F(AttentionFolderTest, ManyProbesAreTheSameInAnyOrder) {
