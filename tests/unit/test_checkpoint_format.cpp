@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
 
 #include "io/files/xxh64.hpp"
 #include "io/hdf5/hdf5_file.hpp"
@@ -206,6 +207,25 @@ TEST(CheckpointFormat, ChunksShareTheRowsEvenly) {
   verify_checkpoint(path);
   read_checkpoint(path, layout, std::span(&into, 1));
   for (std::size_t i = 0; i < layout.flat_size(); ++i) ASSERT_EQ(other.values()(i), store.values()(i)) << i;
+}
+
+TEST(CheckpointFormat, ChunksCarryChecksumsOfTheLibrary) {
+  const ScratchFolder scratch("checkpoint-fletcher");
+  const ParameterStore store = store_of(two_tensors());
+  const NamedBuffer buffer{parameter_group, store.values()};
+  const fs::path path = write_checkpoint(scratch.path(), CheckpointInfo{}, store.layout(), std::span(&buffer, 1));
+  std::string bytes(fs::file_size(path), '\0');
+  std::ifstream(path, std::ios::binary).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  const ParameterEntry& entry = store.layout().find("head.weight");
+  const std::string values(reinterpret_cast<const char*>(&store.values()(entry.offset)),
+                           entry.size() * sizeof(Real));
+  const std::size_t at = bytes.find(values);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] = static_cast<char>(bytes[at] ^ 1);
+  scratch.write(path.filename().string(), bytes);
+  const std::string said = message_of<DataError>([&] { verify_checkpoint(path); });
+  EXPECT_NE(said.find("/parameters/head.weight"), std::string::npos) << said;
+  EXPECT_NE(said.find("Fletcher32"), std::string::npos) << said;
 }
 
 /// Writes two buffers of the layout and expects that what was reserved is enough and little more.
