@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What lies where in a checkpoint: what programs of other versions and other readers rely on.
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -59,11 +60,9 @@ std::string tensors(const Hdf5File& file) {
     for (const std::string& name : file.members("/" + group)) {
       const std::string path = "/" + group + "/" + name;
       const Hdf5Dataset dataset = file.dataset(path);
-      std::string extents;
-      for (const std::size_t extent : dataset.shape())
-        extents += (extents.empty() ? "" : ",") + std::to_string(extent);
-      text += fmt::format("{}\n{}\n{}\n{}\n{:016x}\n", path, hdf5_type_name(dataset.type()), extents,
-                          file.text_attribute(path, "axes"), file.attribute<std::uint64_t>(path, "digest"));
+      text += fmt::format("{}\n{}\n{}\n{}\n{:016x}\n", path, hdf5_type_name(dataset.type()),
+                          fmt::join(dataset.shape(), ","), file.text_attribute(path, "axes"),
+                          file.attribute<std::uint64_t>(path, "digest"));
     }
   return text;
 }
@@ -111,9 +110,10 @@ TEST(CheckpointFormat, DigestsOfTheRootAreThoseOfEarlierPrograms) {
                   field<std::string>(file, "best_validation_hash") + field<std::string>(file, "restarts")));
 }
 
-/// A whole checkpoint of minor version 0 whose one tensor holds elements of another type.
+/// A whole checkpoint of minor version 0 whose one tensor, group/norm.gain, counts from 1.
 template <class T>
-fs::path checkpoint_of(const ScratchFolder& scratch, const std::string& group = parameter_group) {
+fs::path checkpoint_of(const ScratchFolder& scratch, const std::string& group = parameter_group,
+                       const Extents& shape = {3}) {
   const fs::path path = scratch / "other.h5";
   Hdf5File file = Hdf5File::create(path);
   for (const char* name : {"config_yaml", "tokenizer", "data_hash", "run_id", "writer"})
@@ -122,12 +122,13 @@ fs::path checkpoint_of(const ScratchFolder& scratch, const std::string& group = 
   for (const char* name : {"tokens_seen", "metrics_bytes", "samples_bytes"})
     file.write_attribute("/", name, std::uint64_t{1});
   for (const char* name : {"validation_loss", "best_validation_loss"}) file.write_attribute("/", name, 0.5);
-  const std::vector<T> values = {1, 2, 3};
+  std::vector<T> values = {1, 2, 3};
+  values.resize(shape.empty() ? 1 : shape[0]);
   const std::string tensor = "/" + group + "/norm.gain";
-  file.write<T>(tensor, values);
+  file.write(tensor, std::span<const T>(values), shape);
   file.write_attribute(tensor, "axes", "C");
   Xxh64 digest;
-  digest.update(fmt::format("{}\n{}\n3\nC\n", tensor, hdf5_type_name(hdf5_type_of<T>())));
+  digest.update(fmt::format("{}\n{}\n{}\nC\n", tensor, hdf5_type_name(hdf5_type_of<T>()), fmt::join(shape, ",")));
   digest.update(std::as_bytes(std::span(values)));
   file.write_attribute(tensor, "digest", digest.digest());
   file.write_attribute("/", "digest", root_digest(file));
@@ -154,6 +155,22 @@ TEST(CheckpointFormat, ElementsOfAnotherTypeAreNamed) {
   checkpoint_of<std::int32_t>(scratch);
   EXPECT_EQ(message_of<DataError>([&] { verify_checkpoint(file); }),
             file + ":/parameters/norm.gain: holds int32, expected float32 or float64");
+}
+
+TEST(CheckpointFormat, AnotherShapeIsNamed) {
+  const ScratchFolder scratch("checkpoint-scalar");
+  ParameterLayout layout;
+  layout.add("norm.gain", "C", {3}, false, {});
+  for (const Extents& shape : {Extents{}, Extents{2}}) {
+    const std::string file = checkpoint_of<Real>(scratch, parameter_group, shape);
+    EXPECT_EQ(
+        message_of<ConfigError>([&] {
+          read_checkpoint_parameters(file, ParameterStore(layout));
+        }).find(fmt::format("{}:/parameters/norm.gain: has shape ({}), expected (3)", file, fmt::join(shape, ","))),
+        0u);
+    const std::string said = message_of<DataError>([&] { verify_checkpoint(file); });
+    EXPECT_EQ(said, shape.empty() ? file + ":/parameters/norm.gain: is damaged (digest differs)" : "");
+  }
 }
 
 TEST(CheckpointFormat, GroupsThatBeginAlikeAreTwo) {
