@@ -58,6 +58,14 @@ bool is_device_mapping(std::string_view text) {
   return text == "mpi_rank" || text == "random";
 }
 
+/// HDF5 takes empty ones for none.
+bool is_posix_driver(std::string_view text) {
+  return text.empty() || text == "sec2";
+}
+bool is_native_connector(std::string_view text) {
+  return text.empty() || text == "native";
+}
+
 bool is_switch(std::string_view text) {
   return text == "0" || text == "1";
 }
@@ -78,8 +86,10 @@ struct Variable {
   std::string expected;
 };
 
-/// OpenMP's threads by level of nesting (dekoder nests none), ranks that a launcher announces, and all that Kokkos
-/// 5 converts. Other KOKKOS_ variables are left alone: environment modules set some, such as KOKKOS_ROOT.
+/// OpenMP's threads by level of nesting (dekoder nests none), ranks that a launcher announces, all that Kokkos 5
+/// converts, and what would make HDF5's files other than plain ones, which are synchronised, renamed and opened
+/// again by name. HDF5 reads the latter two as it starts, and prints its stack of errors where it cannot. Other
+/// KOKKOS_ and HDF5_ variables are left alone: environment modules set some, such as KOKKOS_ROOT.
 const Variable variables[] = {
     {"OMP_NUM_THREADS", are_thread_counts,
      fmt::format("a whole number from 1 to {}, or several with commas", DEKODER_MAX_THREADS)},
@@ -97,6 +107,8 @@ const Variable variables[] = {
     {"KOKKOS_DISABLE_WARNINGS", is_boolean, "true or false"},
     {"KOKKOS_PRINT_CONFIGURATION", is_boolean, "true or false"},
     {"KOKKOS_TUNE_INTERNALS", is_boolean, "true or false"},
+    {"HDF5_DRIVER", is_posix_driver, "sec2, as files are plain ones"},
+    {"HDF5_VOL_CONNECTOR", is_native_connector, "native, as files are plain ones"},
 };
 
 /// Threads that OpenMP will start; Kokkos' own variable wins.

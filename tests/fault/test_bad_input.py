@@ -220,6 +220,11 @@ ENVIRONMENTS = [
     ({"KOKKOS_TUNE_INTERNALS": "on"}, ["describe", "good.yaml"], 2, ["KOKKOS_TUNE_INTERNALS is 'on'"]),
     ({"KOKKOS_PROFILE_LIBRARY": "a.so", "KOKKOS_TOOLS_LIBS": "b.so"}, ["describe", "good.yaml"], 2,
      ["KOKKOS_PROFILE_LIBRARY is 'a.so'", "KOKKOS_TOOLS_LIBS is 'b.so'"]),
+    *(({"HDF5_DRIVER": driver}, command, 2, [f"HDF5_DRIVER is '{driver}'; expected sec2"])
+      for driver in ("bogus", "core", "split", "sec2 ")
+      for command in (["eval", "run"], ["prepare", "text.txt", "-o", "out.h5"])),
+    *(({"HDF5_VOL_CONNECTOR": connector}, ["eval", "run"], 2, [f"HDF5_VOL_CONNECTOR is '{connector}'; expected native"])
+      for connector in ("bogus", "pass_through", "pass_through under_vol=0;under_info={}")),
 ]
 
 # Environments in which everything goes on, with the same result.
@@ -231,6 +236,10 @@ GOOD_ENVIRONMENTS = [
     {"KOKKOS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"},
     {"KOKKOS_DISABLE_WARNINGS": "Yes", "KOKKOS_TUNE_INTERNALS": "0", "KOKKOS_DEVICE_ID": "0"},
     {"KOKKOS_ROOT": "/opt/kokkos"},
+    {"HDF5_DRIVER": "sec2", "HDF5_VOL_CONNECTOR": "native"},
+    {"HDF5_DRIVER": "", "HDF5_VOL_CONNECTOR": ""},
+    {"HDF5_USE_FILE_LOCKING": "odd", "HDF5_DISABLE_VERSION_CHECK": "odd", "HDF5_PLUGIN_PATH": "/nowhere",
+     "HDF5_PLUGIN_PRELOAD": "::", "HDF5_ROOT": "/opt/hdf5"},
 ]
 
 # Text, options of prepare, exit code, fragments.
@@ -432,6 +441,7 @@ class BadInput(unittest.TestCase):
             with self.subTest(environment=environment):
                 done = dekoder(["eval", "taught"], self.fixtures, environment)
                 self.assertEqual((done.returncode, done.stdout), (0, expected), done.stderr)
+                self.assertNotIn(b"HDF5-DIAG", done.stderr)
 
     def test_two_ranks(self):
         """One message for the job, not one per rank, and exit code 2."""
