@@ -38,7 +38,11 @@ fs::path default_run_directory(const fs::path& config_file) {
   if (!is_regular(config_file))
     throw ConfigError("{}: is no regular file, whose name would be that of the run directory; give one with --run",
                       config_file.string());
-  return fs::path("runs") / config_file.stem();
+  const fs::path name = config_file.stem();
+  if (name == "." || name == "..")
+    throw ConfigError("{}: its name without the ending, '{}', is none for a folder of its own; give one with --run",
+                      config_file.string(), name.string());
+  return fs::path("runs") / name;
 }
 
 std::string origin_line(const fs::path& config_file, const fs::path& run_directory) {

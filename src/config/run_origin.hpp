@@ -8,7 +8,8 @@
 namespace dekoder {
 
 /// runs/<name of the configuration file without its extension>: the run directory where none is named. Throws
-/// ConfigError where the configuration is no regular file, as its name, such as /dev/fd/63, says nothing.
+/// ConfigError where the configuration is no regular file, as its name, such as /dev/fd/63, says nothing, and where
+/// that name is `.` or `..`, as of ...yaml.
 std::filesystem::path default_run_directory(const std::filesystem::path& config_file);
 
 /// The first line of a run's config.yaml, a comment with the path from the run directory to the configuration file,

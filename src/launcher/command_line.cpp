@@ -115,6 +115,15 @@ void add_commands(CLI::App& app, CommandLine& line) {
   add_switch(*status, "--json", c.json, "one JSON object on stdout");
 }
 
+/// An empty word says no more than one that is left out, and would mean the current folder, or the default,
+/// silently.
+void refuse_empty_words(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& word : option->results())
+      if (word.empty())
+        throw ConfigError("{} is empty; expected: {}", option->get_name(), option->get_description());
+}
+
 /// "; did you mean 'train'?" for the first word that no subcommand or option has.
 std::string suggestion(const CLI::App& app, int argc, char** argv) {
   std::vector<std::string> names;
@@ -158,6 +167,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   } catch (const CLI::Error& error) {
     throw ConfigError("command line: {}{}", error.what(), suggestion(app, argc, argv));
   }
+  refuse_empty_words(*app.get_subcommands().front());
   line.command.name = app.get_subcommands().front()->get_name();
   check_command(line.command);
   const std::string& config = line.command.config;

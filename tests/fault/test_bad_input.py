@@ -187,6 +187,18 @@ COMMAND_LINES = [
     (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", "bpe"], 2, ["--tokenizer is 'bpe'; expected byte or char"]),
     (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "1"], 2, ["--validation-fraction is 1"]),
     (["prepare", "text.txt", "-o", "text.txt"], 2, ["is the text itself"]),
+    (["train", ""], 2, ["config is empty; expected: configuration file"]),
+    (["train", "good.yaml", "--run", ""], 2, ["--run is empty; expected: run directory"]),
+    (["train", "good.yaml", "--run", "r", "--set", ""], 2, ["--set is empty; expected: section.key=value"]),
+    (["train", "good.yaml", "--run", "r", "--set", "training.steps=1", "--set", ""], 2, ["--set is empty"]),
+    (["describe", "good.yaml", "--backend", ""], 2, ["--backend is empty; expected: auto, openmp or cuda"]),
+    (["prepare", "", "-o", "out.h5"], 2, ["text is empty; expected: text file"]),
+    (["prepare", "text.txt", "-o", ""], 2, ["--output is empty; expected: token file"]),
+    (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", ""], 2, ["--tokenizer is empty; expected: byte or char"]),
+    (["eval", "run", "--tokens-file", ""], 2, ["--tokens-file is empty; expected: another token file"]),
+    (["attention", "run", "--text", "It", "-o", ""], 2, ["--output is empty; expected: file of the maps"]),
+    *(([command, ""], 2, ["run is empty; expected: run directory"])
+      for command in ("eval", "generate", "status", "initial-values")),
 ]
 
 # Environment, arguments, exit code, fragments.
@@ -348,6 +360,19 @@ class BadInput(unittest.TestCase):
     def test_command_lines(self):
         for arguments, code, fragments in COMMAND_LINES:
             self.refused(arguments, code, fragments)
+
+    def test_names_of_configurations_that_name_no_folder(self):
+        """The run directory of ...yaml would be runs/.., that of ..yaml runs/. itself."""
+        for name in ("...yaml", "..yaml"):
+            self.refused(["train", name], 2, [f"dekoder: error: {name}: its name without the ending", "give one with --run"],
+                         lambda folder: (folder / name).write_text(SMALL))
+            (self.fixtures / name).write_text(SMALL)
+            self.addCleanup(os.remove, self.fixtures / name)
+            dekoder(["train", name], self.fixtures)
+            for made in ("runs", "config.yaml", "lock"):
+                self.assertFalse((self.fixtures / made).exists(), f"{name}: {made}")
+            done = dekoder(["train", name, "--run", f"named{name}"], self.fixtures)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_eval_from_another_folder(self):
         """The path of the tokens was relative to where the run was trained."""
