@@ -254,7 +254,7 @@ PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, Token
     return report;
   }
   PendingFile pending(output, "tokens");
-  Hdf5File file = Hdf5File::create(pending.temporary());
+  Hdf5File file = Hdf5File::create(pending);
   if (report.header.tokenizer.vocabulary() > 65536)
     encode_text<std::uint32_t>(text, file, report.header);
   else

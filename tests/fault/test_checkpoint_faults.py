@@ -149,6 +149,7 @@ def file_size_limit(workshop, root):
     dk.check("step 80: not saved" in done.stderr and "training goes on" in done.stderr, done.stderr)
     last = done.stderr.splitlines()[-1]
     dk.check("the state of step 120 is not saved" in last and "File too large" in last, last)
+    dk.check("ckpt-00000120.h5:" in last and ".tmp" not in last, f"the checkpoint is not named: {last}")
     dk.check([path.read_bytes() for path in dk.checkpoints(run).values()] == [before], "other checkpoints")
     dk.check(not list(run.rglob("*.tmp")), "temporary files are left")
     print("file size limit: passed")

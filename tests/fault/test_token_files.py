@@ -121,6 +121,7 @@ def test_full_disk(folder):
     result = prepare(folder / "medium.txt", folder / "out.h5", preexec_fn=limit_file_size)
     check(result.returncode == 3 and "File too large" in result.stderr,
           f"file size limit: exit {result.returncode}, {result.stderr.strip()[-300:]}")
+    check(f"{folder / 'out.h5'}:" in result.stderr and ".tmp" not in result.stderr, f"the output is named: {result.stderr}")
     check(not (folder / "out.h5").exists() and hidden_files(folder) == [], "nothing is left")
 
     small = folder / "small"
@@ -138,6 +139,7 @@ def test_full_disk(folder):
         return
     check(result.returncode == 3, f"full disk: exit code {result.returncode}, expected 3")
     check("No space left on device" in result.stderr, f"full disk is named: {result.stderr.strip()[-300:]}")
+    check(f"{small / 'out.h5'}:" in result.stderr and ".tmp" not in result.stderr, f"the output is named: {result.stderr}")
     check(result.stderr.rstrip().endswith("left:"), "nothing is left on the full disk")
 
 
@@ -219,6 +221,7 @@ def test_small_file_size_limits(folder):
         result = prepare(folder / "t.txt", folder / "out.h5", preexec_fn=limited)
         check(result.returncode == 3 and "File too large" in result.stderr,
               f"limit of {limit} bytes: exit {result.returncode}, {result.stderr.strip()[-120:]}")
+        check("out.h5:" in result.stderr and ".tmp" not in result.stderr, f"the output is named: {result.stderr}")
         check(not (folder / "out.h5").exists() and hidden_files(folder) == [], "nothing is left")
 
 

@@ -87,13 +87,12 @@ TEST(PendingFile, TakesItsNameWhenItIsWhole) {
     pending.commit([&](const fs::path& temporary) { EXPECT_EQ(contents(temporary), "new"); });
     EXPECT_EQ(contents(file), "new");
   }
-  EXPECT_THROW(
-      {
-        PendingFile pending(file);
-        put(pending.temporary(), "damaged");
-        pending.commit([](const fs::path&) { throw DataError("reads back other than it should"); });
-      },
-      DataError);
+  const std::string said = message_of<DataError>([&] {
+    PendingFile pending(file);
+    put(pending.temporary(), "damaged");
+    pending.commit([](const fs::path&) { throw DataError("reads back other than it should"); });
+  });
+  EXPECT_TRUE(said.starts_with(file.string() + ": ") && has(said, "reads back other than it should")) << said;
   EXPECT_EQ(contents(file), "new");
   {
     const PendingFile given_up(file);

@@ -35,20 +35,22 @@ fs::path folder_of(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
 
-void sync_path(const std::filesystem::path& path, int flags, bool folder) {
+/// `named` is what messages call it.
+void sync_path(const fs::path& path, int flags, bool folder, const fs::path& named) {
   const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC);
   if (descriptor < 0)
-    throw DataError("{}: cannot be opened to be synchronised: {}", path.string(), std::strerror(errno));
+    throw DataError("{}: cannot be opened to be synchronised: {}", named.string(), std::strerror(errno));
   int failed = ::fsync(descriptor) == 0 ? 0 : errno;
   if (folder && (failed == EINVAL || failed == EROFS)) failed = 0;
   if (::close(descriptor) != 0 && failed == 0) failed = errno;
-  if (failed != 0) throw DataError("{}: did not reach the disk: {}", path.string(), std::strerror(failed));
+  if (failed != 0) throw DataError("{}: did not reach the disk: {}", named.string(), std::strerror(failed));
 }
 
 }  // namespace
 
 void sync_folder(const std::filesystem::path& folder) {
-  sync_path(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY, true);
+  const fs::path here = folder.empty() ? "." : folder;
+  sync_path(here, O_RDONLY | O_DIRECTORY, true, here);
 }
 
 fs::path output_target(const fs::path& output) {
@@ -123,23 +125,23 @@ void remove_unfinished(const fs::path& folder, Condition condition) {
   }
 }
 
-/// Lets the file system set `bytes` aside for the first bytes of a file, where it can.
-void reserve_space(const std::filesystem::path& file, std::uint64_t bytes) {
+/// Lets the file system set `bytes` aside for the first bytes of a file, where it can. Messages call it `named`.
+void reserve_space(const fs::path& file, std::uint64_t bytes, const fs::path& named) {
   const int descriptor = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
-  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", file.string(), std::strerror(errno));
+  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", named.string(), std::strerror(errno));
   const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
   ::close(descriptor);
   if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
-    throw DataError("{}: no space for {}: {}", file.string(), bytes_text(bytes), std::strerror(failed));
+    throw DataError("{}: no space for {}: {}", named.string(), bytes_text(bytes), std::strerror(failed));
 }
 
-/// Gives back what was set aside beyond the end of a file.
-void release_space(const std::filesystem::path& file) {
+/// Gives back what was set aside beyond the end of a file. Messages call it `named`.
+void release_space(const fs::path& file, const fs::path& named) {
   std::error_code failure;
   const std::uintmax_t bytes = std::filesystem::file_size(file, failure);
-  if (failure) throw DataError("{}: has no size: {}", file.string(), failure.message());
+  if (failure) throw DataError("{}: has no size: {}", named.string(), failure.message());
   if (::truncate(file.c_str(), static_cast<off_t>(bytes)) != 0)
-    throw DataError("{}: cannot be cut to its length: {}", file.string(), std::strerror(errno));
+    throw DataError("{}: cannot be cut to its length: {}", named.string(), std::strerror(errno));
 }
 
 }  // namespace
@@ -169,14 +171,18 @@ PendingFile::~PendingFile() {
 
 void PendingFile::reserve() {
   reserved_ = true;
-  reserve_space(temporary_, bytes_);
+  reserve_space(temporary_, bytes_, target_);
 }
 
 void PendingFile::commit(const std::function<void(const fs::path&)>& verify) {
-  if (reserved_) release_space(temporary_);
+  if (reserved_) release_space(temporary_, target_);
   fault_point(kind_ + ":before_fsync");
-  sync_path(temporary_, O_RDONLY, false);
-  if (verify) verify(temporary_);
+  sync_path(temporary_, O_RDONLY, false, target_);
+  try {
+    if (verify) verify(temporary_);
+  } catch (const DataError& error) {
+    throw DataError("{}: does not read back as it was written: {}", target_.string(), error.what());
+  }
   fault_point(kind_ + ":before_rename");
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0)
     throw DataError("{}: cannot take the place of its earlier version: {}", target_.string(), std::strerror(errno));

@@ -27,7 +27,7 @@ void remove_unfinished_files(const std::filesystem::path& folder);
 /// the whole new one and never a part.
 ///
 ///     PendingFile pending(path, "tokens", bytes);
-///     Hdf5File file = Hdf5File::create(pending.temporary());
+///     Hdf5File file = Hdf5File::create(pending);
 ///     pending.reserve();                    // after the file is made anew, which gives reserved space back
 ///     ...
 ///     file.close();                         // or close(2), with its error checked
@@ -54,8 +54,8 @@ class PendingFile {
   void reserve();
 
   /// Brings the closed file to the disk, calls verify(temporary()), which throws where it reads back other than it
-  /// should, renames it to target() and brings the folder to the disk. Throws DataError with the system's reason;
-  /// the target is then untouched, unless the folder alone did not reach the disk.
+  /// should, renames it to target() and brings the folder to the disk. Throws DataError naming the target, with the
+  /// system's reason; the target is then untouched, unless the folder alone did not reach the disk.
   void commit(const std::function<void(const std::filesystem::path&)>& verify = nullptr);
 
  private:

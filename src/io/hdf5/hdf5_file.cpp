@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "io/files/durable_file.hpp"
 #include "io/files/input_file.hpp"
 #include "io/hdf5/hdf5_call.hpp"
 
@@ -46,12 +47,16 @@ Hdf5Handle link_properties(const std::string& file) {
 
 }  // namespace
 
-Hdf5File Hdf5File::create(const std::filesystem::path& path) {
+Hdf5File Hdf5File::create(const std::filesystem::path& path, const std::filesystem::path& named) {
   const Call call;
-  const Hdf5Handle access = access_properties(path.string());
+  const Hdf5Handle access = access_properties(named.string());
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id());
-  if (file < 0) throw DataError("{}: cannot be created: {}", path.string(), failure_reason());
-  return Hdf5File(path, Hdf5Handle(file, Kind::file));
+  if (file < 0) throw DataError("{}: cannot be created: {}", named.string(), failure_reason());
+  return Hdf5File(named, Hdf5Handle(file, Kind::file));
+}
+
+Hdf5File Hdf5File::create(const PendingFile& output) {
+  return create(output.temporary(), output.target());
 }
 
 Hdf5File Hdf5File::open(const std::filesystem::path& path) {

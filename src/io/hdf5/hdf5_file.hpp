@@ -16,13 +16,17 @@
 
 namespace dekoder {
 
+class PendingFile;
+
 /// One HDF5 file. Objects are named by absolute paths ("/weights/head.weight"; "/" is the root group); missing
 /// groups on the way to a new object are made. Errors: DataError naming file, object, what and HDF5's own reason.
 class Hdf5File {
  public:
   /// A new file, in place of one that may be there; format bounds V110 (a file that was never closed does not
   /// open).
-  static Hdf5File create(const std::filesystem::path& path);
+  static Hdf5File create(const std::filesystem::path& path) { return create(path, path); }
+  /// The same under the temporary name of an output; path(), and so every message, is that of its target.
+  static Hdf5File create(const PendingFile& output);
   /// Read-only and without file locks, as finished files never change.
   static Hdf5File open(const std::filesystem::path& path);
 
@@ -101,6 +105,7 @@ class Hdf5File {
   }
 
  private:
+  static Hdf5File create(const std::filesystem::path& path, const std::filesystem::path& named);
   Hdf5File(std::filesystem::path path, Hdf5Handle handle) : path_(std::move(path)), handle_(std::move(handle)) {}
   void require_shape(const Hdf5Dataset& dataset, std::span<const std::size_t> expected) const;
   Hdf5Handle open_object(std::string_view object) const;

@@ -122,7 +122,7 @@ void write_attention_file(const std::filesystem::path& path, AttentionFileInfo i
   };
   try {
     PendingFile pending(path, "attention", attention_bytes(info));
-    Hdf5File file = Hdf5File::create(pending.temporary());
+    Hdf5File file = Hdf5File::create(pending);
     pending.reserve();
     write_info(file, info, step);
     for (std::size_t p = 0; p < info.probes.size(); ++p) {

@@ -294,7 +294,7 @@ std::vector<TensorRecord> write_group(Hdf5File& file, const std::string& group, 
 
 void write_contents(PendingFile& pending, const CheckpointInfo& info, const ParameterLayout& layout,
                     std::span<const NamedBuffer> buffers) {
-  Hdf5File file = Hdf5File::create(pending.temporary());
+  Hdf5File file = Hdf5File::create(pending);
   pending.reserve();
   fault_point("checkpoint:create");
   file.write_attribute("/", "format", format_name);
