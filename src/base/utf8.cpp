@@ -46,16 +46,38 @@ std::optional<Utf8Fault> find_utf8_fault(std::string_view text) {
   return std::nullopt;
 }
 
+namespace {
+
+/// Appends the front of a text, with its bytes as `\xE9` where they are no character or one that `unwanted` takes.
+template <class Unwanted>
+void append_named(std::string& result, std::string_view text, const Utf8Front& front, const Unwanted& unwanted) {
+  if (front.kind == Utf8Front::Kind::character && !unwanted(front.code_point))
+    result += text.substr(0, front.bytes);
+  else
+    for (const char byte : text.substr(0, front.bytes))
+      result += fmt::format("\\x{:02X}", static_cast<unsigned char>(byte));
+}
+
+}  // namespace
+
 std::string with_invalid_bytes_named(std::string_view text) {
   std::string result;
   while (!text.empty()) {
     const Utf8Front front = utf8_front(text);
-    if (front.kind == Utf8Front::Kind::character)
-      result += text.substr(0, front.bytes);
-    else
-      for (const char byte : text.substr(0, front.bytes))
-        result += fmt::format("\\x{:02X}", static_cast<unsigned char>(byte));
+    append_named(result, text, front, [](char32_t) { return false; });
     text.remove_prefix(front.bytes);
+  }
+  return result;
+}
+
+std::string excerpt(std::string_view text, std::size_t most) {
+  const auto is_control = [](char32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); };
+  std::string result;
+  for (std::string_view rest = text; !rest.empty();) {
+    const Utf8Front front = utf8_front(rest);
+    if (text.size() - rest.size() + front.bytes > most) return result + fmt::format("... ({} bytes)", text.size());
+    append_named(result, rest, front, is_control);
+    rest.remove_prefix(front.bytes);
   }
   return result;
 }

@@ -2,6 +2,7 @@
 #include "config/command.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <filesystem>
 
@@ -68,7 +69,7 @@ void check_command(const Command& c) {
   }
   if (c.name == "prepare") {
     expect(c.tokenizer == "byte" || c.tokenizer == "char",
-           fmt::format("--tokenizer is '{}'; expected byte or char", c.tokenizer));
+           fmt::format("--tokenizer is '{}'; expected byte or char", excerpt(c.tokenizer)));
     expect(c.validation_fraction >= 0 && c.validation_fraction < 1,
            fmt::format("--validation-fraction is {}; expected from 0 to below 1, e.g. 0.1", c.validation_fraction));
     std::error_code ignored;
@@ -80,8 +81,13 @@ void check_command(const Command& c) {
     expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   }
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
-  visit_members(c, [&](const char*, const auto& member, const char* what) {
+  visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
+    const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||
+                         (key == "text" && c.name == "prepare");
     const auto check = [&](const std::string& text) {
+      if (is_path && text.size() >= PATH_MAX)
+        expect(false,
+               fmt::format("{} is '{}'; expected a path of at most {} bytes", what, excerpt(text), PATH_MAX - 1));
       if (const std::optional<Utf8Fault> foreign = find_utf8_fault(text); foreign && what != nullptr)
         expect(false, fmt::format("{} is not UTF-8: byte 0x{:02X} at offset {}; expected UTF-8 text", what,
                                   foreign->value, foreign->offset));

@@ -16,7 +16,7 @@ std::string shown(const YAML::Node& node) {
   if (node.IsNull()) return "nothing";
   if (node.IsMap()) return "a map";
   if (node.IsSequence()) return "a list";
-  return "'" + node.Scalar() + "'";
+  return "'" + excerpt(node.Scalar()) + "'";
 }
 
 const std::vector<std::string>& all_keys() {
@@ -79,7 +79,7 @@ void ConfigReader::read_text(const std::string& text, const std::string& name) {
     documents = YAML::LoadAll(text);
   } catch (const YAML::Exception& error) {
     return fault(position(name, error.mark),
-                 fmt::format("not valid YAML: {}; indent with spaces and write `key: value`", error.msg));
+                 fmt::format("not valid YAML: {}; indent with spaces and write `key: value`", excerpt(error.msg)));
   }
   if (documents.size() > 1)
     return fault(position(name, documents[1].Mark()),
@@ -147,18 +147,19 @@ void ConfigReader::read_key(const std::string& name, const std::string& section,
 }
 
 void ConfigReader::read_set(const std::string& set) {
-  const std::string where = "--set " + with_invalid_bytes_named(set);
+  const std::string where = "--set " + excerpt(set);
   if (const std::optional<Utf8Fault> foreign = find_utf8_fault(set))
     return fault(where, foreign->text() + "; expected UTF-8 text");
   const std::size_t equals = set.find('=');
   if (equals == std::string::npos)
     return fault(where, "no '='; expected section.key=value, e.g. training.steps=100");
   const std::string key = set.substr(0, equals);
-  if (!is_key(key)) return fault(where, fmt::format("unknown key '{}'{}", key, did_you_mean_key(key, format_)));
+  if (!is_key(key))
+    return fault(where, fmt::format("unknown key '{}'{}", excerpt(key), did_you_mean_key(key, format_)));
   try {
     given_[key] = {YAML::Load(set.substr(equals + 1)), where};
   } catch (const YAML::Exception& error) {
-    fault(where, fmt::format("not a YAML value: {}", error.msg));
+    fault(where, fmt::format("not a YAML value: {}", excerpt(error.msg)));
   }
 }
 
@@ -169,6 +170,10 @@ std::string ConfigReader::where(std::initializer_list<const char*> keys) const {
 }
 
 void ConfigReader::throw_faults() const {
+  constexpr std::size_t most = 20;  // what somebody mends before the next try
+  if (faults_.size() > most)
+    throw ConfigError("{}\nand {} more", fmt::join(faults_.begin(), faults_.begin() + most, "\n"),
+                      faults_.size() - most);
   if (!faults_.empty()) throw ConfigError("{}", fmt::join(faults_, "\n"));
 }
 

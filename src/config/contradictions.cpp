@@ -2,9 +2,11 @@
 #include "config/contradictions.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <limits>
 
 #include "base/decimal.hpp"
+#include "base/utf8.hpp"
 
 namespace dekoder {
 
@@ -35,6 +37,10 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
                 t.micro_batch > 0 && t.batch % t.micro_batch != 0,
                 fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor",
                             t.micro_batch, t.batch));
+  const std::string& tokens = config.data.tokens;
+  contradiction(reader, {"data.tokens"}, tokens.find('\0') != std::string::npos || tokens.size() >= PATH_MAX,
+                fmt::format("data.tokens is '{}'; expected a path: at most {} bytes, none of them 0",
+                            excerpt(tokens), PATH_MAX - 1));
   contradiction(reader, {"sampling.prompt"}, config.sampling.prompt.empty(),
                 "sampling.prompt is empty; expected at least one character");
   // The widest tensors: queries, keys and values or the hidden layer of a micro-batch; the token table.

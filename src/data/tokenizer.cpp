@@ -57,7 +57,7 @@ Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
   constexpr std::string_view prefix = "char";
   if (!text.starts_with(prefix) || text.size() == prefix.size())
     throw DataError("{}: tokenizer '{}' is unknown, expected 'byte' or 'char' and its code points", where,
-                    text.substr(0, 40));
+                    excerpt(text));
   std::vector<char32_t> code_points;
   for (std::string_view rest = text.substr(prefix.size()); !rest.empty();) {
     const std::string_view item = rest.substr(0, rest.find(' ', 1));  // " U+000A"
@@ -67,7 +67,8 @@ Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
     const bool named = item.starts_with(" U+") && item.size() > 3;
     const auto parsed = named ? std::from_chars(item.data() + 3, end, value, 16) : std::from_chars_result{};
     if (!named || parsed.ec != std::errc() || parsed.ptr != end || value > last_code_point)
-      throw DataError("{}: '{}' in the tokenizer's vocabulary is no code point, expected e.g. U+0041", where, item);
+      throw DataError("{}: '{}' in the tokenizer's vocabulary is no code point, expected e.g. U+0041", where,
+                      excerpt(item));
     if (!code_points.empty() && value <= code_points.back())
       throw DataError("{}: the tokenizer's vocabulary does not ascend at U+{:04X}", where, value);
     code_points.push_back(value);
@@ -94,8 +95,12 @@ std::vector<Token> Tokenizer::encode(std::string_view text, std::string_view whe
     at += front.bytes;
   }
   if (!unknown.empty()) {
+    constexpr std::size_t most = 20;
     std::string names;
-    for (const char32_t code_point : unknown) names += (names.empty() ? "" : ", ") + character_name(code_point);
+    std::size_t named = 0;
+    for (auto code_point = unknown.begin(); code_point != unknown.end() && named < most; ++code_point, ++named)
+      names += (names.empty() ? "" : ", ") + character_name(*code_point);
+    if (unknown.size() > named) names += fmt::format(" and {} more", unknown.size() - named);
     throw ConfigError("{}: the vocabulary of {} characters lacks {}; leave {} out (the byte tokenizer knows all)",
                       where, vocabulary(), names, unknown.size() == 1 ? "it" : "them");
   }

@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/utf8.hpp"
 
 namespace dekoder {
 
@@ -72,7 +73,7 @@ const dekoder_backend& open_plugin(const fs::path& file) {
 
 const dekoder_backend& load_backend(const std::string& backend) {
   if (backend != "auto" && backend != "openmp" && backend != "cuda")
-    throw ConfigError("--backend is '{}'; expected auto, openmp or cuda", backend);
+    throw ConfigError("--backend is '{}'; expected auto, openmp or cuda", excerpt(backend));
   std::string chosen = backend;
   if (backend == "auto") chosen = cuda_devices() > 0 && !find_plugin("cuda").empty() ? "cuda" : "openmp";
   if (backend == "cuda" && cuda_devices() == 0)

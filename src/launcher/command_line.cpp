@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/error.hpp"
+#include "base/utf8.hpp"
 #include "config/closest_word.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/setting_value.hpp"
@@ -23,7 +24,8 @@ void add_number(CLI::App& app, const std::string& name, T& member, const std::st
   const auto read = [name, &member](const CLI::results_t& words) {
     const std::string expected = read_number(words.back(), member, std::is_unsigned_v<T> ? at_least(0) : Range{});
     const std::string& word = words.back();
-    if (!expected.empty()) throw ConfigError("{} is {}; expected {}", name, word.empty() ? "''" : word, expected);
+    if (!expected.empty())
+      throw ConfigError("{} is {}; expected {}", name, word.empty() ? "''" : excerpt(word), expected);
     return true;
   };
   CLI::Option* option = app.add_option(name, read, text)->type_name(std::is_integral_v<T> ? "INT" : "FLOAT");
@@ -165,7 +167,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
     app.exit(wanted);
     return std::nullopt;
   } catch (const CLI::Error& error) {
-    throw ConfigError("command line: {}{}", error.what(), suggestion(app, argc, argv));
+    throw ConfigError("command line: {}{}", excerpt(error.what(), 300), suggestion(app, argc, argv));
   }
   refuse_empty_words(*app.get_subcommands().front());
   line.command.name = app.get_subcommands().front()->get_name();

@@ -13,6 +13,7 @@
 
 #include "backend/backend_abi.h"
 #include "base/error.hpp"
+#include "base/utf8.hpp"
 
 namespace dekoder {
 
@@ -124,14 +125,14 @@ void check_environment() {
   for (const Variable& variable : variables)
     if (const char* value = std::getenv(variable.name); value != nullptr && !variable.accepts(value))
       throw ConfigError("environment variable {} is '{}'; expected {}; set it so, or unset it", variable.name,
-                        value, variable.expected);
+                        excerpt(value), variable.expected);
   const char* old_name = std::getenv("KOKKOS_PROFILE_LIBRARY");
   const char* new_name = std::getenv("KOKKOS_TOOLS_LIBS");
   if (old_name != nullptr && new_name != nullptr && std::string_view(old_name) != new_name)
     throw ConfigError(
         "environment variable KOKKOS_PROFILE_LIBRARY is '{}' and KOKKOS_TOOLS_LIBS is '{}'; expected the same: the "
         "first is an old name of the second; unset it",
-        old_name, new_name);
+        excerpt(old_name), excerpt(new_name));
 }
 
 void check_address_space(const CpuMask& cpus) {

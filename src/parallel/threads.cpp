@@ -17,6 +17,7 @@
 #include "base/helper_thread.hpp"
 #include "base/log.hpp"
 #include "base/rank_launcher.hpp"
+#include "base/utf8.hpp"
 
 namespace dekoder {
 
@@ -46,7 +47,7 @@ void report_openmp_exit() {
   if (!openmp_starts) return;
   const char* stack = std::getenv("OMP_STACKSIZE");
   log_info("error: {}{}{}", thread_refusal("OpenMP gave up"), stack != nullptr ? "; OMP_STACKSIZE is " : "",
-           stack != nullptr ? stack : "");
+           stack != nullptr ? excerpt(stack) : "");
   _exit(static_cast<int>(ExitCode::usage));
 }
 

@@ -24,6 +24,9 @@ evaluation: {tokens: 32}
 sampling: {prompt: "It", tokens: 4}
 """
 
+LONG = "x" * 3_000_000
+WORD = "x" * 100_000  # a command line takes 128 KiB in a word
+
 # YAML text, fragments of the message (all must be there); the file is c.yaml, the exit code 2.
 CONFIGURATIONS = [
     ("", ["c.yaml: the configuration is empty"]),
@@ -131,6 +134,17 @@ CONFIGURATIONS = [
     ("model: {}\n".encode("utf-16-le"), ["c.yaml: byte 0x00 at offset 1 is no text; expected UTF-8"]),
     ("sampling: {prompt: \"\\ud800\"}\n", ["not valid YAML"]),
     ("#" * (17 << 20), ["c.yaml: has more than 16 MiB"]),
+    (f"model: {{layers: {LONG}}}\n", [f"c.yaml:1:17: model.layers is '{'x' * 100}... (3000000 bytes)'; expected a whole number"]),
+    (f"model: {{{LONG[:1000]}: 1}}\n", ["unknown key 'xxx", "... (1000 bytes)' in section 'model'"]),
+    (f"{LONG[:1000]}: {{}}\n", ["unknown section 'xxx", "... (1000 bytes)'"]),
+    (f"{LONG}\n", ["c.yaml:1:1: got 'xxx", "... (3000000 bytes)'; expected sections"]),
+    (f"model: {LONG}\n", ["section 'model' is 'xxx", "... (3000000 bytes)'"]),
+    (f"version: {LONG}\n", ["version is 'xxx", "... (3000000 bytes)'"]),
+    (f"model: {{layers: *{LONG}}}\n", ["not valid YAML: "]),
+    (f"data: {{tokens: {LONG}}}\n", ["data.tokens is 'xxx", "... (3000000 bytes)'; expected a path: at most 4095 bytes"]),
+    ("data: {tokens: \"byte.h5\\0.h5\"}\n", ["data.tokens is 'byte.h5\\x00.h5'; expected a path"]),
+    ("model: {layers: \"a\\0b\\n\"}\n", ["model.layers is 'a\\x00b\\x0A'; expected a whole number"]),
+    ("model: {" + ", ".join(f"no_{i}: 1" for i in range(5000)) + "}\n", ["unknown key 'no_19'", "\nand 4980 more"]),
     ("model: {layers: x, heads: 3}\ntraining: {beta1: 2}\nzz: 1\n",
      ["model.layers is 'x'", "model.heads 3 does not divide", "training.beta1 is '2'", "unknown section 'zz'"]),
 ]
@@ -187,6 +201,21 @@ COMMAND_LINES = [
     (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", "bpe"], 2, ["--tokenizer is 'bpe'; expected byte or char"]),
     (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "1"], 2, ["--validation-fraction is 1"]),
     (["prepare", "text.txt", "-o", "text.txt"], 2, ["is the text itself"]),
+    (["describe", WORD], 2, ["the configuration's name is 'xxx", "... (100000 bytes)'; expected a path of at most 4095 bytes"]),
+    (["train", "good.yaml", "--run", WORD], 2, ["the run directory's name is 'xxx", "... (100000 bytes)'"]),
+    (["status", WORD], 2, ["the run directory's name is 'xxx", "... (100000 bytes)'"]),
+    (["prepare", WORD, "-o", "out.h5"], 2, ["the text file's name is 'xxx", "... (100000 bytes)'"]),
+    (["prepare", "text.txt", "-o", WORD], 2, ["--output is 'xxx", "... (100000 bytes)'"]),
+    (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", WORD], 2, ["--tokenizer is 'xxx", "... (100000 bytes)'; expected byte or char"]),
+    (["eval", "run", "--tokens-file", WORD], 2, ["--tokens-file is 'xxx", "... (100000 bytes)'"]),
+    (["generate", "run", "--seed", WORD], 2, ["--seed is xxx", "... (100000 bytes); expected a whole number"]),
+    (["describe", "good.yaml", "--backend", WORD], 2, ["--backend is 'xxx", "... (100000 bytes)'; expected auto"]),
+    (["describe", "good.yaml", "--set", f"model.layers={WORD}"], 2, ["--set model.layers=xxx", "... (100013 bytes): model.layers is 'xxx"]),
+    (["describe", "good.yaml", "--set", f"{WORD}=1"], 2, ["unknown key 'xxx", "... (100000 bytes)'"]),
+    (["describe", "good.yaml", WORD], 2, ["command line: The following argument was not expected: xxx", " bytes)"]),
+    (["describe", "good.yaml", f"--{WORD}"], 2, ["command line: ", " bytes)"]),
+    (["status", "run", f"--json={WORD}"], 2, ["command line: --json: xxx", " bytes)"]),
+    ([WORD], 2, ["command line: "]),
     (["train", ""], 2, ["config is empty; expected: configuration file"]),
     (["train", "good.yaml", "--run", ""], 2, ["--run is empty; expected: run directory"]),
     (["train", "good.yaml", "--run", "r", "--set", ""], 2, ["--set is empty; expected: section.key=value"]),
@@ -232,6 +261,9 @@ ENVIRONMENTS = [
     ({"KOKKOS_TUNE_INTERNALS": "on"}, ["describe", "good.yaml"], 2, ["KOKKOS_TUNE_INTERNALS is 'on'"]),
     ({"KOKKOS_PROFILE_LIBRARY": "a.so", "KOKKOS_TOOLS_LIBS": "b.so"}, ["describe", "good.yaml"], 2,
      ["KOKKOS_PROFILE_LIBRARY is 'a.so'", "KOKKOS_TOOLS_LIBS is 'b.so'"]),
+    ({"OMP_NUM_THREADS": WORD}, ["eval", "run"], 2, ["OMP_NUM_THREADS is 'xxx", "... (100000 bytes)'; expected a whole number"]),
+    ({"KOKKOS_PROFILE_LIBRARY": WORD, "KOKKOS_TOOLS_LIBS": WORD[1:]}, ["describe", "good.yaml"], 2,
+     ["KOKKOS_PROFILE_LIBRARY is 'xxx", "... (100000 bytes)'", "... (99999 bytes)'"]),
     *(({"HDF5_DRIVER": driver}, command, 2, [f"HDF5_DRIVER is '{driver}'; expected sec2"])
       for driver in ("bogus", "core", "split", "sec2 ")
       for command in (["eval", "run"], ["prepare", "text.txt", "-o", "out.h5"])),
@@ -280,6 +312,7 @@ PROMPTS = [
     ("\u00e9t\u00e9", ["\u00e9"]),
     ("\U0001f600", ["vocabulary"]),
     ("tab\there", ["vocabulary"]),
+    ("".join(map(chr, range(0x4e00, 0x5e00))), ["the vocabulary of 26 characters lacks '\u4e00' (U+4E00)", " and 4076 more; leave them out"]),
 ]
 
 # Arguments that name no usable run, exit code, fragments.
@@ -508,6 +541,22 @@ class BadInput(unittest.TestCase):
     def test_prompts(self):
         for prompt, fragments in PROMPTS:
             self.refused(["generate", "run", "--prompt", prompt], 2, fragments)
+
+    def test_nul_in_a_text(self):
+        """U+0000 in a prompt or a probe: the byte tokenizer takes it, whole, now and in what is written; others name it."""
+        folder = self.fixtures
+        (folder / "nul.yaml").write_text(SMALL.replace('prompt: "It"', 'prompt: "a\\0b", every: 1') + 'attention: {texts: ["x\\0y"], every: 1}\n')
+        self.addCleanup(os.remove, folder / "nul.yaml")
+        self.addCleanup(shutil.rmtree, folder / "nul", ignore_errors=True)
+        for steps in (1, 2):
+            done = dekoder(["train", "nul.yaml", "--run", "nul", "--set", f"training.steps={steps}"], folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        config = yaml.safe_load((folder / "nul" / "config.yaml").read_text())
+        self.assertEqual((config["sampling"]["prompt"], config["attention"]["texts"]), ("a\0b", ["x\0y"]))
+        samples = [json.loads(line) for line in (folder / "nul" / "samples.jsonl").read_text().splitlines()]
+        self.assertEqual([(row["prompt"], row["text"][:3]) for row in samples], [("a\0b", "a\0b")] * 2)
+        self.refused(["train", "nul.yaml", "--run", "r", "--set", "data.tokens=char.h5"], 2,
+                     ["sampling.prompt: the vocabulary of 26 characters lacks U+0000; leave it out"])
 
     def test_runs(self):
         for arguments, code, fragments in RUNS:

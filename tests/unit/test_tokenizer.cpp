@@ -117,6 +117,19 @@ TEST(Utf8, TheFirstFaultIsFoundWithItsPlace) {
   EXPECT_EQ(with_invalid_bytes_named("\u00e9 caf\xe9 \xf0\x9f\x98"), "\u00e9 caf\\xE9 \\xF0\\x9F\\x98");
 }
 
+TEST(Utf8, ExcerptsAreShortAndInOneLine) {
+  EXPECT_EQ(excerpt(""), "");
+  EXPECT_EQ(excerpt("caf\u00e9 'x' \\"), "caf\u00e9 'x' \\");
+  const std::string hundred(100, 'a');
+  EXPECT_EQ(excerpt(hundred), hundred);
+  EXPECT_EQ(excerpt(hundred + "b"), hundred + "... (101 bytes)");
+  EXPECT_EQ(excerpt(std::string(3000000, 'a')), hundred + "... (3000000 bytes)");
+  EXPECT_EQ(excerpt(std::string(99, 'a') + "\u00e9"),
+            std::string(99, 'a') + "... (101 bytes)");  // never half of it
+  EXPECT_EQ(excerpt(std::string("a\0b\n\x1b[1m\x7f\u0085\xff", 12)), "a\\x00b\\x0A\\x1B[1m\\x7F\\xC2\\x85\\xFF");
+  EXPECT_EQ(excerpt("words", 3), "wor... (5 bytes)");
+}
+
 TEST(Utf8, ThereAreSixtySixNoncharacters) {
   int count = 0;
   for (char32_t c = 0; c < 0x110000; ++c) count += is_noncharacter(c);
