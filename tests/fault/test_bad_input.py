@@ -542,6 +542,28 @@ class BadInput(unittest.TestCase):
         for prompt, fragments in PROMPTS:
             self.refused(["generate", "run", "--prompt", prompt], 2, fragments)
 
+    def test_maps_that_have_no_folder(self):
+        """Told before the first step, of a new run and of one that goes on; --fresh sets it aside."""
+        train = ["train", "char.yaml", "--set", 'attention.texts=["It"]', "--set", "training.steps=2", "--run"]
+        for make, what in ((lambda place: place.write_text("x"), "is a file"), (lambda place: place.symlink_to("/dev/null"), "is a device"),
+                           (lambda place: os.mkfifo(place), "is a FIFO"),
+                           (lambda place: place.symlink_to("no-disk/maps"), "is a symbolic link to")):
+            def change(folder):
+                (folder / "new").mkdir()
+                for run in ("new", "run"):
+                    make(folder / run / "attention")
+
+            for run in ("new", "run"):
+                self.refused([*train, run], 2, [f"dekoder: error: {run}/attention: {what}", "expected a folder for the attention maps",
+                                                "choose another --run"], change)
+        folder = self.root / "fresh"
+        shutil.copytree(self.fixtures, folder)
+        (folder / "run" / "attention").write_text("x")
+        done = dekoder([*train, "run", "--fresh"], folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((folder / "run" / "previous-1" / "attention").read_text(), "x")
+        self.assertTrue((folder / "run" / "attention").is_dir())
+
     def test_nul_in_a_text(self):
         """U+0000 in a prompt or a probe: the byte tokenizer takes it, whole, now and in what is written; others name it."""
         folder = self.fixtures

@@ -171,6 +171,25 @@ TEST_F(AttentionFolderTest, ASymbolicLinkStays) {
   EXPECT_EQ(names_in(scratch_ / "other disk/maps"), Names{"step-00000000.h5"});
 }
 
+TEST_F(AttentionFolderTest, WhatIsNoFolderIsNamed) {
+  const auto expect_refused = [&](const std::string& what) {
+    for (const std::string& said :
+         {message_of<ConfigError>([&] { opened(-1); }), message_of<ConfigError>([&] { opened(40); }),
+          message_of<ConfigError>([&] { kept_attention(folder(), info_, 40); })})
+      EXPECT_TRUE(said.starts_with(folder().string() + ": " + what)) << said;
+    EXPECT_EQ(kept_attention(folder(), info_, -1).bytes, 0u) << "a --fresh moves it away";
+    EXPECT_TRUE(fs::remove(folder())) << "it was changed";
+  };
+  scratch_.write("attention", "text");
+  expect_refused("is a file, expected a folder");
+  fs::create_symlink("/dev/null", folder());
+  expect_refused("is a device, expected a folder");
+  ASSERT_EQ(::mkfifo(folder().c_str(), 0600), 0);
+  expect_refused("is a FIFO, expected a folder");
+  fs::create_symlink("no disk/maps", folder());
+  expect_refused("is a symbolic link to " + (scratch_ / "no disk/maps").string() + ", whose own folder is missing");
+}
+
 TEST_F(AttentionFolderTest, AKillLeavesWholeFilesAndATemporaryOne) {
   for (const std::string point : {"mid_write", "before_rename", "after_rename"}) {
     SCOPED_TRACE(point);

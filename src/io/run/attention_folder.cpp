@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/run/attention_folder.hpp"
 
+#include <fmt/format.h>
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <stdexcept>
 #include <utility>
 
+#include "base/error.hpp"
 #include "base/log.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/input_file.hpp"
 #include "io/run/attention_reader.hpp"
 #include "io/run/step_files.hpp"
 
@@ -25,6 +31,23 @@ AttentionReader open_own(const fs::path& file, const AttentionFileInfo& info) {
   if (reader.step() != step_of_file(file, prefix))
     throw DataError("{}: holds step {}, not that of its name", file.string(), reader.step());
   return reader;
+}
+
+/// Throws ConfigError where no folder is or can be made: something else is there, or a link leads beside one.
+void require_folder(const fs::path& folder) {
+  const auto refuse = [&](const std::string& what) {
+    throw ConfigError(
+        "{}: {}, expected a folder for the attention maps, or none yet; move it away or choose another --run",
+        folder.string(), what);
+  };
+  struct stat found = {};
+  if (::stat(folder.c_str(), &found) == 0) {
+    if (!S_ISDIR(found.st_mode)) refuse("is " + other_file_kind(found.st_mode).value_or("a file"));
+    return;
+  }
+  const fs::path target = link_target(folder);
+  if (errno == ENOENT && target != folder && !fs::is_directory(target.parent_path()))
+    refuse(fmt::format("is a symbolic link to {}, whose own folder is missing", target.string()));
 }
 
 bool same_contents(const AttentionFileInfo& a, const AttentionFileInfo& b) {
@@ -57,6 +80,8 @@ std::string attention_file_name(long step) {
 KeptAttention kept_attention(const fs::path& folder, AttentionFileInfo info, long kept_step) {
   info = as_written(std::move(info));
   KeptAttention kept;
+  if (kept_step < 0) return kept;  // a --fresh sets aside what is in the place of the folder
+  require_folder(folder);
   for (const fs::path& file : list_step_files(folder, prefix)) {
     const long step = step_of_file(file, prefix);
     if (step > kept_step) continue;
@@ -71,8 +96,9 @@ KeptAttention kept_attention(const fs::path& folder, AttentionFileInfo info, lon
   return kept;
 }
 
-AttentionFolder::AttentionFolder(fs::path folder, AttentionFileInfo info, long kept_step)
-    : folder_(link_target(std::move(folder))), info_(as_written(std::move(info))) {
+AttentionFolder::AttentionFolder(const fs::path& folder, AttentionFileInfo info, long kept_step)
+    : folder_(link_target(folder)), info_(as_written(std::move(info))) {
+  require_folder(folder);
   remove_left_over(folder_, prefix);
   bool removed = false;
   for (const fs::path& file : list_step_files(folder_, prefix)) {
