@@ -32,6 +32,8 @@ int cuda_devices() {
   return devices;
 }
 
+/// Beside the executable and in lib/dekoder of its installation, then DEKODER_PLUGIN_PATH. In a folder of
+/// jobs/bundle the executable is the carried loader in lib/, and its lib/dekoder holds the plug-ins.
 std::vector<fs::path> search_path() {
   std::vector<fs::path> folders;
   std::error_code ignored;

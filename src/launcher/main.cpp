@@ -25,12 +25,19 @@ namespace dekoder {
 
 namespace {
 
+/// The file that starts this program again; empty where /proc is missing. A start script that calls a loader of its
+/// own (jobs/bundle) gives its own full path as argv[0]; what runs is the loader then, by /proc/self/exe.
+std::filesystem::path own_path(const char* called) {
+  std::error_code missing;
+  if (called[0] == '/' && std::filesystem::exists(called, missing)) return called;
+  return std::filesystem::read_symlink("/proc/self/exe", missing);
+}
+
 /// Becomes dekoder-compare, which reads what runs have written and asks this program for the rest: it finds the way
 /// back in DEKODER_PROGRAM. Throws ConfigError where it cannot be started.
 [[noreturn]] void become_compare(char** argv) {
-  std::error_code failure;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failure);
-  if (!failure) ::setenv("DEKODER_PROGRAM", self.c_str(), 1);
+  if (const std::filesystem::path self = own_path(argv[0]); !self.empty())
+    ::setenv("DEKODER_PROGRAM", self.c_str(), 1);
   handle_signals("compare");  // it is started with what this process was started with
   char name[] = "dekoder-compare";
   argv[1] = name;

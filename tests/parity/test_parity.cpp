@@ -10,6 +10,7 @@
 
 #include "model/model_summary.hpp"
 #include "support/parity_fixture.hpp"
+#include "support/source_folder.hpp"
 #include "train/training_model.hpp"
 
 namespace dekoder::testing {
@@ -20,7 +21,7 @@ constexpr std::array fixture_names{"gpt2",         "long_context", "post_learned
                                    "wide_head"};
 
 std::filesystem::path fixture_folder() {
-  return std::filesystem::path(DEKODER_SOURCE_DIR) / "tests/parity/fixtures";
+  return testing_support::source_folder() / "tests/parity/fixtures";
 }
 
 /// Largest deviations allowed, relative to the largest reference value of each tensor.

@@ -10,6 +10,7 @@
 #include "io/run/attention_reader.hpp"
 #include "support/attention_maps.hpp"
 #include "support/scratch_folder.hpp"
+#include "support/source_folder.hpp"
 #include "tensor/random_stream.hpp"
 
 namespace dekoder {
@@ -59,8 +60,8 @@ TEST_F(AttentionFileTest, LayoutIsAsDocumented) {
 TEST_F(AttentionFileTest, H5pyReadsIt) {
   if (std::system("python3 -c 'import h5py' 2> /dev/null") != 0) GTEST_SKIP() << "no h5py";
   write(1200);
-  const std::string command =
-      "python3 " DEKODER_SOURCE_DIR "/tests/unit/check_attention_file.py '" + path().string() + "'";
+  const std::string reader = (source_folder() / "tests/unit/check_attention_file.py").string();
+  const std::string command = "python3 '" + reader + "' '" + path().string() + "'";
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 

@@ -11,6 +11,7 @@
 #include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/setting_value.hpp"
+#include "support/source_folder.hpp"
 
 namespace dekoder {
 namespace {
@@ -454,7 +455,7 @@ TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
 /// No default of theirs follows another setting, and the whole held-out part is only evaluated where it is said.
 TEST(RunConfigYaml, InputsSayWhatTheyAre) {
   int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(DEKODER_SOURCE_DIR "/input")) {
+  for (const auto& entry : std::filesystem::directory_iterator(testing_support::source_folder() / "input")) {
     ++count;
     const std::string text = read_config_text(entry.path()), name = entry.path().string();
     const RunConfig config = parse_run_config(text, name, {});

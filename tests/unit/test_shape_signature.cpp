@@ -21,6 +21,7 @@
 #include "kernels/normalization.hpp"
 #include "kernels/reduction.hpp"
 #include "support/host_tensor.hpp"
+#include "support/source_folder.hpp"
 
 namespace dekoder::testing {
 namespace {
@@ -96,7 +97,8 @@ std::string error_of(const ShapeSignature& signature, const std::vector<TensorEx
 
 TEST(ShapeSignature, TheTableAboveIsComplete) {
   std::set<std::string> declared, listed;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(DEKODER_SOURCE_DIR "/src")) {
+  const std::filesystem::path source = testing_support::source_folder() / "src";
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(source)) {
     if (entry.path().extension() != ".hpp" && entry.path().extension() != ".cpp") continue;
     std::ifstream file(entry.path());
     const std::string text{std::istreambuf_iterator<char>(file), {}};

@@ -1,0 +1,123 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# bin/dekoder and bin/dekoder-test of a folder that jobs/bundle made. They start dekoder, or one of its test programs, with the
+# folder's own loader and libraries, so that nothing has to be installed and the machine's libc does not matter:
+#   bin/dekoder COMMAND ...                      as dekoder everywhere; the folder may be moved and may be read-only
+#   bin/dekoder-test [PROGRAM [--gtest_...]]     runs a test program of tests/; without one, prints their names
+# The machine gives the driver of its cards, libcuda.so.1, which fits its own kernel alone, and the libraries that the file
+# lib/dekoder/from_machine names. They are looked for in the usual places, and their folders go behind the carried lib/ in the
+# loader's list: what lib/ has, libc above all, comes from lib/, whatever else those folders hold.
+# Without the cuda plug-in the shell's own words are all that this needs.
+set -u
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  exit 2
+}
+
+called=$0
+case $called in
+  */*) ;;
+  *) called=$(command -v -- "$called") ;;
+esac
+self=$called
+[ ! -h "$self" ] || self=$(readlink -f -- "$self")
+folder=$(cd -- "${self%/*}/.." && pwd -P) || exit 2
+loader=$folder/lib/ld-linux-x86-64.so.2
+case $folder in
+  *[:\;]*) fail "$folder: the loader takes ':' and ';' for the end of a path; expected a folder without them; move or rename it" ;;
+esac
+
+# What the program was built for. Without these instructions it would die of SIGILL.
+read -r isa < "$folder/lib/dekoder/isa"
+case $isa in
+  x86-64-v*)
+    case $("$loader" --help) in
+      *"$isa (supported"*) ;;
+      *) fail "this processor lacks instructions of $isa, for which this folder was built; expected one that has them; build with another -DDEKODER_ISA" ;;
+    esac
+    ;;
+esac
+
+# Each of these puts the folder that has library $1 into $found, or fails.
+# look_in LIBRARY FOLDER...: the first of the folders that has it.
+look_in() {
+  wanted=$1
+  shift
+  for found in "$@"; do
+    [ ! -e "$found/$wanted" ] || return 0
+  done
+  return 1
+}
+# look_in_list LIBRARY LIST: the first folder of a list with colons, as LD_LIBRARY_PATH is.
+look_in_list() {
+  list=$2:
+  while [ -n "$list" ]; do
+    found=${list%%:*}
+    list=${list#*:}
+    [ -z "$found" ] || [ ! -e "$found/$1" ] || return 0
+  done
+  return 1
+}
+# look_in_cache LIBRARY: where the machine's own loader would find it.
+look_in_cache() {
+  cache=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null) || return 1
+  found=${cache#*"$1 (libc6,x86-64"*=> }
+  [ "$found" != "$cache" ] || return 1
+  found=${found%%/"$1"*}
+}
+# look_in_packages LIBRARY FOLDER...: NVIDIA's packages of PyPI among Python's packages, as PyTorch brings them.
+look_in_packages() {
+  library=$1
+  shift
+  for site in "$@"; do
+    look_in "$library" "$site"/nvidia/cublas/lib "$site"/nvidia/cu*/lib && return 0
+  done
+  return 1
+}
+
+find_driver() {
+  look_in_list libcuda.so.1 "${LD_LIBRARY_PATH:-}" || look_in_cache libcuda.so.1 ||
+    look_in libcuda.so.1 /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/lib/x86_64-linux-gnu/nvidia/current \
+      /usr/local/nvidia/lib64 /.singularity.d/libs /run/opengl-driver/lib /usr/lib/wsl/lib
+}
+
+find_cuda_library() {
+  cuda=${CUDA_HOME:-${CUDA_PATH:-/usr/local/cuda}}
+  # shellcheck disable=SC2046
+  look_in_list "$1" "${LD_LIBRARY_PATH:-}" ||
+    look_in "$1" "$cuda/lib64" "$cuda/lib" "${NVHPC_ROOT:-/opt/nvidia/hpc_sdk}/math_libs/lib64" /usr/local/cuda*/lib64 \
+      /usr/local/cuda*/lib "${CONDA_PREFIX:-/opt/conda}/lib" ||
+    look_in_cache "$1" ||
+    look_in_packages "$1" "${VIRTUAL_ENV:-/opt/venv}"/lib/python3*/site-packages \
+      "${CONDA_PREFIX:-/opt/conda}"/lib/python3*/site-packages /usr/local/lib/python3*/*-packages ||
+    look_in_packages "$1" $(python3 -c 'import sys; print(*(f for f in sys.path if f and " " not in f))' 2> /dev/null)
+}
+
+libraries=$folder/lib
+if [ -e "$folder/lib/dekoder/libdekoder_cuda_float.so" ] && find_driver; then
+  libraries=$libraries:$found
+  while read -r name; do
+    if find_cuda_library "$name"; then
+      libraries=$libraries:$found
+    elif case " $*" in *openmp*) false ;; esac; then
+      printf 'warning: %s\n' "this machine has a driver for GPUs, but no $name was found in LD_LIBRARY_PATH, CUDA_HOME, /usr/local/cuda*, NVHPC_ROOT or Python's packages; --backend cuda needs it: load the CUDA module, or pip install nvidia-cublas, or pack the folder with --with-cuda-libraries; --backend openmp runs without" >&2
+    fi
+  done < "$folder/lib/dekoder/from_machine"
+fi
+
+case ${called##*/} in
+  dekoder-test)
+    test=${1:-}
+    for program in "$folder"/tests/*/*_test_*; do
+      [ -n "$test" ] || echo "${program##*/}"
+      [ "$test" != "${program##*/}" ] || break
+    done
+    [ -n "$test" ] || exit 0
+    [ "$test" = "${program##*/}" ] || fail "$test: no such test program; bin/dekoder-test without an argument prints their names"
+    shift
+    export DEKODER_SOURCE_DIR="$folder"
+    set -- --argv0 "$program" --library-path "$libraries" "$program" "$@"
+    ;;
+  *) set -- --argv0 "$folder/bin/dekoder" --library-path "$libraries" "$folder/lib/dekoder/dekoder" "$@" ;;
+esac
+exec "$loader" "$@"

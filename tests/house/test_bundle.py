@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""jobs/bundle: the folder that it makes of this build runs where nothing but it, /proc, /dev and an empty /tmp is, to the same
+bits as the build; it runs from wherever it lies; what cannot be packed is refused before anything is made."""
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+ROOT = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/tests"))
+SETTINGS = ["training.steps=6", "training.warmup_steps=2", "checkpoint.every=3", "attention.every=6"]
+# Of the build, what is tested elsewhere in full: here it only has to start and find what it reads.
+CARRIED_TESTS = ["unit_test_gemm_openmp_float", "unit_test_shape_signature_openmp_float", "unit_test_run_config_yaml_openmp_float",
+                 "unit_test_hdf5_file_openmp_float", "gradient_test_decoder_gradient_openmp_double",
+                 "parity_test_parity_openmp_double"]
+ENVIRONMENT = {"OMP_NUM_THREADS": "2", "OMP_PROC_BIND": "false"}
+
+# Lays what the kernel gives into an otherwise empty root, and runs a command there: ROOT COMMAND...
+ENTER = """
+set -e
+mkdir -p "$1/proc" "$1/dev" "$1/tmp"
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+exec chroot "$@"
+"""
+NAMESPACE = ["unshare", "--mount", "--pid", "--fork"]
+
+
+def bundle(*arguments):
+    return subprocess.run(["bash", ROOT / "jobs/bundle", *arguments], capture_output=True, text=True, timeout=600)
+
+
+def train(folder, run):
+    settings = [f"data.tokens={folder}/data/source-char.h5", *SETTINGS]
+    return ["train", f"{folder}/input/talk-multihead.yaml", "--run", run, "--backend", "openmp",
+            *(word for setting in settings for word in ("--set", setting))]
+
+
+def numbers(run):
+    """What a run computed: every number of its log but speeds, step by step."""
+    lines = [line.split(',"tokens_per_second"')[0] for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if '"step"' in line]
+
+
+class Bundle(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.work = Path(cls.scratch.name)
+        cls.root = cls.work / "root"
+        cls.root.mkdir()
+        cls.folder = cls.root / "dekoder"
+        done = bundle(BUILD, "-o", cls.folder)
+        if done.returncode != 0:
+            raise AssertionError(f"jobs/bundle: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def run_here(self, *command, code=0, **environment):
+        """What a command says, which ends with exit code `code`."""
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, cwd=self.work,
+                              env={**ENVIRONMENT, "PATH": os.environ["PATH"], **environment})
+        self.assertEqual(done.returncode, code, f"{command}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def run_in_root(self, script, *arguments):
+        """A start script in the empty root. All that it needs there is a shell, whose libc is the carried one, too."""
+        shutil.copy(os.path.realpath("/bin/sh"), self.root / "sh")
+        return self.run_here(*NAMESPACE, "bash", "-c", ENTER, "enter", self.root, "/dekoder/lib/ld-linux-x86-64.so.2",
+                             "--library-path", "/dekoder/lib", "/sh", f"/dekoder/bin/{script}", *arguments, HOME="/tmp")
+
+    def test_empty_root(self):
+        """Trains to the bits of the build, goes on, generates and tells its state, and runs tests of the build."""
+        if subprocess.run([*NAMESPACE, "mount", "-t", "proc", "proc", "/proc"], capture_output=True).returncode != 0:
+            self.skipTest("no mounts of one's own here")
+        self.run_in_root("dekoder", *train("/dekoder", "/tmp/run"))
+        self.run_here(BUILD / "dekoder", *train(self.folder, "own"))
+        own, carried = numbers(self.work / "own"), numbers(self.root / "tmp/run")
+        self.assertEqual(sum('"loss"' in line for line in own), 6, own)
+        self.assertEqual(own, carried)
+        self.assertIn("finished", self.run_in_root("dekoder", "status", "/tmp/run"))
+        self.assertEqual(self.run_in_root("dekoder", "generate", "/tmp/run", "--tokens", "8", "--seed", "3"),
+                         self.run_here(BUILD / "dekoder", "generate", "own", "--tokens", "8", "--seed", "3"))
+        names = self.run_in_root("dekoder-test").split()
+        built = [file.name for kind in ("unit", "gradient", "parity") for file in (BUILD / "tests" / kind).glob("*_test_*")]
+        self.assertEqual(sorted(names), sorted(built))
+        for name in CARRIED_TESTS:
+            self.assertIn("[  PASSED  ]", self.run_in_root("dekoder-test", name))
+
+    def test_runs_from_anywhere(self):
+        """Moved, through a link, found on the PATH; its program names itself to what it starts; refusals are the launcher's."""
+        moved = self.work / "with space"
+        self.folder.rename(moved)
+        try:
+            (self.work / "link").symlink_to(moved / "bin/dekoder")
+            for command, path in (([moved / "bin/dekoder"], ""), ([self.work / "link"], ""), (["dekoder"], f"{moved}/bin:")):
+                said = self.run_here("env", *command, "describe", moved / "input/gpt2-124m.yaml",
+                                     PATH=path + os.environ["PATH"])
+                self.assertIn("blocks.11.attention.qkv.weight", said)
+            tools = self.work / "tools"
+            tools.mkdir()
+            (tools / "dekoder-compare").write_text('#!/bin/sh\necho "program: $DEKODER_PROGRAM $*"\n"$DEKODER_PROGRAM" --version\n')
+            (tools / "dekoder-compare").chmod(0o755)
+            said = self.run_here(self.work / "link", "compare", "a", PATH=f"{tools}:{os.environ['PATH']}")
+            self.assertRegex(said, f"^program: {moved}/bin/dekoder a\ndekoder [0-9.]+\n$")
+            self.assertIn("there is no such configuration", self.run_here(self.work / "link", "train", "none.yaml", code=2))
+            self.assertIn("no such test program", self.run_here(moved / "bin/dekoder-test", "unit_test_none", code=2))
+        finally:
+            moved.rename(self.folder)
+
+    def test_other_processor(self):
+        """Built for instructions that no processor has."""
+        isa = self.folder / "lib/dekoder/isa"
+        built_for = isa.read_text()
+        try:
+            isa.write_text("x86-64-v9\n")
+            self.assertIn("error: this processor lacks instructions of x86-64-v9", self.run_here(self.folder / "bin/dekoder", "--version",
+                                                                                             code=2))
+        finally:
+            isa.write_text(built_for)
+
+    def test_machine_with_a_card(self):
+        """The driver and the tool kit's libraries are found where they lie, behind the carried ones; what is missing is said."""
+        plugin, wanted = self.folder / "lib/dekoder/libdekoder_cuda_float.so", self.folder / "lib/dekoder/from_machine"
+        carries, listed = plugin.exists(), wanted.read_text()
+        site = self.work / "venv/lib/python3.13/site-packages/nvidia/cu13/lib"
+        driver = self.work / "driver"
+        site.mkdir(parents=True)
+        driver.mkdir()
+        (driver / "libcuda.so.1").write_text("")
+        yaml = next(self.folder.glob("lib/libyaml-cpp*"))
+        (driver / yaml.name).write_text("no library")  # in front of the carried one, the program would not start
+        try:
+            if not carries:
+                plugin.write_text("")
+            wanted.write_text("libonlyhere.so.13\n")
+            told = {"LD_LIBRARY_PATH": f"/nowhere::{driver}"}
+            said = self.run_here(self.folder / "bin/dekoder", "--version", **told)
+            self.assertRegex(said, r"warning: this machine has a driver for GPUs, but no libonlyhere.so.13 was found in .*\n")
+            self.assertNotIn("warning", self.run_here(self.folder / "bin/dekoder", "describe", self.folder / "input/gpt2-124m.yaml",
+                                                      "--backend", "openmp", **told))
+            (site / "libonlyhere.so.13").write_text("")
+            trace = self.run_here(self.folder / "bin/dekoder", "--version", VIRTUAL_ENV=str(self.work / "venv"), LD_DEBUG="libs", **told)
+            self.assertNotIn("warning", trace)
+            self.assertRegex(trace, f"search path=.*{site}")
+        finally:
+            wanted.write_text(listed)
+            if not carries:
+                plugin.unlink()
+
+    def test_archive(self):
+        """A packed folder holds what the folder itself does."""
+        done = bundle(BUILD, "-o", self.work / "dekoder.tar.gz")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        names = subprocess.run(["tar", "-tzf", self.work / "dekoder.tar.gz"], capture_output=True, text=True, check=True).stdout
+        packed = {name.removeprefix("dekoder/") for name in names.split() if not name.endswith("/")}
+        self.assertEqual(packed, {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if not p.is_dir()})
+        for name in ("lib/ld-linux-x86-64.so.2", "lib/libc.so.6", "lib/dekoder/libdekoder_openmp_float.so", "input/quickstart.yaml",
+                     "tests/gpu/first_minutes.sh", "licences/libc6"):
+            self.assertIn(name, packed)
+        self.assertEqual([name for name in packed if "libcuda.so" in name], [])
+
+    def test_refusals(self):
+        before = sorted(self.work.iterdir())
+        for arguments, message in (
+                ([], "expected BUILD -o OUTPUT"), ([BUILD], "expected BUILD -o OUTPUT"), ([BUILD, "-o"], "expected BUILD -o OUTPUT"),
+                ([self.work, "-o", self.work / "x.tar.zst"], "dekoder: no such file; expected a finished build folder"),
+                ([BUILD, "-o", self.work / "x.zip"], "expected a name that ends in .tar.zst"),
+                ([BUILD, "-o", self.folder], "is there already"), ([BUILD, "--with", "-o", "x"], "--with: no such option")):
+            done = bundle(*arguments)
+            self.assertEqual(done.returncode, 2, arguments)
+            self.assertIn(message, done.stderr)
+        self.assertEqual(sorted(self.work.iterdir()), before)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
