@@ -108,7 +108,7 @@ fi
 case ${called##*/} in
   dekoder-test)
     test=${1:-}
-    for program in "$folder"/tests/*/*_test_*; do
+    for program in "$folder"/tests/*/*_test_* "$folder"/tests/support/*; do
       [ -n "$test" ] || echo "${program##*/}"
       [ "$test" != "${program##*/}" ] || break
     done

@@ -64,7 +64,7 @@ class Bundle(unittest.TestCase):
     def run_here(self, *command, code=0, **environment):
         """What a command says, which ends with exit code `code`."""
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, cwd=self.work,
-                              env={**ENVIRONMENT, "PATH": os.environ["PATH"], **environment})
+                              env={**os.environ, **ENVIRONMENT, **environment})
         self.assertEqual(done.returncode, code, f"{command}\n{done.stdout}{done.stderr}")
         return done.stdout + done.stderr
 
@@ -88,7 +88,9 @@ class Bundle(unittest.TestCase):
                          self.run_here(BUILD / "dekoder", "generate", "own", "--tokens", "8", "--seed", "3"))
         names = self.run_in_root("dekoder-test").split()
         built = [file.name for kind in ("unit", "gradient", "parity") for file in (BUILD / "tests" / kind).glob("*_test_*")]
-        self.assertEqual(sorted(names), sorted(built))
+        self.assertEqual(sorted(names), sorted([*built, "checkpoint_digests"]))
+        self.assertRegex(self.run_in_root("dekoder-test", "checkpoint_digests", "/tmp/run/checkpoints/ckpt-00000006.h5"),
+                         r"(?m)^parameters/blocks\.03\.attention\.qkv\.weight [0-9a-f]{16}$")
         for name in CARRIED_TESTS:
             self.assertIn("[  PASSED  ]", self.run_in_root("dekoder-test", name))
 
@@ -104,7 +106,8 @@ class Bundle(unittest.TestCase):
                 self.assertIn("blocks.11.attention.qkv.weight", said)
             tools = self.work / "tools"
             tools.mkdir()
-            (tools / "dekoder-compare").write_text('#!/bin/sh\necho "program: $DEKODER_PROGRAM $*"\n"$DEKODER_PROGRAM" --version\n')
+            compare = '#!/bin/sh\necho "program: $DEKODER_PROGRAM $*"\n"$DEKODER_PROGRAM" --version\n'
+            (tools / "dekoder-compare").write_text(compare)
             (tools / "dekoder-compare").chmod(0o755)
             said = self.run_here(self.work / "link", "compare", "a", PATH=f"{tools}:{os.environ['PATH']}")
             self.assertRegex(said, f"^program: {moved}/bin/dekoder a\ndekoder [0-9.]+\n$")
