@@ -107,6 +107,8 @@ fi
 
 case ${called##*/} in
   dekoder-test)
+    # A test that starts its own program again, to see it end, starts argv[0] with options alone.
+    case ${1:-} in -*) set -- "${DEKODER_TEST_PROGRAM:-}" "$@" ;; esac
     test=${1:-}
     for program in "$folder"/tests/*/*_test_* "$folder"/tests/support/*; do
       [ -n "$test" ] || echo "${program##*/}"
@@ -115,8 +117,8 @@ case ${called##*/} in
     [ -n "$test" ] || exit 0
     [ "$test" = "${program##*/}" ] || fail "$test: no such test program; bin/dekoder-test without an argument prints their names"
     shift
-    export DEKODER_SOURCE_DIR="$folder"
-    set -- --argv0 "$program" --library-path "$libraries" "$program" "$@"
+    export DEKODER_SOURCE_DIR="$folder" DEKODER_TEST_PROGRAM="$test"
+    set -- --argv0 "$folder/bin/dekoder-test" --library-path "$libraries" "$program" "$@"
     ;;
   *) set -- --argv0 "$folder/bin/dekoder" --library-path "$libraries" "$folder/lib/dekoder/dekoder" "$@" ;;
 esac

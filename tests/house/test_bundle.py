@@ -68,16 +68,20 @@ class Bundle(unittest.TestCase):
         self.assertEqual(done.returncode, code, f"{command}\n{done.stdout}{done.stderr}")
         return done.stdout + done.stderr
 
-    def run_in_root(self, script, *arguments):
-        """A start script in the empty root. All that it needs there is a shell, whose libc is the carried one, too."""
+    def enter_root(self, *command, **environment):
+        """What a command says in the root, which is empty but for the folder."""
+        if subprocess.run([*NAMESPACE, "mount", "-t", "proc", "proc", "/proc"], capture_output=True).returncode != 0:
+            self.skipTest("no mounts of one's own here")
+        return self.run_here(*NAMESPACE, "bash", "-c", ENTER, "enter", self.root, *command, HOME="/tmp", **environment)
+
+    def run_in_root(self, script, *arguments, **environment):
+        """A start script there. All that it needs is a shell, whose libc is the carried one, too."""
         shutil.copy(os.path.realpath("/bin/sh"), self.root / "sh")
-        return self.run_here(*NAMESPACE, "bash", "-c", ENTER, "enter", self.root, "/dekoder/lib/ld-linux-x86-64.so.2",
-                             "--library-path", "/dekoder/lib", "/sh", f"/dekoder/bin/{script}", *arguments, HOME="/tmp")
+        return self.enter_root("/dekoder/lib/ld-linux-x86-64.so.2", "--library-path", "/dekoder/lib", "/sh", f"/dekoder/bin/{script}",
+                               *arguments, **environment)
 
     def test_empty_root(self):
         """Trains to the bits of the build, goes on, generates and tells its state, and runs tests of the build."""
-        if subprocess.run([*NAMESPACE, "mount", "-t", "proc", "proc", "/proc"], capture_output=True).returncode != 0:
-            self.skipTest("no mounts of one's own here")
         self.run_in_root("dekoder", *train("/dekoder", "/tmp/run"))
         self.run_here(BUILD / "dekoder", *train(self.folder, "own"))
         own, carried = numbers(self.work / "own"), numbers(self.root / "tmp/run")
@@ -93,6 +97,25 @@ class Bundle(unittest.TestCase):
                          r"(?m)^parameters/blocks\.03\.attention\.qkv\.weight [0-9a-f]{16}$")
         for name in CARRIED_TESTS:
             self.assertIn("[  PASSED  ]", self.run_in_root("dekoder-test", name))
+
+    def test_programs_start_themselves_again(self):
+        """In a root that has a shell besides, and what a shell needs: tests that start their own program again find it."""
+        for place, what in (("bin/sh", os.path.realpath("/bin/sh")), ("lib64/ld-linux-x86-64.so.2", "/dekoder/lib/ld-linux-x86-64.so.2"),
+                            ("lib/x86_64-linux-gnu/libc.so.6", "/dekoder/lib/libc.so.6")):
+            (self.root / place).parent.mkdir(parents=True, exist_ok=True)
+            if place == "bin/sh":
+                shutil.copy(what, self.root / place)
+            else:
+                (self.root / place).symlink_to(what)
+            self.addCleanup(shutil.rmtree, self.root / place.split("/")[0], ignore_errors=True)
+        self.assertIn("[  PASSED  ]", self.enter_root("/dekoder/bin/dekoder-test", "unit_test_helper_thread_openmp_float",
+                                                        "--gtest_filter=HelperThreadDeath.*"))
+
+    def test_one_process(self):
+        """Under a launcher of several, whose libraries stay behind, it says so and starts none of them alone."""
+        self.assertIn("error: OMPI_COMM_WORLD_SIZE is 2: the job announces 2 ranks but MPI sees 1",
+                      self.run_here(self.folder / "bin/dekoder", "describe", self.folder / "input/gpt2-124m.yaml", code=2,
+                                    OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0"))
 
     def test_runs_from_anywhere(self):
         """Moved, through a link, found on the PATH; its program names itself to what it starts; refusals are the launcher's."""
