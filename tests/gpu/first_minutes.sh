@@ -175,7 +175,7 @@ restart() {
 
 same_curve() {
   train curve "$curve" --backend "$backend" --set checkpoint.every=0 || return 1
-  OMP_NUM_THREADS=$([ "$backend" = openmp ] && echo 1 || nproc) train curve-openmp "$curve" --backend openmp --set checkpoint.every=0 || return 1
+  train curve-openmp "$curve" --backend openmp --set checkpoint.every=0 || return 1
   numbers curve > curve.txt
   numbers curve-openmp > curve-openmp.txt
   paste -d ' ' curve-openmp.txt curve.txt | sed -E 's/[^ ]*"loss":([^,]+)[^ ]*/\1/g' > "$out/losses.txt"
