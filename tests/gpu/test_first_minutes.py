@@ -68,6 +68,19 @@ class FirstMinutes(unittest.TestCase):
         self.assertIn("all steps passed", said)
         self.assertFalse((self.work / "out/work").exists())
 
+    def test_a_benchmark_that_is_stopped_has_no_rate(self):
+        place = self.place()
+        (place / "dekoder").unlink()
+        (place / "dekoder").write_text(f"""#!/bin/sh
+case "$*" in *bench*) exec sleep 600 ;; esac
+exec {BUILD}/dekoder "$@"
+""")
+        (place / "dekoder").chmod(0o755)
+        code, table, said = self.run_script(*SHORT, "--minutes", "1", "--models", "talk-multihead", place=place)
+        self.assertEqual((code, table["bench-talk-multihead-fp32"]), (1, ("NO TIME", "stopped after 9 s; ")), said)
+        self.assertEqual(table["torch-talk-multihead"], ("skipped", "no benchmark of talk-multihead-fp32 to compare with"), said)
+        self.assertNotRegex(said, r"(?m)^talk-multihead-fp32 ")
+
     def test_failures_and_hangs_do_not_stop_it(self):
         sleeper = self.work / "sleeper"
         place = self.place(good="exit 0", bad="echo wrong; exit 1", hangs=f"echo $$ > {sleeper}; exec sleep 600")
@@ -75,7 +88,7 @@ class FirstMinutes(unittest.TestCase):
         code, table, said = self.run_script(*SHORT, "--minutes", "1", "--models", "no-such-model", place=place)
         self.assertEqual(code, 1, said)
         self.assertLess(time.monotonic() - begin, 300)
-        self.assertEqual(table["tests-unit"], ("NO TIME", "stopped after 12 s; 1 programs passed; failed: unit_test_bad_openmp_float"))
+        self.assertEqual(table["tests-unit"], ("NO TIME", "stopped after 15 s; 1 programs passed; failed: unit_test_bad_openmp_float"))
         self.assertFalse(Path(f"/proc/{int(sleeper.read_text())}").exists(), "the program that hung still runs")
         self.assertIn("wrong", (self.work / "out/tests-unit.log").read_text())
         self.assertEqual(table["tests-parity"], ("skipped", "this place has no such programs for openmp"))
