@@ -92,12 +92,11 @@ exec {BUILD}/dekoder "$@"
         self.assertFalse(Path(f"/proc/{int(sleeper.read_text())}").exists(), "the program that hung still runs")
         self.assertIn("wrong", (self.work / "out/tests-unit.log").read_text())
         self.assertEqual(table["tests-parity"], ("skipped", "this place has no such programs for openmp"))
-        self.assertEqual(table["restart"], ("passed", "40 losses and gradient norms equal; no checkpoint_digests here to compare the "
-                                                      "checkpoints"), said)
         self.assertEqual(table["bench-no-such-model-fp32"][0], "FAILED")
         self.assertIn("there is no such configuration", table["bench-no-such-model-fp32"][1])
         self.assertEqual(table["torch-no-such-model"], ("skipped", "no benchmark of no-such-model-fp32 to compare with"))
-        self.assertIn("2 steps did not pass", said)
+        failures = sum(result in ("FAILED", "NO TIME") for result, _ in table.values())  # on a busy machine others have no time
+        self.assertIn(f"{failures} steps did not pass", said)
 
     def test_no_card(self):
         """--backend cuda where no device is: every step says so, and the run ends with its table."""
@@ -122,7 +121,8 @@ exec {BUILD}/dekoder "$@"
         code, table, said = self.run_script(*SHORT, "--models", "", place=place)
         self.assertEqual((code, table["curve-as-openmp"][0]), (1, "FAILED"), said)
         self.assertRegex(table["curve-as-openmp"][1], r"^largest relative difference of 20 losses [1-9].*e-0[123], of the first 20 ")
-        self.assertEqual(table["restart"][0], "passed", said)
+        self.assertEqual(table["restart"], ("passed", "40 losses and gradient norms equal; no checkpoint_digests here to compare the "
+                                                      "checkpoints"), said)
 
     def test_command_line(self):
         for arguments, message in ((["--backend", "hip"], "--backend hip: expected cuda or openmp"), (["--models", "a", "x"], "a second place"),
