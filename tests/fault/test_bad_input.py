@@ -542,20 +542,20 @@ class BadInput(unittest.TestCase):
         for prompt, fragments in PROMPTS:
             self.refused(["generate", "run", "--prompt", prompt], 2, fragments)
 
-    def test_maps_that_have_no_folder(self):
-        """Told before the first step, of a new run and of one that goes on; --fresh sets it aside."""
+    def test_folders_that_are_none(self):
+        """Told before the first step, of a new run and of one that goes on; --fresh sets what is in the way of maps aside."""
         train = ["train", "char.yaml", "--set", 'attention.texts=["It"]', "--set", "training.steps=2", "--run"]
         for make, what in ((lambda place: place.write_text("x"), "is a file"), (lambda place: place.symlink_to("/dev/null"), "is a device"),
                            (lambda place: os.mkfifo(place), "is a FIFO"),
-                           (lambda place: place.symlink_to("no-disk/maps"), "is a symbolic link to")):
-            def change(folder):
-                (folder / "new").mkdir()
-                for run in ("new", "run"):
-                    make(folder / run / "attention")
+                           (lambda place: place.symlink_to("no-disk/maps"), "cannot be made: No such file or directory: it is a symbolic link to "),
+                           (lambda place: place.symlink_to(place.name), "its symbolic links lead back to themselves")):
+            for place in ("new/attention", "run/attention", "new/checkpoints", "new"):
+                def change(folder):
+                    if place.startswith("new/"):
+                        (folder / "new").mkdir()
+                    make(folder / place)
 
-            for run in ("new", "run"):
-                self.refused([*train, run], 2, [f"dekoder: error: {run}/attention: {what}", "expected a folder for the attention maps",
-                                                "choose another --run"], change)
+                self.refused([*train, place.split("/")[0]], 2, [f"dekoder: error: {place}: {what}", "expected a folder for the", "choose another --run"], change)
         folder = self.root / "fresh"
         shutil.copytree(self.fixtures, folder)
         (folder / "run" / "attention").write_text("x")

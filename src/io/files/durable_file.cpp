@@ -211,6 +211,16 @@ std::filesystem::path link_target(std::filesystem::path path) {
   return path;
 }
 
+std::string folder_obstacle(const fs::path& folder) {
+  struct stat found = {};
+  if (::stat(folder.c_str(), &found) == 0)
+    return S_ISDIR(found.st_mode) ? "" : "is " + other_file_kind(found.st_mode).value_or("a file");
+  if (errno == ELOOP) return "its symbolic links lead back to themselves";
+  const fs::path target = link_target(folder);
+  if (errno != ENOENT || target == folder || fs::is_directory(folder_of(target))) return "";
+  return fmt::format("cannot be made: {}: it is a symbolic link to {}", std::strerror(ENOENT), target.string());
+}
+
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes) {
   struct statvfs space = {};
   if (::statvfs(folder.empty() ? "." : folder.c_str(), &space) != 0) return;  // not known: writing will tell

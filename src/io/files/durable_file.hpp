@@ -73,6 +73,11 @@ int write_whole(int descriptor, std::string_view contents);
 /// would put a file in the place of the link.
 std::filesystem::path link_target(std::filesystem::path path);
 
+/// What keeps a folder of this name from being there or being made, for messages: "is a FIFO"; "" where nothing
+/// does. Only the folder that a symbolic link names itself is ever made: if one above it is missing, the disk may
+/// be.
+std::string folder_obstacle(const std::filesystem::path& folder);
+
 /// Throws DataError where fewer than `bytes` are free on the file system of `folder`.
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes);
 

@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/run/attention_folder.hpp"
 
-#include <fmt/format.h>
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <stdexcept>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "io/files/durable_file.hpp"
-#include "io/files/input_file.hpp"
 #include "io/run/attention_reader.hpp"
 #include "io/run/step_files.hpp"
 
@@ -33,21 +28,11 @@ AttentionReader open_own(const fs::path& file, const AttentionFileInfo& info) {
   return reader;
 }
 
-/// Throws ConfigError where no folder is or can be made: something else is there, or a link leads beside one.
 void require_folder(const fs::path& folder) {
-  const auto refuse = [&](const std::string& what) {
+  if (const std::string obstacle = folder_obstacle(folder); !obstacle.empty())
     throw ConfigError(
         "{}: {}, expected a folder for the attention maps, or none yet; move it away or choose another --run",
-        folder.string(), what);
-  };
-  struct stat found = {};
-  if (::stat(folder.c_str(), &found) == 0) {
-    if (!S_ISDIR(found.st_mode)) refuse("is " + other_file_kind(found.st_mode).value_or("a file"));
-    return;
-  }
-  const fs::path target = link_target(folder);
-  if (errno == ENOENT && target != folder && !fs::is_directory(target.parent_path()))
-    refuse(fmt::format("is a symbolic link to {}, whose own folder is missing", target.string()));
+        folder.string(), obstacle);
 }
 
 bool same_contents(const AttentionFileInfo& a, const AttentionFileInfo& b) {

@@ -20,9 +20,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Makes a folder and makes sure that files can be made in it. Where a link leads, only the folder itself is made:
-/// if one above it is missing, the disk may be.
+/// Makes a folder and makes sure that files can be made in it.
 void make_folder(const fs::path& folder) {
+  if (const std::string obstacle = folder_obstacle(folder); !obstacle.empty())
+    throw ConfigError("{}: {}, expected a folder for the run; move it away or choose another --run",
+                      folder.string(), obstacle);
   std::error_code failure;
   if (fs::is_symlink(folder, failure))
     fs::create_directory(link_target(folder), failure);
@@ -37,10 +39,6 @@ void make_folder(const fs::path& folder) {
 
 /// The folder, made where it is missing, before anything in it is touched.
 RunPaths prepared(const fs::path& root) {
-  std::error_code failure;
-  const fs::file_status found = fs::status(root, failure);
-  if (fs::exists(found) && !fs::is_directory(found))
-    throw ConfigError("{}: is a file, expected a folder for the run; choose another --run", root.string());
   make_folder(root);
   return RunPaths{root};
 }
