@@ -118,6 +118,18 @@ def unreadable_file(workshop, root, whole):
         (run / name).chmod(0o644)
         dk.check(done.returncode == 3 and f"{name}: cannot be read: Permission denied" in done.stderr,
                  f"status: {done.returncode}, {done.stdout}{done.stderr}")
+    for file in (run / "checkpoints").glob(".*.tmp"):  # of the killed writer, which the next start removes
+        file.unlink()
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        for mode in (0, 0o444):
+            before = state()
+            (run / name).chmod(mode)
+            done = subprocess.run(without_override(dk.PROGRAM, *train), capture_output=True, text=True, timeout=120)
+            (run / name).chmod(0o644)
+            dk.check(done.returncode == 3, f"{name}, mode {mode:o}: exit code {done.returncode}: {done.stderr}")
+            dk.check(f"{name}: cannot be opened for reading and writing: Permission denied; change the permissions"
+                     in done.stderr.splitlines()[-1], done.stderr)
+            dk.check(state() == before, f"a refused start changed files: {sorted(map(str, state()))}")
     closed = root / "closed"
     closed.mkdir()
     closed.chmod(0)

@@ -44,13 +44,18 @@ struct stat status_of(const std::string& path, int descriptor) {
   return found;
 }
 
-/// Opens or creates a regular file.
+/// Opens or creates a regular file. Throws ConfigError where it cannot be one, ReadError where it is one that is
+/// there: of earlier steps, so that nothing is to take its place.
 int open_log(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
-  if (descriptor < 0)
-    throw ConfigError("{}: cannot be opened for writing: {}; move it away or choose another --run", path.string(),
-                      std::strerror(errno));
   struct stat found = {};
+  if (descriptor < 0) {
+    const int error = errno;
+    if (::stat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode))
+      throw_read_error(path.string(), error, "cannot be opened for reading and writing");
+    throw ConfigError("{}: cannot be opened for writing: {}; move it away or choose another --run", path.string(),
+                      std::strerror(error));
+  }
   if (::fstat(descriptor, &found) == 0 && S_ISREG(found.st_mode)) return descriptor;
   ::close(descriptor);
   throw ConfigError("{}: is {}, expected a regular file; move it away or choose another --run", path.string(),

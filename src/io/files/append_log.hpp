@@ -14,7 +14,7 @@ namespace dekoder {
 class AppendLog {
  public:
   /// Opens or creates the file, of which `kept_bytes` belong to the run (0: a new one). Throws ConfigError where it
-  /// cannot be opened or is no regular file.
+  /// cannot be made or is no regular file, ReadError where it is there and cannot be opened.
   AppendLog(std::filesystem::path path, std::uint64_t kept_bytes);
   AppendLog(const AppendLog&) = delete;
   AppendLog& operator=(const AppendLog&) = delete;
