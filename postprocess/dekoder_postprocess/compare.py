@@ -7,6 +7,7 @@ import sys
 
 from .comparison_report import comparison_json, comparison_text
 from .errors import run_command
+from .files import path_name
 from .program import Program
 from .run_comparison import compare_runs, read_compared_runs
 
@@ -17,7 +18,8 @@ def parse_options(arguments):
         "what differs: losses at common steps, attention maps, head statistics. Runs may still be training.",
         epilog="Exit codes: 0 compared, 2 usage, 3 a file is missing, damaged or of another program. Initial values are "
         "drawn by the program dekoder: that of DEKODER_PROGRAM, of the PATH, or built in the checkout.")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directories; all are compared with the first")
+    parser.add_argument("runs", nargs="*", metavar="RUN", type=path_name,
+                        help="run directories; all are compared with the first")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--backend", choices=("auto", "openmp", "cuda"), help="where dekoder draws initial values")
     options = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ from .curve_figures import loss_figure, statistics_figure
 from .errors import RunError, run_command
 from .figure_style import (STYLE, Sheet, draw_map, drawable, label_size, label_tokens, label_width, save, shortened,
                            text_width, token_labels)
-from .files import check_folder, make_folder, output_name, require_file
+from .files import check_folder, make_folder, path_name, require_file
 from .run_reader import Run, parse_config, read_run
 
 FORMATS = ("png", "pdf", "svg")
@@ -280,8 +280,9 @@ def parse_options(arguments):
         "heads), heads, statistics, loss; of two runs: two-runs (one head, all heads), with and without positional "
         "encoding say.",
         epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory or attention file; two are compared")
-    parser.add_argument("-o", "--output", metavar="FOLDER", type=output_name,
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=path_name,
+                        help="run directory or attention file; two are compared")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=path_name,
                         help="where the files go (default: RUN/figures)")
     parser.add_argument("--probe", help="name of the text, text_0 say (default: the first)")
     parser.add_argument("--layer", type=int, help="of the figures of one head (default: the head that differs most)")

@@ -69,8 +69,8 @@ def read_file(path) -> bytes:
         raise RunError(f"{path}: cannot be read: {_reason(error)}; check the disk and the permissions") from error
 
 
-def output_name(text):
-    """The value of -o: an argparse type."""
+def path_name(text):
+    """The name of a file or folder: an argparse type."""
     if not text:
         raise argparse.ArgumentTypeError("an empty name; expected a file or folder")
     return text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import report_html
 from .errors import RunError, run_command
-from .files import OutputFile, output_name
+from .files import OutputFile, path_name
 from .report_data import json_for_html, run_data
 from .report_maps import Source, embed
 from .run_reader import read_run
@@ -94,8 +94,9 @@ def parse_options(arguments):
         prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, "
         "samples, attention maps, head statistics, configuration. A run may still be training.",
         epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; with two, maps are shown side by side")
-    parser.add_argument("-o", "--output", metavar="FILE", type=output_name, default="report.html",
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=path_name,
+                        help="run directory; with two, maps are shown side by side")
+    parser.add_argument("-o", "--output", metavar="FILE", type=path_name, default="report.html",
                         help="default: report.html")
     parser.add_argument("--max-megabytes", type=_megabytes, default=10, metavar="MB",
                         help="greatest size of the page, 10^6 bytes each; to keep it, attention maps of steps in "

@@ -17,7 +17,7 @@ from PIL import Image
 
 from .errors import RunError, run_command
 from .figure_style import COLOURS, NORM
-from .files import check_folder, make_folder, output_name
+from .files import check_folder, make_folder, path_name
 from .run_reader import changes_text, read_run
 
 SUFFIX = ".dekoder"  # of the event files made here: the next export replaces them and no others
@@ -197,8 +197,8 @@ def parse_options(arguments):
         prog="dekoder-tensorboard", description="Writes a run as TensorBoard event files; look at them with "
         "`tensorboard --logdir LOGDIR`. Made again, they replace those of the call before.",
         epilog="Exit codes: 0 written, 2 usage, 3 a file is missing, damaged or of another program.")
-    parser.add_argument("run", metavar="RUN", help="run directory, also of a run that is still training")
-    parser.add_argument("-o", "--output", metavar="LOGDIR", type=output_name,
+    parser.add_argument("run", metavar="RUN", type=path_name, help="run directory, also of a run that is still training")
+    parser.add_argument("-o", "--output", metavar="LOGDIR", type=path_name,
                         help="folder of the events (default: RUN/tensorboard)")
     return parser.parse_args(arguments)
 

@@ -53,6 +53,13 @@ class Processes(unittest.TestCase):
                               capture_output=True)
         return look.returncode == 0
 
+    def test_a_run_without_a_name(self):
+        """It would be the current folder, silently."""
+        for name in COMMANDS:
+            done = subprocess.run(words_for(name, "", self.folder), capture_output=True, text=True, cwd=self.run_folder)
+            self.assertEqual(done.returncode, 2, (name, done.stderr))
+            self.assertIn("an empty name; expected a file or folder", done.stderr)
+
     def test_without_a_home(self):
         """Also of a user whom no list of users knows; nothing is left in the folder of temporary files."""
         temporary = self.folder / "tmp"
