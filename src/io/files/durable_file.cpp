@@ -118,10 +118,9 @@ bool is_left_over(const fs::path& file) {
 template <class Condition>
 void remove_unfinished(const fs::path& folder, Condition condition) {
   std::error_code failure, ignored;
-  for (fs::directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure)) {
-    if (!is_unfinished_name(entry->path().filename().string()) || !condition(entry->path())) continue;
-    if (fs::remove(entry->path(), ignored))
-      log_info("removed {}, left by a writer that did not finish", entry->path().string());
+  for (const fs::path& entry : folder_entries(folder, failure)) {
+    if (!is_unfinished_name(entry.filename().string()) || !condition(entry)) continue;
+    if (fs::remove(entry, ignored)) log_info("removed {}, left by a writer that did not finish", entry.string());
   }
 }
 

@@ -98,6 +98,13 @@ void require_regular_file(const fs::path& path, std::string_view what) {
   const InputFile file(path, what);
 }
 
+std::vector<fs::path> folder_entries(const fs::path& folder, std::error_code& failure) {
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure))
+    entries.push_back(entry->path());
+  return entries;
+}
+
 std::optional<std::string> read_text_file(const fs::path& path, std::string_view what) {
   std::error_code ignored;
   if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) return std::nullopt;

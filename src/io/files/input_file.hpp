@@ -9,6 +9,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <vector>
 
 namespace dekoder {
 
@@ -41,6 +43,9 @@ class InputFile {
 /// Throws as InputFile where `path` cannot be opened for reading: ask before a library opens it that hangs on a
 /// FIFO or takes a missing permission for a fault of the contents.
 void require_regular_file(const std::filesystem::path& path, std::string_view what);
+
+/// What is in a folder, in no order, as far as it could be listed before `failure`.
+std::vector<std::filesystem::path> folder_entries(const std::filesystem::path& folder, std::error_code& failure);
 
 /// All of a text file; nothing where there is none. Throws as InputFile otherwise.
 std::optional<std::string> read_text_file(const std::filesystem::path& path, std::string_view what);

@@ -19,6 +19,7 @@
 #include "base/helper_thread.hpp"
 #include "base/log.hpp"
 #include "io/files/fault_point.hpp"
+#include "io/files/input_file.hpp"
 #include "io/files/xxh64.hpp"
 
 namespace dekoder {
@@ -119,11 +120,11 @@ bool take_over(const fs::path& file, const LockFile& dead, const std::string& co
 void remove_left_over(const fs::path& file) {
   const auto mine = read_lock_file(file);
   std::error_code failure;
-  for (const fs::directory_entry& entry : fs::directory_iterator(file.parent_path(), failure)) {
-    const std::string name = entry.path().filename().string();
+  for (const fs::path& entry : folder_entries(file.parent_path(), failure)) {
+    const std::string name = entry.filename().string();
     if (!mine || !name.starts_with("lock.") || !(name.ends_with(".tmp") || name.ends_with(".claim"))) continue;
-    const auto found = read_lock_file(entry.path());
-    if (found && mine->renewed - found->renewed > lock_timeout) ::unlink(entry.path().c_str());
+    const auto found = read_lock_file(entry);
+    if (found && mine->renewed - found->renewed > lock_timeout) ::unlink(entry.c_str());
   }
 }
 

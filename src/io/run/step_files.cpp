@@ -34,10 +34,9 @@ long step_of_file(const fs::path& file, std::string_view prefix) {
 }
 
 std::vector<fs::path> list_step_files(const fs::path& folder, std::string_view prefix) {
-  std::vector<fs::path> files;
   std::error_code failure;
-  for (fs::directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure))
-    if (step_of_file(entry->path(), prefix) >= 0) files.push_back(entry->path());
+  std::vector<fs::path> files = folder_entries(folder, failure);
+  std::erase_if(files, [&](const fs::path& file) { return step_of_file(file, prefix) < 0; });
   if (failure && failure != std::errc::no_such_file_or_directory)
     throw_read_error(folder.string(), failure.value(), "cannot be listed");
   std::sort(files.begin(), files.end(), [&](const fs::path& a, const fs::path& b) {
@@ -49,12 +48,11 @@ std::vector<fs::path> list_step_files(const fs::path& folder, std::string_view p
 void remove_left_over(const fs::path& folder, std::string_view prefix) {
   remove_unfinished_files(folder);
   std::error_code failure;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, failure)) {
-    const fs::path name = entry.path().filename();
+  for (const fs::path& entry : folder_entries(folder, failure)) {
+    const fs::path name = entry.filename();
     if (name.extension() != ".tmp" || step_of_name(name.stem().string(), fmt::format(".{}", prefix)) < 0) continue;
     std::error_code ignored;
-    if (fs::remove(entry.path(), ignored))
-      log_info("removed {}, left by a writer that did not finish", entry.path().string());
+    if (fs::remove(entry, ignored)) log_info("removed {}, left by a writer that did not finish", entry.string());
   }
 }
 
