@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/adamw.hpp"
 
+#include "kernels/rows.hpp"
+
 namespace dekoder {
 
 namespace {
@@ -44,7 +46,7 @@ void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay,
         fmt::format("adamw: N={} but decay has K={} flags of {} elements", extent['N'], blocks, decay_block));
   const AdamWElement element = element_of(step);
   const Real shrink = Real(1.0 - double(step.learning_rate) * double(step.weight_decay));
-#if defined(DEKODER_BACKEND_CUDA)
+#if defined(DEKODER_ROW_TEAMS)
   // One thread per element: neighbours touch neighbouring memory.
   Kokkos::parallel_for(
       "dekoder::adamw", Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, extent['N']),

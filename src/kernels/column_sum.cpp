@@ -10,11 +10,15 @@ void require_partials(const char* function, long given, long needed) {
     throw ShapeError(fmt::format("{}: partials has P={} rows; expected at least {}", function, given, needed));
 }
 
-namespace {
-
-/// A chunk of columns per row team, which goes through the blocks in ascending order.
-void add_partials_by_rows(const std::string& label, const ExecSpace& exec, const ConstMasterTensor2& partials,
-                          long blocks, long first_column, const MasterTensor1& result) {
+#if defined(DEKODER_ROW_TEAMS)
+void add_partials(const std::string& label, const ExecSpace& exec, ConstMasterTensor2 partials, long blocks,
+                  long first_column, MasterTensor1 result) {
+  add_partials_by_teams(label, exec, partials, blocks, first_column, result);
+}
+#else
+/// A chunk of columns per thread, which goes through the blocks in ascending order.
+void add_partials(const std::string& label, const ExecSpace& exec, ConstMasterTensor2 partials, long blocks,
+                  long first_column, MasterTensor1 result) {
   constexpr int columns = 128;
   const long C = long(result.extent(0));
   for_each_row(
@@ -28,8 +32,7 @@ void add_partials_by_rows(const std::string& label, const ExecSpace& exec, const
         }
       });
 }
-
-}  // namespace
+#endif
 
 void add_partials_by_teams(const std::string& label, const ExecSpace& exec, ConstMasterTensor2 partials,
                            long blocks, long first_column, MasterTensor1 result) {
@@ -65,14 +68,6 @@ void add_partials_by_teams(const std::string& label, const ExecSpace& exec, Cons
                                [&](int c) { result(begin + c) += sums(0, c); });
         });
       });
-}
-
-void add_partials(const std::string& label, const ExecSpace& exec, ConstMasterTensor2 partials, long blocks,
-                  long first_column, MasterTensor1 result) {
-  if constexpr (device_is_host)
-    add_partials_by_rows(label, exec, partials, blocks, first_column, result);
-  else
-    add_partials_by_teams(label, exec, partials, blocks, first_column, result);
 }
 
 }  // namespace dekoder

@@ -40,7 +40,7 @@ void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTenso
 
 namespace {
 
-#if defined(DEKODER_BACKEND_CUDA)
+#if defined(DEKODER_ROW_TEAMS)
 
 /// row_begin[v] = first place of token v in row_tokens, which lists the token places in ascending order per token.
 /// Each token counts the ones before it in that order: N^2 comparisons over N threads, no atomics, one answer. (16

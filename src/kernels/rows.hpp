@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Row-wise kernels written once: a row belongs to one thread with SIMD lanes on a CPU, to one team of threads on a
-// GPU.
+// GPU. DEKODER_ROW_TEAMS chooses the form for GPUs, of these and of every other kernel that has one; tests define
+// it for OpenMP too, so that the same bodies run on the host.
 #pragma once
 
 #include <string>
 
 #include "tensor/tensor.hpp"
 
+#if defined(DEKODER_BACKEND_CUDA)
+#define DEKODER_ROW_TEAMS
+#endif
+
 namespace dekoder {
 
-#if defined(DEKODER_BACKEND_CUDA)
+#if defined(DEKODER_ROW_TEAMS)
 
 /// The lanes that share one row; every method must be called by all of them.
 class RowTeam {
@@ -51,12 +56,13 @@ class RowTeam {
 };
 
 /// body(team, row) for every row in [0, rows). A league has at most 2^31 - 1 teams: beyond that each takes several
-/// rows.
+/// rows. A team of the host is one thread: larger ones are not legal everywhere.
 template <class Body>
 void for_each_row(const std::string& label, const ExecSpace& exec, long rows, const Body& body) {
   const int teams = int(Kokkos::min(rows, long(Kokkos::Experimental::finite_max_v<int>)));
   Kokkos::parallel_for(
-      label, Kokkos::TeamPolicy<ExecSpace>(exec, teams, 128), KOKKOS_LAMBDA(const RowTeam::Member& member) {
+      label, Kokkos::TeamPolicy<ExecSpace>(exec, teams, device_is_host ? 1 : 128),
+      KOKKOS_LAMBDA(const RowTeam::Member& member) {
         for (long row = member.league_rank(); row < rows; row += teams) body(RowTeam(member), row);
       });
 }

@@ -32,7 +32,7 @@ from operators import mutants_of
 ROOT = Path(__file__).resolve().parents[2]
 
 # The tests that should notice a change of a unit, quickest first, by their names in ctest; "f" and "d" stand for the
-# cores in float and double.
+# cores in float and double, "ft" and "dt" for those whose kernels have their form for GPUs.
 KERNELS = ["gradient.test_kernels_gradient.d"]
 ATTENTION = ["unit.test_attention.f", "gradient.test_attention_gradient.d"]
 MODEL = ["unit.test_training_step.f", "unit.test_decoder.f", "gradient.test_decoder_gradient.d", "parity.test_parity.f"]
@@ -42,10 +42,11 @@ PLAN = {
     "data/prepare_tokens": ["unit.test_token_dataset.f", "unit.test_batch_loader.f", "fault.test_token_files.py"],
     "data/tokenizer": ["unit.test_tokenizer.f", "unit.test_token_dataset.f", "fault.test_token_files.py"],
     "base/utf8": ["unit.test_tokenizer.f", "unit.test_token_dataset.f"],
-    "kernels/adamw": ["unit.test_adamw.f", "unit.test_training_step.f"],
+    "kernels/adamw": ["unit.test_adamw.f", "unit.test_adamw.ft", "unit.test_training_step.f"],
     "kernels/reduction": ["unit.test_reduction.f", "unit.test_training_step.f"],
-    "kernels/column_sum": ["unit.test_column_sum.f", "unit.test_normalization.f", "unit.test_elementwise.f", *KERNELS],
-    "kernels/embedding": ["unit.test_embedding.f", *KERNELS],
+    "kernels/column_sum": ["unit.test_column_sum.f", "unit.test_column_sum.ft", "unit.test_normalization.f",
+                           "unit.test_elementwise.f", *KERNELS],
+    "kernels/embedding": ["unit.test_embedding.f", "unit.test_embedding.ft", *KERNELS],
     "kernels/normalization": ["unit.test_normalization.f", *KERNELS],
     "kernels/elementwise": ["unit.test_elementwise.f", *KERNELS],
     "kernels/cross_entropy": ["unit.test_cross_entropy.f", *KERNELS],
@@ -69,7 +70,7 @@ PLAN = {
     "io/run/step_files": ["unit.test_step_files.f"],
     "io/run/attention_folder": ["unit.test_attention_folder.f"],
 }
-CORES = {"f": "openmp_float", "d": "openmp_double"}
+CORES = {"f": "openmp_float", "d": "openmp_double", "ft": "openmp_float.teams", "dt": "openmp_double.teams"}
 
 
 def full_name(test):

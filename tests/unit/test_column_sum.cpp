@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/column_sum.hpp"
 
+#include "kernels/rows.hpp"
+
 #include "support/host_tensor.hpp"
 #include "support/one_thread.hpp"
 
@@ -18,6 +20,7 @@ void for_each_shape(const Check& check) {
       }
 }
 
+#if !defined(DEKODER_ROW_TEAMS)
 TEST(ColumnSum, AddsBlocksInAscendingOrder) {
   for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
     const std::vector<double> start = values_of(sums);
@@ -29,6 +32,16 @@ TEST(ColumnSum, AddsBlocksInAscendingOrder) {
     }
   });
 }
+#else
+TEST(ColumnSum, IsThatOfTeams) {
+  for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
+    const MasterTensor1 by_teams = clone(sums);
+    add_partials("test", ExecSpace(), partials, P, first, sums);
+    add_partials_by_teams("test", ExecSpace(), partials, P, first, by_teams);
+    EXPECT_TRUE(identical(sums, by_teams));
+  });
+}
+#endif
 
 TEST(ColumnSum, TeamsAddLanesByHalves) {
   for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
