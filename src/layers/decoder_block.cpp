@@ -50,9 +50,10 @@ BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int
   const long N = long(sequences) * model.context;
   const int C = model.channels;
   delta = arena.take<StoredTensor2>("scratch.delta", "N,C", N, C);
-  if (use != ActivationUse::training) return;
-  grad_branch = arena.take<StoredTensor2>("scratch.grad_branch", "N,C", N, C);
-  attention = AttentionScratch(arena, sequences, model.context, model.heads, C);
+  const bool training = use == ActivationUse::training;
+  if (training) grad_branch = arena.take<StoredTensor2>("scratch.grad_branch", "N,C", N, C);
+  attention = AttentionScratch(arena, sequences, model.context, model.heads, C, training);
+  if (!training) return;
   feed_forward = FeedForwardScratch(arena, N, model.feed_forward, C);
   norm_partials = arena.take<MasterTensor3>("scratch.norm_partials", "P,2,C", row_blocks(N), 2, C);
 }
@@ -94,13 +95,14 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
       attention_norm.forward(exec, saved.attention_norm);  // x.residual is saved.attention_norm.sum
     else
       attention_norm.forward(exec, x.residual, x.delta, x.dropout, T, saved.attention_norm);
-    attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.delta, cached);
+    attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.attention, scratch.delta,
+                      cached);
     feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, of_attention, T,
                               saved.feed_forward_norm);
     feed_forward.forward(exec, saved.feed_forward_norm.y, saved.feed_forward, scratch.delta);
     return {saved.feed_forward_norm.sum, scratch.delta, of_feed_forward};
   }
-  attention.forward(exec, x.residual, of_weights, saved.attention, scratch.delta, cached);
+  attention.forward(exec, x.residual, of_weights, saved.attention, scratch.attention, scratch.delta, cached);
   attention_norm.forward(exec, x.residual, scratch.delta, of_attention, T, saved.attention_norm);
   feed_forward.forward(exec, saved.attention_norm.y, saved.feed_forward, scratch.delta);
   feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T,

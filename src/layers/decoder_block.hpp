@@ -47,7 +47,7 @@ enum class ActivationUse {
   losses           ///< forward passes of which only the output counts
 };
 
-/// Scratch that all blocks share; the gradients' only for training.
+/// Scratch that all blocks share; that of gradients only for training.
 struct BlockScratch {
   StoredTensor2 delta;        ///< (N,C) output of a sublayer
   StoredTensor2 grad_branch;  ///< (N,C) gradient inside a branch

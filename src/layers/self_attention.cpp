@@ -28,12 +28,17 @@ AttentionActivations::AttentionActivations(ActivationArena& arena, const std::st
       attended(arena.take<StoredTensor2>(name + ".attended", "N,C", long(sequences) * context, channels)),
       lse(arena.take<MasterTensor3>(name + ".lse", "B,H,T", sequences, heads, context)) {}
 
-AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels)
-    : grad_qkv(arena.take<StoredTensor2>("scratch.grad_qkv", "N,3C", long(sequences) * context, 3L * channels)),
-      grad_attended(arena.take<StoredTensor2>("scratch.grad_attended", "N,C", long(sequences) * context, channels)),
-      delta(arena.take<MasterTensor3>("scratch.attention_delta", "B,H,T", sequences, heads, context)),
-      partials(arena.take<MasterTensor2>("scratch.attention_partials", "P,3C",
-                                         row_blocks(long(sequences) * context), 3L * channels)) {}
+AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels,
+                                   bool with_gradients) {
+  const long N = long(sequences) * context;
+  if (const std::size_t elements = attention_score_elements(sequences, context, heads); elements > 0)
+    scores = arena.take<StoredTensor1>("scratch.attention_scores", "S", elements);
+  if (!with_gradients) return;
+  grad_qkv = arena.take<StoredTensor2>("scratch.grad_qkv", "N,3C", N, 3L * channels);
+  grad_attended = arena.take<StoredTensor2>("scratch.grad_attended", "N,C", N, channels);
+  delta = arena.take<MasterTensor3>("scratch.attention_delta", "B,H,T", sequences, heads, context);
+  partials = arena.take<MasterTensor2>("scratch.attention_partials", "P,3C", row_blocks(N), 3L * channels);
+}
 
 void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias,
                             InitialValues qkv_values, InitialValues output_values, InitialValues bias_values) {
@@ -45,7 +50,7 @@ SelfAttention::SelfAttention(const ParameterStore& store, const std::string& pre
     : qkv(store, prefix + ".qkv", with_bias), output(store, prefix + ".output", with_bias), heads(heads_) {}
 
 void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
-                            const AttentionActivations& saved, StoredTensor2 y,
+                            const AttentionActivations& saved, const AttentionScratch& scratch, StoredTensor2 y,
                             const CachedKeysValues* cached) const {
   const Region region("attention");
   const Real scale = attention_scale(x.extent_int(1), heads);
@@ -55,7 +60,7 @@ void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const D
   if (cached != nullptr)
     cached_attention(exec, parts, cached->position, scale, cached->cache, attended);
   else
-    causal_attention(exec, parts, scale, weight_dropout, attended, saved.lse);
+    causal_attention(exec, parts, scale, weight_dropout, attended, saved.lse, scratch.scores);
   output.forward(exec, saved.attended, y);
 }
 
@@ -68,7 +73,8 @@ void SelfAttention::backward(const ExecSpace& exec, ConstStoredTensor2 x, const 
   output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);
   causal_attention_backward(exec, split_heads(saved.qkv, B, heads, heads), as_heads(saved.attended, saved.lse),
                             as_heads(scratch.grad_attended, saved.lse), saved.lse, attention_scale(C, heads),
-                            weight_dropout, scratch.delta, split_heads(scratch.grad_qkv, B, heads, heads));
+                            weight_dropout, scratch.delta, split_heads(scratch.grad_qkv, B, heads, heads),
+                            scratch.scores);
   qkv.backward_bias(exec, scratch.grad_qkv, scratch.partials);
   qkv.backward(exec, x, scratch.grad_qkv, write, grad_x);
 }

@@ -20,15 +20,17 @@ struct AttentionActivations {
                        int channels);
 };
 
-/// Scratch of one backward pass, shared by all blocks; empty without one.
+/// Scratch shared by all blocks; of backward passes but for `scores`, empty without them.
 struct AttentionScratch {
+  StoredTensor1 scores;         ///< (S) attention_score_elements(), empty on CPUs
   StoredTensor2 grad_qkv;       ///< (N,3C)
   StoredTensor2 grad_attended;  ///< (N,C)
   MasterTensor3 delta;          ///< (B,H,T)
   MasterTensor2 partials;       ///< (P,3C)
 
   AttentionScratch() = default;
-  AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels);
+  AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels,
+                   bool with_gradients);
 };
 
 /// Keys and values of the tokens before `position`, for generation one token at a time.
@@ -51,7 +53,8 @@ struct SelfAttention {
   /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T =
   /// 1): its key and value join the cache and it attends to all of it.
   void forward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
-               const AttentionActivations& saved, StoredTensor2 y, const CachedKeysValues* cached = nullptr) const;
+               const AttentionActivations& saved, const AttentionScratch& scratch, StoredTensor2 y,
+               const CachedKeysValues* cached = nullptr) const;
   /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
   void backward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
                 const AttentionActivations& saved, ConstStoredTensor2 grad_y, const AttentionScratch& scratch,

@@ -52,6 +52,7 @@ PLAN = {
     "kernels/cross_entropy": ["unit.test_cross_entropy.f", *KERNELS],
     "kernels/gemm": ["unit.test_gemm.f", "unit.test_training_step.f"],
     "kernels/attention/attention": [*ATTENTION, "unit.test_training_step.f"],
+    "kernels/attention/batched": ["unit.test_attention.ft", "gradient.test_attention_gradient.dt"],
     "kernels/attention/forward_host": ATTENTION,
     "kernels/attention/backward_host": ATTENTION,
     "kernels/attention/weights": ["unit.test_attention_weights.f"],

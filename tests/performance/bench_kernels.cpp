@@ -57,13 +57,14 @@ void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, 
   Kokkos::deep_copy(qkv, numbers);
   Kokkos::deep_copy(grad_out, Real(0.5));
   const Dropout dropout{rate, RandomStream(1, 3), 0};
+  const StoredTensor1 scores("scores", attention_score_elements(B, T, H));
   const Real scale = Real(1 / std::sqrt(double(D)));
   const double work = 2.0 * D * T * (T + 1.0) * B * H * 1e-9;
   const double forward =
-      work / fastest(exec, seconds, [&] { causal_attention(exec, parts, scale, dropout, out, lse); });
+      work / fastest(exec, seconds, [&] { causal_attention(exec, parts, scale, dropout, out, lse, scores); });
   const double backward =
       2.5 * work / fastest(exec, seconds, [&] {
-        causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, grad_parts);
+        causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, grad_parts, scores);
       });
   fmt::print("{:4d} {:5d} {:4d} {:4d} {:8.1f}  {:8.1f} {:5.0f}%  {:8.1f} {:5.0f}%\n", B, T, H, D, double(rate),
              forward, 100 * forward / roof, backward, 100 * backward / roof);

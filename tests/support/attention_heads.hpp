@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limits>
+
 #include "kernels/attention/attention.hpp"
 
 namespace dekoder::testing {
@@ -12,6 +14,13 @@ inline Heads heads_of(const StoredTensor4& qkv, int H, int G) {
         Kokkos::subview(qkv, Kokkos::ALL, Kokkos::ALL, Kokkos::make_pair(first, first + count), Kokkos::ALL));
   };
   return {part(0, H), part(H, G), part(H + G, G)};
+}
+
+/// Scratch for causal_attention and its gradient: NaN, as nothing may be read of it.
+inline StoredTensor1 attention_scores(int B, int T, int G) {
+  const StoredTensor1 scores("scores", attention_score_elements(B, T, G));
+  Kokkos::deep_copy(scores, std::numeric_limits<Stored>::quiet_NaN());
+  return scores;
 }
 
 }  // namespace dekoder::testing

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.hpp"
-#include "kernels/attention/portable.hpp"
+#include "kernels/rows.hpp"
 #include "support/attention_heads.hpp"
 #if !defined(DEKODER_BACKEND_CUDA)
 #include "kernels/attention/tile_host.hpp"
@@ -34,6 +34,7 @@ struct Case {
   Tensor4 qkv, grad_qkv;  ///< (B,T,H + 2 G,D)
   Tensor4 out, grad_out;
   Tensor3 lse, delta;
+  StoredTensor1 scores;
   std::vector<double> want_out, want_lse, want_grad;
 
   Case(Shape s, double magnitude, Real rate)
@@ -45,7 +46,8 @@ struct Case {
         out("out", s.B, s.T, s.H, s.D),
         grad_out("grad_out", s.B, s.T, s.H, s.D),
         lse("lse", s.B, s.H, s.T),
-        delta("delta", s.B, s.H, s.T) {
+        delta("delta", s.B, s.H, s.T),
+        scores(attention_scores(s.B, s.T, s.G)) {
     const RandomStream numbers(7, site_of("test.numbers"));
     fill(qkv, numbers.child(1), magnitude);
     fill(grad_out, numbers.child(2), 1);
@@ -166,16 +168,9 @@ Tensor4 clone_of(const StridedTensor4& x) {
 
 void run(const ExecSpace& exec, const Case& c) {
   c.poison();
-  causal_attention(exec, c.parts(), c.scale, c.dropout, c.out, c.lse);
-  causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta, c.grad_parts());
-  exec.fence();
-}
-
-void run_portable(const ExecSpace& exec, const Case& c) {
-  c.poison();
-  portable::causal_attention(exec, c.parts(), c.scale, c.dropout, c.out, c.lse);
-  portable::causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta,
-                                      c.grad_parts());
+  causal_attention(exec, c.parts(), c.scale, c.dropout, c.out, c.lse, c.scores);
+  causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta, c.grad_parts(),
+                            c.scores);
   exec.fence();
 }
 
@@ -194,9 +189,6 @@ TEST_P(Attention, EqualsPlainLoops) {
     c.reference();
     run(ExecSpace(), c);
     expect_reference(c);
-    run_portable(ExecSpace(), c);
-    SCOPED_TRACE("portable");
-    expect_reference(c);
   }
 }
 
@@ -207,6 +199,8 @@ std::vector<Shape> shapes() {
   // Heads that share keys and values: two, three, all of them; more than the threads, and fewer.
   all.insert(all.end(), {{2, 65, 4, 16, 2}, {1, 70, 6, 5, 2}, {1, 130, 3, 33, 1}, {3, 31, 8, 8, 4}});
   all.insert(all.end(), {{2, 65, 3, 64}, {1, 17, 2, 256}, {1, 257, 1, 200}, {2, 96, 3, 7}, {1, 33, 2, 255}});
+  // Several bands of scores on GPUs: of sequences, of heads, and with more of them than are computed at one time.
+  all.insert(all.end(), {{2, 513, 4, 4, 2}, {1, 600, 4, 3, 2}, {17, 1024, 1, 2}, {1, 1024, 17, 2}});
   return all;
 }
 
@@ -257,7 +251,7 @@ TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   ASSERT_EQ(one->concurrency(), 1);
   // One head on several threads is cut into tiles, forward and backward; several heads are not.
   for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}, Shape{1, 100, 3, 5, 1},
-                      Shape{2, 70, 4, 16, 2}})
+                      Shape{2, 70, 4, 16, 2}, Shape{1, 300, 4, 8, 2}})
     for (Real rate : {Real(0), Real(0.3)}) {
       Case c(shape, 1, rate);
       run(*one, c);
@@ -317,22 +311,23 @@ TEST(AttentionShapes, ConflictNamesTensorAndAxis) {
     return "no ShapeError";
   };
   const std::string forward =
-      message([&] { causal_attention(ExecSpace(), c.parts(), c.scale, c.dropout, c.out, short_lse); });
+      message([&] { causal_attention(ExecSpace(), c.parts(), c.scale, c.dropout, c.out, short_lse, c.scores); });
   EXPECT_NE(forward.find("lse is (2,1,4)"), std::string::npos) << forward;
   EXPECT_NE(forward.find("conflict at T"), std::string::npos) << forward;
   const std::string backward = message([&] {
     causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, short_lse,
-                              c.grad_parts());
+                              c.grad_parts(), c.scores);
   });
   EXPECT_NE(backward.find("delta is (2,1,4)"), std::string::npos) << backward;
   const Case three({1, 5, 3, 4}, 1, 0);
-  const std::string heads = message(
-      [&] { causal_attention(ExecSpace(), heads_of(three.qkv, 3, 2), 1, three.dropout, three.out, three.lse); });
+  const std::string heads = message([&] {
+    causal_attention(ExecSpace(), heads_of(three.qkv, 3, 2), 1, three.dropout, three.out, three.lse, three.scores);
+  });
   EXPECT_NE(heads.find("3 heads of queries share 2 of keys and values"), std::string::npos) << heads;
   const StridedTensor4 every_second(c.qkv.data(), Kokkos::LayoutStride(2, 20, 5, 4, 1, 4, 4, 2));
   const std::string gaps = message([&] {
     causal_attention(ExecSpace(), {every_second, every_second, every_second}, 1, c.dropout,
-                     Tensor4(c.out.data(), 2, 5, 1, 4), c.lse);
+                     Tensor4(c.out.data(), 2, 5, 1, 4), c.lse, c.scores);
   });
   EXPECT_NE(gaps.find("the elements of a head lie 2 apart"), std::string::npos) << gaps;
 }
@@ -384,12 +379,14 @@ TEST(SplitHeads, FindsQueriesKeysAndValuesOfEachHead) {
   EXPECT_THROW(split_heads(qkv, B, 5, G), ShapeError);
 }
 
-TEST(AttentionShapes, PlainLoopsRefuseTheSame) {
+TEST(AttentionShapes, HeadsThatCannotShareKeysAreRefused) {
   const Case three({1, 5, 3, 4}, 1, 0);
   const auto uneven = heads_of(three.qkv, 3, 2);
-  EXPECT_THROW(portable::causal_attention(ExecSpace(), uneven, 1, three.dropout, three.out, three.lse), ShapeError);
-  EXPECT_THROW(portable::causal_attention_backward(ExecSpace(), uneven, three.out, three.grad_out, three.lse, 1,
-                                                   three.dropout, three.delta, uneven),
+  EXPECT_THROW(
+      causal_attention(ExecSpace(), uneven, 1, three.dropout, three.out, three.lse, attention_scores(1, 5, 2)),
+      ShapeError);
+  EXPECT_THROW(causal_attention_backward(ExecSpace(), uneven, three.out, three.grad_out, three.lse, 1,
+                                         three.dropout, three.delta, uneven, attention_scores(1, 5, 2)),
                ShapeError);
 }
 
@@ -401,13 +398,28 @@ TEST(AttentionShapes, GradientsWithGapsAreRefused) {
   for (const Heads& grad : {Heads{gaps, whole.key, whole.value}, Heads{whole.query, gaps, whole.value},
                             Heads{whole.query, whole.key, gaps}}) {
     EXPECT_THROW(causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout,
-                                           c.delta, grad),
-                 ShapeError);
-    EXPECT_THROW(portable::causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale,
-                                                     c.dropout, c.delta, grad),
+                                           c.delta, grad, c.scores),
                  ShapeError);
   }
 }
+
+#if defined(DEKODER_ROW_TEAMS)
+TEST(AttentionShapes, ScratchThatDoesNotHoldTheScoresIsRefused) {
+  const Case c({2, 5, 1, 4}, 1, 0);
+  const StoredTensor1 less("scores", c.scores.size() - 1);
+  EXPECT_THROW(causal_attention(ExecSpace(), c.parts(), 1, c.dropout, c.out, c.lse, less), ShapeError);
+  EXPECT_THROW(causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, 1, c.dropout, c.delta,
+                                         c.grad_parts(), less),
+               ShapeError);
+}
+
+TEST(AttentionShapes, ScoresOfABandOfSomeMatricesAreScratch) {
+  EXPECT_EQ(attention_score_elements(3, 5, 2), 2u * 3 * 5 * 5) << "short contexts: whole matrices, of sequences";
+  EXPECT_EQ(attention_score_elements(3, 300, 4), 2u * 4 * 256 * 300) << "a band, of heads";
+  EXPECT_EQ(attention_score_elements(64, 1024, 12), 2u * 16 * 256 * 1024) << "not more than 4 Mi elements of each";
+  EXPECT_EQ(attention_score_elements(2, 100000, 12), 2u * 256 * 100000) << "one matrix at least";
+}
+#endif
 
 TEST(AttentionShapes, RowsThatAreNoHeadsAreRefused) {
   const Tensor2 qkv("qkv", 6, 16);  // 2 sequences of 3 tokens; 4 heads of queries, 2 of keys and values, 2 elements

@@ -35,7 +35,7 @@ struct Case {
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), qkv);
     for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] *= Real(magnitude);
     Kokkos::deep_copy(qkv, host);
-    causal_attention(ExecSpace(), heads_of(qkv, H, H), scale, Dropout{}, out, lse);
+    causal_attention(ExecSpace(), heads_of(qkv, H, H), scale, Dropout{}, out, lse, attention_scores(2, T, H));
   }
 
   /// weights(H,n,n) of the first n tokens of sequence b, from memory that held NaN.
@@ -141,7 +141,7 @@ TEST(AttentionWeights, OfOneHeadAreThoseAmongAllAndGroupsShareTheirKeys) {
     Kokkos::deep_copy(Kokkos::subview(twice, Kokkos::ALL, Kokkos::ALL, H + h, Kokkos::ALL),
                       Kokkos::subview(c.qkv, Kokkos::ALL, Kokkos::ALL, H + h / 2, Kokkos::ALL));
   const Tensor3 lse("lse", 2, H, T), expected("expected", H, T, T), got("got", H, T, T);
-  causal_attention(ExecSpace(), heads_of(twice, H, H), c.scale, Dropout{}, out, lse);
+  causal_attention(ExecSpace(), heads_of(twice, H, H), c.scale, Dropout{}, out, lse, attention_scores(2, T, H));
   const auto lse_of_one = Kokkos::subview(lse, 0, Kokkos::ALL, Kokkos::ALL);
   attention_weights(ExecSpace(), head_of(heads_of(twice, H, H).query, 0, H),
                     head_of(heads_of(twice, H, H).key, 0, H), lse_of_one, c.scale, expected);

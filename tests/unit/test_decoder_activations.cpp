@@ -98,6 +98,19 @@ TEST(WithoutGradients, NothingIsAllocatedForThemAndNoBackwardPassRuns) {
   }
 }
 
+TEST(ActivationPlan, ScoresOfAttentionAreOneTensorWhereTheyNeedMemory) {
+  const ModelConfig model = model_of(NormPlacement::pre, 3);
+  const std::size_t elements = attention_score_elements(5, model.context, model.heads);
+  for (const ActivationUse use : {ActivationUse::training, ActivationUse::attention_maps, ActivationUse::losses}) {
+    ActivationArena arena;
+    DecoderActivations(arena, model, 5, use);
+    std::vector<std::size_t> bytes;
+    for (const ArenaEntry& entry : arena.entries())
+      if (entry.name == "scratch.attention_scores") bytes.push_back(entry.bytes);
+    EXPECT_EQ(bytes, elements > 0 ? std::vector{elements * sizeof(Stored)} : std::vector<std::size_t>{});
+  }
+}
+
 // 2^33 tokens: every product of extents is counted in 64 bits.
 TEST(ActivationPlan, CountsBeyond32Bits) {
   ModelConfig model = model_of(NormPlacement::pre, 2);

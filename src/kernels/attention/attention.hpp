@@ -25,26 +25,33 @@ struct ConstHeads {
 /// token. Throws ShapeError where the extents do not fit.
 Heads split_heads(const StoredTensor2& qkv, int sequences, int query_heads, int key_value_heads);
 
-/// Causal scaled-dot-product attention (Vaswani et al. 2017, section 3.2.1) without the score matrix in memory:
-/// tiles with a running maximum and sum (Dao et al., FlashAttention, 2022, algorithm 1; FlashAttention-2, 2023,
-/// section 3.1). out[b,t,h] = sum over s <= t of softmax_s(scale q[b,t,h] . k[b,s,g]) v[b,s,g], g = h G/H.
-/// lse[b,h,t] = log of the sum of exp(scale q.k): all that the backward pass needs. dropout acts on the softmax
-/// weights, drawn at (sample of b, h, t, s). Overwrites out and lse. Throws ShapeError.
+/// Causal scaled-dot-product attention (Vaswani et al. 2017, section 3.2.1) without the score matrix in memory: on
+/// CPUs tiles with a running maximum and sum (Dao et al., FlashAttention, 2022, algorithm 1; FlashAttention-2,
+/// 2023, section 3.1), on GPUs batched products with the scores of a band of queries in `scores`. out[b,t,h] = sum
+/// over s <= t of softmax_s(scale q[b,t,h] . k[b,s,g]) v[b,s,g], g = h G/H. lse[b,h,t] = log of the sum of
+/// exp(scale q.k): all that the backward pass needs. dropout acts on the softmax weights, drawn at (sample of b, h,
+/// t, s). Overwrites out and lse; scores is scratch of at least attention_score_elements(). Throws ShapeError.
 inline constexpr ShapeSignature causal_attention_shapes{
-    "causal_attention", "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) -> out(B,T,H,D) lse(B,H,T)"};
+    "causal_attention", "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) -> out(B,T,H,D) lse(B,H,T) scores?(S)"};
 void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
-                      StoredTensor4 out, MasterTensor3 lse);
+                      StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores);
 
 /// Gradient of causal_attention (FlashAttention-2, algorithm 2): the weights are recomputed from lse.
 /// delta(B,H,T) is scratch: the row sums of grad_out * out. The gradients of a key and a value are the sums over
-/// the heads that share them, in ascending order. Overwrites grad_qkv and delta. Throws ShapeError.
+/// the heads that share them, in ascending order. Overwrites grad_qkv and delta; scores as above. Throws
+/// ShapeError.
 inline constexpr ShapeSignature causal_attention_backward_shapes{
     "causal_attention_backward",
     "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) out(B,T,H,D) grad_out(B,T,H,D) lse(B,H,T) -> delta(B,H,T) grad_q(B,T,H,D) "
-    "grad_k(B,T,G,D) grad_v(B,T,G,D)"};
+    "grad_k(B,T,G,D) grad_v(B,T,G,D) scores?(S)"};
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
-                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv);
+                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
+                               StoredTensor1 scores);
+
+/// Elements of scratch in device memory that the two need for B sequences of T tokens and G heads of keys; 0 on
+/// CPUs.
+std::size_t attention_score_elements(int sequences, int context, int key_value_heads);
 
 /// Bytes of scratch that each thread of a CPU needs for the two; 0 on GPUs.
 std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size);

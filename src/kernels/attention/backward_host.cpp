@@ -253,6 +253,10 @@ bool one_task_per_head(long threads, long heads, int padded_keys, int D) {
 
 }  // namespace
 
+std::size_t attention_score_elements(int, int, int) {
+  return 0;
+}
+
 std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size) {
   const int padded_keys = (context + key_tile - 1) / key_tile * key_tile;
   const bool one_task = one_task_per_head(threads, long(sequences) * key_value_heads, padded_keys, head_size);
@@ -261,9 +265,11 @@ std::size_t attention_scratch_bytes(int threads, int sequences, int context, int
 
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
-                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv) {
-  const auto extent = causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse,
-                                                             delta, grad_qkv.query, grad_qkv.key, grad_qkv.value);
+                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
+                               StoredTensor1 scores) {
+  const auto extent =
+      causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta,
+                                             grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);
   require_heads("causal_attention_backward", qkv);
   require_heads("causal_attention_backward", grad_qkv);
   const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};

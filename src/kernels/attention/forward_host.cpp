@@ -130,8 +130,8 @@ void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, Real sc
 }  // namespace
 
 void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
-                      StoredTensor4 out, MasterTensor3 lse) {
-  const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse);
+                      StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores) {
+  const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
   require_heads("causal_attention", qkv);
   const int T = extent['T'], H = extent['H'], D = extent['D'], shared = H / extent['G'];
   const int tiles = (T + query_tile - 1) / query_tile;

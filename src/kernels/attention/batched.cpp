@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention on GPUs by products of whole batches (kernels/gemm.hpp): the scores of a band of query rows against
+// all keys up to its end lie in scratch, for many heads of one sequence or many sequences of one head at a time. Half
+// a band's square is computed in vain, and a key or value that is not finite reaches rows of its own band that come
+// before it.
+#include <algorithm>
+
+#include "kernels/attention/attention.hpp"
+#include "kernels/gemm.hpp"
+#include "kernels/rows.hpp"
+#include "kernels/vector_math.hpp"
+
+#if defined(DEKODER_ROW_TEAMS)
+
+namespace dekoder {
+
+namespace {
+
+/// Query rows whose scores exist at one time.
+constexpr int band_rows = 256;
+/// Elements of the scores of one batch, where one matrix is not larger by itself: 16 MiB in fp32, so that two of them
+/// stay in the second-level cache of a large GPU.
+constexpr long scores_at_once = long{4} << 20;
+
+/// How much scratch there is: for `matrices` heads of band_rows x T or, in short contexts, T x T.
+struct ScorePlan {
+  int T, rows, matrices;
+
+  ScorePlan(int sequences, int context, int key_value_heads)
+      : T(context),
+        rows(std::min(band_rows, context)),
+        matrices(int(std::clamp(scores_at_once / std::max(1L, long(rows) * T), 1L,
+                                std::max(1L, long(std::max(sequences, key_value_heads)))))) {}
+  std::size_t elements() const { return std::size_t(matrices) * std::size_t(rows) * std::size_t(T); }
+};
+
+/// Heads of queries that one product serves: (b, h), (b + b_step, h + h_step), ...; each has keys of its own.
+struct Batch {
+  int b, h, count, b_step, h_step;
+};
+
+/// body(batch) until every query head of every sequence had its turn, along whichever is longer, sequences or heads.
+/// Heads that share keys come in ascending order.
+template <class Body>
+void for_each_batch(int B, int H, int G, int most, const Body& body) {
+  const int shared = H / G;
+  if (B >= G) {
+    for (int h = 0; h < H; ++h)
+      for (int b = 0; b < B; b += most) body(Batch{b, h, std::min(most, B - b), 1, 0});
+  } else {
+    for (int b = 0; b < B; ++b)
+      for (int place = 0; place < shared; ++place)
+        for (int g = 0; g < G; g += most) body(Batch{b, g * shared + place, std::min(most, G - g), 0, shared});
+  }
+}
+
+/// Rows [begin, end) of the batch's matrices (T,D) of x(B,T,heads,D), which `shared` heads of queries read together.
+template <class Part>
+auto matrices_of(const Part& x, const Batch& batch, int shared, int begin, int end) {
+  using Strided = Kokkos::View<typename Part::value_type***, Kokkos::LayoutStride, MemSpace>;
+  const std::size_t sequence = x.stride(0), row = x.stride(1), head = x.stride(2);
+  return Strided(
+      x.data() + std::size_t(batch.b) * sequence + std::size_t(begin) * row + std::size_t(batch.h / shared) * head,
+      Kokkos::LayoutStride(std::size_t(batch.count),
+                           std::size_t(batch.b_step) * sequence + std::size_t(batch.h_step / shared) * head,
+                           std::size_t(end - begin), row, x.extent(3), 1));
+}
+
+/// The scores (count, end - begin, end) of a band, first or second of the two that scratch holds.
+StridedTensor3 band_of(const StoredTensor1& scratch, const ScorePlan& plan, std::size_t which, int count, int begin,
+                       int end) {
+  return StridedTensor3(scratch.data() + which * plan.elements(),
+                        Kokkos::LayoutStride(std::size_t(count), std::size_t(plan.rows) * std::size_t(plan.T),
+                                             std::size_t(end - begin), std::size_t(plan.T), std::size_t(end), 1));
+}
+
+/// The (b, h, t) whose scores are row `row` of a band's, rows fastest.
+struct BandRow {
+  int i, r, b, h, t;
+  KOKKOS_FORCEINLINE_FUNCTION BandRow(const Batch& batch, int begin, long row, int rows)
+      : i(int(row / rows)),
+        r(int(row % rows)),
+        b(batch.b + i * batch.b_step),
+        h(batch.h + i * batch.h_step),
+        t(begin + r) {}
+};
+
+/// Dropout's factors of the weights of one query.
+struct RowDropout {
+  Dropout dropout;
+  RandomStream stream;
+  std::uint64_t first;
+
+  KOKKOS_FORCEINLINE_FUNCTION RowDropout(const Dropout& d, const BandRow& at, int T)
+      : dropout(d),
+        stream(d.sample(at.b).child(std::uint64_t(at.h))),
+        first(std::uint64_t(at.t) * std::uint64_t(T)) {}
+  KOKKOS_FORCEINLINE_FUNCTION Real factor(int s) const {
+    return dropout.active() ? dropout.factor(stream, first + std::uint64_t(s)) : Real(1);
+  }
+};
+
+/// Scores of queries from `begin` on become weights with dropout, 0 above the diagonal; writes lse.
+void softmax_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dropout& dropout,
+                  const StridedTensor3& scores, const MasterTensor3& lse) {
+  const int rows = scores.extent_int(1), keys = scores.extent_int(2), T = lse.extent_int(2);
+  for_each_row(
+      "dekoder::causal_attention", exec, long(batch.count) * rows, KOKKOS_LAMBDA(const RowTeam& team, long row) {
+        const BandRow at(batch, begin, row, rows);
+        const RowDropout drop(dropout, at, T);
+        Stored* weight = &scores(at.i, at.r, 0);
+        const int t = at.t;
+        const Real largest = team.max(t + 1, [=](int s) { return Real(weight[s]); });
+        const Real total = team.sum(t + 1, [=](int s) { return fast_exp(Real(weight[s]) - largest); });
+        team.once([=] { lse(at.b, at.h, t) = largest + Kokkos::log(total); });
+        team.each(keys, [=](int s) {
+          weight[s] = s > t ? Real(0) : fast_exp(Real(weight[s]) - largest) / total * drop.factor(s);
+        });
+      });
+}
+
+/// Scores become weights with dropout, their gradients those of the scores, both 0 above the diagonal; writes delta.
+void gradient_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dropout& dropout,
+                   const ConstStoredTensor4& out, const ConstStoredTensor4& grad_out, const ConstMasterTensor3& lse,
+                   const StridedTensor3& scores, const StridedTensor3& gradients, const MasterTensor3& delta) {
+  const int rows = scores.extent_int(1), keys = scores.extent_int(2), T = lse.extent_int(2), D = out.extent_int(3);
+  for_each_row(
+      "dekoder::causal_attention_backward", exec, long(batch.count) * rows,
+      KOKKOS_LAMBDA(const RowTeam& team, long row) {
+        const BandRow at(batch, begin, row, rows);
+        const RowDropout drop(dropout, at, T);
+        Stored* weight = &scores(at.i, at.r, 0);
+        Stored* gradient = &gradients(at.i, at.r, 0);
+        const Stored* o = &out(at.b, at.t, at.h, 0);
+        const Stored* go = &grad_out(at.b, at.t, at.h, 0);
+        const int t = at.t;
+        const Real row_lse = lse(at.b, at.h, t), row_delta = team.sum(D, [=](int d) { return o[d] * go[d]; });
+        team.once([=] { delta(at.b, at.h, t) = row_delta; });
+        team.each(keys, [=](int s) {
+          const Real kept = s > t ? Real(0) : fast_exp(Real(weight[s]) - row_lse), factor = drop.factor(s);
+          gradient[s] = s > t ? Real(0) : kept * (factor * gradient[s] - row_delta);
+          weight[s] = kept * factor;
+        });
+      });
+}
+
+void require_scores(const char* function, const StoredTensor1& scores, const ScorePlan& plan) {
+  if (scores.size() < 2 * plan.elements())
+    throw ShapeError(fmt::format("{}: scores has S={} elements; expected at least {}", function, scores.size(),
+                                 2 * plan.elements()));
+}
+
+}  // namespace
+
+std::size_t attention_scratch_bytes(int, int, int, int, int) {
+  return 0;
+}
+
+std::size_t attention_score_elements(int sequences, int context, int key_value_heads) {
+  return 2 * ScorePlan(sequences, context, key_value_heads).elements();
+}
+
+void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
+                      StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores) {
+  const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
+  require_heads("causal_attention", qkv);
+  const int B = extent['B'], T = extent['T'], H = extent['H'], G = extent['G'], shared = H / G;
+  const ScorePlan plan(B, T, G);
+  require_scores("causal_attention", scores, plan);
+  for_each_batch(B, H, G, plan.matrices, [&](const Batch& batch) {
+    for (int begin = 0; begin < T; begin += band_rows) {
+      const int end = std::min(T, begin + band_rows);
+      const StridedTensor3 weights = band_of(scores, plan, 0, batch.count, begin, end);
+      gemm_batched(exec, Op::none, Op::transpose, scale, matrices_of(qkv.query, batch, 1, begin, end),
+                   matrices_of(qkv.key, batch, shared, 0, end), 0, weights);
+      softmax_rows(exec, batch, begin, dropout, weights, lse);
+      gemm_batched(exec, Op::none, Op::none, 1, weights, matrices_of(qkv.value, batch, shared, 0, end), 0,
+                   matrices_of(out, batch, 1, begin, end));
+    }
+  });
+}
+
+void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
+                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
+                               const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
+                               StoredTensor1 scores) {
+  const auto extent = causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse,
+                                                             delta, grad_qkv.query, grad_qkv.key, grad_qkv.value,
+                                                             scores);
+  require_heads("causal_attention_backward", qkv);
+  require_heads("causal_attention_backward", grad_qkv);
+  const int B = extent['B'], T = extent['T'], H = extent['H'], G = extent['G'], shared = H / G;
+  const ScorePlan plan(B, T, G);
+  require_scores("causal_attention_backward", scores, plan);
+  for_each_batch(B, H, G, plan.matrices, [&](const Batch& batch) {
+    // The last band has all keys: the first head that reads them overwrites their gradients there.
+    for (int begin = (T - 1) / band_rows * band_rows; begin >= 0; begin -= band_rows) {
+      const int end = std::min(T, begin + band_rows);
+      const Real kept = end == T && batch.h % shared == 0 ? Real(0) : Real(1);
+      const auto query = matrices_of(qkv.query, batch, 1, begin, end);
+      const auto key = matrices_of(qkv.key, batch, shared, 0, end);
+      const auto value = matrices_of(qkv.value, batch, shared, 0, end);
+      const auto grad = matrices_of(grad_out, batch, 1, begin, end);
+      const StridedTensor3 weights = band_of(scores, plan, 0, batch.count, begin, end);
+      const StridedTensor3 grad_scores = band_of(scores, plan, 1, batch.count, begin, end);
+      gemm_batched(exec, Op::none, Op::transpose, scale, query, key, 0, weights);
+      gemm_batched(exec, Op::none, Op::transpose, 1, grad, value, 0, grad_scores);
+      gradient_rows(exec, batch, begin, dropout, out, grad_out, lse, weights, grad_scores, delta);
+      gemm_batched(exec, Op::transpose, Op::none, 1, weights, grad, kept,
+                   matrices_of(grad_qkv.value, batch, shared, 0, end));
+      gemm_batched(exec, Op::none, Op::none, scale, grad_scores, key, 0,
+                   matrices_of(grad_qkv.query, batch, 1, begin, end));
+      gemm_batched(exec, Op::transpose, Op::none, scale, grad_scores, query, kept,
+                   matrices_of(grad_qkv.key, batch, shared, 0, end));
+    }
+  });
+}
+
+}  // namespace dekoder
+
+#endif
