@@ -109,6 +109,8 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   grad_residual = arena.take<StoredTensor2>("grad_residual", "N,C", N, C);
   row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1L);
   row_tokens = arena.take<IntTensor1>("scratch.row_tokens", "N", N);
+  if (const long elements = token_sort_elements(N); elements > 0)
+    merged_tokens = arena.take<IntTensor1>("scratch.merged_tokens", "N", elements);
   partials = arena.take<AccumulatorTensor1>("scratch.loss_partials", "P", reduction_leaves(std::size_t(N)));
 }
 
@@ -197,7 +199,8 @@ void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dr
   const Dropout of_embedding = dropout.at(0);
   const int T = tokens.extent_int(1);
   if (of_embedding.active()) apply_dropout(exec, saved.grad_residual, of_embedding, T, saved.grad_residual);
-  embedding_backward(exec, tokens, saved.grad_residual, grad_token_embedding, saved.row_begin, saved.row_tokens);
+  embedding_backward(exec, tokens, saved.grad_residual, grad_token_embedding, saved.row_begin, saved.row_tokens,
+                     saved.merged_tokens);
   if (grad_positions.size() > 0) position_backward(exec, saved.grad_residual, T, grad_positions);
 }
 

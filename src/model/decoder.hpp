@@ -30,7 +30,8 @@ struct DecoderActivations {
   MasterTensor2 head_partials;              ///< (P,V) bias gradient of the head, where it has one
   MasterTensor1 losses;                     ///< (N) nats
   StoredTensor2 grad_residual;              ///< (N,C)
-  IntTensor1 row_begin, row_tokens;         ///< (V+1), (N) counting sort of the tokens
+  IntTensor1 row_begin, row_tokens;         ///< (V+1), (N) the tokens, sorted
+  IntTensor1 merged_tokens;                 ///< (N) their merge sort on GPUs, empty on CPUs
   AccumulatorTensor1 partials;              ///< scratch of the loss sum
 
   DecoderActivations(ActivationArena& arena, const ModelConfig& model, int sequences,

@@ -125,7 +125,8 @@ TEST(KernelGradient, EmbeddingAndPositionsWithDropout) {
       return weighted_sum(x, weight);
     };
     apply_dropout(exec, weight, dropout, T, grad_x);
-    embedding_backward(exec, tokens, grad_x, grad_table, IntTensor1("begin", V + 1), IntTensor1("tokens", N));
+    embedding_backward(exec, tokens, grad_x, grad_table, IntTensor1("begin", V + 1), IntTensor1("tokens", N),
+                       IntTensor1("merged", token_sort_elements(N)));
     position_backward(exec, grad_x, T, grad_positions);
     exec.fence();
     EXPECT_TRUE(gradient_matches("table", table, grad_table, loss));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/embedding.hpp"
 
+#include "kernels/rows.hpp"
 #include "support/host_tensor.hpp"
 #include "support/reference.hpp"
 
@@ -10,12 +11,29 @@ namespace {
 struct Shape {
   int batch, tokens, columns, vocabulary;
 };
-const Shape shapes[] = {{1, 1, 1, 1}, {2, 3, 5, 7}, {3, 17, 33, 4}, {5, 64, 48, 300}};
+// The last ones: sorted by merging twice, thrice, four times, and without a run that is shorter than the others.
+const Shape shapes[] = {{1, 1, 1, 1},    {2, 3, 5, 7},    {3, 17, 33, 4},   {5, 64, 48, 300},
+                        {1, 600, 2, 90}, {1, 2000, 2, 7}, {2, 1500, 3, 40}, {2, 256, 1, 5}};
 
 std::vector<int> some_tokens(int count, int vocabulary) {
   std::vector<int> tokens;
   for (int n = 0; n < count; ++n) tokens.push_back((n * 7919 + n * n) % vocabulary);
   return tokens;
+}
+
+/// Scratch of embedding_backward.
+IntTensor1 merged_of(int tokens) {
+  return filled_tensor<IntTensor1>(-7, token_sort_elements(tokens));
+}
+
+/// What `start` holds after the rows of x have been added in ascending order, each to row row_of(n), in Real.
+Doubles values_added(const MasterTensor2& start, const Tensor2& x, const auto& row_of) {
+  const auto sums = Kokkos::create_mirror(start), rows = Kokkos::create_mirror(x);
+  Kokkos::deep_copy(sums, start);
+  Kokkos::deep_copy(rows, x);
+  for (int n = 0; n < x.extent_int(0); ++n)
+    for (int c = 0; c < x.extent_int(1); ++c) sums(row_of(n), c) += rows(n, c);
+  return values_of(sums);
 }
 
 TEST(Embedding, EqualsReference) {
@@ -53,10 +71,13 @@ TEST(EmbeddingBackward, AddsTheGradientOfEveryOccurrence) {
     for (int n = 0; n < N; ++n)
       for (int c = 0; c < C; ++c) expected[std::size_t(ids[std::size_t(n)] * C + c)] += double(grad_x(n, c));
     const auto row_begin = filled_tensor<IntTensor1>(-7, V + 1), row_tokens = filled_tensor<IntTensor1>(-7, N);
-    embedding_backward(exec, tensor_of<TokenTensor2>(ids, B, T), grad_x, grad_table, row_begin, row_tokens);
+    const auto in_order = values_added(grad_table, grad_x, [&](int n) { return ids[std::size_t(n)]; });
+    embedding_backward(exec, tensor_of<TokenTensor2>(ids, B, T), grad_x, grad_table, row_begin, row_tokens,
+                       merged_of(N));
     exec.fence();
     EXPECT_TRUE(near(grad_table, expected, 1e-5));
-    // row_tokens: stable counting sort, so every row adds in ascending position.
+    EXPECT_TRUE(near(grad_table, in_order, 0.0)) << "not added in ascending order";
+    // row_tokens: a stable sort, so every row adds in ascending position.
     EXPECT_EQ(row_begin(0), 0);
     EXPECT_EQ(row_begin(V), N);
     for (int v = 0; v < V; ++v)
@@ -78,12 +99,21 @@ TEST(EmbeddingBackward, ResultsDoNotDependOnThreads) {
   const auto grad_x = random_tensor<Tensor2>(1, B * T, C);
   const IntTensor1 row_begin("row_begin", V + 1), row_tokens("row_tokens", B * T);
   const Tensor2 first("first", V, C), second("second", V, C);
-  embedding_backward(all, tokens, grad_x, first, row_begin, row_tokens);
+  embedding_backward(all, tokens, grad_x, first, row_begin, row_tokens, merged_of(B * T));
   all.fence();
-  embedding_backward(parts[0], tokens, grad_x, second, row_begin, row_tokens);
+  embedding_backward(parts[0], tokens, grad_x, second, row_begin, row_tokens, merged_of(B * T));
   parts[0].fence();
   EXPECT_TRUE(identical(first, second));
 }
+
+#if defined(DEKODER_ROW_TEAMS)
+TEST(EmbeddingBackward, NeedsScratchForTheSort) {
+  const Tensor2 grad("grad", 6, 4);
+  EXPECT_THROW(embedding_backward(ExecSpace(), TokenTensor2("tokens", 2, 3), grad, grad, IntTensor1("begin", 7),
+                                  IntTensor1("tokens", 6), IntTensor1("merged", 5)),
+               ShapeError);
+}
+#endif
 
 TEST(PositionBackward, AddsOverTheBatchAndLeavesLaterRows) {
   const ExecSpace exec;
@@ -93,9 +123,11 @@ TEST(PositionBackward, AddsOverTheBatchAndLeavesLaterRows) {
     Doubles expected = values_of(grad_positions);
     for (int n = 0; n < N; ++n)
       for (int c = 0; c < C; ++c) expected[std::size_t(n % T * C + c)] += double(grad_x(n, c));
+    const auto in_order = values_added(grad_positions, grad_x, [T = T](int n) { return n % T; });
     position_backward(exec, grad_x, T, grad_positions);
     exec.fence();
     EXPECT_TRUE(near(grad_positions, expected, 1e-5)) << "B=" << B << " T=" << T;
+    EXPECT_TRUE(near(grad_positions, in_order, 0.0)) << "not added in ascending order, B=" << B << " T=" << T;
   }
 }
 
@@ -121,8 +153,9 @@ TEST(Embedding, ExtentsThatDoNotFitAreErrors) {
   const Tensor2 table("table", 5, 4), x("x", 6, 4);
   EXPECT_THROW(embedding(exec, tokens, table, {}, 0, Dropout{}, Tensor2("x", 5, 4)), ShapeError);
   EXPECT_THROW(embedding(exec, tokens, table, Tensor2("positions", 3, 4), 1, Dropout{}, x), ShapeError);
-  EXPECT_THROW(embedding_backward(exec, tokens, x, table, IntTensor1("begin", 5), IntTensor1("tokens", 6)),
-               ShapeError);
+  EXPECT_THROW(
+      embedding_backward(exec, tokens, x, table, IntTensor1("begin", 5), IntTensor1("tokens", 6), merged_of(6)),
+      ShapeError);
   EXPECT_THROW(position_backward(exec, x, 3, Tensor2("positions", 2, 4)), ShapeError);
   EXPECT_THROW(position_backward(exec, x, 4, Tensor2("positions", 4, 4)), ShapeError);
 }

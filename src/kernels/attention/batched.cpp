@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention on GPUs by products of whole batches (kernels/gemm.hpp): the scores of a band of query rows against
-// all keys up to its end lie in scratch, for many heads of one sequence or many sequences of one head at a time. Half
-// a band's square is computed in vain, and a key or value that is not finite reaches rows of its own band that come
-// before it.
+// Causal attention on GPUs by products of whole batches (kernels/gemm.hpp): the scores of a band of query rows
+// against all keys up to its end lie in scratch, for many heads of one sequence or many sequences of one head at a
+// time. Half a band's square is computed in vain, and a key or value that is not finite reaches rows of its own
+// band that come before it.
 #include <algorithm>
 
 #include "kernels/attention/attention.hpp"
@@ -18,8 +18,8 @@ namespace {
 
 /// Query rows whose scores exist at one time.
 constexpr int band_rows = 256;
-/// Elements of the scores of one batch, where one matrix is not larger by itself: 16 MiB in fp32, so that two of them
-/// stay in the second-level cache of a large GPU.
+/// Elements of the scores of one batch, where one matrix is not larger by itself: 16 MiB in fp32, so that two of
+/// them stay in the second-level cache of a large GPU.
 constexpr long scores_at_once = long{4} << 20;
 
 /// How much scratch there is: for `matrices` heads of band_rows x T or, in short contexts, T x T.
@@ -39,8 +39,8 @@ struct Batch {
   int b, h, count, b_step, h_step;
 };
 
-/// body(batch) until every query head of every sequence had its turn, along whichever is longer, sequences or heads.
-/// Heads that share keys come in ascending order.
+/// body(batch) until every query head of every sequence had its turn, along whichever is longer, sequences or
+/// heads. Heads that share keys come in ascending order.
 template <class Body>
 void for_each_batch(int B, int H, int G, int most, const Body& body) {
   const int shared = H / G;
@@ -54,7 +54,8 @@ void for_each_batch(int B, int H, int G, int most, const Body& body) {
   }
 }
 
-/// Rows [begin, end) of the batch's matrices (T,D) of x(B,T,heads,D), which `shared` heads of queries read together.
+/// Rows [begin, end) of the batch's matrices (T,D) of x(B,T,heads,D), which `shared` heads of queries read
+/// together.
 template <class Part>
 auto matrices_of(const Part& x, const Batch& batch, int shared, int begin, int end) {
   using Strided = Kokkos::View<typename Part::value_type***, Kokkos::LayoutStride, MemSpace>;
@@ -119,7 +120,8 @@ void softmax_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dr
       });
 }
 
-/// Scores become weights with dropout, their gradients those of the scores, both 0 above the diagonal; writes delta.
+/// Scores become weights with dropout, their gradients those of the scores, both 0 above the diagonal; writes
+/// delta.
 void gradient_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dropout& dropout,
                    const ConstStoredTensor4& out, const ConstStoredTensor4& grad_out, const ConstMasterTensor3& lse,
                    const StridedTensor3& scores, const StridedTensor3& gradients, const MasterTensor3& delta) {
@@ -184,9 +186,9 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
                                StoredTensor1 scores) {
-  const auto extent = causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse,
-                                                             delta, grad_qkv.query, grad_qkv.key, grad_qkv.value,
-                                                             scores);
+  const auto extent =
+      causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta,
+                                             grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);
   require_heads("causal_attention_backward", qkv);
   require_heads("causal_attention_backward", grad_qkv);
   const int B = extent['B'], T = extent['T'], H = extent['H'], G = extent['G'], shared = H / G;
