@@ -39,8 +39,8 @@ std::optional<Utf8Fault> find_utf8_fault(std::string_view text);
 /// The text with every byte that is no UTF-8 written as `\xE9`, for messages.
 std::string with_invalid_bytes_named(std::string_view text);
 
-/// A text of the user as a message quotes it: in one line, control characters and bytes that are no UTF-8 as `\x0A`,
-/// and after `most` bytes no more of it than its length: `aaaa... (3000000 bytes)`.
+/// A text of the user as a message quotes it: in one line, control characters and bytes that are no UTF-8 by their
+/// numbers, and after `most` bytes no more of it than its length: `aaaa\x0A... (3000000 bytes)`.
 std::string excerpt(std::string_view text, std::size_t most = 100);
 
 /// One of the 66 code points that Unicode never gives to a character (section 23.7): valid in UTF-8.
