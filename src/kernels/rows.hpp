@@ -41,7 +41,7 @@ class RowTeam {
   KOKKOS_INLINE_FUNCTION Real max(int n, const Term& term) const {
     Real largest = -Kokkos::Experimental::infinity_v<Real>;
     Kokkos::parallel_reduce(
-        Kokkos::TeamVectorRange(member_, n), [&](int i, Real& part) { part = Kokkos::max(part, term(i)); },
+        Kokkos::TeamVectorRange(member_, n), [&](int i, Real& part) { part = Kokkos::max(part, Real(term(i))); },
         Kokkos::Max<Real>(largest));
     return largest;
   }
