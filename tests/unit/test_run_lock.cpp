@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "io/files/xxh64.hpp"
 #include "io/run/lock_file.hpp"
 #include "io/run/run_lock.hpp"
 #include "support/scratch_folder.hpp"
@@ -322,6 +324,29 @@ TEST_F(RunLockTest, OneOfSixteenGetsIt) {
       for (const fs::directory_entry& entry : fs::directory_iterator(folder.path()))
         EXPECT_EQ(entry.path(), file) << "left over";
     }
+}
+
+/// Of a process elsewhere, which took over the lock of a dead one and is not heard of since, or by a wrong clock.
+TEST_F(RunLockTest, ClaimsOfTheFutureEnd) {
+  LockHolder killed = LockHolder::here(), elsewhere = LockHolder::here();
+  killed.pid = dead_process();
+  elsewhere.pid_namespace = "1";
+  put(killed);
+  Xxh64 digest;
+  digest.update(contents());
+  const fs::path claim = folder / fmt::format("lock.{:016x}.claim", digest.digest());
+  std::ofstream(claim) << elsewhere.line();
+  const auto dated = [&](int seconds) {
+    fs::last_write_time(claim, fs::file_time_type::clock::now() + std::chrono::seconds(seconds));
+  };
+  dated(100000);
+  EXPECT_TRUE(holds(message_of<ConfigError>([&] { const RunLock lock(file); }), "are taking over its lock"));
+  EXPECT_LE(fs::last_write_time(claim), fs::file_time_type::clock::now());
+  dated(-121);
+  {
+    const RunLock lock(file);
+  }
+  EXPECT_TRUE(fs::is_empty(folder.path()));
 }
 
 TEST_F(RunLockTest, ReasonsOfTheSystemAreTold) {

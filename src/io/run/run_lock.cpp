@@ -77,8 +77,13 @@ bool create_alone(const fs::path& file, const std::string& contents) {
   return failed == 0;
 }
 
+/// One that is dated far ahead, by hand or by a clock that was put back since, is dated anew: the time without a
+/// heartbeat is counted from now, instead of never.
 LockVerdict judge_to_take(const LockFile& lock, const fs::path& file) {
-  return judge(lock, [&] { return file_system_time(file); });
+  LockVerdict verdict = judge(lock, [&] { return file_system_time(file); });
+  if (verdict.taken_over_in > 2 * lock_timeout && ::utimensat(AT_FDCWD, file.c_str(), nullptr, 0) == 0)
+    verdict.taken_over_in = lock_timeout;
+  return verdict;
 }
 
 bool take_over(const fs::path& file, const LockFile& dead, const std::string& contents);
@@ -158,9 +163,6 @@ void acquire(const fs::path& file, const std::string& contents) {
       throw ConfigError("{}: {}; expected the lock of the run, a regular file: remove it or choose another --run",
                         file.string(), found->unreadable);
     const LockVerdict verdict = judge_to_take(*found, file);
-    // Dated far ahead, by hand or by a clock that was put back since: the time without a heartbeat is counted from
-    // now, instead of never.
-    if (verdict.taken_over_in > 2 * lock_timeout && ::utimensat(AT_FDCWD, file.c_str(), nullptr, 0) == 0) continue;
     const bool being_made = found->contents.empty() && found->unreadable.empty() && verdict.heartbeat_age < 1;
     if (!verdict.dead && !being_made) refuse(file, describe(*found, verdict));
     if (verdict.dead && take_over(file, *found, contents)) {
