@@ -109,11 +109,14 @@ case ${called##*/} in
   dekoder-test)
     # A test that starts its own program again, to see it end, starts argv[0] with options alone.
     case ${1:-} in -*) set -- "${DEKODER_TEST_PROGRAM:-}" "$@" ;; esac
-    test=${1:-}
+    test=${1:-} any=
     for program in "$folder"/tests/*/*_test_* "$folder"/tests/support/*; do
+      [ -e "$program" ] || continue
+      any=1
       [ -n "$test" ] || echo "${program##*/}"
       [ "$test" != "${program##*/}" ] || break
     done
+    [ -n "$any" ] || fail "this folder was made of a build without tests; expected one configured with -DDEKODER_TESTS=ON"
     [ -n "$test" ] || exit 0
     [ "$test" = "${program##*/}" ] || fail "$test: no such test program; bin/dekoder-test without an argument prints their names"
     shift

@@ -44,8 +44,9 @@ TokenDataset open_tokens(const RunConfig& config) {
   std::error_code ignored;
   if (file.is_relative() && fs::symlink_status(file, ignored).type() == fs::file_type::not_found)
     throw DataError(
-        "{}: no such token file; data.tokens is relative to the current folder, {}; go to the folder that it is "
-        "meant from, or give the whole path (--set data.tokens=PATH; eval: --tokens-file PATH)",
+        "{}: no such token file; data.tokens is relative to the current folder, {}; make it with "
+        "`dekoder prepare TEXT -o FILE`, go to the folder that it is meant from, or give the whole path (--set "
+        "data.tokens=PATH; eval: --tokens-file PATH)",
         file.string(), fs::current_path(ignored).string());
   return TokenDataset(file);
 }
@@ -161,7 +162,7 @@ std::string status_json(const RunStatus& status, const LastMetrics& last,
                         const std::optional<RunLock::Holder>& trainer) {
   using Json = nlohmann::ordered_json;  // NaN is written as null
   const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
-  const Json report = {{"state", run_state_name(status.state)},
+  const Json report = {{"state", trainer ? "running" : run_state_name(status.state)},
                        {"running", trainer.has_value()},
                        {"saved_step", status.step},
                        {"steps", status.steps},

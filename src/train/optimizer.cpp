@@ -63,7 +63,8 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
                                         : store.layout().owner_of(static_cast<std::size_t>(index)).name;
     throw DivergedError(
         "step {}: the gradient is not finite; first bad tensor: {}. The parameters were not updated. Lower "
-        "training.learning_rate, lengthen training.warmup_steps or lower training.clip_norm, and start again from "
+        "training.learning_rate, lengthen training.warmup_steps or set a lower training.clip_norm (0: none), and "
+        "start again from "
         "the last checkpoint",
         step + 1, where);
   }

@@ -109,10 +109,8 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
     const long period = before.checkpoint.every, step = loaded->info.step;
     if (step != before.training.steps && (period == 0 || step % period != 0)) start.superseded_step = step;
     log_info("going on from step {} of {} ({})", step, config.training.steps, loaded->file.filename().string());
-    for (const ConfigDifference& change : start.changes)
-      log_info("{} was {} and is now {}", change.key, change.before, change.now);
     if (const auto jump = learning_rate_jump(before.training, config.training, step))
-      log_warning(
+      start.jump = fmt::format(
           "the learning rate jumps from {:.3g} to {:.3g}: the changed settings make another schedule, whose step "
           "{} this is; training.schedule=wsd can be continued with more steps, or lower training.learning_rate",
           jump->last, jump->next, step + 1);

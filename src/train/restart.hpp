@@ -24,6 +24,7 @@ struct RunStart {
   long resumed_step = -1;     ///< of the checkpoint that was read; -1: a new run
   long superseded_step = -1;  ///< of a checkpoint that only a stop asked for: the next one takes its place
   std::vector<ConfigDifference> changes;  ///< settings that are not those of the checkpoint
+  std::string jump;  ///< what is to be said of the learning rate with them; empty where it goes on smoothly
 };
 
 /// Reads the newest valid checkpoint of the run directory into `model`, or draws the initial values where there is

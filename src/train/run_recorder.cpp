@@ -40,6 +40,9 @@ void RunRecorder::begin() {
   directory_.write_config(origin_ + start_.state.config_yaml);
   metrics_->cut();
   samples_->cut();
+  for (const ConfigDifference& change : start_.changes)
+    log_info("{} was {} and is now {}", change.key, change.before, change.now);
+  if (!start_.jump.empty()) log_warning("{}", start_.jump);
   if (start_.resumed_step >= 0) metrics_->write(RestartMetrics{start_.resumed_step, start_.changes});
   status(RunState::resumable);
 }

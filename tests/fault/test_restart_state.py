@@ -72,7 +72,8 @@ def configuration_is_what_was_used(workshop, root):
     run = root / "provenance"
     workshop.train(run, 40)
     before = files_of(run)
-    workshop.train(run, 40, sets=["training.learning_rate=0.5"])
+    said = workshop.train(run, 40, sets=["training.learning_rate=0.5"])
+    dk.check("is now" not in said and "jumps" not in said, f"a start that trains nothing changes nothing: {said}")
     dk.check(files_of(run) == before, "a start that trains nothing changed the run")
     said = workshop.train(run, 30, expect=2)
     dk.check("training.steps is 30, but the run has done 40 steps" in said, said)

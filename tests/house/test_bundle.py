@@ -135,6 +135,10 @@ class Bundle(unittest.TestCase):
             said = self.run_here(self.work / "link", "compare", "a", PATH=f"{tools}:{os.environ['PATH']}")
             self.assertRegex(said, f"^program: {moved}/bin/dekoder a\ndekoder [0-9.]+\n$")
             self.assertIn("there is no such configuration", self.run_here(self.work / "link", "train", "none.yaml", code=2))
+            (moved / "tests").rename(self.work / "no-tests")
+            said = self.run_here(moved / "bin/dekoder-test", code=2)
+            (self.work / "no-tests").rename(moved / "tests")
+            self.assertIn("was made of a build without tests", said)
             self.assertIn("no such test program", self.run_here(moved / "bin/dekoder-test", "unit_test_none", code=2))
         finally:
             moved.rename(self.folder)
@@ -178,6 +182,17 @@ class Bundle(unittest.TestCase):
             wanted.write_text(listed)
             if not carries:
                 plugin.unlink()
+
+    def test_cuda_libraries(self):
+        """With them, nothing but the driver comes from the machine."""
+        if not (BUILD / "libdekoder_cuda_float.so").exists():
+            self.skipTest("this build has no cuda plug-in")
+        done = bundle(BUILD, "-o", self.work / "whole", "--with-cuda-libraries")
+        self.addCleanup(shutil.rmtree, self.work / "whole", ignore_errors=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual((self.work / "whole/lib/dekoder/from_machine").read_text(), "")
+        self.assertTrue(list((self.work / "whole/lib").glob("libcublasLt.so.*")))
+        self.assertFalse(list((self.work / "whole/lib").glob("libcuda.so*")))
 
     def test_archive(self):
         """A packed folder holds what the folder itself does."""

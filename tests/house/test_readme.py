@@ -39,7 +39,7 @@ class Readme(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "input").symlink_to(ROOT / "input")
             (Path(folder) / "data").mkdir()
-            (Path(folder) / "austen.txt").write_text("It is a truth universally acknowledged. " * 100)
+            (Path(folder) / "data/austen.txt").write_text("It is a truth universally acknowledged. " * 100)
             for line in lines:
                 words = shlex.split(line)
                 command = [str(DEKODER), *words[1:], *SMALLER.get(words[1], [])]

@@ -23,10 +23,10 @@ def killed_at(workshop, run, lines, number):
     process = workshop.start(run, STEPS)
     dk.wait_until(lambda: lines_in(run) >= lines, f"{lines} log lines", process)
     process.send_signal(signal.SIGSTOP)  # or it may be over before status looks
-    dk.check(dk.status(run)["running"] is True, "status does not see the running trainer")
+    dk.check(dk.status(run)["running"] is True and dk.status(run)["state"] == "running", "status does not see the running trainer")
     process.send_signal(signal.SIGCONT)
     code = dk.stop(process, number)
-    dk.check(dk.status(run)["running"] is False, "status takes a dead trainer for a running one")
+    dk.check(dk.status(run)["running"] is False and dk.status(run)["state"] == "resumable", "status takes a dead trainer for a running one")
     dk.check(lines_in(run) < STEPS, "the run was over before the signal: make it longer")
     return code
 
