@@ -17,7 +17,7 @@ fail() {
 called=$0
 case $called in
   */*) ;;
-  *) called=$(command -v -- "$called") ;;
+  *) [ -e "./$called" ] && called=./$called || called=$(command -v -- "$called") ;; # sh dekoder ...
 esac
 self=$called
 [ ! -h "$self" ] || self=$(readlink -f -- "$self")

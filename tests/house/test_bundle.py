@@ -135,6 +135,7 @@ class Bundle(unittest.TestCase):
             said = self.run_here(self.work / "link", "compare", "a", PATH=f"{tools}:{os.environ['PATH']}")
             self.assertRegex(said, f"^program: {moved}/bin/dekoder a\ndekoder [0-9.]+\n$")
             self.assertIn("there is no such configuration", self.run_here(self.work / "link", "train", "none.yaml", code=2))
+            self.assertRegex(self.run_here("sh", "-c", 'cd "$1" && sh dekoder --version', "sh", moved / "bin"), r"^dekoder [0-9.]+\n$")
             (moved / "tests").rename(self.work / "no-tests")
             said = self.run_here(moved / "bin/dekoder-test", code=2)
             (self.work / "no-tests").rename(moved / "tests")
