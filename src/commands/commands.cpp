@@ -158,11 +158,15 @@ ExitCode run_bench(const Command& command) {
   return ExitCode::finished;
 }
 
+const char* state_name(const RunStatus& status, const std::optional<RunLock::Holder>& trainer) {
+  return trainer ? "running" : run_state_name(status.state);
+}
+
 std::string status_json(const RunStatus& status, const LastMetrics& last,
                         const std::optional<RunLock::Holder>& trainer) {
   using Json = nlohmann::ordered_json;  // NaN is written as null
   const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
-  const Json report = {{"state", trainer ? "running" : run_state_name(status.state)},
+  const Json report = {{"state", state_name(status, trainer)},
                        {"running", trainer.has_value()},
                        {"saved_step", status.step},
                        {"steps", status.steps},
@@ -181,7 +185,7 @@ std::string status_json(const RunStatus& status, const LastMetrics& last,
 
 std::string status_text(const RunStatus& status, const LastMetrics& last,
                         const std::optional<RunLock::Holder>& trainer) {
-  const char* state = trainer ? "running" : run_state_name(status.state);
+  const char* state = state_name(status, trainer);
   std::string text = status.step == 0
                          ? fmt::format("{}: nothing saved yet, {} steps to go\n", state, status.steps)
                          : fmt::format("{}: saved at step {} of {}\n", state, status.step, status.steps);

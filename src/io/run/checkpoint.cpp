@@ -11,6 +11,7 @@
 #include "io/files/fault_point.hpp"
 #include "io/files/xxh64.hpp"
 #include "io/hdf5/hdf5_file.hpp"
+#include "io/run/step_files.hpp"
 
 namespace dekoder {
 
@@ -330,7 +331,7 @@ void require_buffers(const char* who, const ParameterLayout& layout, std::span<c
 }  // namespace
 
 std::string checkpoint_file_name(long step) {
-  return fmt::format("ckpt-{:08}.h5", step);
+  return step_file_name(checkpoint_prefix, step);
 }
 
 fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterLayout& layout,

@@ -51,6 +51,9 @@ class NewerFormatError : public DataError {
   using DataError::DataError;
 };
 
+/// Of the files of checkpoints (step_files.hpp).
+inline constexpr const char* checkpoint_prefix = "ckpt-";
+
 /// Name of the file of a step: "ckpt-00001200.h5".
 std::string checkpoint_file_name(long step);
 

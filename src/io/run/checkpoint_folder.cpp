@@ -12,8 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* checkpoint_prefix = "ckpt-";  // of checkpoint_file_name
-
 /// Tries `read` on each file, newest first.
 LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheckpoint& read) {
   LoadedCheckpoint loaded;
