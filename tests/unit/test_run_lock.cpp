@@ -19,6 +19,7 @@
 #include <iterator>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/error.hpp"
@@ -157,6 +158,17 @@ TEST_F(RunLockTest, WhatIsNoFileIsNoLock) {
   refused("is a device");
   fs::create_directory(file);
   refused("Is a directory");
+}
+
+TEST_F(RunLockTest, OneThatComesAndGoesIsNeverABrokenLink) {
+  std::jthread other([&](const std::stop_token& stop) {
+    const std::string name = file.string(), made = name + ".made";
+    std::ofstream(made) << LockHolder::here().line();
+    while (!stop.stop_requested() && link(made.c_str(), name.c_str()) == 0 && unlink(name.c_str()) == 0) continue;
+    unlink(made.c_str());
+  });
+  for (int i = 0; i < 30000; ++i)
+    ASSERT_EQ(read_lock_file(file).value_or(LockFile{}).unreadable, "") << "read " << i;
 }
 
 TEST_F(RunLockTest, ProcessDecidesInItsOwnNamespace) {

@@ -42,7 +42,7 @@ int opened(const fs::path& path, std::string_view what) {
   struct stat found = {};
   const auto fail = [&] {
     const int error = errno;
-    const bool gone = error == ENOENT && ::lstat(path.c_str(), &found) != 0;
+    const bool gone = error == ENOENT && !is_broken_link(path);
     if (gone || error == ENOTDIR || error == ENAMETOOLONG) throw DataError("{}: no such {}", path.string(), what);
     throw_read_error(path.string(), error);
   };
@@ -77,6 +77,11 @@ std::optional<std::string> other_file_kind(unsigned mode) {
   if (S_ISFIFO(mode)) return "a FIFO";
   if (S_ISSOCK(mode)) return "a socket";
   return "a device";
+}
+
+bool is_broken_link(const fs::path& path) {
+  struct stat found = {};
+  return ::lstat(path.c_str(), &found) == 0 && S_ISLNK(found.st_mode);
 }
 
 InputFile::InputFile(fs::path path, std::string_view what)

@@ -21,6 +21,10 @@ namespace dekoder {
 /// regular file. `mode` is st_mode of stat(2).
 std::optional<std::string> other_file_kind(unsigned mode);
 
+/// Whether a path that could not be opened, with ENOENT, is a symbolic link whose target is missing. Not so where
+/// the file was missing then and another process has made it since.
+bool is_broken_link(const std::filesystem::path& path);
+
 /// A regular file, open for reading. It never waits for a writer, as a FIFO's reader does.
 class InputFile {
  public:

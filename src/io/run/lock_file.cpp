@@ -139,21 +139,24 @@ std::optional<LockFile> read_lock_file(const std::filesystem::path& file) {
   char text[1024];
   struct stat status = {};
   const int descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-  if (descriptor < 0 && errno == ENOENT && ::lstat(file.c_str(), &status) == 0) {
+  const int error = errno;
+  if (descriptor < 0 && error == ENOENT && is_broken_link(file)) {
     lock.unreadable = "is a symbolic link whose target is missing";
-  } else if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+  } else if (descriptor < 0 && (error == ENOENT || error == ENOTDIR)) {
     return std::nullopt;
+  } else if (descriptor < 0) {
+    lock.unreadable = std::strerror(error);
   } else {
-    const ssize_t length = descriptor < 0 ? -1 : ::read(descriptor, text, sizeof(text));
+    const ssize_t length = ::read(descriptor, text, sizeof(text));
     if (length < 0 || ::fstat(descriptor, &status) != 0)
       lock.unreadable = std::strerror(errno);
     else if (const auto other = other_file_kind(status.st_mode))
       lock.unreadable = "is " + *other;
     else
       lock.contents.assign(text, std::size_t(length));
-    if (descriptor >= 0) ::close(descriptor);
-    if (!lock.unreadable.empty() && ::stat(file.c_str(), &status) != 0) ::lstat(file.c_str(), &status);
+    ::close(descriptor);
   }
+  if (!lock.unreadable.empty() && ::stat(file.c_str(), &status) != 0) ::lstat(file.c_str(), &status);
   lock.regular =
       status.st_mode == 0 || S_ISREG(status.st_mode);  // 0: not known, in a folder that may not be searched
   lock.renewed = seconds(status.st_mtim);
