@@ -129,11 +129,11 @@ CublasLt::Form CublasLt::form_of(const LtProduct& p, std::size_t workspace_bytes
 }
 
 std::unique_ptr<CublasLt::Plan> CublasLt::make_plan(const Form& f, const void* bias) const {
-  const bool fast = tf32_ && f.stored == CUDA_R_32F;
+  const bool fp64 = f.stored == CUDA_R_64F, fast = tf32_ && f.stored == CUDA_R_32F;
+  const auto compute = fp64 ? CUBLAS_COMPUTE_64F : fast ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   // The library's first factor is b and its second a: the transpose of c is op(b)^T op(a)^T, and column-major.
   auto plan = std::unique_ptr<Plan>(
-      new Plan{{"cublasLtMatmulDescCreate", cublasLtMatmulDescCreate,
-                fast ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F},
+      new Plan{{"cublasLtMatmulDescCreate", cublasLtMatmulDescCreate, compute, fp64 ? CUDA_R_64F : CUDA_R_32F},
                {f.stored, f.transpose_b ? f.K : f.N, f.transpose_b ? f.N : f.K, f.b_row, f.batches, f.b_batch},
                {f.stored, f.transpose_a ? f.M : f.K, f.transpose_a ? f.K : f.M, f.a_row, f.batches, f.a_batch},
                {f.result, f.N, f.M, f.c_row, f.batches, f.c_batch}});
@@ -145,8 +145,9 @@ std::unique_ptr<CublasLt::Plan> CublasLt::make_plan(const Form& f, const void* b
   }
   const Preference preference("cublasLtMatmulPreferenceCreate", cublasLtMatmulPreferenceCreate);
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{f.workspace_bytes});
-  // Parts of a sum are added in fp32: in the workspace, or in the result where that is fp32.
-  const int in_result = f.result == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_INPLACE : CUBLASLT_REDUCTION_SCHEME_NONE;
+  // Parts of a sum are added in the type of the sum: in the workspace, or in the result where that is of this type.
+  const int in_result =
+      f.result == CUDA_R_32F || fp64 ? CUBLASLT_REDUCTION_SCHEME_INPLACE : CUBLASLT_REDUCTION_SCHEME_NONE;
   set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
       static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | in_result));
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, f.b_alignment);
@@ -168,7 +169,7 @@ std::unique_ptr<CublasLt::Plan> CublasLt::make_plan(const Form& f, const void* b
                   f.batches, f.M, f.N, f.K, f.a_row, f.b_row, f.c_row));
 }
 
-void CublasLt::multiply(const LtProduct& product, float alpha, float beta, void* workspace,
+void CublasLt::multiply(const LtProduct& product, double alpha, double beta, void* workspace,
                         std::size_t workspace_bytes, cudaStream_t stream) {
   workspace = std::align(workspace_alignment, 1, workspace, workspace_bytes);
   if (workspace == nullptr) workspace_bytes = 0;
@@ -180,9 +181,16 @@ void CublasLt::multiply(const LtProduct& product, float alpha, float beta, void*
     set(found->second->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
   const std::unique_ptr<Plan>& plan = found->second;
   void* const c = const_cast<void*>(product.c.data);
-  require(cublasLtMatmul(handle_, plan->operation, &alpha, product.b.data, plan->a, product.a.data, plan->b, &beta,
-                         c, plan->c, c, plan->c, &plan->algorithm, workspace, workspace_bytes, stream),
-          "cublasLtMatmul");
+  const auto call = [&](auto alpha_of_sum, auto beta_of_sum) {
+    require(
+        cublasLtMatmul(handle_, plan->operation, &alpha_of_sum, product.b.data, plan->a, product.a.data, plan->b,
+                       &beta_of_sum, c, plan->c, c, plan->c, &plan->algorithm, workspace, workspace_bytes, stream),
+        "cublasLtMatmul");
+  };
+  if (product.stored == CUDA_R_64F)
+    call(alpha, beta);
+  else
+    call(static_cast<float>(alpha), static_cast<float>(beta));
 }
 
 }  // namespace dekoder

@@ -14,8 +14,8 @@
 namespace dekoder {
 
 /// c(M,N) = alpha op(a) op(b) + beta c [+ bias on every row], row-major; `row` is the distance of rows, `batch`
-/// that of the matrices of a batch (0: one for all). Types are those of a and b, and of c; sums and factors are
-/// fp32.
+/// that of the matrices of a batch (0: one for all). Types are those of a and b, and of c; sums, alpha and beta are
+/// fp32, of products of fp64 fp64.
 struct LtProduct {
   struct Matrix {
     const void* data;
@@ -43,7 +43,7 @@ class CublasLt {
 
   /// Puts the product into the stream. The workspace must be free for it until the stream is done with it; it may
   /// begin anywhere, but the library uses it from the next multiple of 256 bytes on.
-  void multiply(const LtProduct& product, float alpha, float beta, void* workspace, std::size_t workspace_bytes,
+  void multiply(const LtProduct& product, double alpha, double beta, void* workspace, std::size_t workspace_bytes,
                 cudaStream_t stream);
 
   std::size_t plans() const { return plans_.size(); }

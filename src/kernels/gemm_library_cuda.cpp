@@ -35,7 +35,8 @@ Library& library() {
   return *library_of_process;
 }
 
-static_assert(std::is_same_v<Stored, float>, "another Stored needs its cudaDataType_t");
+static_assert(std::is_same_v<Stored, Real>, "another Stored needs its cudaDataType_t");
+constexpr cudaDataType_t type_of_real = sizeof(Real) == 8 ? CUDA_R_64F : CUDA_R_32F;
 
 /// Of matrices (rows, columns) or batches (batch, rows, columns).
 template <class Factor, class Result>
@@ -51,6 +52,8 @@ void multiply_tensors(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
                           .N = c.extent_int(rows + 1),
                           .K = a.extent_int(op_a == Op::transpose ? rows : rows + 1),
                           .batches = rows > 0 ? c.extent_int(0) : 1,
+                          .stored = type_of_real,
+                          .result = type_of_real,
                           .a = matrix(a),
                           .b = matrix(b),
                           .c = matrix(c),

@@ -129,9 +129,10 @@ cublasStatus_t check(const Operation& o, const Layout& a, const Layout& b, const
     return CUBLAS_STATUS_INVALID_VALUE;
   const bool fp32 = a.type == CUDA_R_32F && d.type == CUDA_R_32F;
   const bool bf16 = a.type == CUDA_R_16BF && (d.type == CUDA_R_32F || d.type == CUDA_R_16BF);
-  const bool computes =
-      (o.compute == CUBLAS_COMPUTE_32F && (fp32 || bf16)) || (o.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && fp32);
-  if (!computes || o.scale != CUDA_R_32F || a.type != b.type || c.type != d.type)
+  const bool fp64 = a.type == CUDA_R_64F && d.type == CUDA_R_64F && o.compute == CUBLAS_COMPUTE_64F;
+  const bool computes = fp64 || (o.compute == CUBLAS_COMPUTE_32F && (fp32 || bf16)) ||
+                        (o.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && fp32);
+  if (!computes || o.scale != (fp64 ? CUDA_R_64F : CUDA_R_32F) || a.type != b.type || c.type != d.type)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -143,7 +144,8 @@ void choose_reduction(const Preference& preference, Algorithm& algorithm) {
   algorithm.reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
   algorithm.workspace = 0;
   if (k < 64) return;
-  const std::uint64_t needed = d.rows * d.columns * std::uint64_t(d.batches) * sizeof(float);
+  const std::uint64_t needed =
+      d.rows * d.columns * std::uint64_t(d.batches) * element_bytes(algorithm.operation.scale);
   for (const auto scheme : {CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, CUBLASLT_REDUCTION_SCHEME_INPLACE,
                             CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE})
     if ((preference.reduction_mask & scheme) != 0 && preference.workspace >= needed) {
@@ -154,25 +156,28 @@ void choose_reduction(const Preference& preference, Algorithm& algorithm) {
 }
 
 /// Sum over k from `from` to `to` of one element of op(A) op(B).
-float sum(const Algorithm& p, const void* a, const void* b, std::int64_t batch, std::uint64_t row,
-          std::uint64_t column, std::uint64_t from, std::uint64_t to) {
+template <class Sum>
+Sum sum(const Algorithm& p, const void* a, const void* b, std::int64_t batch, std::uint64_t row,
+        std::uint64_t column, std::uint64_t from, std::uint64_t to) {
   const bool tf32 = p.operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
-  float total = 0;
+  Sum total = 0;
   for (std::uint64_t k = from; k < to; ++k) {
     const auto at = [&](const Layout& x, std::int32_t turned, std::uint64_t r, std::uint64_t c) {
       if (turned != CUBLAS_OP_N) std::swap(r, c);
       return batch * x.batch + std::int64_t(r) + std::int64_t(c) * x.distance;
     };
-    const float x = load_element(p.a.type, a, at(p.a, p.operation.transpose_a, row, k));
-    const float y = load_element(p.b.type, b, at(p.b, p.operation.transpose_b, k, column));
-    total += tf32 ? round_mantissa(x, 10) * round_mantissa(y, 10) : x * y;
+    const Sum x = Sum(load_element(p.a.type, a, at(p.a, p.operation.transpose_a, row, k)));
+    const Sum y = Sum(load_element(p.b.type, b, at(p.b, p.operation.transpose_b, k, column)));
+    total += tf32 ? Sum(round_mantissa(float(x), 10)) * Sum(round_mantissa(float(y), 10)) : x * y;
   }
   return total;
 }
 
 /// D = alpha op(A) op(B) + beta C + bias.
-void multiply(const Algorithm& p, const void* bias, float alpha, const void* a, const void* b, float beta,
-              const void* c, void* d, float* workspace) {
+template <class Sum>
+void multiply(const Algorithm& p, const void* bias, const void* alpha_of_sum, const void* a, const void* b,
+              const void* beta_of_sum, const void* c, void* d, void* workspace) {
+  const Sum alpha = *static_cast<const Sum*>(alpha_of_sum), beta = *static_cast<const Sum*>(beta_of_sum);
   const std::uint64_t K = p.operation.transpose_a == CUBLAS_OP_N ? p.a.columns : p.a.rows;
   const bool split = p.reduction != CUBLASLT_REDUCTION_SCHEME_NONE;
   const bool rounded =
@@ -180,20 +185,20 @@ void multiply(const Algorithm& p, const void* bias, float alpha, const void* a, 
   for (std::int64_t batch = 0; batch < p.d.batches; ++batch)
     for (std::uint64_t j = 0; j < p.d.columns; ++j)
       for (std::uint64_t i = 0; i < p.d.rows; ++i) {
-        float product;
+        Sum product;
         if (split) {
-          float& first = workspace[(batch * p.d.columns + j) * p.d.rows + i];
-          const auto kept = [&](float x) { return rounded ? round_to(p.d.type, x) : x; };
-          first = kept(sum(p, a, b, batch, i, j, 0, K / 2));
-          product = first + kept(sum(p, a, b, batch, i, j, K / 2, K));
+          Sum& first = static_cast<Sum*>(workspace)[(batch * p.d.columns + j) * p.d.rows + i];
+          const auto kept = [&](Sum x) { return rounded ? Sum(round_to(p.d.type, x)) : x; };
+          first = kept(sum<Sum>(p, a, b, batch, i, j, 0, K / 2));
+          product = first + kept(sum<Sum>(p, a, b, batch, i, j, K / 2, K));
         } else {
-          product = sum(p, a, b, batch, i, j, 0, K);
+          product = sum<Sum>(p, a, b, batch, i, j, 0, K);
         }
-        float result = alpha * product;
+        Sum result = alpha * product;
         if (beta != 0)
-          result += beta *
-                    load_element(p.c.type, c, batch * p.c.batch + std::int64_t(i) + std::int64_t(j) * p.c.distance);
-        if (bias != nullptr) result += load_element(p.d.type, bias, std::int64_t(i));
+          result += beta * Sum(load_element(p.c.type, c,
+                                            batch * p.c.batch + std::int64_t(i) + std::int64_t(j) * p.c.distance));
+        if (bias != nullptr) result += Sum(load_element(p.d.type, bias, std::int64_t(i)));
         store_element(p.d.type, d, batch * p.d.batch + std::int64_t(i) + std::int64_t(j) * p.d.distance, result);
       }
 }
@@ -393,8 +398,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
   const bool workspace_fits = workspace_bytes >= p.workspace && (workspace != nullptr || p.workspace == 0) &&
                               (workspace == nullptr || alignment_of(workspace) == 256);
   if (!of_this_form || !aligned || !bias_fits || !workspace_fits) return CUBLAS_STATUS_INVALID_VALUE;
-  multiply(p, with_bias ? o->bias : nullptr, *static_cast<const float*>(alpha), a, b,
-           *static_cast<const float*>(beta), c, d, static_cast<float*>(workspace));
+  const auto run = o->scale == CUDA_R_64F ? multiply<double> : multiply<float>;
+  run(p, with_bias ? o->bias : nullptr, alpha, a, b, beta, c, d, workspace);
   ++record.products;
   record.stream = stream;
   record.workspace_used = p.workspace;

@@ -47,7 +47,7 @@ class Operand {
         size_((place.one ? 0 : (batches - 1) * batch_) + rows * row_),
         memory_(std::size_t(size_) * element_bytes(type), place.offset) {
     std::mt19937 generator(seed);
-    std::uniform_real_distribution<float> uniform(-1, 1);
+    std::uniform_real_distribution<double> uniform(-1, 1);
     forget();
     for (std::int64_t b = 0; b < (place.one ? 1 : batches); ++b)
       for (std::int64_t r = 0; r < rows; ++r)
@@ -68,7 +68,7 @@ class Operand {
   }
 
  private:
-  void set(std::int64_t i, float x) { store_element(type_, memory_.data(), i, x); }
+  void set(std::int64_t i, double x) { store_element(type_, memory_.data(), i, x); }
 
   cudaDataType_t type_;
   std::int64_t row_, batch_, size_;
@@ -84,7 +84,7 @@ struct Case {
   Operand::Place a{}, b{}, c{};
   std::size_t bias_offset = 0;
   std::size_t workspace = 1 << 16, workspace_offset = 0;
-  float alpha = 0.75f, beta = 0;
+  double alpha = 0.75, beta = 0;
 };
 
 struct Outcome {

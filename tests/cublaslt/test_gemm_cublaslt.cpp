@@ -126,6 +126,20 @@ TEST_F(GemmCublasLt, Bf16WithResultsInBf16AndFp32) {
     }
 }
 
+TEST_F(GemmCublasLt, Fp64IsComputedInFp64) {
+  CublasLt library(true);
+  for (const std::int64_t K : {6, 200}) {  // 200: in two halves
+    Case c{.transpose_b = true, .bias = true, .K = K, .stored = CUDA_R_64F, .result = CUDA_R_64F};
+    c.alpha = 1.0 / 3;
+    c.beta = 0.1;
+    const Outcome outcome = multiply(library, c);
+    EXPECT_LT(outcome.worst, 1e-15);
+    EXPECT_EQ(outcome.bad, 0);
+    EXPECT_EQ(record().compute_type, CUBLAS_COMPUTE_64F);
+    EXPECT_EQ(record().workspace_used, K == 6 ? 0u : 2u * 5 * 7 * 8);
+  }
+}
+
 /// A sum in two halves that are rounded to bf16 has up to three times the error of one that is rounded once.
 TEST_F(GemmCublasLt, SumsAreNeverSplitInTheTypeOfTheResult) {
   CublasLt library(false);
