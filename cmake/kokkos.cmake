@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # A Kokkos for each backend: a Kokkos with CUDA links libcuda.so.1, which machines without a GPU lack, so the openmp plug-in
 # comes from one without. Imported targets belong to the folder that finds them: each backend has a folder of its own, and
-# tests/, which link the openmp core, find it again.
+# tests/ and tests/cuda/, which link the cores, find it again.
 set(DEKODER_KOKKOS_openmp "" CACHE PATH "Prefix of the Kokkos (without CUDA) of the openmp plug-in; empty: the usual places")
 set(DEKODER_KOKKOS_cuda "" CACHE PATH "Prefix of the Kokkos with CUDA of the cuda plug-in; empty: the usual places")
 
-# Kokkos and the libraries of products that the core of a backend is linked to.
+# Kokkos and the libraries of products that the core of a backend is linked to; for cuda CMake's language CUDA, too.
 macro(dekoder_find_kokkos backend)
   if(DEKODER_KOKKOS_${backend})
     file(GLOB kokkos_config "${DEKODER_KOKKOS_${backend}}/lib*/cmake/Kokkos/KokkosConfig.cmake"
@@ -34,5 +34,19 @@ macro(dekoder_find_kokkos backend)
     if(DEKODER_ONEDNN)
       find_package(dnnl CONFIG QUIET)
     endif()
+  else()
+    find_package(CUDAToolkit REQUIRED)
+    set(CMAKE_CUDA_ARCHITECTURES ${Kokkos_CUDA_ARCHITECTURES})
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+    enable_language(CUDA)
   endif()
 endmacro()
+
+# For a target whose objects are nvcc's or plain C++. Linked as CUDA, Kokkos' options for nvcc_wrapper as a linker stay out.
+function(dekoder_use_nvcc target)
+  target_compile_options(${target} PUBLIC
+    $<$<COMPILE_LANGUAGE:CUDA>:--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=-fopenmp>)
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CUDA CUDA_RUNTIME_LIBRARY Shared
+    BUILD_RPATH ${CUDAToolkit_LIBRARY_DIR})  # nvcc finds its own libraries at link time without a path, the loader does not
+endfunction()

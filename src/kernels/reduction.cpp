@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <vector>
 
 namespace dekoder {
 
@@ -43,19 +44,18 @@ double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstMast
         partials(leaf) = ((lane_sum[0] + lane_sum[1]) + (lane_sum[2] + lane_sum[3])) +
                          ((lane_sum[4] + lane_sum[5]) + (lane_sum[6] + lane_sum[7]));
       });
-  if constexpr (device_is_host) {
-    exec.fence("dekoder::sum");
-    double total = 0;
-    for (long leaf = 0; leaf < leaves; ++leaf) total += partials(leaf);
-    return total;
-  } else {
-    const auto leaf_sums = Kokkos::create_mirror_view(partials);
-    Kokkos::deep_copy(exec, leaf_sums, partials);
-    exec.fence("dekoder::sum");
-    double total = 0;
-    for (long leaf = 0; leaf < leaves; ++leaf) total += leaf_sums(leaf);
-    return total;
+  const Accumulator* of_leaf = partials.data();
+  if constexpr (!device_is_host) {
+    thread_local std::vector<Accumulator> on_host;  // kept: a training step allocates nothing
+    on_host.resize(std::size_t(leaves));
+    of_leaf = on_host.data();
+    Kokkos::deep_copy(exec, Kokkos::View<Accumulator*, Layout, Kokkos::HostSpace>(on_host.data(), on_host.size()),
+                      rows(partials, 0, leaves));
   }
+  exec.fence("dekoder::sum");
+  double total = 0;
+  for (long leaf = 0; leaf < leaves; ++leaf) total += of_leaf[leaf];
+  return total;
 }
 
 void require_leaves(const char* function, std::size_t elements, long partials) {

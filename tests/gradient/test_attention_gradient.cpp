@@ -6,6 +6,7 @@
 
 #include "kernels/attention/attention.hpp"
 #include "support/attention_heads.hpp"
+#include "support/gradient_check.hpp"
 
 namespace dekoder::testing {
 namespace {
@@ -23,7 +24,9 @@ void PrintTo(const Shape& s, std::ostream* out) {
 }
 
 void fill(const auto& x, const RandomStream& stream) {
-  for (std::size_t i = 0; i < x.size(); ++i) x.data()[i] = stream.normal(i);
+  change(x, [&](const auto& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) values.data()[i] = stream.normal(i);
+  });
 }
 
 class AttentionGradient : public ::testing::TestWithParam<Shape> {};
@@ -45,27 +48,15 @@ TEST_P(AttentionGradient, EqualsCentralDifferences) {
   // The loss is the sum of grad_out * out.
   const auto loss = [&] {
     causal_attention(exec, parts, scale, dropout, out, lse, scores);
-    exec.fence();
-    Real total = 0;
-    for (std::size_t i = 0; i < out.size(); ++i) total += out.data()[i] * grad_out.data()[i];
-    return total;
+    return weighted_sum(out, grad_out);
   };
   loss();
   causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, heads_of(grad_qkv, H, G),
                             scores);
-  exec.fence();
-  const Real step = 1e-5;
-  for (std::size_t i = 0; i < qkv.size(); ++i) {
-    Real& value = qkv.data()[i];
-    const Real kept = value;
-    value = kept + step;
-    const Real above = loss();
-    value = kept - step;
-    const Real below = loss();
-    value = kept;
-    const Real numeric = (above - below) / (2 * step), bound = 1e-8 + 1e-7 * std::abs(numeric);
-    ASSERT_NEAR(grad_qkv.data()[i], numeric, bound)
-        << "qkv[" << i / D / all / T << "," << i / D / all % T << "," << i / D % all << "," << i % D << "]";
+  const std::vector<double> values = values_of(qkv), gradient = values_of(grad_qkv);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double numeric = central_difference(qkv, i, values[i], loss, 1e-5);
+    ASSERT_NEAR(gradient[i], numeric, 1e-8 + 1e-7 * std::abs(numeric)) << "qkv" << index_text(qkv, i);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "support/gradient_check.hpp"
 #include "support/small_decoder.hpp"
 
 namespace dekoder::testing {
@@ -27,29 +28,23 @@ TEST_P(DecoderGradient, EqualsCentralDifferences) {
   TrainingModel model(config);
   model.store().initialise(exec, 3);
   // Initial values of GPT-2 are so small that many gradients vanish; spread them.
-  for (std::size_t i = 0; i < model.store().values().size(); ++i)
-    model.store().values()(i) += 0.3 * RandomStream(5, 6).normal(i);
+  const MasterTensor1 parameters = model.store().values();
+  change(parameters, [](const auto& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) values(i) += 0.3 * RandomStream(5, 6).normal(i);
+  });
   model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
   const DropoutKey dropout{Real(config.model.dropout), 9, 4, 17};
   const Real scale = Real(1) / Real(config.training.batch * config.model.context);
   const auto loss = [&] { return double(scale) * model.accumulate_gradients(exec, dropout, scale); };
 
   loss();
-  const Tensor1 analytic("analytic", model.store().gradients().size());
-  Kokkos::deep_copy(analytic, model.store().gradients());
-  const double step = 1e-5;
+  const std::vector<double> values = values_of(parameters), analytic = values_of(model.store().gradients());
   for (const ParameterEntry& entry : model.store().layout().entries()) {
     const std::size_t stride = std::max<std::size_t>(1, entry.size() / 24);
     for (std::size_t i = 0; i < entry.size(); i += stride) {
-      Real& value = model.store().values()(entry.offset + i);
-      const Real kept = value;
-      value = kept + step;
-      const double above = loss();
-      value = kept - step;
-      const double below = loss();
-      value = kept;
-      const double numeric = (above - below) / (2 * step), exact = analytic(entry.offset + i);
-      ASSERT_NEAR(exact, numeric, 1e-8 + 1e-6 * std::abs(numeric)) << entry.name << " element " << i;
+      const std::size_t place = entry.offset + i;
+      const double numeric = central_difference(parameters, place, values[place], loss, 1e-5);
+      ASSERT_NEAR(analytic[place], numeric, 1e-8 + 1e-6 * std::abs(numeric)) << entry.name << " element " << i;
     }
   }
 }

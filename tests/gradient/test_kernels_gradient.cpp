@@ -70,8 +70,12 @@ TEST(KernelGradient, ActivationsWithBias) {
     const auto bias = random_tensor<Tensor1>(3, F);
     const Tensor2 shifted("shifted", N, F), y("y", N, F), grad_x("grad_x", N, F);
     const auto loss = [&] {
-      for (int n = 0; n < N; ++n)
-        for (int f = 0; f < F; ++f) shifted(n, f) = x(n, f) + bias(f);
+      const auto unshifted = on_host(x);
+      const auto added = on_host(bias);
+      change(shifted, [&](const auto& sums) {
+        for (int n = 0; n < N; ++n)
+          for (int f = 0; f < F; ++f) sums(n, f) = unshifted(n, f) + added(f);
+      });
       activation(exec, kind, shifted, y);
       exec.fence();
       return weighted_sum(y, weight);
@@ -100,7 +104,7 @@ TEST(KernelGradient, CrossEntropyWithPadding) {
     cross_entropy_loss(exec, targets, vocabulary, logits, losses);
     exec.fence();
     double total = 0;
-    for (int m = 0; m < M; ++m) total += scale * losses(m);
+    for (const double of_token : values_of(losses)) total += scale * of_token;
     return total;
   };
   const auto gradient = clone(logits);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A build with the cuda plug-in, looked at without a GPU: every symbol is found at load, one function is exported, the
-launcher and the openmp plug-in need nothing of CUDA, and no kernel spills. Builds without it skip all (tests/run.sh says how
+launcher and the openmp plug-in need nothing of CUDA, the test programs for a card hold the tests that they should, and no
+kernel spills. Builds without it skip all (tests/run.sh says how
 to make one). The driver, libcuda.so.1, comes with GPUs: where it is missing, the stub of the CUDA tool kit stands in for it,
 which has the functions but no device."""
 import os
@@ -21,6 +22,15 @@ CUDA = [Path(folder) for folder in (os.environ.get("CUDA_HOME"), "/usr/local/cud
 MAY_HAVE_STACK = {
     "ParameterStore::initialise": "once per run; log and cos keep a table for arguments that never come",
     "sinusoidal_positions": "once per run; sin and cos keep a table for the reduction of large arguments",
+}
+
+# Tests of the openmp core that the same program for a card leaves out, and why.
+ON_CPUS_ALONE = {
+    "AnyNumber.*GiveTheSameBits|AnyNumber.*GivesTheSameBits|ResultsDoNotDependOnThreads": "compare numbers of threads",
+    "VectorDrawsAreTheScalarDrawsBitForBit": "SIMD lanes of CPUs",
+    "CountsBeyond32Bits": "needs pages that take no memory",
+    "GemmLibrary.IsNamedWithItsVersion": "names BLAS and oneDNN",
+    "ColumnSum.AddsBlocksInAscendingOrder": "the order of CPUs; TeamsAddLanesByHalves is that of GPUs",
 }
 
 
@@ -124,6 +134,34 @@ class CudaPlugin(unittest.TestCase):
             self.assertEqual((code, opened), (2, set()), said)
             self.assertIn("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp", said)
             self.assertEqual(len(said.strip().splitlines()), 1, said)
+
+    def tests_of(self, program):
+        """{suite.test} of a program of the tests; it starts as far as a card is not asked for."""
+        names, suite = set(), ""
+        for line in output(program, "--gtest_list_tests", **self.environment).splitlines():
+            word = line.split("#")[0].rstrip()
+            if not word.startswith(" "):
+                suite = word
+            else:
+                names.add(suite + word.strip())
+        return names
+
+    def test_programs_for_a_card(self):
+        """Every test of a kernel is there for the card as for CPUs, and its program finds all that it needs."""
+        programs = sorted(BUILD.glob("tests/*/*_test_*_cuda_*"))
+        self.assertEqual({file.parent.name for file in programs}, {"unit", "gradient", "parity"})
+        by_teams = {file.name.replace("_teams", "").replace("openmp", "cuda") for file in BUILD.glob("tests/*/*_teams")}
+        self.assertGreater(len(by_teams), 10)
+        self.assertEqual(by_teams - {file.name for file in programs}, set(), "has a form for GPUs, and no test on one")
+        for file in programs:
+            done = subprocess.run(["ldd", "-r", file], capture_output=True, text=True, env=dict(os.environ, **self.environment))
+            self.assertNotRegex(done.stdout + done.stderr, "undefined|not found", file)
+            of_cpus = self.tests_of(file.with_name(file.name.replace("cuda", "openmp")))
+            of_card = self.tests_of(file)
+            teams = file.with_name(file.name.replace("cuda", "openmp") + "_teams")
+            self.assertEqual(of_card - of_cpus - (self.tests_of(teams) if teams.exists() else set()), set(), file)
+            left_out = [name for name in of_cpus - of_card if not any(re.search(kind, name) for kind in ON_CPUS_ALONE)]
+            self.assertEqual(left_out, [], file)
 
     def test_resources_of_kernels(self):
         tool = find_tool("cuobjdump")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tensors with known contents, copies on the host, and a comparison that names the first difference.
+// Tensors with known contents, copies on the host, and a comparison that names the first difference. Tests run for
+// GPUs, too: what lies in device memory is read and written by these functions alone.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -51,10 +52,31 @@ Tensor clone(const Tensor& tensor) {
   return copy;
 }
 
+/// A copy on the host to be read by index; where the host reaches the tensor's memory, that memory.
+template <class Tensor>
+auto on_host(const Tensor& tensor) {
+  return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), tensor);
+}
+
+/// Calls change(x) with x as on_host gives it, and puts what it made of it into the tensor.
+template <class Tensor, class Change>
+void change(const Tensor& tensor, const Change& change) {
+  const auto host = on_host(tensor);
+  change(host);
+  Kokkos::deep_copy(tensor, host);
+}
+
+/// Writes the element at a place in row-major order.
+template <class Tensor>
+void set_element(const Tensor& tensor, std::size_t place, double value) {
+  using Value = typename Tensor::non_const_value_type;
+  Kokkos::deep_copy(Kokkos::View<Value, MemSpace>(tensor.data() + place), static_cast<Value>(value));
+}
+
 /// The contents in row-major order, in double.
 template <class Tensor>
 std::vector<double> values_of(const Tensor& tensor) {
-  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), tensor);
+  const auto host = on_host(tensor);
   return std::vector<double>(host.data(), host.data() + host.size());
 }
 

@@ -27,4 +27,8 @@ inline HostTokenTensor2 random_tokens(const RunConfig& config, std::uint64_t see
   return tokens;
 }
 
+inline TokenTensor2 on_device(const HostTokenTensor2& tokens) {
+  return Kokkos::create_mirror_view_and_copy(MemSpace(), tokens);
+}
+
 }  // namespace dekoder::testing

@@ -66,7 +66,7 @@ TEST(AdamW, EpsilonIsAddedToTheRootOfTheCorrectedSecondMoment) {
                m = filled_tensor<Tensor1>(0, decay_block), v = filled_tensor<Tensor1>(0, decay_block);
     adamw(exec, s, ByteTensor1("decay", 1), gradient, value, m, v);
     exec.fence();
-    EXPECT_NEAR(value(0), 3 - g / (std::abs(g) + 0.5), 1e-5)
+    EXPECT_NEAR(values_of(value)[0], 3 - g / (std::abs(g) + 0.5), 1e-5)
         << "the first step from moments of zero, gradient " << g;
   }
 }

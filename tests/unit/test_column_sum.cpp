@@ -25,10 +25,12 @@ TEST(ColumnSum, AddsBlocksInAscendingOrder) {
   for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
     const std::vector<double> start = values_of(sums);
     add_partials("test", ExecSpace(), partials, P, first, sums);
+    const auto terms = on_host(partials);
+    const auto got = on_host(sums);
     for (std::size_t c = 0; c < start.size(); ++c) {
       Master expected = Master(start[c]);
-      for (int p = 0; p < P; ++p) expected += partials(p, std::size_t(first) + c);
-      EXPECT_EQ(sums(c), expected) << c;
+      for (int p = 0; p < P; ++p) expected += terms(p, std::size_t(first) + c);
+      EXPECT_EQ(got(c), expected) << c;
     }
   });
 }
@@ -47,12 +49,14 @@ TEST(ColumnSum, TeamsAddLanesByHalves) {
   for_each_shape([](const MasterTensor2& partials, int P, int first, const MasterTensor1& sums) {
     const std::vector<double> start = values_of(sums);
     add_partials_by_teams("test", ExecSpace(), partials, P, first, sums);
+    const auto terms = on_host(partials);
+    const auto got = on_host(sums);
     for (std::size_t c = 0; c < start.size(); ++c) {
       Master lanes[partial_lanes] = {};
-      for (int p = 0; p < P; ++p) lanes[p % partial_lanes] += partials(p, std::size_t(first) + c);
+      for (int p = 0; p < P; ++p) lanes[p % partial_lanes] += terms(p, std::size_t(first) + c);
       for (int half = partial_lanes / 2; half > 0; half /= 2)
         for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-      EXPECT_EQ(sums(c), Master(start[c]) + lanes[0]) << c;
+      EXPECT_EQ(got(c), Master(start[c]) + lanes[0]) << c;
     }
   });
 }

@@ -7,12 +7,6 @@
 namespace dekoder::testing {
 namespace {
 
-TokenTensor2 on_device(const HostTokenTensor2& tokens) {
-  const TokenTensor2 copy("tokens", tokens.extent(0), tokens.extent(1));
-  Kokkos::deep_copy(copy, tokens);
-  return copy;
-}
-
 // What the head gives for all tokens at once it gives in chunks, whose last one is shorter.
 TEST(Decoder, ChunksOfTheHeadAddUpToTheWhole) {
   for (const bool tied : {true, false})

@@ -28,8 +28,8 @@ struct Outcome {
     const DecoderActivations activations(arena, model, 3, use);
     EXPECT_EQ(arena.bytes(), activation_bytes(model, 3, use));
     RunConfig config = small_config();
-    const auto inputs = Kokkos::create_mirror_view_and_copy(MemSpace(), random_tokens(config, 1));
-    const auto targets = Kokkos::create_mirror_view_and_copy(MemSpace(), random_tokens(config, 2));
+    const auto inputs = on_device(random_tokens(config, 1));
+    const auto targets = on_device(random_tokens(config, 2));
     decoder.forward(exec, inputs, DropoutKey{}, activations);
     if (use != ActivationUse::losses)
       for (int l = 0; l < model.layers; ++l) {
@@ -88,7 +88,7 @@ TEST(WithoutGradients, NothingIsAllocatedForThemAndNoBackwardPassRuns) {
   const Decoder decoder(config.model, store);
   ActivationArena arena(activation_bytes(config.model, 3));
   const DecoderActivations activations(arena, config.model, 3);
-  const auto tokens = Kokkos::create_mirror_view_and_copy(MemSpace(), random_tokens(config, 1));
+  const auto tokens = on_device(random_tokens(config, 1));
   decoder.forward(exec, tokens, DropoutKey{}, activations);
   try {
     decoder.loss_backward(exec, tokens, 1, activations);

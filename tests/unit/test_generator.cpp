@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "inference/generator.hpp"
+#include "support/host_tensor.hpp"
 #include "support/small_decoder.hpp"
 
 namespace dekoder::testing {
 namespace {
 
 /// Logits of every position of `tokens` by one forward pass over all of them.
-Tensor2 whole_logits(const ModelConfig& model, const Decoder& decoder, const TokenTensor2& tokens) {
+auto whole_logits(const ModelConfig& model, const Decoder& decoder, const TokenTensor2& tokens) {
   ActivationArena measure;
   DecoderActivations(measure, model, 1);
   ActivationArena arena(measure.bytes());
@@ -21,13 +22,14 @@ Tensor2 whole_logits(const ModelConfig& model, const Decoder& decoder, const Tok
   decoder.forward(ExecSpace(), tokens, DropoutKey{}, activations);
   const Tensor2 logits("logits", std::size_t(model.context), std::size_t(padded_vocabulary(model)));
   decoder.logits(ExecSpace(), activations, logits);
-  return logits;
+  return on_host(logits);
 }
 
 void spread_parameters(ParameterStore& store) {
   store.initialise(ExecSpace(), 3);
-  for (std::size_t i = 0; i < store.values().size(); ++i)
-    store.values()(i) += Real(0.3 * RandomStream(5, 6).normal(i));
+  change(store.values(), [](const auto& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) values(i) += Real(0.3 * RandomStream(5, 6).normal(i));
+  });
 }
 
 class CachedForward : public ::testing::TestWithParam<NormPlacement> {};
@@ -41,7 +43,7 @@ TEST_P(CachedForward, GivesTheLogitsOfTheWholeForward) {
   spread_parameters(store);
   const Decoder decoder(config.model, store);
   const HostTokenTensor2 tokens = random_tokens(config, 4);
-  const Tensor2 expected = whole_logits(config.model, decoder, tokens);
+  const auto expected = whole_logits(config.model, decoder, on_device(tokens));
 
   ModelConfig one_token = config.model;
   one_token.context = 1;
@@ -53,11 +55,12 @@ TEST_P(CachedForward, GivesTheLogitsOfTheWholeForward) {
   const TokenTensor2 token("token", 1, 1);
   const Tensor2 logits("logits", 1, expected.extent(1));
   for (int t = 0; t < config.model.context; ++t) {
-    token(0, 0) = tokens(0, t);
+    set_element(token, 0, tokens(0, t));
     decoder.forward_cached(ExecSpace(), token, cache, activations);
     decoder.logits(ExecSpace(), activations, logits);
+    const auto got = on_host(logits);
     for (int v = 0; v < config.model.vocabulary; ++v)
-      ASSERT_NEAR(logits(0, v), expected(t, v), 2e-5) << "position " << t << " token " << v;
+      ASSERT_NEAR(got(0, v), expected(t, v), 2e-5) << "position " << t << " token " << v;
   }
   EXPECT_THROW(decoder.forward_cached(ExecSpace(), token, cache, activations), ShapeError);
 }
@@ -86,8 +89,8 @@ TEST(Generator, GreedyTextIsThatOfWholeForwardsAndGoesOnPastTheContext) {
   std::vector<Token> known = prompt;
   for (std::size_t i = 0; known.size() <= std::size_t(config.model.context); ++i) {
     const TokenTensor2 tokens("tokens", 1, std::size_t(config.model.context));
-    for (std::size_t t = 0; t < known.size(); ++t) tokens(0, t) = known[t];
-    const Tensor2 logits = whole_logits(config.model, decoder, tokens);
+    for (std::size_t t = 0; t < known.size(); ++t) set_element(tokens, t, known[t]);
+    const auto logits = whole_logits(config.model, decoder, tokens);
     const Real* row = &logits(int(known.size()) - 1, 0);
     const Token best = Token(std::max_element(row, row + config.model.vocabulary) - row);
     ASSERT_EQ(text[i], best) << "token " << i;

@@ -193,10 +193,10 @@ TEST(Tensor, ReshapeKeepsMemoryAndChecks) {
   const auto x = random_tensor<Tensor2>(1, 6, 8);
   const auto y = reshape<Tensor4>(x, 2, 3, 4, 2);
   EXPECT_EQ(y.data(), x.data());
-  EXPECT_EQ(y(1, 2, 3, 1), x(5, 7));
+  EXPECT_EQ(on_host(y)(1, 2, 3, 1), on_host(x)(5, 7));
   EXPECT_THROW(reshape<Tensor1>(x, 47), ShapeError);
   EXPECT_EQ(rows(x, 2, 5).extent(0), 3u);
-  EXPECT_EQ(rows(x, 2, 5).data(), &x(2, 0));
+  EXPECT_EQ(rows(x, 2, 5).data(), x.data() + 2 * 8);
 }
 
 // What holds at compile time: the one precision and space of a build, and that a signature is checked in its
