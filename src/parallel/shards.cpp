@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/shards.hpp"
+
+#include <algorithm>
+
+namespace dekoder {
+
+Shards::Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t>& finished, std::size_t bucket,
+               int ranks)
+    : flat_(flat), unit_(unit), ranks_(ranks) {
+  std::size_t end = flat;
+  for (auto place = finished.rbegin(); place != finished.rend(); ++place) {
+    const std::size_t begin = (*place + unit - 1) / unit * unit;  // what lies before is not done yet
+    if (begin >= end || (end - begin < bucket && *place > 0)) continue;
+    buckets_.push_back({begin, end});
+    end = begin;
+  }
+}
+
+FlatRange Shards::piece(std::size_t bucket, int rank) const {
+  const FlatRange whole = buckets_.at(bucket);
+  const std::size_t units = (whole.size() + unit_ - 1) / unit_, P = static_cast<std::size_t>(ranks_),
+                    r = static_cast<std::size_t>(rank);
+  const auto cut = [&](std::size_t share) { return std::min(whole.begin + units * share / P * unit_, whole.end); };
+  return {cut(r), cut(r + 1)};
+}
+
+std::vector<FlatRange> Shards::owned(int rank) const {
+  std::vector<FlatRange> ranges;
+  for (std::size_t b = buckets_.size(); b-- > 0;) {
+    const FlatRange one = piece(b, rank);
+    if (one.size() == 0) continue;
+    if (!ranges.empty() && ranges.back().end == one.begin)
+      ranges.back().end = one.end;
+    else
+      ranges.push_back(one);
+  }
+  return ranges;
+}
+
+std::size_t Shards::owned_elements(int rank) const {
+  std::size_t elements = 0;
+  for (const FlatRange& range : owned(rank)) elements += range.size();
+  return elements;
+}
+
+}  // namespace dekoder

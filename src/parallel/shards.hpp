@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the flat buffers of parameters, gradients and moments are shared out over ranks (ZeRO stage 1: Rajbhandari et
+// al., "ZeRO: Memory optimizations toward training trillion parameter models", 2020, section 5.1).
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+namespace dekoder {
+
+/// Elements [begin, end) of a flat buffer.
+struct FlatRange {
+  std::size_t begin = 0, end = 0;
+  std::size_t size() const { return end - begin; }
+  bool operator==(const FlatRange&) const = default;
+};
+
+/// The buffer is cut into buckets, from its end to its beginning, as backward finishes it; each bucket into one
+/// piece for every rank, which owns it. So all ranks are sent to while one bucket travels. All cuts are at
+/// multiples of `unit` elements, the leaf of sums over the buffer.
+class Shards {
+ public:
+  /// `finished`: where backward says that all behind is done, in ascending order, 0 among them. A bucket closes at
+  /// the first of them that gives it `bucket` elements; it holds no element before that is done.
+  Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t>& finished, std::size_t bucket,
+         int ranks);
+
+  int ranks() const { return ranks_; }
+  std::size_t flat() const { return flat_; }
+  std::size_t unit() const { return unit_; }
+  /// From the end of the buffer to its beginning.
+  const std::vector<FlatRange>& buckets() const { return buckets_; }
+  /// What a rank owns of a bucket; may be empty.
+  FlatRange piece(std::size_t bucket, int rank) const;
+  /// All that a rank owns, in ascending order, neighbours joined.
+  std::vector<FlatRange> owned(int rank) const;
+  std::size_t owned_elements(int rank) const;
+
+ private:
+  std::size_t flat_, unit_;
+  int ranks_;
+  std::vector<FlatRange> buckets_;
+};
+
+}  // namespace dekoder
