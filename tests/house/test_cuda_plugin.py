@@ -135,7 +135,7 @@ class CudaPlugin(unittest.TestCase):
             self.assertIn("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp", said)
             self.assertEqual(len(said.strip().splitlines()), 1, said)
 
-    def tests_of(self, program):
+    def names_in(self, program):
         """{suite.test} of a program of the tests; it starts as far as a card is not asked for."""
         names, suite = set(), ""
         for line in output(program, "--gtest_list_tests", **self.environment).splitlines():
@@ -156,10 +156,10 @@ class CudaPlugin(unittest.TestCase):
         for file in programs:
             done = subprocess.run(["ldd", "-r", file], capture_output=True, text=True, env=dict(os.environ, **self.environment))
             self.assertNotRegex(done.stdout + done.stderr, "undefined|not found", file)
-            of_cpus = self.tests_of(file.with_name(file.name.replace("cuda", "openmp")))
-            of_card = self.tests_of(file)
+            of_cpus = self.names_in(file.with_name(file.name.replace("cuda", "openmp")))
+            of_card = self.names_in(file)
             teams = file.with_name(file.name.replace("cuda", "openmp") + "_teams")
-            self.assertEqual(of_card - of_cpus - (self.tests_of(teams) if teams.exists() else set()), set(), file)
+            self.assertEqual(of_card - of_cpus - (self.names_in(teams) if teams.exists() else set()), set(), file)
             left_out = [name for name in of_cpus - of_card if not any(re.search(kind, name) for kind in ON_CPUS_ALONE)]
             self.assertEqual(left_out, [], file)
 
