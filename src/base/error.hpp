@@ -67,6 +67,12 @@ class DivergedError : public UserError {
       : UserError(ExitCode::diverged, fmt::format(format, std::forward<Args>(args)...)) {}
 };
 
+/// Another rank has failed, and has said why: this one ends with the same exit code and says nothing.
+class ElsewhereError : public UserError {
+ public:
+  explicit ElsewhereError(ExitCode code) : UserError(code, "another rank has failed") {}
+};
+
 /// A tensor of the wrong shape reached a function: a fault of the program, never of its user.
 class ShapeError : public std::logic_error {
  public:

@@ -5,9 +5,9 @@
 
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <filesystem>
 #include <new>
+#include <string>
 #include <string_view>
 
 #include "base/log.hpp"
@@ -16,31 +16,27 @@ namespace dekoder {
 
 namespace {
 
-ExitCode out_of_memory() {
-  log_line(
-      "error: out of memory; lower training.micro_batch (or model.context), or give the job more; `dekoder "
-      "describe` "
-      "shows the terms");
-  return ExitCode::usage;
+Failure out_of_memory() {
+  return {ExitCode::usage,
+          "error: out of memory; lower training.micro_batch (or model.context), or give the job more; `dekoder "
+          "describe` shows the terms"};
 }
 
-ExitCode internal(const char* what) {
-  log_info("internal error (please report it): {}", what);
-  return ExitCode::internal;
+Failure internal(const char* what) {
+  return {ExitCode::internal, fmt::format("internal error (please report it): {}", what)};
 }
 
 }  // namespace
 
-ExitCode report_current_exception() {
-  std::fflush(stdout);
+Failure failure_of(const std::exception_ptr& exception) {
   try {
-    throw;
+    std::rethrow_exception(exception);
+  } catch (const ElsewhereError& error) {
+    return {error.code(), ""};
   } catch (const UserError& error) {
-    log_info("error: {}", error.what());
-    return error.code();
+    return {error.code(), fmt::format("error: {}", error.what())};
   } catch (const std::filesystem::filesystem_error& error) {
-    log_info("error: {}: {}", error.path1().string(), error.code().message());
-    return ExitCode::no_data;
+    return {ExitCode::no_data, fmt::format("error: {}: {}", error.path1().string(), error.code().message())};
   } catch (const std::bad_alloc&) {
     return out_of_memory();
   } catch (const std::exception& error) {
@@ -51,10 +47,21 @@ ExitCode report_current_exception() {
   }
 }
 
+ExitCode report_current_exception() {
+  std::fflush(stdout);
+  const Failure failure = failure_of(std::current_exception());
+  if (!failure.message.empty()) log_on_any_rank(failure.message);
+  return failure.code;
+}
+
 void end_with_current_exception() noexcept {
   ExitCode code = ExitCode::internal;
   try {
-    code = std::current_exception() != nullptr ? report_current_exception() : internal("std::terminate was called");
+    if (std::current_exception() != nullptr) {
+      code = report_current_exception();
+    } else {
+      log_on_any_rank(internal("std::terminate was called").message);
+    }
   } catch (...) {  // not even memory for the message
     constexpr std::string_view text = "dekoder: error: out of memory\n";
     [[maybe_unused]] const auto written = write(STDERR_FILENO, text.data(), text.size());

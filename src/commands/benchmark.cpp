@@ -7,6 +7,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/decimal.hpp"
 #include "config/config_fields.hpp"
 #include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
@@ -54,13 +55,13 @@ void one_step(const ExecSpace& exec, TrainingModel& model, long step, PhaseClock
   const auto batch = std::uint64_t(config.training.batch), B = std::uint64_t(config.micro_batch());
   const Real scale = Real(1) / Real(double(batch) * config.model.context);
   if (clock != nullptr) clock->start(exec);
-  for (std::uint64_t first = 0; first < batch; first += B) {
+  const LeafRange& leaves = model.reducer().leaves();
+  for (long leaf = leaves.begin; leaf < leaves.end; ++leaf) {
     const DropoutKey dropout{Real(config.model.dropout), config.training.seed, std::uint64_t(step),
-                             std::uint64_t(step) * batch + first};
-    model.accumulate_gradients(exec, dropout, scale, clock);
+                             std::uint64_t(step) * batch + std::uint64_t(leaf) * B};
+    model.leaf_gradients(exec, dropout, scale, clock);
   }
-  model.optimizer().step(exec, config.training, step, model.store());
-  if (clock != nullptr) clock->lap(exec, "optimizer");
+  model.update(exec, step, clock);
   exec.fence("dekoder::bench");
 }
 
@@ -92,7 +93,8 @@ BenchmarkResult benchmark(const RunConfig& config, int steps) {
   const ExecSpace exec;
   BenchmarkResult result;
   result.gemm_gflops = gemm_rate(exec);
-  TrainingModel model(config);
+  const Communicator ranks = Communicator::world();
+  TrainingModel model(config, ranks);
   model.store().initialise(exec, config.training.seed);
   model.load(exec, random_tokens(config, site_of("bench.inputs")), random_tokens(config, site_of("bench.targets")));
   long step = 0;
@@ -101,10 +103,16 @@ BenchmarkResult benchmark(const RunConfig& config, int steps) {
   std::vector<double> seconds;
   const auto begin = Clock::now();
   const std::size_t least = 3;
-  while (steps > 0 ? seconds.size() < std::size_t(steps) : seconds.size() < least || seconds_since(begin) < 10) {
+  const auto goes_on = [&] {
+    const bool more =
+        steps > 0 ? seconds.size() < std::size_t(steps) : seconds.size() < least || seconds_since(begin) < 10;
+    return ranks.from_root(more);
+  };
+  while (goes_on()) {
     const auto step_begin = Clock::now();
     one_step(exec, model, step++, nullptr);
     seconds.push_back(seconds_since(step_begin));
+    result.exposed_seconds += model.reducer().exposed_seconds();
   }
   PhaseClock clock;
   constexpr int phase_steps = 2;
@@ -113,6 +121,12 @@ BenchmarkResult benchmark(const RunConfig& config, int steps) {
   result.gemm_gflops = std::max(result.gemm_gflops, gemm_rate(exec));
 
   result.steps = int(seconds.size());
+  result.ranks = ranks.size();
+  result.exposed_seconds /= result.steps;
+  std::vector<double> sent(std::size_t(ranks.size()), 0);
+  sent[std::size_t(ranks.rank())] = double(model.reducer().bytes_sent());
+  ranks.unite(sent);
+  for (const double bytes : sent) result.bytes_per_step += bytes;
   std::sort(seconds.begin(), seconds.end());
   result.step_seconds_least = seconds.front();
   result.step_seconds_median = seconds[seconds.size() / 2];
@@ -138,6 +152,10 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
   text += fmt::format("GEMM GFLOP/s      {:>12.1f}  (2048^3 in this run)\n", result.gemm_gflops);
   text += fmt::format("share of GEMM     {:>12.1f} %\n", 100 * result.share_of_gemm);
   text += fmt::format("peak memory       {:>12.2f} GiB\n", result.peak_memory_bytes / (1024.0 * 1024 * 1024));
+  if (result.ranks > 1)
+    text +=
+        fmt::format("ranks             {:>12}  ({} per step sent by all together; {:.4f} s per step waited for)\n",
+                    result.ranks, bytes_text(std::size_t(result.bytes_per_step)), result.exposed_seconds);
   text += fmt::format("matrix products   {}\n", product_library());
   if (const std::string effect = product_library_effect(); !effect.empty()) text += fmt::format("  {}\n", effect);
   double total = 0;
@@ -159,6 +177,9 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
                        {"step_seconds_least", result.step_seconds_least},
                        {"batch", config.training.batch},
                        {"micro_batch", config.micro_batch()},
+                       {"ranks", result.ranks},
+                       {"bytes_per_step", result.bytes_per_step},
+                       {"exposed_seconds", result.exposed_seconds},
                        {"context", config.model.context},
                        {"peak_memory_bytes", result.peak_memory_bytes},
                        {"threads", ExecSpace().concurrency()},

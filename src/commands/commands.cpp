@@ -2,6 +2,7 @@
 #include "commands/commands.hpp"
 
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -20,8 +21,11 @@
 #include "inference/inference_model.hpp"
 #include "io/files/input_file.hpp"
 #include "io/run/checkpoint_folder.hpp"
+#include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
+#include "parallel/rank_table.hpp"
 #include "parallel/threads.hpp"
+#include "tensor/device.hpp"
 #include "train/memory_plan.hpp"
 #include "train/trainer.hpp"
 
@@ -59,6 +63,17 @@ void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
                       config.model.vocabulary, data.path().string(), data.vocabulary());
 }
 
+/// A micro-batch is computed by one rank.
+void require_work_for_all(const RunConfig& config, const Communicator& ranks) {
+  const long leaves = leaves_of_step(config);
+  if (ranks.size() > leaves)
+    throw ConfigError(
+        "{} ranks for {} micro-batches of a step (training.batch {} / training.micro_batch {}): a rank computes "
+        "whole "
+        "micro-batches; start at most {} ranks, or lower training.micro_batch",
+        ranks.size(), leaves, config.training.batch, config.micro_batch(), leaves);
+}
+
 ExitCode run_train(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   const TokenDataset data = open_tokens(config);
@@ -68,9 +83,17 @@ ExitCode run_train(const Command& command) {
   if (command.run.empty())
     check_origin(command.config, root,
                  read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
-  const RunDirectory directory(root);
   const Communicator ranks = Communicator::world();
-  Trainer trainer(config, data, directory, ranks, {command.fresh, origin_line(command.config, root)});
+  require_work_for_all(config, ranks);
+  log_ranks(ranks, device_id());
+  require_same_on_all(ranks, "the backend or build",
+                      fmt::format("{} {} {}", ExecSpace::name(), real_name, product_library()));
+  require_same_on_all(ranks, "the configuration", to_yaml(config));
+  require_same_on_all(ranks, "the token file", data.tokenizer().to_text() + data.header().identity());
+  std::optional<RunDirectory> directory;
+  ranks.on_root([&] { directory.emplace(root); });
+  Trainer trainer(config, data, directory ? &*directory : nullptr, ranks,
+                  {command.fresh, origin_line(command.config, root)});
   log_threads();
   const ExitCode code = trainer.train();
   if (code == ExitCode::finished)
@@ -111,6 +134,9 @@ ExitCode run_eval(const Command& command) {
                     data.path().string());
   const auto validation = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
   if (!validation) return ExitCode::wants_to_go_on;
+  if (!std::isfinite(validation->loss))
+    throw DivergedError("{}: the validation loss of step {} is {}; use an earlier checkpoint", command.run,
+                        model->info.step, std::abs(validation->loss));
   print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
                     model->info.step, validation->loss, validation->bits_per_byte, validation->tokens,
                     evaluator.windows().digest().substr(0, 12)));

@@ -69,22 +69,23 @@ void split_window(std::span<const Token> window, std::size_t b, const Batch& bat
 /// Two batches: the consumer holds one while the thread fills the other.
 class BatchLoader::Prefetch {
  public:
-  Prefetch(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, int rank,
-           int ranks, long first_step)
+  Prefetch(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, long first,
+           long end, long first_step)
       : dataset_(dataset),
         order_(seed, training_windows(dataset, context)),
         batch_(batch),
         micro_batch_(micro_batch),
-        rank_(rank),
-        ranks_(ranks),
+        first_(first),
+        end_(end),
         step_(first_step),
+        micro_(first),
         window_(static_cast<std::size_t>(context) + 1) {
-    if (batch < 1 || micro_batch < 1 || ranks < 1 || rank < 0 || rank >= ranks || first_step < 0 ||
-        batch % (static_cast<long>(ranks) * micro_batch) != 0)
+    if (batch < 1 || micro_batch < 1 || batch % micro_batch != 0 || first < 0 || first >= end ||
+        end > batch / micro_batch || first_step < 0)
       throw ConfigError(
-          "training.batch: got {} sequences for rank {} of {} with micro-batches of {}, expected a "
-          "multiple of ranks * micro_batch",
-          batch, rank, ranks, micro_batch);
+          "training.batch: got {} sequences in micro-batches of {}, of which {} to {} are this rank's; expected a "
+          "multiple of training.micro_batch, and micro-batches among them",
+          batch, micro_batch, first, end - 1);
     for (Batch& slot : slots_) {
       slot.inputs = HostTokenTensor2("dekoder::BatchLoader inputs", static_cast<std::size_t>(micro_batch),
                                      static_cast<std::size_t>(context));
@@ -113,7 +114,6 @@ class BatchLoader::Prefetch {
   }
 
   const DataOrder& order() const { return order_; }
-  int micro_batches() const { return batch_ / (ranks_ * micro_batch_); }
 
  private:
   void work() {
@@ -139,23 +139,22 @@ class BatchLoader::Prefetch {
     slot.step = step_;
     slot.micro = micro_;
     slot.first_sample = static_cast<std::uint64_t>(step_) * static_cast<std::uint64_t>(batch_) +
-                        static_cast<std::uint64_t>((micro_ * ranks_ + rank_) * micro_batch_);
+                        static_cast<std::uint64_t>(micro_ * micro_batch_);
     for (int b = 0; b < micro_batch_; ++b) {
       const std::uint64_t window = order_.window(slot.first_sample + static_cast<std::uint64_t>(b));
       dataset_.read(window * (window_.size() - 1), window_);
       split_window(window_, static_cast<std::size_t>(b), slot);
     }
-    if (++micro_ == micro_batches()) {
-      micro_ = 0;
+    if (++micro_ == end_) {
+      micro_ = first_;
       ++step_;
     }
   }
 
   const TokenDataset& dataset_;
   DataOrder order_;
-  int batch_, micro_batch_, rank_, ranks_;
-  long step_;
-  int micro_ = 0;
+  int batch_, micro_batch_;
+  long first_, end_, step_, micro_;
   std::vector<Token> window_;
 
   std::array<Batch, 2> slots_;
@@ -168,8 +167,8 @@ class BatchLoader::Prefetch {
 };
 
 BatchLoader::BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch,
-                         int rank, int ranks, long first_step)
-    : prefetch_(std::make_unique<Prefetch>(dataset, seed, context, batch, micro_batch, rank, ranks, first_step)) {}
+                         long first, long end, long first_step)
+    : prefetch_(std::make_unique<Prefetch>(dataset, seed, context, batch, micro_batch, first, end, first_step)) {}
 
 BatchLoader::~BatchLoader() = default;
 
@@ -178,9 +177,6 @@ const Batch& BatchLoader::next() {
 }
 const DataOrder& BatchLoader::order() const {
   return prefetch_->order();
-}
-int BatchLoader::micro_batches() const {
-  return prefetch_->micro_batches();
 }
 
 // ---- ValidationWindows

@@ -36,7 +36,7 @@ struct Batch {
   HostTokenTensor2 targets;        ///< (B,T): the token that follows each input
   std::uint64_t first_sample = 0;  ///< global index of row 0
   long step = 0;                   ///< optimizer step it belongs to
-  int micro = 0;                   ///< its number within the step, from 0
+  long micro = 0;                  ///< its number among all of the step, from 0
 };
 
 /// W = floor((tokens - 1) / T), the windows of the training part, each once per epoch. Throws DataError where it is
@@ -44,15 +44,15 @@ struct Batch {
 std::uint64_t training_windows(const TokenDataset& dataset, int context);
 
 /// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of the training part.
-/// Step n takes the global samples [n batch, (n + 1) batch), in micro-batches of `micro_batch` rows on each rank:
-/// for any number of ranks the same windows make up a step.
+/// Step n takes the global samples [n batch, (n + 1) batch), in micro-batches of `micro_batch` rows, of which a
+/// rank makes its own: for any number of ranks the same windows make up a step, in the same micro-batches.
 class BatchLoader {
  public:
-  /// Starts with step `first_step`. `micro_batch` (B) is the number of rows per rank; batch is a multiple of
-  /// ranks * micro_batch. Keeps a reference to `dataset`. Throws ConfigError for numbers that do not fit together,
-  /// DataError where the training part is shorter than one window.
-  BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, int rank,
-              int ranks, long first_step);
+  /// Starts with step `first_step`, and makes the micro-batches [first, end) of each step, of B = `micro_batch`
+  /// rows; batch is a multiple of micro_batch. Keeps a reference to `dataset`. Throws ConfigError for numbers that
+  /// do not fit together, DataError where the training part is shorter than one window.
+  BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, long first,
+              long end, long first_step);
   ~BatchLoader();
   BatchLoader(const BatchLoader&) = delete;
 
@@ -60,7 +60,6 @@ class BatchLoader {
   const Batch& next();
 
   const DataOrder& order() const;
-  int micro_batches() const;  ///< per step
 
  private:
   class Prefetch;

@@ -23,8 +23,8 @@ struct Square {
 /// One thread per leaf: eight running sums in a fixed order, so that the loop has no long chain of dependent
 /// additions.
 template <class Term>
-double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstMasterTensor1& x,
-                const AccumulatorTensor1& partials) {
+std::span<const Accumulator> leaf_sums(const std::string& label, const ExecSpace& exec, const ConstMasterTensor1& x,
+                                       const AccumulatorTensor1& partials) {
   const std::size_t N = x.size();
   const long leaves = reduction_leaves(N);
   using Policy = Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>;
@@ -53,9 +53,7 @@ double leaf_sum(const std::string& label, const ExecSpace& exec, const ConstMast
                       rows(partials, 0, leaves));
   }
   exec.fence("dekoder::sum");
-  double total = 0;
-  for (long leaf = 0; leaf < leaves; ++leaf) total += of_leaf[leaf];
-  return total;
+  return {of_leaf, std::size_t(leaves)};
 }
 
 void require_leaves(const char* function, std::size_t elements, long partials) {
@@ -69,13 +67,26 @@ void require_leaves(const char* function, std::size_t elements, long partials) {
 double sum(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials) {
   sum_shapes.match(x, partials);
   require_leaves("sum", x.size(), long(partials.extent(0)));
-  return leaf_sum<Identity>("dekoder::sum", exec, x, partials);
+  return sum_of_leaves(leaf_sums<Identity>("dekoder::sum", exec, x, partials));
 }
 
 double sum_of_squares(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials) {
   sum_of_squares_shapes.match(x, partials);
   require_leaves("sum_of_squares", x.size(), long(partials.extent(0)));
-  return leaf_sum<Square>("dekoder::sum_of_squares", exec, x, partials);
+  return sum_of_leaves(leaf_sums<Square>("dekoder::sum_of_squares", exec, x, partials));
+}
+
+std::span<const Accumulator> leaf_sums_of_squares(const ExecSpace& exec, ConstMasterTensor1 x,
+                                                  AccumulatorTensor1 partials) {
+  leaf_sums_of_squares_shapes.match(x, partials);
+  require_leaves("leaf_sums_of_squares", x.size(), long(partials.extent(0)));
+  return leaf_sums<Square>("dekoder::sum_of_squares", exec, x, partials);
+}
+
+double sum_of_leaves(std::span<const double> leaves) {
+  double total = 0;
+  for (const double leaf : leaves) total += leaf;
+  return total;
 }
 
 long first_non_finite(const ExecSpace& exec, ConstMasterTensor1 x) {

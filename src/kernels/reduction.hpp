@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"
 
@@ -19,6 +21,14 @@ double sum(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 parti
 /// Sum of squares of x in double, as sum(). NaN or Inf anywhere in x makes the result NaN or Inf.
 inline constexpr ShapeSignature sum_of_squares_shapes{"sum_of_squares", "x(N) -> partials(P)"};
 double sum_of_squares(const ExecSpace& exec, ConstMasterTensor1 x, AccumulatorTensor1 partials);
+
+/// The sum of squares of each leaf, on the host; valid until the next sum of this thread.
+inline constexpr ShapeSignature leaf_sums_of_squares_shapes{"leaf_sums_of_squares", "x(N) -> partials(P)"};
+std::span<const Accumulator> leaf_sums_of_squares(const ExecSpace& exec, ConstMasterTensor1 x,
+                                                  AccumulatorTensor1 partials);
+
+/// Sum in ascending order.
+double sum_of_leaves(std::span<const double> leaves);
 
 /// Index of the first NaN or Inf in x, or -1.
 inline constexpr ShapeSignature first_non_finite_shapes{"first_non_finite", "x(N) -> "};

@@ -67,6 +67,14 @@ bool is_native_connector(std::string_view text) {
   return text.empty() || text == "native";
 }
 
+bool is_bucket(std::string_view text) {
+  return is_number(text, 4096, 1 << 30);
+}
+
+bool is_seconds(std::string_view text) {
+  return is_number(text, 1, 86400);
+}
+
 bool is_switch(std::string_view text) {
   return text == "0" || text == "1";
 }
@@ -105,6 +113,11 @@ const Variable variables[] = {
     {"KOKKOS_VISIBLE_DEVICES", are_devices, "the numbers of GPUs, from 0, with commas"},
     {"KOKKOS_MAP_DEVICE_ID_BY", is_device_mapping, "mpi_rank or random"},
     {"DEKODER_TF32", is_switch, "0 or 1: fp32 products on GPUs by TF32"},
+    {"DEKODER_BUCKET_BYTES", is_bucket, "a whole number from 4096 to 1073741824: gradients that travel together"},
+    {"DEKODER_SHARE_GPU", is_switch, "0 or 1: several ranks may compute on one GPU"},
+    {"DEKODER_WATCHDOG_SECONDS", is_seconds,
+     "a whole number from 1 to 86400: how long a step may take at least before ranks that wait are ended"},
+    {"DEKODER_MPI_STAGING", is_switch, "0 or 1: messages of GPUs by way of host memory"},
     {"KOKKOS_DISABLE_WARNINGS", is_boolean, "true or false"},
     {"KOKKOS_PRINT_CONFIGURATION", is_boolean, "true or false"},
     {"KOKKOS_TUNE_INTERNALS", is_boolean, "true or false"},

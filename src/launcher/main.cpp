@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "base/error.hpp"
@@ -48,17 +51,25 @@ std::filesystem::path own_path(const char* called) {
       std::strerror(errno));
 }
 
-int run(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "compare") become_compare(argv);
-  const MpiSession ranks;
-  if (ranks.size() > 1) {
-    log_info("error: started on {} ranks; this version runs on one: start a single one", ranks.size());
-    ranks.barrier();  // no rank ends, and takes the others along, before the message is out
-    return static_cast<int>(ExitCode::usage);
-  }
+/// What a process is to do, once nothing speaks against it.
+struct Work {
+  Command command;
+  const dekoder_backend* backend;
+};
+
+/// Commands that several ranks share; the others are one process's.
+bool runs_on_several_ranks(const std::string& command) {
+  return command == "train" || command == "bench";
+}
+
+/// All that may be refused before the backend has work; nothing where there is nothing to do.
+std::optional<Work> prepare(int argc, char** argv, int ranks) {
   const std::optional<CommandLine> line = read_command_line(argc, argv);
-  if (!line) return 0;
+  if (!line) return std::nullopt;
   const Command& command = line->command;
+  if (ranks > 1 && !runs_on_several_ranks(command.name))
+    throw ConfigError("`dekoder {}` was started on {} ranks; it runs on one: start a single one", command.name,
+                      ranks);
   handle_signals(command.name);
   if (!command.config.empty())
     parse_run_config(command.config_text, command.config, command.sets);  // faults show before anything is loaded
@@ -66,9 +77,31 @@ int run(int argc, char** argv) {
   const CpuMask& cpus = process_start().cpus;
   check_address_space(cpus);
   bind_threads(cpus);
-  const dekoder_backend& backend = load_backend(line->backend);
+  return Work{command, &load_backend(line->backend)};
+}
+
+int run(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "compare") become_compare(argv);
+  const MpiSession ranks;
+  set_log_rank(ranks.rank());
+  if (ranks.rank() != 0 && std::freopen("/dev/null", "w", stdout) == nullptr)
+    return 1;  // results are rank 0's to print
+  std::optional<Work> work;
+  std::exception_ptr failure;
+  try {
+    work = prepare(argc, argv, ranks.size());
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (const auto first = ranks.first_failure(failure ? failure_of(failure).code : ExitCode::finished)) {
+    if (first->rank == ranks.rank()) log_on_any_rank(failure_of(failure).message);
+    ranks.barrier();  // no rank ends, and takes the others along, before the message is out
+    return static_cast<int>(first->code);
+  }
+  if (!work) return 0;
+  const CpuMask& cpus = process_start().cpus;
   const dekoder_process process{stop_signal, cpus.set(), cpus.bytes()};
-  return backend.run(to_yaml(command).c_str(), &process);
+  return work->backend->run(to_yaml(work->command).c_str(), &process);
 }
 
 }  // namespace

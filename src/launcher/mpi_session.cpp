@@ -92,13 +92,23 @@ MpiSession::MpiSession() {
         launcher.ranks, announced, announced, launcher.ranks, one_line(said));
   throw ConfigError(
       "{} is {}: the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank, "
-      "or unset what is left of a job that has ended (for several ranks, later: srun --mpi=pmix or mpirun)",
+      "or unset what is left of a job that has ended; several ranks are started by mpirun, or by srun --mpi=pmix",
       launcher.ranks, announced, announced, announced);
 }
 
 MpiSession::~MpiSession() {
   // Alone, MPI has nobody to tell; with variables of a job that has ended Open MPI crashes in MPI_Finalize.
   if (size_ > 1) MPI_Finalize();
+}
+
+std::optional<MpiSession::FirstFailure> MpiSession::first_failure(ExitCode own) const {
+  int code = static_cast<int>(own), first = code != 0 ? rank_ : size_;
+  if (size_ > 1) {
+    MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (first < size_) MPI_Bcast(&code, 1, MPI_INT, first, MPI_COMM_WORLD);
+  }
+  if (first == size_) return std::nullopt;
+  return FirstFailure{first, static_cast<ExitCode>(code)};
 }
 
 void MpiSession::barrier() const {

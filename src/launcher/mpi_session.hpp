@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+
+#include "base/error.hpp"
+
 namespace dekoder {
 
 /// MPI, started only where a launcher announces more than one rank: a single process needs nothing of its
@@ -16,6 +20,12 @@ class MpiSession {
   /// Ranks of the job.
   int size() const { return size_; }
   int rank() const { return rank_; }
+  /// Of all ranks the lowest that has failed, and how; nothing where none has. To be called by all.
+  struct FirstFailure {
+    int rank;
+    ExitCode code;
+  };
+  std::optional<FirstFailure> first_failure(ExitCode own) const;
   /// Waits for all ranks.
   void barrier() const;
 

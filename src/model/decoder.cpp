@@ -74,6 +74,21 @@ ParameterLayout decoder_parameters(const ModelConfig& model) {
   return layout;
 }
 
+std::vector<std::size_t> backward_borders(const ParameterLayout& layout, int layers) {
+  std::vector<std::size_t> borders;
+  for (int l = 0; l < layers; ++l) {
+    const std::string prefix = block_name(l) + ".";
+    const auto first = std::find_if(layout.entries().begin(), layout.entries().end(),
+                                    [&](const ParameterEntry& entry) { return entry.name.starts_with(prefix); });
+    borders.push_back(first->offset);
+  }
+  const std::string last = block_name(layers - 1) + ".";
+  const auto behind = std::find_if(layout.entries().rbegin(), layout.entries().rend(),
+                                   [&](const ParameterEntry& entry) { return entry.name.starts_with(last); });
+  borders.push_back(behind == layout.entries().rbegin() ? layout.flat_size() : behind.base()->offset);
+  return borders;
+}
+
 std::vector<BlockActivations> DecoderActivations::take_blocks(ActivationArena& arena, const ModelConfig& model,
                                                               int sequences, ActivationUse use) {
   std::vector<BlockActivations> all;
@@ -189,11 +204,12 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
 }
 
 void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
-                       const DecoderActivations& saved) const {
+                       const DecoderActivations& saved, const std::function<void(int)>& block_done) const {
   const Region region("backward");
   for (std::size_t l = blocks.size(); l-- > 0;) {
     const StoredTensor2 input = l == 0 ? saved.embedded : saved.blocks[l - 1].feed_forward_norm.y;
     blocks[l].backward(exec, input, dropout, saved.blocks[l], saved.scratch, saved.grad_residual);
+    if (block_done) block_done(int(l));
   }
   const Region region_of_embedding("embedding");
   const Dropout of_embedding = dropout.at(0);

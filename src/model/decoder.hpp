@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "layers/decoder_block.hpp"
@@ -12,6 +13,10 @@ int padded_vocabulary(const ModelConfig& model);
 
 /// Every parameter of the decoder: name, axes, shape, weight decay, initial values. Allocates nothing.
 ParameterLayout decoder_parameters(const ModelConfig& model);
+
+/// Where the flat buffer of gradients is complete as backward goes: from element l on once block l is done, from
+/// the last element on after loss_backward.
+std::vector<std::size_t> backward_borders(const ParameterLayout& layout, int layers);
 
 /// Tokens whose logits exist at one time: a power of two that keeps them within 64 Mi elements (256 MiB in fp32) on
 /// CPUs, within 256 Mi (1 GiB) and 16384 tokens on GPUs, at most `tokens`. The head's weight gradient, V x C, is
@@ -74,9 +79,10 @@ class Decoder {
   double loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                        const DecoderActivations& saved) const;
 
-  /// From saved.grad_residual back to the embedding: accumulates every remaining parameter gradient.
+  /// From saved.grad_residual back to the embedding: accumulates every remaining parameter gradient. Calls
+  /// block_done(l) once block l and all behind it are done, from the last to the first.
   void backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
-                const DecoderActivations& saved) const;
+                const DecoderActivations& saved, const std::function<void(int)>& block_done = {}) const;
 
   /// Cross-entropies alone, into saved.losses (evaluation). Targets must lie in [0, vocabulary).
   void losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const;

@@ -2,6 +2,7 @@
 #include "parallel/shards.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace dekoder {
 
@@ -12,8 +13,12 @@ Shards::Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t
   for (auto place = finished.rbegin(); place != finished.rend(); ++place) {
     const std::size_t begin = (*place + unit - 1) / unit * unit;  // what lies before is not done yet
     if (begin >= end || (end - begin < bucket && *place > 0)) continue;
-    buckets_.push_back({begin, end});
-    end = begin;
+    const std::size_t units = (end - begin + unit - 1) / unit,
+                      parts = std::max<std::size_t>((end - begin) / bucket, 1);
+    for (std::size_t part = parts; part-- > 0;) {
+      const std::size_t cut = begin + units * part / parts * unit;
+      if (cut < end) buckets_.push_back({cut, std::exchange(end, cut)});
+    }
   }
 }
 

@@ -21,7 +21,8 @@ struct FlatRange {
 class Shards {
  public:
   /// `finished`: where backward says that all behind is done, in ascending order, 0 among them. A bucket closes at
-  /// the first of them that gives it `bucket` elements; it holds no element before that is done.
+  /// the first of them that gives it `bucket` elements, so that it holds no element before that is done; one of
+  /// several times that size is cut evenly.
   Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t>& finished, std::size_t bucket,
          int ranks);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,10 +50,17 @@ class ParameterLayout {
   std::size_t flat_size_ = 0;
 };
 
+/// Elements on the host.
+using HostBuffer = Kokkos::View<Master*, Layout, Kokkos::HostSpace>;
+
 /// A flat buffer with one element per parameter, as optimizers keep them and checkpoints store them by name.
 struct NamedBuffer {
   std::string name;      ///< "parameters", "first_moment": the group in a checkpoint
-  MasterTensor1 buffer;  ///< (flat_size) of a ParameterLayout
+  MasterTensor1 buffer;  ///< (flat_size) of a ParameterLayout; empty where ranks share it out
+  /// The elements of an entry, and what is to be done with those that were read: entry after entry, in the order of
+  /// the layout. Where they are not set they are the slice of `buffer`.
+  std::function<HostBuffer(const ParameterEntry&)> get = {};
+  std::function<void(const ParameterEntry&, const HostBuffer&)> put = {};
 };
 
 /// Whether a store keeps gradients: training needs them, inference does not.

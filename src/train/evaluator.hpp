@@ -6,6 +6,7 @@
 
 #include "data/batch_loader.hpp"
 #include "model/decoder.hpp"
+#include "parallel/communicator.hpp"
 
 namespace dekoder {
 
@@ -27,9 +28,11 @@ class Evaluator {
   bool has_tokens() const { return windows_.tokens() > 0; }
   const ValidationWindows& windows() const { return windows_; }
 
-  /// Forward passes over B windows each, without dropout; overwrites the activations and nothing else. Asks `stop`
-  /// before each and returns nothing where it says so.
-  std::optional<Validation> evaluate(const ExecSpace& exec, const std::function<bool()>& stop) const;
+  /// Forward passes over B windows each, without dropout, shared out over the ranks; overwrites the activations and
+  /// nothing else. Asks `stop` before each, and returns nothing where it says so on any rank. The losses of a pass
+  /// are added up, then those of all passes in ascending order: the result does not depend on the number of ranks.
+  std::optional<Validation> evaluate(const ExecSpace& exec, const std::function<bool()>& stop,
+                                     const Communicator& ranks = Communicator::single()) const;
 
  private:
   ValidationWindows windows_;

@@ -14,6 +14,7 @@
 #include "model/decoder.hpp"
 #include "model/model_summary.hpp"
 #include "tensor/decay_block.hpp"
+#include "train/training_model.hpp"
 
 namespace dekoder {
 
@@ -73,8 +74,9 @@ std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
   const ModelConfig& model = config.model;
   const int B = config.micro_batch(), C = model.channels, T = model.context;
-  const std::size_t flat = decoder_parameters(model).flat_size();
   const std::size_t tokens = allocated(std::size_t(B) * std::size_t(T), sizeof(Token));
+  const ParameterLayout layout = decoder_parameters(model);
+  const std::size_t flat = layout.flat_size();
   std::vector<MemoryTerm> terms = {
       {"values", flat * sizeof(Master)},
       {"gradients", flat * sizeof(Master)},
@@ -83,6 +85,9 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
       {"weight decay flags", allocated(flat / decay_block, 1)},
       {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
   };
+  if (const std::size_t bytes = GradientReducer::memory(shards_of(model, layout, 1), leaves_of_step(config), 0);
+      bytes > 0)
+    terms.push_back({"sums of micro-batches", bytes});
   if (model.positions == Positions::sinusoidal)
     terms.push_back({"sinusoidal positions", allocated(std::size_t(T) * std::size_t(C), sizeof(Master))});
   for (MemoryTerm& term : activation_terms(model, B)) terms.push_back(std::move(term));

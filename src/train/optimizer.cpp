@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "kernels/adamw.hpp"
@@ -48,17 +49,55 @@ std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before,
   return jumps ? std::optional(change) : std::nullopt;
 }
 
+namespace {
+
+std::size_t elements_of(const std::vector<FlatRange>& ranges) {
+  std::size_t elements = 0;
+  for (const FlatRange& range : ranges) elements += range.size();
+  return elements;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const ParameterLayout& layout, const Communicator& ranks, std::vector<FlatRange> owned)
+    : ranks_(ranks),
+      owned_(std::move(owned)),
+      first_moment_("optimizer.first_moment", elements_of(owned_)),
+      second_moment_("optimizer.second_moment", elements_of(owned_)),
+      norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))),
+      leaf_squares_(norm_partials_.size()) {}
+
 Optimizer::Optimizer(const ParameterLayout& layout)
-    : first_moment_("optimizer.first_moment", layout.flat_size()),
-      second_moment_("optimizer.second_moment", layout.flat_size()),
-      norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))) {}
+    : Optimizer(layout, Communicator::single(), {{0, layout.flat_size()}}) {}
+
+double Optimizer::norm_of_gradients(const ExecSpace& exec, const ParameterStore& store) {
+  std::fill(leaf_squares_.begin(), leaf_squares_.end(), 0.0);
+  for (const FlatRange& range : owned_) {
+    const long first = long(range.begin) / reduction_leaf;
+    const auto sums = leaf_sums_of_squares(exec, rows(store.gradients(), long(range.begin), long(range.end)),
+                                           rows(norm_partials_, first, long(norm_partials_.size())));
+    std::copy(sums.begin(), sums.end(), leaf_squares_.begin() + first);
+  }
+  ranks_.unite(leaf_squares_);
+  return std::sqrt(sum_of_leaves(leaf_squares_));
+}
+
+long Optimizer::first_bad_gradient(const ExecSpace& exec, const ParameterStore& store) const {
+  long first = std::numeric_limits<long>::max();
+  for (const FlatRange& range : owned_) {
+    const long index = first_non_finite(exec, rows(store.gradients(), long(range.begin), long(range.end)));
+    if (index >= 0) first = std::min(first, long(range.begin) + index);
+  }
+  first = ranks_.min(first);
+  return first == std::numeric_limits<long>::max() ? -1 : first;
+}
 
 double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, long step,
                        const ParameterStore& store) {
   const Region region("optimizer");
-  const double norm = std::sqrt(sum_of_squares(exec, store.gradients(), norm_partials_));
+  const double norm = norm_of_gradients(exec, store);
   if (!std::isfinite(norm)) {
-    const long index = first_non_finite(exec, store.gradients());
+    const long index = first_bad_gradient(exec, store);
     const std::string where = index < 0 ? "the norm itself (the gradients are finite but too large)"
                                         : store.layout().owner_of(static_cast<std::size_t>(index)).name;
     throw DivergedError(
@@ -78,7 +117,14 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
     adam.gradient_scale = static_cast<Real>(std::min(1.0, training.clip_norm / (norm + 1e-6)));
   adam.bias_correction1 = 1 - std::pow(training.beta1, double(step + 1));
   adam.bias_correction2 = 1 - std::pow(training.beta2, double(step + 1));
-  adamw(exec, adam, store.decay(), store.gradients(), store.values(), first_moment_, second_moment_);
+  long moment = 0;
+  for (const FlatRange& range : owned_) {
+    const long begin = long(range.begin), end = long(range.end), next = moment + end - begin;
+    adamw(exec, adam, rows(store.decay(), begin / decay_block, end / decay_block),
+          rows(store.gradients(), begin, end), rows(store.values(), begin, end), rows(first_moment_, moment, next),
+          rows(second_moment_, moment, next));
+    moment = next;
+  }
   return norm;
 }
 

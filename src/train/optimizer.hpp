@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "config/run_config.hpp"
+#include "parallel/communicator.hpp"
+#include "parallel/shards.hpp"
 #include "tensor/parameter_store.hpp"
 
 namespace dekoder {
@@ -27,25 +29,38 @@ struct LearningRateJump {
 std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before, const TrainingConfig& now,
                                                    long step);
 
-/// AdamW with clipping by the global norm over all parameters at once; owns the moments.
+/// AdamW with clipping by the global norm over all parameters at once; owns the moments. Of several ranks each
+/// updates the pieces that it owns, and keeps the moments of these alone.
 class Optimizer {
  public:
-  /// Allocates both moments, zero.
+  /// Allocates both moments, zero, of what this rank owns: ascending ranges that begin at multiples of
+  /// reduction_leaf and together, over all ranks, are the flat buffer.
+  Optimizer(const ParameterLayout& layout, const Communicator& ranks, std::vector<FlatRange> owned);
+  /// For a single rank.
   explicit Optimizer(const ParameterLayout& layout);
 
-  /// One step with the gradients in `store`, which are zero afterwards. Gradients are scaled by
-  /// min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does. Returns the norm before clipping.
+  /// One step with the gradients in `store`, of which what this rank owns is zero afterwards. Gradients are scaled
+  /// by min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does. Returns the norm before clipping.
   /// A NaN or Inf in the gradients throws DivergedError naming step and tensor, and changes nothing.
   double step(const ExecSpace& exec, const TrainingConfig& training, long step, const ParameterStore& store);
 
-  /// What a restart needs besides the parameters: first_moment, second_moment.
+  const std::vector<FlatRange>& owned() const { return owned_; }
+  /// What a restart needs besides the parameters: first_moment, second_moment; the owned ranges one after the
+  /// other.
   std::vector<NamedBuffer> state() const {
     return {{"first_moment", first_moment_}, {"second_moment", second_moment_}};
   }
 
  private:
+  double norm_of_gradients(const ExecSpace& exec, const ParameterStore& store);
+  /// Index in the flat buffer of the first NaN or Inf on any rank, or -1.
+  long first_bad_gradient(const ExecSpace& exec, const ParameterStore& store) const;
+
+  const Communicator ranks_;
+  const std::vector<FlatRange> owned_;
   MasterTensor1 first_moment_, second_moment_;
   AccumulatorTensor1 norm_partials_;
+  std::vector<double> leaf_squares_;  ///< of the whole buffer
 };
 
 }  // namespace dekoder

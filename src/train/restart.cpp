@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/exit_report.hpp"
 #include "base/log.hpp"
 #include "data/batch_loader.hpp"
+#include "io/files/xxh64.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "io/run/metrics_log.hpp"
 #include "kernels/gemm.hpp"
+#include "train/state_exchange.hpp"
 
 namespace dekoder {
 
@@ -87,8 +90,10 @@ void require_own_text(const CheckpointInfo& state, const TokenDataset& data, con
       run, data.path().string(), data.header().identity(), state.data_hash, remedy);
 }
 
-RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
-                   const RunPaths& paths, bool fresh, TrainingModel& model) {
+namespace {
+
+RunStart start_on_root(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+                       const RunPaths& paths, bool fresh, TrainingModel& model) {
   training_windows(data, config.model.context);  // refuses a text that is too short
   const std::string yaml = to_yaml(config);
   RunStart start;
@@ -100,7 +105,7 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
       require_own_text(saved, data, paths.root.string(),
                        "give the run's own token file, or start over with --fresh or another --run");
       start.changes = checked_changes(saved, config, paths);
-      return read_checkpoint(file, model.store().layout(), model.state());
+      return read_checkpoint(file, model.store().layout(), StateExchange(model).to_owners());
     });
   if (loaded) {
     start.state = loaded->info;
@@ -122,7 +127,6 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
           "{}: the run had saved step {}, but its checkpoints are gone from {}; bring them back, or start over "
           "with --fresh or another --run",
           paths.root.string(), status->step, paths.checkpoints().string());
-    model.store().initialise(ExecSpace(), config.training.seed);
     start.state = new_state(yaml, data, paths);
   }
   start.state.config_yaml = yaml;
@@ -130,6 +134,55 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
   start.state.data_hash = data.header().identity();
   start.state.writer =
       fmt::format("dekoder, {} {}, products by {}", ExecSpace::name(), real_name, product_library());
+  return start;
+}
+
+}  // namespace
+
+void require_equal_parameters(const TrainingModel& model) {
+  const Communicator& ranks = model.ranks();
+  if (ranks.size() == 1) return;
+  const auto values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), model.store().values());
+  Xxh64 hash;
+  hash.update(std::as_bytes(std::span(values.data(), values.size())));
+  const std::uint64_t own = hash.digest();
+  std::string others;
+  for (const std::string& text : ranks.gather(own != ranks.from_root(own) ? std::to_string(ranks.rank()) : ""))
+    if (!text.empty()) others += (others.empty() ? "" : ", ") + text;
+  if (!ranks.from_root(!others.empty())) return;
+  throw DivergedError(
+      "the parameters of rank {} are not those of rank 0, though all computed the same: the memory or processor of "
+      "a "
+      "node fails, or the nodes are of several kinds or have several builds. Start again from the last checkpoint, "
+      "without these nodes",
+      others);
+}
+
+RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+                   const RunPaths& paths, bool fresh, TrainingModel& model) {
+  const Communicator& ranks = model.ranks();
+  StateExchange exchange(model);
+  RunStart start;
+  bool read = false;
+  if (ranks.root()) {
+    try {
+      start = start_on_root(config, data, validation_set, paths, fresh, model);
+    } catch (...) {
+      exchange.tell(StartNews::failed, failure_of(std::current_exception()).code);
+      throw;
+    }
+    read = start.resumed_step >= 0;
+    exchange.tell(read ? StartNews::read : StartNews::drawn);
+  } else {
+    read = exchange.follow_reading();
+  }
+  if (!read) model.store().initialise(ExecSpace(), config.training.seed);
+  require_equal_parameters(model);
+  CheckpointInfo& state = start.state;
+  state.step = ranks.from_root(state.step);
+  state.tokens_seen = ranks.from_root(state.tokens_seen);
+  state.validation_loss = ranks.from_root(state.validation_loss);
+  state.sampled_step = ranks.from_root(state.sampled_step);
   return start;
 }
 

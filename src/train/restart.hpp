@@ -31,8 +31,14 @@ struct RunStart {
 /// none, or where `fresh` says to begin anew. `validation_set` is the digest of the evaluator's tokens: losses of
 /// another set are forgotten, as they cannot be compared. Throws ConfigError for a configuration or a text that a
 /// restart cannot go on with and DataError where the run's checkpoints are gone; what is refused changes no file.
+/// On several ranks rank 0 alone meets the files; `paths` means nothing to the others, and what they get of
+/// `state` is step, tokens_seen, validation_loss and sampled_step. Where it throws, they throw ElsewhereError.
 RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
                    const RunPaths& paths, bool fresh, TrainingModel& model);
+
+/// Throws DivergedError on all ranks where one has other parameters than rank 0, and warns of it there: memory or a
+/// processor that fails, or nodes of several kinds.
+void require_equal_parameters(const TrainingModel& model);
 
 /// Throws ConfigError where `data` is not the text, cut in the same two parts, that the state was trained on; `run`
 /// names the run in the message and `remedy` ends it.

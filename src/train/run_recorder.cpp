@@ -8,6 +8,7 @@
 
 #include "base/log.hpp"
 #include "inference/attention_capture.hpp"
+#include "io/files/input_file.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "tensor/region.hpp"
 
@@ -21,6 +22,7 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
       origin_(options.origin),
       saved_step_(start.resumed_step),
       unsaved_(start.resumed_step < 0),
+      attention_logged_(start.resumed_step),
       progress_(start.state.step, config.training.steps, double(config.training.batch) * config.model.context,
                 isatty(STDERR_FILENO) == 1) {
   directory.stop_if_lost();
@@ -31,6 +33,9 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
   samples_.emplace(paths.samples(), start.state.samples_bytes);
   if (attention == nullptr) return;
   attention_info_ = *attention;
+  // A stop may have come before the maps of the step that was saved for it.
+  const std::string log = read_text_file(paths.metrics(), "log").value_or("").substr(0, start.state.metrics_bytes);
+  if (log.find(fmt::format("{{\"step\":{},\"probe\"", attention_logged_)) == std::string::npos) --attention_logged_;
   attention_.emplace(paths.attention(), *attention, start.resumed_step);
 }
 
@@ -72,7 +77,7 @@ void RunRecorder::sample(long step, const std::string& prompt, const std::string
 }
 
 void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
-  const bool logged = step <= start_.resumed_step;  // by the start before: a restart adds the files alone
+  const bool logged = step <= attention_logged_;  // by the start before: a restart adds the files alone
   if (!logged) begin();
   try {
     attention_->write(step, maps);
@@ -85,7 +90,8 @@ void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
     metrics_->write(attention_metrics(step, attention_info_, i, maps[i]));
 }
 
-void RunRecorder::save(CheckpointInfo& state, const TrainingModel& model, bool periodic, bool ends) {
+void RunRecorder::save(CheckpointInfo& state, const ParameterLayout& layout,
+                       const std::vector<NamedBuffer>& buffers, bool periodic, bool ends) {
   if (!unsaved_) return;
   const Region region("save");
   begin();
@@ -101,7 +107,7 @@ void RunRecorder::save(CheckpointInfo& state, const TrainingModel& model, bool p
     directory_.require_held();
     saved.metrics_bytes = metrics_->durable_bytes();
     saved.samples_bytes = samples_->durable_bytes();
-    write_checkpoint(folder, saved, model.store().layout(), model.state());
+    write_checkpoint(folder, saved, layout, buffers);
   } catch (const SaveError& error) {
     if (ends) throw;
     return log_warning("step {}: not saved: {}; training goes on, {}", state.step, error.what(), last_saved());

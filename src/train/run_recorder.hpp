@@ -31,10 +31,14 @@ class RunRecorder {
   void attention(long step, const std::vector<AttentionMaps>& maps);
   bool has_attention(long step) const { return attention_->has(step); }
 
-  /// Saves `state` with the tensors of `model` unless that is what was saved last, and removes the checkpoints that
-  /// are not to be kept. `periodic`: the state is one of the period, which alone can be the best one; its place in
-  /// `state` is updated. What the disk does not take is a warning, or where the run `ends` with it a SaveError.
-  void save(CheckpointInfo& state, const TrainingModel& model, bool periodic, bool ends);
+  /// Saves `state` with the tensors of `buffers` unless that is what was saved last, and removes the checkpoints
+  /// that are not to be kept. `periodic`: the state is one of the period, which alone can be the best one; its
+  /// place in `state` is updated. What the disk does not take is a warning, or where the run `ends` with it a
+  /// SaveError.
+  void save(CheckpointInfo& state, const ParameterLayout& layout, const std::vector<NamedBuffer>& buffers,
+            bool periodic, bool ends);
+  /// Whether save() would write a file: there is something that the last checkpoint has not.
+  bool unsaved() const { return unsaved_; }
   void status(RunState state, const std::string& message = "");
   /// "the last checkpoint is of step 500".
   std::string last_saved() const;
@@ -54,6 +58,7 @@ class RunRecorder {
   bool unsaved_;        ///< something was recorded since the last checkpoint
   std::optional<MetricsLog> metrics_;
   std::optional<AppendLog> samples_;
+  long attention_logged_;  ///< the last step of an earlier start whose maps have their rows in metrics.jsonl
   AttentionFileInfo attention_info_;
   std::optional<AttentionFolder> attention_;
   Progress progress_;

@@ -13,16 +13,19 @@
 #include "train/restart.hpp"
 #include "train/run_recorder.hpp"
 #include "train/training_model.hpp"
+#include "train/watchdog.hpp"
 
 namespace dekoder {
 
-/// One run: the loop, and what it does by period. What comes of it goes to the RunRecorder.
+/// One run: the loop, and what it does by period. What comes of it goes to the RunRecorder, on rank 0; there alone
+/// samples are made and attention maps captured, while the others wait where all agree on whether to stop.
 class Trainer {
  public:
   /// config.model.vocabulary is set. Takes all memory of the run, then goes on from the newest valid checkpoint of
   /// the run directory, or draws the initial values where there is none or where `options` say to begin anew: the
   /// earlier files are then set aside. Throws as start_run; what is refused changes no file of the run.
-  Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory& directory,
+  /// `directory` is null on ranks other than 0, which touch no file of the run.
+  Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory* directory,
           const Communicator& ranks, const StartOptions& options);
 
   /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on.
@@ -32,12 +35,15 @@ class Trainer {
 
  private:
   ExitCode run_loop();
-  std::optional<AttentionCapture> open_attention(const RunDirectory& directory) const;
+  void open_attention(const RunDirectory& directory);
   void train_step(BatchLoader& loader);
   /// False where a stop cut it short.
   bool evaluate();
   bool sample();
   void capture_attention();
+  void save(bool periodic, bool ends);
+  void record_status(RunState state, const std::string& message = "");
+  std::string last_saved() const;
   /// Whether a signal has arrived on any rank: every rank asks at the same place of the loop.
   bool stop_agreed() const;
   /// Whether something with this period is due at the current step, which counts updates done.
@@ -53,8 +59,9 @@ class Trainer {
   RunStart start_;
   CheckpointInfo state_;                       ///< of the parameters as they are now
   std::optional<AttentionCapture> attention_;  ///< where the configuration names probes
-  RunRecorder recorder_;
+  std::optional<RunRecorder> recorder_;        ///< on rank 0
   PhaseClock clock_;
+  Watchdog watchdog_;
 };
 
 }  // namespace dekoder

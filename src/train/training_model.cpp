@@ -2,8 +2,10 @@
 #include "train/training_model.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "io/run/checkpoint.hpp"
+#include "kernels/reduction.hpp"
 #include "model/model_summary.hpp"
 #include "tensor/region.hpp"
 
@@ -27,10 +29,34 @@ void PhaseClock::lap(const ExecSpace& exec, const std::string& phase) {
     found->second += elapsed;
 }
 
-TrainingModel::TrainingModel(const RunConfig& config)
+namespace {
+
+/// Of gradients that travel together: so much that a network's rate counts, not its latency.
+std::size_t bucket_bytes() {
+  const char* asked = std::getenv("DEKODER_BUCKET_BYTES");  // the launcher has checked it
+  return asked != nullptr ? std::size_t(std::atol(asked)) : std::size_t{8} << 20;
+}
+
+}  // namespace
+
+Shards shards_of(const ModelConfig& model, const ParameterLayout& layout, int ranks) {
+  std::vector<std::size_t> finished = backward_borders(layout, model.layers);
+  finished.insert(finished.begin(), 0);
+  return Shards(layout.flat_size(), std::size_t(reduction_leaf), finished, bucket_bytes() / sizeof(Master), ranks);
+}
+
+long leaves_of_step(const RunConfig& config) {
+  return config.training.batch / config.micro_batch();
+}
+
+TrainingModel::TrainingModel(const RunConfig& config, const Communicator& ranks)
     : config_(config),
+      ranks_(ranks),
       store_(decoder_parameters(config.model)),
-      optimizer_(store_.layout()),
+      borders_(backward_borders(store_.layout(), config.model.layers)),
+      shards_(shards_of(config.model, store_.layout(), ranks.size())),
+      reducer_(ranks_, shards_, store_, leaves_of_step(config)),
+      optimizer_(store_.layout(), ranks, shards_.owned(ranks.rank())),
       decoder_(config.model, store_),
       arena_(dekoder::activation_bytes(config.model, config.micro_batch())),
       activations_(arena_, config.model, config.micro_batch()),
@@ -51,14 +77,41 @@ std::vector<NamedBuffer> TrainingModel::state() const {
 }
 
 double TrainingModel::accumulate_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
-                                           PhaseClock* clock) {
+                                           PhaseClock* clock, const std::function<void(std::size_t)>& part_done) {
+  const auto done = [&](std::size_t from) {
+    if (part_done) part_done(from);
+  };
   decoder_.forward(exec, inputs_, dropout, activations_);
   if (clock != nullptr) clock->lap(exec, "forward");
   const double loss_sum = decoder_.loss_backward(exec, targets_, grad_scale, activations_);
+  done(borders_.back());
   if (clock != nullptr) clock->lap(exec, "head and loss");
-  decoder_.backward(exec, inputs_, dropout, activations_);
+  decoder_.backward(exec, inputs_, dropout, activations_, [&](int block) { done(borders_[std::size_t(block)]); });
   if (clock != nullptr) clock->lap(exec, "backward");
   return loss_sum;
+}
+
+double TrainingModel::leaf_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
+                                     PhaseClock* clock) {
+  if (++leaves_done_ < reducer_.leaves().size()) {
+    const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock);
+    reducer_.leaf_done(exec);
+    return loss_sum;
+  }
+  leaves_done_ = 0;
+  const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock,
+                                               [&](std::size_t from) { reducer_.part_done(exec, from); });
+  reducer_.finish(exec);
+  if (clock != nullptr && ranks_.size() > 1) clock->lap(exec, "messages");
+  return loss_sum;
+}
+
+double TrainingModel::update(const ExecSpace& exec, long step, PhaseClock* clock) {
+  const double norm = optimizer_.step(exec, config_.training, step, store_);
+  if (clock != nullptr) clock->lap(exec, "optimizer");
+  reducer_.share_values(exec);
+  if (clock != nullptr && ranks_.size() > 1) clock->lap(exec, "messages");
+  return norm;
 }
 
 }  // namespace dekoder

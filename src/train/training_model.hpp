@@ -2,11 +2,13 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "model/decoder.hpp"
+#include "train/gradient_reducer.hpp"
 #include "train/optimizer.hpp"
 
 namespace dekoder {
@@ -31,23 +33,35 @@ class PhaseClock {
 /// buffers.
 class TrainingModel {
  public:
-  /// config.model.vocabulary must be set. Throws an error naming memory and the settings that shrink it where it
-  /// does not fit.
-  explicit TrainingModel(const RunConfig& config);
+  /// config.model.vocabulary must be set, and there are micro-batches for every rank. Throws an error naming memory
+  /// and the settings that shrink it where it does not fit.
+  explicit TrainingModel(const RunConfig& config, const Communicator& ranks = Communicator::single());
 
   /// Copies inputs(B,T) and targets(B,T) to the device.
   void load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTokenTensor2 targets);
 
   /// Forward and backward of the loaded micro-batch: gradients of (grad_scale * sum of cross-entropies) are
-  /// accumulated. Returns the sum of the cross-entropies in nats.
+  /// accumulated. Returns the sum of the cross-entropies in nats. Calls part_done(i) once all gradients from
+  /// element i of the flat buffer on are complete, for smaller and smaller i.
   double accumulate_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
-                              PhaseClock* clock = nullptr);
+                              PhaseClock* clock = nullptr, const std::function<void(std::size_t)>& part_done = {});
+
+  /// The same as one of the micro-batches of a step: this rank's, in ascending order, from zero gradients on. After
+  /// the last of them the gradients of all ranks are summed up, and update() is due.
+  double leaf_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
+                        PhaseClock* clock = nullptr);
+  /// The optimizer's step number `step`, on all ranks. Returns the norm; throws as Optimizer::step.
+  double update(const ExecSpace& exec, long step, PhaseClock* clock = nullptr);
 
   const RunConfig& config() const { return config_; }
+  const Communicator& ranks() const { return ranks_; }
+  const Shards& shards() const { return shards_; }
+  const GradientReducer& reducer() const { return reducer_; }
   ParameterStore& store() { return store_; }
   const ParameterStore& store() const { return store_; }
   Optimizer& optimizer() { return optimizer_; }
-  /// What a checkpoint holds: the parameters and the optimizer's state.
+  const Optimizer& optimizer() const { return optimizer_; }
+  /// What a checkpoint holds: the parameters and the optimizer's state, of which this rank may own a part.
   std::vector<NamedBuffer> state() const;
   const Decoder& decoder() const { return decoder_; }
   const DecoderActivations& activations() const { return activations_; }
@@ -55,12 +69,23 @@ class TrainingModel {
 
  private:
   RunConfig config_;
+  Communicator ranks_;
   ParameterStore store_;
+  std::vector<std::size_t> borders_;  ///< backward_borders
+  Shards shards_;
+  GradientReducer reducer_;
   Optimizer optimizer_;
   Decoder decoder_;
   ActivationArena arena_;
   DecoderActivations activations_;
   TokenTensor2 inputs_, targets_;
+  long leaves_done_ = 0;  ///< of a step, by this rank
 };
+
+/// How the flat buffers of a model are shared out over ranks.
+Shards shards_of(const ModelConfig& model, const ParameterLayout& layout, int ranks);
+
+/// Micro-batches of a step.
+long leaves_of_step(const RunConfig& config);
 
 }  // namespace dekoder

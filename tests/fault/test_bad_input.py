@@ -505,11 +505,12 @@ class BadInput(unittest.TestCase):
         """One message for the job, not one per rank, and exit code 2."""
         mpirun = shutil.which("mpirun")
         self.assertIsNotNone(mpirun, "mpirun is not on the PATH")
-        for command in (["train", "good.yaml", "--run", "r"], ["eval", "run"]):
+        for command, message in ((["train", "good.yaml", "--run", "r", "--set", "training.micro_batch=0"], "2 ranks for 1 micro-batches"),
+                                 (["eval", "run"], "`dekoder eval` was started on 2 ranks")):
             done = dekoder(command, self.fixtures, start=(mpirun, "--oversubscribe", "-n", "2"))
             said = done.stderr.decode(errors="replace")
             self.assertEqual(done.returncode, 2, said)
-            self.assertEqual(said.count("dekoder: error: started on 2 ranks"), 1, said)
+            self.assertEqual((said.count("error: "), said.count(f"dekoder: error: {message}")), (1, 1), said)
             self.assertFalse((self.fixtures / "r").exists())
 
     def test_texts(self):

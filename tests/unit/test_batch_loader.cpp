@@ -109,23 +109,25 @@ TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
   const int batch = 8;
   const long steps = 5;
   const DataOrder order(9, (dataset.training_tokens() - 1) / 16);
-  for (const int ranks : {1, 2, 4})
+  for (const int ranks : {1, 2, 3, 4})
     for (const int micro : {1, 2}) {
       std::vector<std::set<std::uint64_t>> samples(steps);
       for (int rank = 0; rank < ranks; ++rank) {
-        BatchLoader loader(dataset, 9, 16, batch, micro, rank, ranks, 0);
-        EXPECT_EQ(loader.micro_batches(), batch / (ranks * micro));
+        const long leaves = batch / micro, first = leaves * rank / ranks, end = leaves * (rank + 1) / ranks;
+        BatchLoader loader(dataset, 9, 16, batch, micro, first, end, 0);
         for (long step = 0; step < steps; ++step)
-          for (int m = 0; m < loader.micro_batches(); ++m) {
+          for (long m = first; m < end; ++m) {
             const Batch& got = loader.next();
             ASSERT_EQ(got.step, step);
             ASSERT_EQ(got.micro, m);
+            ASSERT_EQ(got.first_sample, std::uint64_t(step * batch + m * micro))
+                << "the same on any number of ranks";
             for (int b = 0; b < micro; ++b) {
               const std::uint64_t sample = got.first_sample + static_cast<std::uint64_t>(b);
               samples[static_cast<std::size_t>(step)].insert(sample);
-              Token first = 0;
-              dataset.read(order.window(sample) * 16, std::span(&first, 1));
-              ASSERT_EQ(got.inputs(static_cast<std::size_t>(b), 0), first);
+              Token token = 0;
+              dataset.read(order.window(sample) * 16, std::span(&token, 1));
+              ASSERT_EQ(got.inputs(static_cast<std::size_t>(b), 0), token);
             }
           }
       }
@@ -141,10 +143,10 @@ TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
 TEST_F(BatchLoaderTest, RestartsAtAnyStep) {
   const TokenDataset dataset = make(600);
   std::vector<std::vector<Token>> reference;
-  BatchLoader whole(dataset, 5, 10, 6, 3, 0, 1, 0);
+  BatchLoader whole(dataset, 5, 10, 6, 3, 0, 2, 0);
   for (int i = 0; i < 60; ++i) reference.push_back(rows_of(whole.next()));
   for (const long first_step : {1L, 8L, 9L, 17L, 29L}) {
-    BatchLoader loader(dataset, 5, 10, 6, 3, 0, 1, first_step);
+    BatchLoader loader(dataset, 5, 10, 6, 3, 0, 2, first_step);
     for (std::size_t i = static_cast<std::size_t>(first_step) * 2; i < reference.size(); ++i)
       ASSERT_EQ(rows_of(loader.next()), reference[i]) << "from step " << first_step << ", micro-batch " << i;
   }
@@ -192,7 +194,7 @@ TEST_F(BatchLoaderTest, RefusesWhatDoesNotFit) {
             std::string::npos);
   EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 3, 0, 1, 0), ConfigError);
   EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 4, 0, 2, 0), ConfigError);
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 2, 2, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 3, 0), ConfigError);
 }
 
 TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
@@ -227,8 +229,8 @@ TEST_F(BatchLoaderTest, RefusesEveryNumberBelowItsRange) {
   EXPECT_NO_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 2, 0));
   EXPECT_THROW(BatchLoader(dataset, 1, 8, 0, 2, 1, 2, 0), ConfigError) << "batch";
   EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 0, 1, 2, 0), ConfigError) << "micro_batch";
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, -1, 2, 0), ConfigError) << "rank";
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 0, 0, 0), ConfigError) << "ranks";
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, -1, 2, 0), ConfigError) << "first";
+  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 1, 0), ConfigError) << "end";
   EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 2, -1), ConfigError) << "first_step";
   EXPECT_THROW(BatchLoader(dataset, 1, 0, 4, 2, 1, 2, 0), ConfigError) << "context";
   EXPECT_THROW(ValidationWindows(dataset, 0, 0), ConfigError) << "context";

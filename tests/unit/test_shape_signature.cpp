@@ -11,6 +11,7 @@
 #include <set>
 #include <sstream>
 
+#include "kernels/accumulate.hpp"
 #include "kernels/adamw.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/statistics.hpp"
@@ -50,6 +51,11 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(sum_shapes),
     DEKODER_SIGNATURE(sum_of_squares_shapes),
     DEKODER_SIGNATURE(first_non_finite_shapes),
+    DEKODER_SIGNATURE(leaf_sums_of_squares_shapes),
+    DEKODER_SIGNATURE(add_shapes),
+    DEKODER_SIGNATURE(move_add_shapes),
+    DEKODER_SIGNATURE(move_shapes),
+    DEKODER_SIGNATURE(clear_shapes),
 };
 #undef DEKODER_SIGNATURE
 

@@ -7,20 +7,24 @@
 
 namespace dekoder {
 
-void fault_point(std::string_view name) {
+bool fault_point(std::string_view name) {
   const char* setting = std::getenv("DEKODER_FAULT");
-  if (setting == nullptr) return;
+  if (setting == nullptr) return false;
   std::string_view wanted(setting);
   int signal = SIGKILL;
   if (wanted.ends_with("!TERM")) {
     signal = SIGTERM;
     wanted.remove_suffix(5);
   }
+  const bool spoils = wanted.ends_with("!SPOIL");
+  if (spoils) wanted.remove_suffix(6);
   const std::size_t at = wanted.find('@');
-  if (wanted.substr(0, at) != name) return;
+  if (wanted.substr(0, at) != name) return false;
   static long passed = 0;  // one point is wanted per process
   const long due = at == std::string_view::npos ? 1 : std::atol(std::string(wanted.substr(at + 1)).c_str());
-  if (++passed == due) std::raise(signal);
+  if (++passed != due) return false;
+  if (!spoils) std::raise(signal);
+  return spoils;
 }
 
 }  // namespace dekoder

@@ -18,7 +18,6 @@ namespace dekoder {
 namespace {
 
 namespace fs = std::filesystem;
-using HostBuffer = Kokkos::View<Real*, Layout, Kokkos::HostSpace>;
 using Extents = std::vector<std::size_t>;
 
 constexpr const char* format_name = "dekoder-checkpoint";
@@ -229,15 +228,19 @@ void require_groups(const CheckedFile& checked, std::span<const NamedBuffer> buf
                         other_configuration);
 }
 
-void read_group(const CheckedFile& checked, const std::string& group, const ParameterLayout& layout,
-                const MasterTensor1& buffer) {
-  const std::vector<TensorRecord> records = matched_records(checked, group, layout);
+void read_group(const CheckedFile& checked, const NamedBuffer& buffer, const ParameterLayout& layout) {
+  const std::vector<TensorRecord> records = matched_records(checked, buffer.name, layout);
   for (std::size_t i = 0; i < records.size(); ++i) {
-    const MasterTensor1 slice = ParameterStore::flat_slice(buffer, layout.entries()[i]);
-    const HostBuffer host = Kokkos::create_mirror_view(Kokkos::HostSpace(), slice);
+    const ParameterEntry& entry = layout.entries()[i];
+    const MasterTensor1 slice = buffer.put ? MasterTensor1() : ParameterStore::flat_slice(buffer.buffer, entry);
+    const HostBuffer host = buffer.put ? HostBuffer("checkpoint.tensor", entry.size())
+                                       : HostBuffer(Kokkos::create_mirror_view(Kokkos::HostSpace(), slice));
     checked.file.read(records[i].path, std::span<Real>(host.data(), host.size()), records[i].shape);
     if (tensor_digest(records[i], bytes_of(host)) != records[i].digest) fail_digest(checked, records[i]);
-    Kokkos::deep_copy(slice, host);
+    if (buffer.put)
+      buffer.put(entry, host);
+    else
+      Kokkos::deep_copy(slice, host);
   }
 }
 
@@ -275,14 +278,18 @@ std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayou
   return bytes;
 }
 
-std::vector<TensorRecord> write_group(Hdf5File& file, const std::string& group, const ParameterLayout& layout,
-                                      const MasterTensor1& buffer) {
+HostBuffer elements_of(const NamedBuffer& buffer, const ParameterEntry& entry) {
+  if (buffer.get) return buffer.get(entry);
+  return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), ParameterStore::flat_slice(buffer.buffer, entry));
+}
+
+std::vector<TensorRecord> write_group(Hdf5File& file, const NamedBuffer& buffer, const ParameterLayout& layout) {
   std::vector<TensorRecord> records;
-  file.create_group(fmt::format("/{}", group));
+  file.create_group(fmt::format("/{}", buffer.name));
   for (const ParameterEntry& entry : layout.entries()) {
-    const MasterTensor1 slice = ParameterStore::flat_slice(buffer, entry);
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), slice);
-    TensorRecord record{tensor_path(group, entry.name), hdf5_type_of<Real>(), extents_of(entry), entry.axes, 0};
+    const HostBuffer host = elements_of(buffer, entry);
+    TensorRecord record{tensor_path(buffer.name, entry.name), hdf5_type_of<Real>(), extents_of(entry), entry.axes,
+                        0};
     record.digest = tensor_digest(record, bytes_of(host));
     file.write(record.path, std::span<const Real>(host.data(), host.size()), record.shape,
                Hdf5Storage{chunk_of(record.shape, sizeof(Real)), true});
@@ -303,7 +310,7 @@ void write_contents(PendingFile& pending, const CheckpointInfo& info, const Para
   file.write_attribute("/", "minor", std::int32_t{format_minor});
   std::vector<TensorRecord> records;
   for (const NamedBuffer& buffer : buffers) {
-    const std::vector<TensorRecord> written = write_group(file, buffer.name, layout, buffer.buffer);
+    const std::vector<TensorRecord> written = write_group(file, buffer, layout);
     records.insert(records.end(), written.begin(), written.end());
     if (&buffer == &buffers.front()) fault_point("checkpoint:mid_write");
   }
@@ -319,7 +326,7 @@ void write_contents(PendingFile& pending, const CheckpointInfo& info, const Para
 /// Buffers of a wrong length or of one name are a fault of the program.
 void require_buffers(const char* who, const ParameterLayout& layout, std::span<const NamedBuffer> buffers) {
   for (std::size_t i = 0; i < buffers.size(); ++i) {
-    if (buffers[i].buffer.size() != layout.flat_size())
+    if (!buffers[i].get && !buffers[i].put && buffers[i].buffer.size() != layout.flat_size())
       throw ShapeError(fmt::format("{}: {} of {} elements, expected {}", who, buffers[i].name,
                                    buffers[i].buffer.size(), layout.flat_size()));
     for (std::size_t j = 0; j < i; ++j)
@@ -364,13 +371,13 @@ CheckpointInfo read_checkpoint(const fs::path& file, const ParameterLayout& layo
   require_buffers("read_checkpoint", layout, buffers);
   const CheckedFile checked = open_checked(file);
   require_groups(checked, buffers);
-  for (const NamedBuffer& buffer : buffers) read_group(checked, buffer.name, layout, buffer.buffer);
+  for (const NamedBuffer& buffer : buffers) read_group(checked, buffer, layout);
   return checked.info;
 }
 
 CheckpointInfo read_checkpoint_parameters(const fs::path& file, const ParameterStore& store) {
   const CheckedFile checked = open_checked(file);
-  read_group(checked, parameter_group, store.layout(), store.values());
+  read_group(checked, {parameter_group, store.values()}, store.layout());
   return checked.info;
 }
 

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on several ranks, by a real mpirun on this machine: the bits of one rank for every number of ranks, through a
+restart on any other number; and what several ranks say and do when something fails."""
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+ROOT = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/tests"))
+PROGRAM, DIGESTS = BUILD / "dekoder", BUILD / "tests/support/checkpoint_digests"
+# Small buckets, so that there are several, and pieces of all of them for every rank.
+ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl": "self,sm", "OMP_NUM_THREADS": "1",
+               "OMP_PROC_BIND": "false", "DEKODER_BUCKET_BYTES": "32768"}
+CONFIG = """
+model: {layers: 3, heads: 2, channels: 48, feed_forward: 96, context: 16, dropout: 0.1}
+data: {tokens: tokens.h5}
+training: {steps: 20, batch: 16, micro_batch: 2, learning_rate: 1.0e-3, warmup_steps: 5}
+evaluation: {every: 5, tokens: 700}
+sampling: {every: 10, tokens: 8, prompt: "a"}
+attention: {every: 10, texts: ["one two"]}
+checkpoint: {every: 5, keep: 2}
+"""
+
+
+class Ranks(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.work = Path(cls.scratch.name)
+        (cls.work / "text").write_text("".join(path.read_text() for path in sorted((ROOT / "src/base").iterdir())))
+        (cls.work / "config.yaml").write_text(CONFIG)
+        subprocess.run([PROGRAM, "prepare", "text", "-o", "tokens.h5"], cwd=cls.work, check=True, capture_output=True)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def command(self, ranks, *words):
+        """`words` on so many ranks; a word of shell in front of it may be of one rank's."""
+        return (["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []) + [str(word) for word in words]
+
+    def start(self, ranks, *words, **environment):
+        return subprocess.Popen(self.command(ranks, *words), cwd=self.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                env={**os.environ, **ENVIRONMENT, **environment}, start_new_session=True)
+
+    def run_ranks(self, ranks, *words, code=0, seconds=240, **environment):
+        process = self.start(ranks, *words, **environment)
+        try:
+            said = process.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            self.fail(f"{ranks} ranks of {words} hang; they said:\n{process.communicate()[0]}")
+        self.assertEqual(process.returncode, code, f"{ranks} ranks of {words}:\n{said}")
+        return said
+
+    def train(self, ranks, run, *words, code=0, **environment):
+        return self.run_ranks(ranks, PROGRAM, "train", "config.yaml", "--run", run, "--backend", "openmp", *words, code=code,
+                              **environment)
+
+    def results(self, run, step=20):
+        """Every number that a run computed: its tensors, its log but for times, its samples."""
+        tensors = subprocess.run([DIGESTS, self.work / run / f"checkpoints/ckpt-{step:08d}.h5"], check=True, capture_output=True,
+                                 text=True).stdout
+        log = [json.loads(line) for line in (self.work / run / "metrics.jsonl").read_text().splitlines()]
+        numbers = [{key: value for key, value in row.items() if key not in ("seconds", "tokens_per_second")} for row in log
+                   if "step" in row and "resumed" not in row]
+        return tensors, numbers, (self.work / run / "samples.jsonl").read_text()
+
+    def assert_equal_results(self, run, other, step=20):
+        for got, expected in zip(self.results(run, step), self.results(other, step)):
+            self.assertEqual(got, expected, f"{run} and {other}")
+
+    def test_any_number_of_ranks_gives_the_same_bits(self):
+        self.train(1, "one")
+        self.assertGreater(len(self.results("one")[0].splitlines()), 100)
+        for ranks in (2, 3, 4, 5, 8):
+            self.train(ranks, f"of-{ranks}")
+            self.assert_equal_results(f"of-{ranks}", "one")
+        self.train(3, "staged", DEKODER_MPI_STAGING="1")
+        self.assert_equal_results("staged", "one")
+        self.train(4, "one-bucket", DEKODER_BUCKET_BYTES="1073741824")
+        self.assert_equal_results("one-bucket", "one")
+
+    def test_a_restart_on_any_other_number(self):
+        """Stopped within a period of everything and on its border, in an evaluation and in a sample."""
+        self.train(1, "whole")
+        for ranks, fault in ((4, "train:step@4!TERM"), (2, "evaluation:batch@3!TERM"), (1, "train:step@5!TERM"), (8, "sampling:token@3!TERM"),
+                             (5, "train:step@2!TERM")):
+            said = self.train(ranks, "chain", code=85, DEKODER_FAULT=fault)
+            self.assertIn("saved after signal 15", said)
+        self.train(3, "chain")
+        self.assert_equal_results("chain", "whole")
+
+    # One rank's environment differs: the others wait for its messages.
+    ONE_RANK = ["bash", "-c", '[ "$OMPI_COMM_WORLD_RANK" != "$RANK" ] || export $FAULT; exec "$@"', "-"]
+
+    def train_with_a_bad_rank(self, run, fault, code, rank=1, ranks=3, words=(), **environment):
+        begin = time.monotonic()
+        said = self.run_ranks(ranks, *self.ONE_RANK, PROGRAM, "train", "config.yaml", "--run", run, "--backend", "openmp", *words,
+                              code=code, RANK=str(rank), FAULT=fault, **environment)
+        self.assertLess(time.monotonic() - begin, 60, said)
+        return said
+
+    def test_a_rank_that_is_killed_takes_all_down(self):
+        self.train_with_a_bad_rank("killed", "DEKODER_FAULT=train:step@8", 137)
+        self.train(2, "killed")
+        self.train(1, "undisturbed")
+        self.assert_equal_results("killed", "undisturbed")
+
+    def test_one_rank_that_is_asked_to_stop_stops_all(self):
+        said = self.train_with_a_bad_rank("stopped", "DEKODER_FAULT=train:step@7!TERM", 85, rank=2)
+        self.assertEqual(json.loads(self.run_ranks(1, PROGRAM, "status", "stopped", "--json"))["saved_step"], 7, said)
+
+    def test_a_rank_that_is_stopped_ends_in_the_watchdogs_message(self):
+        begin = time.monotonic()
+        process = self.start(3, PROGRAM, "train", "config.yaml", "--run", "hangs", "--backend", "openmp", "--set", "training.steps=100000",
+                             "--set", "attention.every=0", DEKODER_WATCHDOG_SECONDS="3")
+        log = self.work / "hangs/metrics.jsonl"
+        while not (log.exists() and '"step":20,' in log.read_text()):
+            self.assertLess(time.monotonic() - begin, 60, "no step 20")
+            time.sleep(0.05)
+        ranks = subprocess.run(["pgrep", "-f", "dekoder train config.yaml --run hangs"], capture_output=True, text=True).stdout.split()
+        ranks = [pid for pid in ranks if Path(f"/proc/{pid}/comm").read_text().strip() == "dekoder"]
+        self.assertEqual(len(ranks), 3)
+        os.kill(int(ranks[-1]), signal.SIGSTOP)
+        said = process.communicate(timeout=60)[0]
+        self.assertEqual(process.returncode, 1, said)
+        self.assertRegex(said, r"(?m)^dekoder: (rank \d: )?error: rank \d is in '[a-z, ]+' for \d+ s without an end \(limit \d+ s\)")
+        end = time.monotonic() + 20  # mpirun asks first, which a stopped process does not hear
+        while left := [pid for pid in ranks if Path(f"/proc/{pid}").exists()]:
+            self.assertLess(time.monotonic(), end, f"left over: {left}")
+            time.sleep(0.1)
+
+    def test_parameters_that_differ_between_ranks_are_caught(self):
+        said = self.train_with_a_bad_rank("spoilt", "DEKODER_FAULT=train:updated@500!SPOIL", 4, rank=2,
+                                          words=["--set", "training.steps=500", "--set", "training.batch=6", "--set", "evaluation.every=0",
+                                                 "--set", "attention.every=0", "--set", "sampling.every=0", "--set", "checkpoint.every=0"])
+        self.assertEqual(said.count("error: the parameters of rank 2 are not those of rank 0"), 1, said)
+        self.assertEqual(said.count("error:"), 1, said)
+
+    def test_where_ranks_are_is_said(self):
+        said = self.train(3, "places", "--set", "training.steps=1", "--set", "training.warmup_steps=0")
+        for rank in range(3):
+            self.assertRegex(said, rf"(?m)^dekoder: rank {rank}: \S+, 1 threads on CPUs [\d,-]+, NUMA node [\d,]+$")
+        if os.cpu_count() < 3:
+            self.assertIn(f"3 ranks with 3 threads on {os.cpu_count()} CPUs: they take turns", said)
+
+    def test_ranks_with_other_settings_are_refused(self):
+        said = self.run_ranks(3, "bash", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 2 ]; then set -- "$@" --set training.seed=7; fi; exec "$@"', "-",
+                              PROGRAM, "train", "config.yaml", "--run", "mixed", "--backend", "openmp", code=2)
+        self.assertEqual(said.count("error: the configuration of rank 2 is not that of rank 0"), 1, said)
+        self.assertFalse((self.work / "mixed").exists())
+
+    def test_a_rank_that_fails_alone_says_so(self):
+        """Its token file is gone after the others have opened theirs; nothing is left half-done by rank 0."""
+        said = self.run_ranks(3, "bash", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then set -- "$@" --set data.tokens=gone.h5; fi; exec "$@"',
+                              "-", PROGRAM, "train", "config.yaml", "--run", "alone", "--backend", "openmp", code=3)
+        self.assertRegex(said, r"(?m)^dekoder: rank 1: error: gone.h5: no such token file")
+        self.assertIn("rank 1: this rank has failed alone; the others are ended", said)
+        self.assertEqual(said.count("error:"), 1, said)
+
+    def test_what_all_ranks_meet_with_is_said_once(self):
+        cases = (
+            (9, ["train", "config.yaml", "--run", "none"], 2,
+             "error: 9 ranks for 8 micro-batches of a step (training.batch 16 / training.micro_batch 2)"),
+            (2, ["train", "config.yaml", "--run", "none", "--set", "data.tokens=gone.h5"], 3, "error: gone.h5: no such token file"),
+            (2, ["train", "config.yaml", "--run", "none", "--set", "model.heads=7"], 2, "error: "),
+            (2, ["train", "config.yaml", "--run", "/proc/none"], 2, "error: /proc/none: cannot be made"),
+            (3, ["train", "config.yaml", "--run", "diverged", "--set", "training.learning_rate=1.0e+30"], 4, "error: step "),
+            (2, ["eval", "none"], 2, "error: `dekoder eval` was started on 2 ranks; it runs on one"),
+            (2, ["train", "config.yaml", "--backend", "nonsense"], 2, "error: "),
+        )
+        for ranks, words, code, message in cases:
+            said = self.run_ranks(ranks, PROGRAM, *words, code=code)
+            self.assertEqual([said.count("error: "), said.count(message)], [1, 1], said)
+            self.assertNotIn("rank 1: error", said)
+        self.assertFalse((self.work / "none").exists())
+
+    def test_bytes_of_a_step(self):
+        """Gradients to their owners and parameters back: each (P - 1) times the flat buffer where every rank has one sum of its
+        micro-batches; more where the tree over all of them cuts through a rank's share."""
+        described = self.run_ranks(1, PROGRAM, "describe", "config.yaml", "--backend", "openmp")
+        flat = int(re.search(r"(?m)^  values +(\d+) B", described).group(1))
+        for ranks, sums in ((1, 0), (2, 1 * 1), (4, 3 * 1), (8, 7 * 1), (3, None)):
+            report = json.loads(self.run_ranks(ranks, PROGRAM, "bench", "config.yaml", "--backend", "openmp", "--json", "--steps",
+                                               "3").splitlines()[-1])
+            self.assertEqual((report["ranks"], report["batch"]), (ranks, 16))
+            if ranks != 3:
+                self.assertEqual(report["bytes_per_step"], (sums + ranks - 1) * flat)
+            self.assertGreaterEqual(report["bytes_per_step"], 2 * (ranks - 1) * flat)
+            self.assertEqual(report["exposed_seconds"] > 0, ranks > 1)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
