@@ -4,9 +4,11 @@
 #include <Kokkos_Core.hpp>
 #include <cstdio>
 #include <exception>
+#include <memory>
 
 #include "backend/backend_abi.h"
 #include "base/cpu_mask.hpp"
+#include "base/error.hpp"
 #include "base/exit_report.hpp"
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
@@ -17,11 +19,53 @@
 #include "tensor/flush_denormals.hpp"
 #include "tensor/tensor.hpp"
 
+#if defined(DEKODER_BACKEND_CUDA)
+#include <cuda.h>
+#endif
+
 namespace {
 
 #if defined(KOKKOS_ENABLE_OPENMP)
 static_assert(DEKODER_MAX_THREADS == Kokkos::Impl::OpenMPTraits::MAX_THREAD_COUNT);
 #endif
+
+#if defined(DEKODER_BACKEND_CUDA)
+/// Throws ConfigError where the first device, which Kokkos takes, is older than the oldest that was compiled for:
+/// Kokkos would abort. What the driver does not tell is left to Kokkos.
+void require_device() {
+  constexpr int compiled[] = {__CUDA_ARCH_LIST__};  // ascending, 900 for compute capability 9.0
+  CUdevice device = 0;
+  int major = 0, minor = 0;
+  if (cuInit(0) != CUDA_SUCCESS || cuDeviceGet(&device, 0) != CUDA_SUCCESS ||
+      cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device) != CUDA_SUCCESS ||
+      cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device) != CUDA_SUCCESS)
+    return;
+  if (100 * major + 10 * minor < compiled[0])
+    throw dekoder::ConfigError(
+        "--backend cuda: the GPU has compute capability {}.{}; this plug-in was compiled for {}.{} and later: "
+        "choose another GPU (CUDA_VISIBLE_DEVICES), build Kokkos and the plug-in for this one, or use --backend "
+        "openmp",
+        major, minor, compiled[0] / 100, compiled[0] / 10 % 10);
+}
+#endif
+
+/// Kokkos' runtime, until the result goes. Where it does not start on a GPU the machine is at fault, e.g. the
+/// driver is too old or others have the GPU: throws ConfigError.
+std::unique_ptr<Kokkos::ScopeGuard> start_kokkos(const Kokkos::InitializationSettings& settings) {
+#if defined(DEKODER_BACKEND_CUDA)
+  require_device();
+  try {
+    return std::make_unique<Kokkos::ScopeGuard>(settings);
+  } catch (const std::exception& error) {
+    throw dekoder::ConfigError(
+        "--backend cuda: the GPU cannot be used: {}; see what nvidia-smi says of its driver and of who has it, or "
+        "use --backend openmp",
+        error.what());
+  }
+#else
+  return std::make_unique<Kokkos::ScopeGuard>(settings);
+#endif
+}
 
 dekoder::ExitCode run_here(const char* command_yaml, const dekoder_process* process, int ranks) {
   dekoder::watch_stop_signals(process->stop_signal);
@@ -29,7 +73,7 @@ dekoder::ExitCode run_here(const char* command_yaml, const dekoder_process* proc
   dekoder::start_openmp(DEKODER_MAX_THREADS);
   Kokkos::InitializationSettings settings;
   if (ranks > 1) settings.set_disable_warnings(true);  // each rank would have its own
-  const Kokkos::ScopeGuard kokkos(settings);
+  const auto kokkos = start_kokkos(settings);
   dekoder::flush_denormals(dekoder::ExecSpace());
   return dekoder::run_command(dekoder::command_from_yaml(command_yaml));
 }

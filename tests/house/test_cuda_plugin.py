@@ -135,6 +135,37 @@ class CudaPlugin(unittest.TestCase):
             self.assertIn("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp", said)
             self.assertEqual(len(said.strip().splitlines()), 1, said)
 
+    def driver(self, major):
+        """An environment with a driver of one device of that compute capability, which no program can use."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        source = Path(folder.name) / "driver.c"
+        source.write_text(f"""
+            int cuInit(unsigned flags) {{ return 0; }}
+            int cuDeviceGetCount(int* count) {{ *count = 1; return 0; }}
+            int cuDeviceGet(int* device, int ordinal) {{ *device = ordinal; return 0; }}
+            int cuDeviceGetAttribute(int* value, int attribute, int device) {{
+              *value = attribute == 75 ? {major} : 0; /* 75 and 76: the capability, major and minor */
+              return 0;
+            }}
+            int cuCtxGetDevice(int* device) {{ return 999; }}
+            int cuCtxPushCurrent_v2(void* context) {{ return 999; }}
+            int cuStreamGetCtx(void* stream, void** context) {{ return 999; }}
+            """)
+        output("cc", "-shared", "-fPIC", source, "-o", source.with_name("libcuda.so.1"))
+        path = os.environ.get("LD_LIBRARY_PATH")
+        return {"LD_LIBRARY_PATH": folder.name + (":" + path if path else "")}
+
+    def test_a_gpu_that_cannot_be_used(self):
+        """One that is older than the code, and one that CUDA does not start on: a message, no abort."""
+        for major, expected in ((5, "--backend cuda: the GPU has compute capability 5.0; this plug-in was compiled for "),
+                                (99, "--backend cuda: the GPU cannot be used: cudaGetDeviceCount")):
+            code, said, opened = self.describe("cuda", **self.driver(major))
+            self.assertEqual((code, opened), (2, {"cuda"}), said)
+            self.assertIn(expected, said)
+            self.assertIn("or use --backend openmp", said)
+            self.assertEqual(len(said.strip().splitlines()), 1, said)
+
     def names_in(self, program):
         """{suite.test} of a program of the tests; it starts as far as a card is not asked for."""
         names, suite = set(), ""
