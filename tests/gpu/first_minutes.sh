@@ -13,7 +13,7 @@
 #   --tests GLOB            names of test programs to run (default '*')
 #   --models LIST           of input/, each NAME or NAME:BATCH (default 'talk-multihead char-10m gpt2-124m gpt2-124m:32')
 #   --steps N               timed steps of each benchmark and of PyTorch (default 0: as many as fill ten seconds)
-#   --curve N               steps beside openmp, 10 or more (default 200)
+#   --curve N               steps beside openmp, 12 or more (default 200)
 #   --python PYTHON         the one with torch (default python3)
 #   --peak-fp32 X, --peak-tf32 X   TFLOP/s of the card, for the share of its peak (default: by its name)
 # Exit code: 0 all steps passed or were skipped for a reason that the table gives, 1 some did not, 2 command line, 3 the results
@@ -54,7 +54,7 @@ whole() { # whole NAME LEAST: the option's value is a number, in base 10 whateve
 }
 whole minutes 1
 whole steps 0
-whole curve 10 # the learning rate warms up for ten
+whole curve 12 # the learning rate warms up for ten and needs two to decay
 for number in "$peak_fp32" "$peak_tf32"; do
   [[ -z $number || $number =~ ^[0-9]+(\.[0-9]+)?$ && $number =~ [1-9] ]] || fail 2 "$number: expected TFLOP/s, e.g. --peak-fp32 66.9"
 done

@@ -87,10 +87,11 @@ class FirstMinutes(unittest.TestCase):
         place = self.place_with(f"""case "$*" in *bench*) exec sleep 600 ;; esac
 exec {BUILD}/dekoder "$@"
 """)
-        code, table, said = self.run_script(*SHORT, "--minutes", "1", "--models", "talk-multihead", place=place)
+        code, table, said = self.run_script(*SHORT, "--minutes", "1", "--models", "talk-multihead", "--curve", "12", place=place)
         self.assertEqual((code, table["bench-talk-multihead-fp32"]), (1, ("NO TIME", "stopped after 9 s; ")), said)
         self.assertEqual(table["torch-talk-multihead"], ("skipped", "no benchmark of talk-multihead-fp32 to compare with"), said)
         self.assertNotRegex(said, r"(?m)^talk-multihead-fp32 ")
+        self.assertIn(table["curve-as-openmp"][0], ("passed", "NO TIME"), said)  # twelve steps, the fewest
 
     def test_failures_and_hangs_do_not_stop_it(self):
         sleeper = self.work / "sleeper"
@@ -136,7 +137,7 @@ exec {BUILD}/dekoder "$@"
                                    (["--minutes", "ten"], "ten: expected a whole number"), (["--quick"], "--quick: no such option"),
                                    (["--peak-tf32", "fast"], "fast: expected TFLOP/s"),
                                    (["--peak-fp32", "0.0"], "0.0: expected TFLOP/s"), (["--minutes", "00"], "--minutes 00: expected a whole"),
-                                   (["--curve", "9"], "--curve 9: expected a whole number from 10"), (["-o"], "-o: expected a value"),
+                                   (["--curve", "11"], "--curve 11: expected a whole number from 12"), (["-o"], "-o: expected a value"),
                                    (["--models", "char-10m ../x"], "--models ../x: expected the NAME"),
                                    (["--models", "*"], "--models *: expected the NAME"), (["--models", "a:0"], "--models a:0: expected")):
             done = subprocess.run(["bash", SCRIPT, "-o", self.work / "out", BUILD, *arguments], text=True, capture_output=True)
