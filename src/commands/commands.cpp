@@ -63,17 +63,6 @@ void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
                       config.model.vocabulary, data.path().string(), data.vocabulary());
 }
 
-/// A micro-batch is computed by one rank.
-void require_work_for_all(const RunConfig& config, const Communicator& ranks) {
-  const long leaves = leaves_of_step(config);
-  if (ranks.size() > leaves)
-    throw ConfigError(
-        "{} ranks for {} micro-batches of a step (training.batch {} / training.micro_batch {}): a rank computes "
-        "whole "
-        "micro-batches; start at most {} ranks, or lower training.micro_batch",
-        ranks.size(), leaves, config.training.batch, config.micro_batch(), leaves);
-}
-
 ExitCode run_train(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   const TokenDataset data = open_tokens(config);
@@ -84,7 +73,7 @@ ExitCode run_train(const Command& command) {
     check_origin(command.config, root,
                  read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
   const Communicator ranks = Communicator::world();
-  require_work_for_all(config, ranks);
+  require_work_for_all(config, ranks.size());
   log_ranks(ranks, device_id());
   require_same_on_all(ranks, "the backend or build",
                       fmt::format("{} {} {}", ExecSpace::name(), real_name, product_library()));
@@ -162,7 +151,7 @@ ExitCode run_generate(const Command& command) {
 ExitCode run_describe(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
-  print(model_summary(config) + "\n" + training_memory_text(config, ExecSpace().concurrency()));
+  print(model_summary(config) + "\n" + training_memory_text(config, ExecSpace().concurrency(), command.ranks));
   return ExitCode::finished;
 }
 

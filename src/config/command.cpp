@@ -39,6 +39,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("seed", c.seed, elsewhere);
   visit("steps", c.steps, elsewhere);
   visit("json", c.json, elsewhere);
+  visit("ranks", c.ranks, elsewhere);
 }
 
 /// The list of a member that is one.
@@ -80,6 +81,7 @@ void check_command(const Command& c) {
     expect(!c.text.empty(), "--text is empty; expected at least one character");
     expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   }
+  if (c.name == "describe") expect(c.ranks >= 1, fmt::format("--ranks is {}; expected at least 1", c.ranks));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
     const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||

@@ -31,6 +31,7 @@ struct Command {
   std::uint64_t seed = 1;            ///< generate
   int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
   bool json = false;                 ///< bench, status
+  int ranks = 1;                     ///< describe: as started on so many
 };
 
 /// Throws ConfigError naming every option of the command that is out of range or no UTF-8, each with what is

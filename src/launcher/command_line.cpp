@@ -96,6 +96,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
       sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
           "dekoder describe input/gpt2-124m.yaml");
   add_config(*describe, c);
+  add_number(*describe, "--ranks", c.ranks, "memory of rank 0 of so many, its micro-batches and messages");
 
   CLI::App* bench = sub("bench", "Tokens/s, GFLOP/s and share of this machine's GEMM rate, on random tokens.",
                         "dekoder bench input/gpt2-124m.yaml --set training.batch=4 --json");

@@ -24,10 +24,10 @@ Shards::Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t
 
 FlatRange Shards::piece(std::size_t bucket, int rank) const {
   const FlatRange whole = buckets_.at(bucket);
-  const std::size_t units = (whole.size() + unit_ - 1) / unit_, P = static_cast<std::size_t>(ranks_),
-                    r = static_cast<std::size_t>(rank);
-  const auto cut = [&](std::size_t share) { return std::min(whole.begin + units * share / P * unit_, whole.end); };
-  return {cut(r), cut(r + 1)};
+  const std::size_t units = (whole.size() + unit_ - 1) / unit_, P = static_cast<std::size_t>(ranks_);
+  const std::size_t share = (static_cast<std::size_t>(rank) + bucket) % P;  // the smaller ones fall to all in turn
+  const auto cut = [&](std::size_t place) { return std::min(whole.begin + units * place / P * unit_, whole.end); };
+  return {cut(share), cut(share + 1)};
 }
 
 std::vector<FlatRange> Shards::owned(int rank) const {

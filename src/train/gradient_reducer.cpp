@@ -50,6 +50,15 @@ std::size_t slots_of_others(int ranks, int rank, long leaves) {
 
 }  // namespace
 
+std::uint64_t bytes_of_step(const Shards& shards, long leaves) {
+  const int ranks = shards.ranks();
+  std::uint64_t elements = std::uint64_t(ranks - 1) * shards.flat();
+  for (int rank = 0; rank < ranks; ++rank)
+    elements +=
+        nodes_of(leaves_of(rank, ranks, leaves), leaves).size() * (shards.flat() - shards.owned_elements(rank));
+  return elements * sizeof(Master);
+}
+
 std::size_t GradientReducer::memory(const Shards& shards, long leaves, int rank) {
   const std::size_t held = std::size_t(buffers_of(leaves_of(rank, shards.ranks(), leaves), leaves));
   const std::size_t arriving =

@@ -12,6 +12,10 @@
 
 namespace dekoder {
 
+/// What all ranks together send in a step: of every sum that a rank holds the pieces of the others, and the updated
+/// pieces of each to all others. (P - 1) times the buffer each way where every rank holds one sum.
+std::uint64_t bytes_of_step(const Shards& shards, long leaves);
+
 /// The gradients of a step: each micro-batch is a leaf of one tree of sums over all of them
 /// (parallel/leaf_tree.hpp), on whatever rank it is computed. A rank adds its own leaves up as they come; pieces of
 /// what it holds then travel to their owners (parallel/shards.hpp), bucket by bucket while backward of its last

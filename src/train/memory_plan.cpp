@@ -54,6 +54,12 @@ std::string first_word(const std::string& name) {
   return name.substr(0, name.find('.'));
 }
 
+std::size_t largest_tensor(const ParameterLayout& layout) {
+  std::size_t most = 0;
+  for (const ParameterEntry& entry : layout.entries()) most = std::max(most, entry.size());
+  return most;
+}
+
 std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences) {
   ActivationArena arena;
   DecoderActivations(arena, model, sequences);
@@ -71,23 +77,24 @@ std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences
 
 }  // namespace
 
-std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
+std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, int ranks) {
   const ModelConfig& model = config.model;
   const int B = config.micro_batch(), C = model.channels, T = model.context;
   const std::size_t tokens = allocated(std::size_t(B) * std::size_t(T), sizeof(Token));
   const ParameterLayout layout = decoder_parameters(model);
   const std::size_t flat = layout.flat_size();
+  const Shards shards = shards_of(model, layout, ranks);
   std::vector<MemoryTerm> terms = {
       {"values", flat * sizeof(Master)},
       {"gradients", flat * sizeof(Master)},
-      {"first moment", flat * sizeof(Master)},
-      {"second moment", flat * sizeof(Master)},
+      {"first moment", shards.owned_elements(0) * sizeof(Master)},
+      {"second moment", shards.owned_elements(0) * sizeof(Master)},
       {"weight decay flags", allocated(flat / decay_block, 1)},
       {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
   };
-  if (const std::size_t bytes = GradientReducer::memory(shards_of(model, layout, 1), leaves_of_step(config), 0);
-      bytes > 0)
+  if (const std::size_t bytes = GradientReducer::memory(shards, leaves_of_step(config), 0); bytes > 0)
     terms.push_back({"sums of micro-batches", bytes});
+  if (ranks > 1) terms.push_back({"largest tensor, to be saved", largest_tensor(layout) * sizeof(Master)});
   if (model.positions == Positions::sinusoidal)
     terms.push_back({"sinusoidal positions", allocated(std::size_t(T) * std::size_t(C), sizeof(Master))});
   for (MemoryTerm& term : activation_terms(model, B)) terms.push_back(std::move(term));
@@ -106,19 +113,39 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads) {
   return terms;
 }
 
-std::string training_memory_text(const RunConfig& config, int threads) {
+void require_work_for_all(const RunConfig& config, int ranks) {
+  const long leaves = leaves_of_step(config);
+  if (ranks > leaves)
+    throw ConfigError(
+        "{} ranks for {} micro-batches of a step (training.batch {} / training.micro_batch {}): a rank computes "
+        "whole "
+        "micro-batches; start at most {} ranks, or lower training.micro_batch",
+        ranks, leaves, config.training.batch, config.micro_batch(), leaves);
+}
+
+std::string training_memory_text(const RunConfig& config, int threads, int ranks) {
+  require_work_for_all(config, ranks);
   std::string text = "memory by term\n";
   std::size_t together = 0;
   const auto line = [&](const std::string& name, std::size_t bytes) {
     text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(bytes));
   };
-  for (const MemoryTerm& term : training_memory(config, threads)) {
+  for (const MemoryTerm& term : training_memory(config, threads, ranks)) {
     line(term.name, term.bytes);
     together += term.bytes;
   }
   line("together", together);
-  const std::size_t parameters = decoder_parameters(config.model).parameters();
+  const ParameterLayout layout = decoder_parameters(config.model);
+  const std::size_t parameters = layout.parameters();
   text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3 * parameters * sizeof(Master)));
+  if (ranks == 1) return text;
+  const long leaves = leaves_of_step(config), most = (leaves + ranks - 1) / ranks;
+  text += fmt::format(
+      "micro-batches        {:>12}  a step, at most {} on a rank: {:.1f} % of the ranks' time is idle\n", leaves,
+      most, 100 - 100.0 * double(leaves) / double(most * ranks));
+  text += fmt::format(
+      "messages of a step   {:>12}  (gradients to their owners and parameters back, all ranks together)\n",
+      bytes_text(bytes_of_step(shards_of(config.model, layout, ranks), leaves)));
   return text;
 }
 

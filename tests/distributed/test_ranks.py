@@ -6,10 +6,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 from pathlib import Path
+
+sys.path.insert(0, str(Path(os.environ["DEKODER_SOURCE_DIR"]) / "tests" / "support"))
+from kokkos_events import SCRATCH, TOOL, most_bytes
 
 ROOT = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/tests"))
@@ -97,6 +101,17 @@ class Ranks(unittest.TestCase):
         self.train(3, "chain")
         self.assert_equal_results("chain", "whole")
 
+    def pids_of(self, run):
+        found = subprocess.run(["pgrep", "-x", "-f", f"{PROGRAM} train config.yaml --run {run} .*"], capture_output=True, text=True)
+        return found.stdout.split()
+
+    def wait_until_gone(self, pids):
+        """mpirun asks first, which a stopped process does not hear, and need not wait."""
+        end = time.monotonic() + 20
+        while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+            self.assertLess(time.monotonic(), end, f"left over: {left}")
+            time.sleep(0.1)
+
     # One rank's environment differs: the others wait for its messages.
     ONE_RANK = ["bash", "-c", '[ "$OMPI_COMM_WORLD_RANK" != "$RANK" ] || export $FAULT; exec "$@"', "-"]
 
@@ -109,6 +124,7 @@ class Ranks(unittest.TestCase):
 
     def test_a_rank_that_is_killed_takes_all_down(self):
         self.train_with_a_bad_rank("killed", "DEKODER_FAULT=train:step@8", 137)
+        self.wait_until_gone(self.pids_of("killed"))
         self.train(2, "killed")
         self.train(1, "undisturbed")
         self.assert_equal_results("killed", "undisturbed")
@@ -120,22 +136,19 @@ class Ranks(unittest.TestCase):
     def test_a_rank_that_is_stopped_ends_in_the_watchdogs_message(self):
         begin = time.monotonic()
         process = self.start(3, PROGRAM, "train", "config.yaml", "--run", "hangs", "--backend", "openmp", "--set", "training.steps=100000",
-                             "--set", "attention.every=0", DEKODER_WATCHDOG_SECONDS="3")
+                             *(word for section in ("attention", "evaluation", "sampling", "checkpoint") for word in
+                               ("--set", f"{section}.every=0")), DEKODER_WATCHDOG_SECONDS="3")
         log = self.work / "hangs/metrics.jsonl"
         while not (log.exists() and '"step":20,' in log.read_text()):
             self.assertLess(time.monotonic() - begin, 60, "no step 20")
             time.sleep(0.05)
-        ranks = subprocess.run(["pgrep", "-f", "dekoder train config.yaml --run hangs"], capture_output=True, text=True).stdout.split()
-        ranks = [pid for pid in ranks if Path(f"/proc/{pid}/comm").read_text().strip() == "dekoder"]
+        ranks = self.pids_of("hangs")
         self.assertEqual(len(ranks), 3)
         os.kill(int(ranks[-1]), signal.SIGSTOP)
         said = process.communicate(timeout=60)[0]
         self.assertEqual(process.returncode, 1, said)
         self.assertRegex(said, r"(?m)^dekoder: (rank \d: )?error: rank \d is in '[a-z, ]+' for \d+ s without an end \(limit \d+ s\)")
-        end = time.monotonic() + 20  # mpirun asks first, which a stopped process does not hear
-        while left := [pid for pid in ranks if Path(f"/proc/{pid}").exists()]:
-            self.assertLess(time.monotonic(), end, f"left over: {left}")
-            time.sleep(0.1)
+        self.wait_until_gone(ranks)
 
     def test_parameters_that_differ_between_ranks_are_caught(self):
         said = self.train_with_a_bad_rank("spoilt", "DEKODER_FAULT=train:updated@500!SPOIL", 4, rank=2,
@@ -182,18 +195,38 @@ class Ranks(unittest.TestCase):
             self.assertNotIn("rank 1: error", said)
         self.assertFalse((self.work / "none").exists())
 
+    def described(self, ranks):
+        """Rank 0's memory by term, in bytes."""
+        said = self.run_ranks(1, PROGRAM, "describe", "config.yaml", "--backend", "openmp", "--ranks", ranks)
+        return {name.strip(): int(count) for name, count in re.findall(r"(?m)^  (.*?) +(\d+) B ", said[said.index("memory by term"):])}
+
+    def test_memory_is_what_describe_says(self):
+        """To the byte, of everything that rank 0 takes from Kokkos; the optimizer's share falls with the ranks."""
+        for ranks in (2, 3, 8):
+            terms = self.described(ranks)
+            self.assertAlmostEqual(terms["first moment"] / self.described(1)["first moment"], 1 / ranks, delta=0.12)
+            together = terms.pop("together")
+            self.assertEqual(sum(terms.values()), together)
+            file = self.work / f"events-{ranks}"
+            self.run_ranks(ranks, "bash", "-c", '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || unset KOKKOS_TOOLS_LIBS; exec "$@"', "-", PROGRAM, "train",
+                           "config.yaml", "--run", f"memory-{ranks}", "--backend", "openmp", KOKKOS_TOOLS_LIBS=str(TOOL),
+                           DEKODER_RECORD=str(file))
+            taken = most_bytes([line.split("\t") for line in file.read_text().splitlines()], lambda label: label != SCRATCH)
+            spare = together - sum(count for name, count in terms.items() if name.startswith("scratch of ")) - taken
+            self.assertTrue(0 <= spare <= 32, f"{ranks} ranks: {taken} bytes taken, described {spare} more: {terms}")
+
     def test_bytes_of_a_step(self):
         """Gradients to their owners and parameters back: each (P - 1) times the flat buffer where every rank has one sum of its
         micro-batches; more where the tree over all of them cuts through a rank's share."""
-        described = self.run_ranks(1, PROGRAM, "describe", "config.yaml", "--backend", "openmp")
-        flat = int(re.search(r"(?m)^  values +(\d+) B", described).group(1))
-        for ranks, sums in ((1, 0), (2, 1 * 1), (4, 3 * 1), (8, 7 * 1), (3, None)):
+        flat = self.described(1)["values"]
+        for ranks in (1, 2, 3, 4, 8):
             report = json.loads(self.run_ranks(ranks, PROGRAM, "bench", "config.yaml", "--backend", "openmp", "--json", "--steps",
                                                "3").splitlines()[-1])
             self.assertEqual((report["ranks"], report["batch"]), (ranks, 16))
             if ranks != 3:
-                self.assertEqual(report["bytes_per_step"], (sums + ranks - 1) * flat)
-            self.assertGreaterEqual(report["bytes_per_step"], 2 * (ranks - 1) * flat)
+                self.assertEqual(report["bytes_per_step"], 2 * (ranks - 1) * flat)
+            else:  # shares of 2, 3 and 3 of 8 micro-batches: of 1, 2 and 2 sums
+                self.assertAlmostEqual(report["bytes_per_step"] / flat, (1 + 2 + 2) * 2 / 3 + 2, delta=0.2)
             self.assertEqual(report["exposed_seconds"] > 0, ranks > 1)
 
 

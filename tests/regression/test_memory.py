@@ -12,22 +12,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(os.environ["DEKODER_SOURCE_DIR"]) / "tests" / "support"))
 from dekoder_runs import PROGRAM, Workshop, check
-from kokkos_events import record
-
-SCRATCH = "Kokkos::OpenMP::scratch_mem"  # Kokkos' own, by thread
-
-
-def most_bytes(events, is_counted):
-    """The most bytes alive at one time of the allocations whose label is counted."""
-    alive, now, most = {}, 0, 0
-    for event in events:
-        if event[0] == "allocate" and is_counted(event[3]):
-            alive[event[1]] = int(event[2])
-            now += int(event[2])
-            most = max(most, now)
-        elif event[0] == "free" and event[1] in alive:
-            now -= alive.pop(event[1])
-    return most
+from kokkos_events import SCRATCH, most_bytes, record
 
 
 def largest_arena(events):

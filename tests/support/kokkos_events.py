@@ -8,6 +8,7 @@ import subprocess
 from dekoder_runs import check
 
 TOOL = pathlib.Path(os.environ["DEKODER_BINARY_DIR"]) / "tests" / "libkokkos_record_tool.so"
+SCRATCH = "Kokkos::OpenMP::scratch_mem"  # Kokkos' own, by thread
 
 
 def record(command, file):
@@ -16,6 +17,19 @@ def record(command, file):
                             env=dict(os.environ, KOKKOS_TOOLS_LIBS=str(TOOL), DEKODER_RECORD=str(file)))
     check(answer.returncode == 0, f"exit code {answer.returncode}; it said:\n{answer.stderr}")
     return [line.split("\t") for line in pathlib.Path(file).read_text().splitlines()]
+
+
+def most_bytes(events, is_counted):
+    """The most bytes alive at one time of the allocations whose label is counted."""
+    alive, now, most = {}, 0, 0
+    for event in events:
+        if event[0] == "allocate" and is_counted(event[3]):
+            alive[event[1]] = int(event[2])
+            now += int(event[2])
+            most = max(most, now)
+        elif event[0] == "free" and event[1] in alive:
+            now -= alive.pop(event[1])
+    return most
 
 
 class Kernel:
