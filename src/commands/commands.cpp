@@ -83,6 +83,7 @@ ExitCode run_train(const Command& command) {
   ranks.on_root([&] { directory.emplace(root); });
   Trainer trainer(config, data, directory ? &*directory : nullptr, ranks,
                   {command.fresh, origin_line(command.config, root)});
+  log_info("backend: {}", command.backend);
   log_threads();
   const ExitCode code = trainer.train();
   if (code == ExitCode::finished)
@@ -167,6 +168,7 @@ ExitCode run_initial_values(const Command& command) {
 ExitCode run_bench(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
+  log_info("backend: {}", command.backend);
   log_threads();
   const BenchmarkResult result = benchmark(config, command.steps);
   print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));

@@ -40,6 +40,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("steps", c.steps, elsewhere);
   visit("json", c.json, elsewhere);
   visit("ranks", c.ranks, elsewhere);
+  visit("backend", c.backend, elsewhere);
 }
 
 /// The list of a member that is one.

@@ -32,6 +32,7 @@ struct Command {
   int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
   bool json = false;                 ///< bench, status
   int ranks = 1;                     ///< describe: as started on so many
+  std::string backend;               ///< train, bench: which plug-in the launcher chose, and why; for the log
 };
 
 /// Throws ConfigError naming every option of the command that is out of range or no UTF-8, each with what is

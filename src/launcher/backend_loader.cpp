@@ -2,6 +2,7 @@
 #include "launcher/backend_loader.hpp"
 
 #include <dlfcn.h>
+#include <fmt/ranges.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -9,28 +10,15 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "base/log.hpp"
 #include "base/utf8.hpp"
+#include "launcher/cuda_driver.hpp"
+#include "launcher/library_file.hpp"
 
 namespace dekoder {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Devices that the CUDA driver reports; 0 without a driver. Asks the driver itself: a plug-in that links CUDA does
-/// not even load where the driver is missing, and cannot be unloaded.
-int cuda_devices() {
-  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (driver == nullptr) return 0;
-  using Init = int (*)(unsigned);
-  using Count = int (*)(int*);
-  const auto init = reinterpret_cast<Init>(dlsym(driver, "cuInit"));
-  const auto count = reinterpret_cast<Count>(dlsym(driver, "cuDeviceGetCount"));
-  int devices = 0;
-  if (init == nullptr || count == nullptr || init(0) != 0 || count(&devices) != 0) return 0;
-  return devices;
-}
 
 /// Beside the executable and in lib/dekoder of its installation, then DEKODER_PLUGIN_PATH. In a folder of
 /// jobs/bundle the executable is the carried loader in lib/, and its lib/dekoder holds the plug-ins.
@@ -49,13 +37,30 @@ std::vector<fs::path> search_path() {
   return folders;
 }
 
-fs::path find_plugin(const std::string& backend) {
-  for (const fs::path& folder : search_path())
-    if (const fs::path file = folder / ("libdekoder_" + backend + "_float.so"); fs::exists(file)) return file;
-  return {};
+struct Plugin {
+  fs::path file;       ///< empty where no folder has it
+  std::string places;  ///< the folders that were looked at, each with what kept it from being read
+};
+
+Plugin find_plugin(const std::string& backend) {
+  Plugin found;
+  for (const fs::path& folder : search_path()) {
+    std::error_code failed;
+    const fs::path file = folder / ("libdekoder_" + backend + "_float.so");
+    const fs::file_status status = fs::status(file, failed);
+    if (fs::exists(status)) return {file, {}};
+    found.places += (found.places.empty() ? "" : ", ") + folder.string();
+    if (!fs::status_known(status)) found.places += " (" + failed.message() + ")";
+  }
+  return found;
+}
+
+std::string missing(const std::string& backend, const Plugin& plugin) {
+  return fmt::format("libdekoder_{}_float.so is in none of {}", backend, plugin.places);
 }
 
 const dekoder_backend& open_plugin(const fs::path& file) {
+  check_library_file(file);
   void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr)
     throw ConfigError("{}: cannot be loaded: {}; expected the plug-in of this build and its libraries",
@@ -71,27 +76,38 @@ const dekoder_backend& open_plugin(const fs::path& file) {
   return *backend;
 }
 
-}  // namespace
+struct Choice {
+  std::string backend;
+  std::string description;  ///< LoadedBackend's
+};
 
-const dekoder_backend& load_backend(const std::string& backend) {
-  if (backend != "auto" && backend != "openmp" && backend != "cuda")
-    throw ConfigError("--backend is '{}'; expected auto, openmp or cuda", excerpt(backend));
-  std::string chosen = backend;
-  if (backend == "auto") chosen = cuda_devices() > 0 && !find_plugin("cuda").empty() ? "cuda" : "openmp";
-  if (backend == "cuda" && cuda_devices() == 0)
+Choice choose(const std::string& wish) {
+  if (wish == "openmp") return {"openmp", "openmp"};
+  const CudaDevices devices = cuda_devices();
+  if (devices.names.empty()) {
+    if (wish == "auto") return {"openmp", fmt::format("openmp (auto: {})", devices.why_none)};
     throw ConfigError(
         "--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp, or start on "
-        "a GPU node");
-  const fs::path file = find_plugin(chosen);
-  if (file.empty()) {
-    std::string places;
-    for (const fs::path& folder : search_path()) places += (places.empty() ? "" : ", ") + folder.string();
-    throw ConfigError(
-        "--backend {}: libdekoder_{}_float.so is in none of {}; build it (cmake --preset {}) or set "
-        "DEKODER_PLUGIN_PATH",
-        chosen, chosen, places, chosen);
+        "a "
+        "GPU node ({})",
+        devices.why_none);
   }
-  return open_plugin(file);
+  if (const Plugin plugin = find_plugin("cuda"); wish == "auto" && plugin.file.empty())
+    return {"openmp", fmt::format("openmp (auto: {})", excerpt(missing("cuda", plugin), 1000))};
+  return {"cuda", fmt::format("cuda; devices: {}", fmt::join(devices.names, ", "))};
+}
+
+}  // namespace
+
+LoadedBackend load_backend(const std::string& backend) {
+  if (backend != "auto" && backend != "openmp" && backend != "cuda")
+    throw ConfigError("--backend is '{}'; expected auto, openmp or cuda", excerpt(backend));
+  const Choice choice = choose(backend);
+  const Plugin plugin = find_plugin(choice.backend);
+  if (plugin.file.empty())
+    throw ConfigError("--backend {}: {}; build it (cmake --preset {}) or set DEKODER_PLUGIN_PATH", choice.backend,
+                      missing(choice.backend, plugin), choice.backend);
+  return {&open_plugin(plugin.file), choice.description};
 }
 
 }  // namespace dekoder

@@ -7,11 +7,16 @@
 
 namespace dekoder {
 
-/// Opens exactly one plug-in, libdekoder_<backend>_float.so, and checks that it is of this build. `backend` is
-/// auto, openmp or cuda; auto takes cuda where the driver has a device and the plug-in is there. Looked for beside
-/// the executable, in
-/// ../lib/dekoder and in the folders of DEKODER_PLUGIN_PATH. The plug-in is never closed. Throws ConfigError naming
-/// every place and the reason.
-const dekoder_backend& load_backend(const std::string& backend);
+struct LoadedBackend {
+  const dekoder_backend* plugin;
+  /// For the log: "openmp", "cuda; devices: NVIDIA H100" or "openmp (auto: why not cuda)".
+  std::string description;
+};
+
+/// Opens exactly one plug-in, libdekoder_<backend>_float.so, and checks that it is whole and of this build.
+/// `backend` is auto, openmp or cuda; auto takes cuda where the driver has a device and the plug-in is there.
+/// Looked for beside the executable, in ../lib/dekoder and in the folders of DEKODER_PLUGIN_PATH. The plug-in is
+/// never closed. Throws ConfigError naming every place and the reason.
+LoadedBackend load_backend(const std::string& backend);
 
 }  // namespace dekoder

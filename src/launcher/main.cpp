@@ -64,9 +64,9 @@ bool runs_on_several_ranks(const std::string& command) {
 
 /// All that may be refused before the backend has work; nothing where there is nothing to do.
 std::optional<Work> prepare(int argc, char** argv, int ranks) {
-  const std::optional<CommandLine> line = read_command_line(argc, argv);
+  std::optional<CommandLine> line = read_command_line(argc, argv);
   if (!line) return std::nullopt;
-  const Command& command = line->command;
+  Command& command = line->command;
   if (ranks > 1 && !runs_on_several_ranks(command.name))
     throw ConfigError("`dekoder {}` was started on {} ranks; it runs on one: start a single one", command.name,
                       ranks);
@@ -77,7 +77,9 @@ std::optional<Work> prepare(int argc, char** argv, int ranks) {
   const CpuMask& cpus = process_start().cpus;
   check_address_space(cpus);
   bind_threads(cpus);
-  return Work{command, &load_backend(line->backend)};
+  const LoadedBackend backend = load_backend(line->backend);
+  command.backend = backend.description;
+  return Work{command, backend.plugin};
 }
 
 int run(int argc, char** argv) {

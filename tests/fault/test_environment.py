@@ -223,6 +223,78 @@ class Cores(Case):
         self.assertIn(f"warning: {threads} threads share ", done.stderr)
 
 
+# What the launcher asks of libcuda.so.1, with FAULT as cuInit's answer.
+DRIVER = """
+int cuInit(unsigned flags) { (void)flags; return FAULT; }
+int cuDeviceGetCount(int* count) { *count = 1; return 0; }
+int cuDeviceGetName(char* name, int length, int device) { (void)length, (void)device; name[0] = 'A'; name[1] = 0; return 0; }
+int cuGetErrorName(int code, const char** name) { if (code != 803) return 1; *name = "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"; return 0; }
+"""
+# A /dev with few devices, a card's among them.
+CARD = """
+mount -t tmpfs tmpfs "$0"
+for device in null zero urandom; do touch "$0/$device"; mount --bind "/dev/$device" "$0/$device"; done
+touch "$0/nvidiactl"
+mount --move "$0" /dev
+exec "$@"
+"""
+
+
+class Devices(Case):
+    """A run says which plug-in computes and why; a refusal says what the driver said."""
+
+    def driver(self, fault):
+        folder = self.folder / f"driver-{fault}"
+        folder.mkdir(exist_ok=True)
+        subprocess.run(["cc", "-shared", "-fPIC", f"-DFAULT={fault}", "-x", "c", "-", "-o", folder / "libcuda.so.1"], input=DRIVER,
+                       text=True, check=True)
+        return folder
+
+    def backend(self, start=(), flags=(), **changes):
+        """The line about it of a training."""
+        done = run([*self.train(), *flags], start, env=environment(**changes))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("dekoder: backend: ")]
+        self.assertEqual(len(lines), 1, done.stderr)
+        return lines[0]
+
+    def test_why_a_run_computes_on_cpus(self):
+        self.assertEqual(self.backend(flags=["--backend", "openmp"]), "dekoder: backend: openmp")
+        broken = self.backend(LD_LIBRARY_PATH=str(self.driver(803)), CUDA_VISIBLE_DEVICES="1,\udce9")
+        self.assertEqual(broken, "dekoder: backend: openmp (auto: cuInit: error 803, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH; "
+                                 "CUDA_VISIBLE_DEVICES is '1,\\xE9')")
+        alone = self.folder / "alone"  # a launcher with the openmp plug-in alone
+        alone.mkdir()
+        for name in ("dekoder", "libdekoder_openmp_float.so"):
+            shutil.copy(dk.PROGRAM.parent / name, alone)
+        done = subprocess.run([alone / "dekoder", *self.train()], capture_output=True, text=True, timeout=120,
+                              env=environment(LD_LIBRARY_PATH=str(self.driver(0))))
+        self.assertIn(f"dekoder: backend: openmp (auto: libdekoder_cuda_float.so is in none of {alone}, ", done.stderr)
+
+    def test_a_card_without_its_driver(self):
+        """As in a container that was given the one and not the other."""
+        place = self.folder / "dev"
+        place.mkdir()
+        start = ["unshare", "--mount", "bash", "-ec", CARD, place]
+        if run(["--version"], start).returncode != 0 or self.found_driver():
+            self.skipTest("no mounts of one's own here, or a driver")
+        self.assertIn("openmp (auto: there is a card, /dev/nvidiactl, but no libcuda.so.1; ", self.backend(start))
+        self.assertEqual(self.backend(), "dekoder: backend: openmp (auto: no CUDA driver, libcuda.so.1)")
+
+    def found_driver(self):
+        return subprocess.run([sys.executable, "-c", "import ctypes; ctypes.CDLL('libcuda.so.1')"], capture_output=True).returncode == 0
+
+    def test_refusals_say_what_the_driver_said(self):
+        text = self.folder / "driver-text"
+        text.mkdir()
+        (text / "libcuda.so.1").write_text("no library")
+        for folder, visible, reason in ((self.driver(803), None, "cuInit: error 803, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"),
+                                        (self.driver(3), "", "cuInit: error 3; CUDA_VISIBLE_DEVICES is '')"),
+                                        (text, None, f"cannot be loaded: {text}/libcuda.so.1: ")):
+            done = run([*self.train(), "--backend", "cuda"], env=environment(LD_LIBRARY_PATH=str(folder), CUDA_VISIBLE_DEVICES=visible))
+            self.assert_refused(done, "reports no device here; use --backend openmp", reason)
+
+
 class Limits(Case):
     def refused_threads(self, limit, threads):
         """The program as a user who may start `limit` processes and threads: root's own number is not limited."""

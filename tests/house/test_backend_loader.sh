@@ -31,7 +31,7 @@ mkdir "$work/bin" "$work/plugins" && cp "$dekoder" "$work/bin/"
 expect() {  # code, fragment of the message, environment...
   local code=$1 fragment=$2 output rc
   shift 2
-  output=$(env "$@" "$work/bin/dekoder" describe "$source_dir/input/talk.yaml" --set model.vocabulary=65 \
+  output=$(timeout 60 env "$@" "$work/bin/dekoder" describe "$source_dir/input/talk.yaml" --set model.vocabulary=65 \
            --backend openmp 2>&1)
   rc=$?
   if [ $rc -ne "$code" ] || ! grep -qF -- "$fragment" <<<"$output"; then
@@ -45,9 +45,30 @@ mkdir -p "$work/lib/dekoder" && ln -s "$plugin" "$work/lib/dekoder/"
 expect 0 "attention" DEKODER_PLUGIN_PATH=
 rm -r "$work/lib"
 
+# Folders that cannot be looked at are named with the reason, and the search goes on behind them.
+ln -s loop "$work/loop"
+long=$work/$(printf '%0300d' 0)
+expect 2 "$work/loop (Too many levels of symbolic links)" DEKODER_PLUGIN_PATH="$work/loop"
+expect 2 "(File name too long)" DEKODER_PLUGIN_PATH="$long"
+expect 0 "attention" DEKODER_PLUGIN_PATH="$work/loop:$long:$binary_dir"
+if [ "$(id -u)" = 0 ]; then
+  mkdir -m 700 "$work/closed" && chmod 755 "$work"
+  printf 'model: {vocabulary: 65}\n' > "$work/model.yaml" && chmod 644 "$work/model.yaml"
+  as_nobody=$(cd / && DEKODER_PLUGIN_PATH=$work/closed setpriv --reuid 65534 --regid 65534 --clear-groups "$work/bin/dekoder" \
+    describe "$work/model.yaml" --backend openmp 2>&1)
+  [[ $? = 2 && $as_nobody == *"$work/closed (Permission denied)"* ]] || fail "a closed folder: $as_nobody"
+fi
+
 bad=$work/plugins/libdekoder_openmp_float.so
 echo "not a library" >"$bad"
 expect 2 "cannot be loaded" DEKODER_PLUGIN_PATH="$work/plugins"
+for bytes in 1000 1000000; do
+  head -c $bytes "$plugin" >"$bad"
+  expect 2 "$bad: is truncated: $bytes bytes, expected $(stat -Lc %s "$plugin"), " DEKODER_PLUGIN_PATH="$work/plugins"
+done
+rm "$bad" && mkfifo "$bad"
+expect 2 "$bad: is no file" DEKODER_PLUGIN_PATH="$work/plugins"
+rm "$bad"
 compiler=$(command -v cc || command -v gcc) || fail "no C compiler for the plug-ins of this test"
 echo 'int other(void) { return 0; }' | $compiler -shared -fPIC -x c - -o "$bad" || fail "compile"
 expect 2 "exports no dekoder_backend_entry" DEKODER_PLUGIN_PATH="$work/plugins"

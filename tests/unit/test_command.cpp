@@ -45,6 +45,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.seed = std::numeric_limits<std::uint64_t>::max();
   c.steps = 3;
   c.json = true;
+  c.backend = "openmp (auto: \"/a: b\")";
   const Command back = command_from_yaml(to_yaml(c));
   EXPECT_EQ(back.name, c.name);
   EXPECT_EQ(back.config, c.config);
@@ -65,6 +66,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.seed, c.seed);
   EXPECT_EQ(back.steps, c.steps);
   EXPECT_EQ(back.json, c.json);
+  EXPECT_EQ(back.backend, c.backend);
   EXPECT_EQ(to_yaml(back), to_yaml(c));
 }
 
