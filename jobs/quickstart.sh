@@ -6,6 +6,7 @@
 # TEXT: any text file instead of Jane Austen. Run again, it resumes; a finished run is shown again.
 # DEKODER_NATIVE=1 or 0: build with the machine's own packages, or in the toolbox; unset: the former where they suffice.
 set -euo pipefail
+unset CDPATH
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fail() {
   printf 'quickstart: %s\n' "$@" >&2

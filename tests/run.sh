@@ -9,6 +9,7 @@
 #                         are built and skipped. The table of its kernels' registers, stack and shared memory is printed at the
 #                         end, where there is cuobjdump
 set -euo pipefail
+unset CDPATH
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$checkout"
 bash jobs/setup/native.sh || exec bash jobs/toolbox bash tests/run.sh "$@"

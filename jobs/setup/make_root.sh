@@ -4,6 +4,7 @@
 # mirror, proxy, certificates and keys; no other tool is needed. It grows under a temporary name and gets its own name
 # when it is whole; a lock lets one maker work at a time, and what an interrupted one left behind is cleared away.
 set -euo pipefail
+unset CDPATH
 # The work in a process group of its own: a signal ends all of it, whatever runs at that moment.
 if [ "${3:-}" != grouped ]; then
   setsid bash "${BASH_SOURCE[0]}" "$@" grouped < /dev/null &

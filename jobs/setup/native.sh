@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # native.sh: exit code 0 where the machine's own packages (modules, Spack, Debian) can build dekoder, so that no toolbox is
 # needed. DEKODER_NATIVE=1 says yes and DEKODER_NATIVE=0 says no without looking; inside the toolbox it is yes.
+unset CDPATH
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 [ -z "${DEKODER_TOOLBOX:-}" ] || exit 0
 case ${DEKODER_NATIVE:-} in

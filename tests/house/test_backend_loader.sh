@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The executable links neither Kokkos nor BLAS; a plug-in exports one symbol; the loader says what is wrong with a bad one.
 set -u
+unset CDPATH
 source_dir=${DEKODER_SOURCE_DIR:-$(cd "$(dirname "$0")/../.." && pwd)}
 binary_dir=${DEKODER_BINARY_DIR:-$source_dir/build/openmp}
 dekoder=$binary_dir/dekoder

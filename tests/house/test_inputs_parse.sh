@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every input/*.yaml is read by the command, starts with a one-line comment, and is described as its name says.
 set -u
+unset CDPATH
 source_dir=${DEKODER_SOURCE_DIR:-$(cd "$(dirname "$0")/../.." && pwd)}
 dekoder=${DEKODER_BINARY_DIR:-$source_dir/build/openmp}/dekoder
 failures=0

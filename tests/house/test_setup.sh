@@ -3,6 +3,7 @@
 # jobs/toolbox: what a command sees, signals, exit codes, and the message for each way in which making the root fails;
 # jobs/setup/build_kokkos.sh; jobs/setup/austen_corpus.py on a small file of R's format. Makes no root: that is what got these tests here.
 set -u
+unset CDPATH
 source_dir=${DEKODER_SOURCE_DIR:?}
 scratch=$(mktemp -d)
 trap 'rm -rf --one-file-system "$scratch"' EXIT

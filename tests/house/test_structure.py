@@ -96,6 +96,16 @@ class Structure(unittest.TestCase):
                     head = "\n".join(path.read_text().splitlines()[:3])
                     self.assertIn("SPDX-License-Identifier: Apache-2.0", head, f"{path}: no licence line")
 
+    def test_scripts_go_where_they_say(self):
+        """With CDPATH, which users export, `cd folder` goes to another one and prints its name: each script unsets it first. Not
+        install_packages.sh, whose text is the toolbox's recipe: any change of it makes every root anew."""
+        for path in [*ROOT.glob("jobs/**/*"), *ROOT.glob("tests/**/*.sh"), ROOT / ".ci/run"]:
+            if not path.is_file() or path.name == "install_packages.sh" or not re.match(r"#!.*\b(ba)?sh\n", path.read_text()):
+                continue
+            code = re.sub(r"(?m)^\s*#.*", "", path.read_text())
+            if changes := re.search(r"\bcd\s", code):
+                self.assertIn("CDPATH", code[: changes.start()], f"{path}: unset CDPATH before the first cd")
+
     def test_kernel_labels(self):
         """Every Kokkos launch is labelled dekoder::<function>."""
         launch = re.compile(r"(Kokkos::parallel_(?:for|reduce|scan)|\bfor_each_row)\s*\(\s*([^,]+),", re.S)
