@@ -28,6 +28,7 @@ while [ $# -gt 0 ]; do
       arch=$2
       shift
       ;;
+    -DCMAKE_INSTALL_PREFIX*) refuse "$1: Kokkos goes to PREFIX; expected $usage" ;;
     -D?*) more+=("$1") ;;
     -h | --help)
       sed -n '3,11s/^# \{0,1\}//p' "$0"
@@ -90,24 +91,34 @@ case $device in
     options+=(-DKokkos_ENABLE_HIP=ON "-DKokkos_ARCH_$arch=ON")
     ;;
 esac
+build='' owned=''
+clean_up() { # whatever is not finished goes, but for the log of a step that failed
+  [ -z "$owned" ] || find "$prefix" -mindepth 1 -delete
+  [ -z "$build" ] || rm -rf "$build"
+}
+. "$(dirname "${BASH_SOURCE[0]}")/stoppable.sh"
+build=$(mktemp -d "${TMPDIR:-/tmp}/kokkos-build.XXXXXX" 2> /dev/null) ||
+  refuse "the folder ${TMPDIR:-/tmp} for what is made on the way cannot be written" "set TMPDIR to one that can"
 mkdir -p "$prefix" 2> /dev/null && [ -w "$prefix" ] || refuse "$prefix cannot be made or written" "name a folder that you may write"
+# Made in one step: of two at once into one PREFIX, one has it.
+mkdir "$prefix/bin" 2> /dev/null || refuse "$prefix is there already: another build_kokkos.sh goes on in it" "wait for it, or name another"
+owned=1
 # The wrapper of nvcc, with ARCH as its default: its own may be one that a newer tool kit no longer has.
 lay_wrapper() {
-  mkdir -p "$prefix/bin"
   sed "s/^default_arch=.*/default_arch=sm_${arch##*[A-Z]}/" "$source/bin/nvcc_wrapper" > "$compiler"
   chmod +x "$compiler"
 }
 [ "$device" != cuda ] || lay_wrapper
 
-build=$(mktemp -d "${TMPDIR:-/tmp}/kokkos-build.XXXXXX")
 start=$SECONDS
-step() { # step WHAT COMMAND...: its output goes to the log
+step() { # step WHAT COMMAND...: its output goes to the log, which stays if it fails
   local what=$1
   shift
-  "$@" >> "$build/log" 2>&1 && return
+  stoppable "$@" >> "$build/log" 2>&1 && return
   grep -E 'error|Error|FAILED' "$build/log" | head -n 20 >&2 || tail -n 20 "$build/log" >&2
-  find "$prefix" -mindepth 1 -delete
   printf 'build_kokkos: %s failed; the log is %s\n' "$what" "$build/log" >&2
+  rm -rf "$build/tree"
+  build=''
   exit 1
 }
 command -v make > /dev/null || export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
@@ -115,10 +126,17 @@ export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 echo "build_kokkos: ${device:-cpu}${arch:+ $arch}, $(basename "$compiler"); the log is $build/log"
 step "the configuration" cmake -S "$source" -B "$build/tree" "-DCMAKE_INSTALL_PREFIX=$prefix" \
   "-DCMAKE_CXX_COMPILER=$compiler" "${options[@]}" "${more[@]}"
+# CMake lists what no line of Kokkos has read, one a line.
+for option in ${more[@]+"${more[@]}"}; do
+  name=${option#-D}
+  name=${name%%[:=]*}
+  ! sed '1,/Manually-specified variables were not used/d' "$build/log" | grep -x " *$name" > /dev/null ||
+    refuse "$option: this Kokkos has no such option" "cmake -LH of its source tree lists all"
+done
 step "the build" cmake --build "$build/tree"
 step "the installation" cmake --install "$build/tree"
 [ "$device" != cuda ] || lay_wrapper
-rm -rf "$build"
+owned=''
 echo "build_kokkos: installed in $prefix after $((SECONDS - start)) s"
 case $device in
   '') echo "build_kokkos: dekoder takes it by -DDEKODER_KOKKOS_openmp=$prefix" ;;

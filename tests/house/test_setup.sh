@@ -163,6 +163,10 @@ project(Kokkos CXX)
 if(Kokkos_FAIL)
   message(FATAL_ERROR "no such option")
 endif()
+if(Kokkos_SLOW)
+  execute_process(COMMAND touch ${Kokkos_SLOW})
+  execute_process(COMMAND sleep 61)
+endif()
 get_cmake_property(names CACHE_VARIABLES)
 foreach(name IN LISTS names)
   if(name MATCHES "^Kokkos_|^CMAKE_(CXX_COMPILER|CXX_STANDARD|BUILD_TYPE|POSITION_INDEPENDENT_CODE)$")
@@ -195,6 +199,24 @@ check "Kokkos: no compiler" "$(CXX=no-such-compiler outcome build_kokkos "$kokko
 check "Kokkos: a configuration that fails" "$(outcome build_kokkos "$kokkos" "$scratch/new" -DKokkos_FAIL=ON)" \
   "1: *the configuration failed; the log is $scratch/*"
 check "Kokkos: nothing is left in its prefix" "$(ls -A "$scratch/new" 2> /dev/null)" ""
+check "Kokkos: an option that it does not know" "$(outcome build_kokkos "$kokkos" "$scratch/new" -DNONSENSE:BOOL=1)" \
+  "2: *-DNONSENSE:BOOL=1: this Kokkos has no such option*"
+check "Kokkos: another prefix" "$(outcome build_kokkos "$kokkos" "$scratch/new" -DCMAKE_INSTALL_PREFIX:PATH=/x)" \
+  "2: *-DCMAKE_INSTALL_PREFIX:PATH=/x: Kokkos goes to PREFIX*"
+check "Kokkos: no place for temporary files" \
+  "$(outcome env PATH="$PATH:$scratch/tools" TMPDIR=/none bash "$source_dir/jobs/setup/build_kokkos.sh" "$kokkos" "$scratch/new" --cuda HOPPER90)" \
+  "2: *the folder /none *cannot be written*TMPDIR*"
+check "Kokkos: nothing is left of these either" "$(ls -A "$scratch/new" 2> /dev/null)" ""
+PATH=$PATH:$scratch/tools TMPDIR=$scratch bash "$source_dir/jobs/setup/build_kokkos.sh" "$kokkos" "$scratch/slow" --cuda HOPPER90 "-DKokkos_SLOW=$scratch/goes" > "$scratch/slow-log" 2>&1 &
+slow=$!
+for i in {1..200}; do [ ! -e "$scratch/goes" ] || break; sleep 0.1; done
+check "Kokkos: two into one prefix" "$(outcome build_kokkos "$kokkos" "$scratch/slow")" "2: *is there already*"
+check "Kokkos: the first has its own" "$(ls "$scratch/slow/bin")" nvcc_wrapper
+kill "$slow"
+wait "$slow"
+check "Kokkos: stopped" "$?: $(ls -A "$scratch/slow")" "143: "
+check "Kokkos: no log but that of the failure stays" "$(ls -d "$scratch"/kokkos-build.* | wc -l)" 1
+check "Kokkos: no process goes on" "$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' ' ' | grep -c "sleep 6[1]")" 0
 check "Kokkos for CPUs" "$(outcome build_kokkos "$kokkos" "$scratch/cpu")" "0: *by -DDEKODER_KOKKOS_openmp=$scratch/cpu"
 check "Kokkos for CPUs: options" "$(grep -v COMPILER "$scratch/cpu/options" | tr '\n' ' ')" \
   "CMAKE_BUILD_TYPE=Release CMAKE_CXX_STANDARD=20 CMAKE_POSITION_INDEPENDENT_CODE=ON *Kokkos_ENABLE_OPENMP=ON *Kokkos_ENABLE_TESTS=OFF*"
