@@ -19,13 +19,17 @@ macro(dekoder_find_kokkos backend)
   endif()
   # With this component Kokkos leaves the project's compilers alone; otherwise one with CUDA puts nvcc in front of all of them.
   find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation)
+  if(Kokkos_VERSION VERSION_LESS 4.6)
+    message(FATAL_ERROR "dekoder needs Kokkos 4.6 or newer; that of ${Kokkos_DIR} is ${Kokkos_VERSION}. Name another with "
+                        "-DDEKODER_KOKKOS_${backend}=PREFIX; jobs/setup/build_kokkos.sh makes one")
+  endif()
   if("${backend}" STREQUAL "cuda" AND NOT "CUDA" IN_LIST Kokkos_DEVICES)
     message(FATAL_ERROR "The cuda plug-in needs a Kokkos with CUDA; that of ${Kokkos_DIR} has ${Kokkos_DEVICES}. Name one with "
                         "-DDEKODER_KOKKOS_cuda=PREFIX; jobs/setup/build_kokkos.sh makes one")
   elseif("${backend}" STREQUAL "openmp" AND "CUDA" IN_LIST Kokkos_DEVICES)
     message(FATAL_ERROR "The openmp plug-in needs a Kokkos without CUDA, so that it starts where no driver is; that of ${Kokkos_DIR} "
                         "has ${Kokkos_DEVICES}. Name one with -DDEKODER_KOKKOS_openmp=PREFIX (jobs/setup/build_kokkos.sh "
-                        "makes one), or leave the plug-in out: -DDEKODER_BACKENDS=cuda")
+                        "makes one), or leave plug-in and tests out: -DDEKODER_BACKENDS=cuda -DDEKODER_TESTS=OFF")
   elseif(NOT "OPENMP" IN_LIST Kokkos_DEVICES)
     message(FATAL_ERROR "dekoder needs a Kokkos with OpenMP; that of ${Kokkos_DIR} has ${Kokkos_DEVICES}")
   endif()

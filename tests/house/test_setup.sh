@@ -226,6 +226,22 @@ check "Kokkos for CUDA: options" "$(grep -E 'COMPILER=|ARCH|CUDA|OPENMP|MORE' "$
   "CMAKE_CXX_COMPILER=$scratch/gpu/bin/nvcc_wrapper Kokkos_ARCH_HOPPER90=ON Kokkos_ENABLE_CUDA=ON Kokkos_ENABLE_CUDA_LAMBDA=ON Kokkos_ENABLE_IMPL_CUDA_MALLOC_ASYNC=OFF Kokkos_ENABLE_OPENMP=ON Kokkos_MORE=yes "
 check "Kokkos for CUDA: the wrapper's architecture" "$(grep arch= "$scratch/gpu/bin/nvcc_wrapper")" "default_arch=sm_90"
 
+# --- What a configuration refuses.
+old=$scratch/old/lib/cmake/Kokkos
+mkdir -p "$old"
+echo 'set(PACKAGE_VERSION 3.7.0)' > "$old/KokkosConfigVersion.cmake"
+echo 'set(Kokkos_DEVICES OPENMP)' > "$old/KokkosConfig.cmake"
+configure() { outcome cmake -S "$source_dir" -B "$scratch/tree" -G Ninja "$@" | tr -s ' \n' ' '; }
+check "configuration: an unknown backend" "$(configure '-DDEKODER_BACKENDS=openmp;nonsense')" \
+  "1: *DEKODER_BACKENDS is 'openmp;nonsense'; expected openmp, cuda or 'openmp;cuda'*"
+check "configuration: no backend" "$(configure -DDEKODER_BACKENDS=)" "1: *DEKODER_BACKENDS is ''; expected openmp, cuda*"
+check "configuration: tests without openmp" "$(configure -DDEKODER_BACKENDS=cuda)" "1: *The tests need the openmp plug-in*-DDEKODER_TESTS=OFF*"
+check "configuration: an unknown instruction set" "$(configure -DDEKODER_BACKENDS=openmp -DDEKODER_ISA=nonsense)" \
+  "1: *DEKODER_ISA is 'nonsense', which *c++* does not take for -march; expected native*"
+check "configuration: an old Kokkos" "$(configure -DDEKODER_BACKENDS=openmp -DDEKODER_ISA=native "-DDEKODER_KOKKOS_openmp=$scratch/old")" \
+  "1: *needs Kokkos 4.6 or newer; that of $old is 3.7.0.*-DDEKODER_KOKKOS_openmp=PREFIX*"
+check "configuration: no nvcc" "$(configure -DDEKODER_KOKKOS_openmp= -DDEKODER_NVCC=/none)" "1: *DEKODER_NVCC is /none: no such file*"
+
 # --- The corpus reader: a file in R's format, its records checked one by one.
 check "corpus reader" "$(python3 - "$source_dir/jobs/setup" 2>&1 << 'END'
 import struct, sys, zlib
