@@ -19,12 +19,16 @@ CARRIED_TESTS = ["unit_test_gemm_openmp_float", "unit_test_shape_signature_openm
                  "parity_test_parity_openmp_double"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", "OMP_PROC_BIND": "false"}
 
-# Lays what the kernel gives into an otherwise empty root, and runs a command there: ROOT COMMAND...
+# Lays what the kernel gives into an otherwise empty root, of which /tmp alone can be written, and runs a command there:
+# ROOT COMMAND...
 ENTER = """
 set -e
 mkdir -p "$1/proc" "$1/dev" "$1/tmp"
+mount --bind "$1" "$1"
+mount --bind "$1/tmp" "$1/tmp"
 mount -t proc proc "$1/proc"
 mount --rbind /dev "$1/dev"
+mount -o remount,bind,ro "$1"
 exec chroot "$@"
 """
 NAMESPACE = ["unshare", "--mount", "--pid", "--fork"]

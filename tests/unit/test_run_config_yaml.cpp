@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <set>
 
 #include "base/error.hpp"
@@ -11,6 +9,7 @@
 #include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/setting_value.hpp"
+#include "support/scratch_folder.hpp"
 #include "support/source_folder.hpp"
 
 namespace dekoder {
@@ -434,8 +433,8 @@ TEST(RunConfigYaml, ResumeNamesWhatMayAndMayNotChange) {
 }
 
 TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
-  const std::string file = "run_config_yaml_" + std::to_string(getpid()) + ".yaml";
-  std::ofstream(file).close();
+  const testing_support::ScratchFolder scratch("run-config-yaml");
+  const std::string file = scratch.write("run.yaml", "");
   const auto refused = [](const std::string& path) {
     try {
       parse_run_config(read_config_text(path), path, {});
@@ -447,9 +446,8 @@ TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
   EXPECT_NE(refused(file).find("is empty"), std::string::npos);
   EXPECT_NE(refused(".").find("is a folder"), std::string::npos);
   EXPECT_NE(refused(file + ".other").find("there is no such configuration"), std::string::npos);
-  std::ofstream(file) << "\xef\xbb\xbfmodel:\r\n  layers: 5\r\n";  // byte-order mark, carriage returns
+  scratch.write("run.yaml", "\xef\xbb\xbfmodel:\r\n  layers: 5\r\n");  // byte-order mark, carriage returns
   EXPECT_EQ(parse_run_config(read_config_text(file), file, {}).model.layers, 5);
-  std::remove(file.c_str());
 }
 
 /// No default of theirs follows another setting, and the whole held-out part is only evaluated where it is said.
