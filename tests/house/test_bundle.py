@@ -304,9 +304,13 @@ class Bundle(unittest.TestCase):
     def test_truncated_plugin(self):
         build = self.build_of("DEKODER_ISA:STRING=native\nDEKODER_BACKENDS:STRING=openmp\n")
         os.truncate(build / "libdekoder_openmp_float.so", 1000000)
+        left = self.work / ".bundle-killed"  # by an earlier run: it is named, and stays
+        left.mkdir()
+        self.addCleanup(left.rmdir)
         done = bundle(build, "-o", self.work / "x")
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertRegex(done.stderr, r"^bundle: .*: libdekoder_openmp_float.so is no whole program or library \(.*\); .*\n$")
+        self.assertIn(f"bundle: {left}: of a run that goes on, or was killed", done.stdout)
         self.assertFalse((self.work / "x").exists())
 
     def test_full_disk(self):

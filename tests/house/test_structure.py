@@ -99,7 +99,8 @@ class Structure(unittest.TestCase):
     def test_scripts_go_where_they_say(self):
         """With CDPATH, which users export, `cd folder` goes to another one and prints its name: each script unsets it first. Not
         install_packages.sh, whose text is the toolbox's recipe: any change of it makes every root anew."""
-        for path in [*ROOT.glob("jobs/**/*"), *ROOT.glob("tests/**/*.sh"), ROOT / ".ci/run"]:
+        for path in (path for pattern in (".ci/*", "jobs/**/*", "tests/*.sh", "tests/house/*.sh", "tests/support/*.sh")
+                     for path in ROOT.glob(pattern)):
             if not path.is_file() or path.name == "install_packages.sh" or not re.match(r"#!.*\b(ba)?sh\n", path.read_text()):
                 continue
             code = re.sub(r"(?m)^\s*#.*", "", path.read_text())
