@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The tests that run once more in another form of the kernels: that for GPUs on the host, and the cuda plug-in's.
-set(DEKODER_KERNEL_TESTS test_adamw test_attention test_attention_statistics test_attention_weights test_column_sum
+set(DEKODER_KERNEL_TESTS test_accumulate test_adamw test_attention test_attention_statistics test_attention_weights test_column_sum
     test_cross_entropy test_decoder test_decoder_activations test_elementwise test_embedding test_normalization test_reduction
     test_training_step)
 # They touch device memory, but launch no kernel of their own or only the library's.

@@ -147,7 +147,7 @@ class Ranks(unittest.TestCase):
         os.kill(int(ranks[-1]), signal.SIGSTOP)
         said = process.communicate(timeout=60)[0]
         self.assertEqual(process.returncode, 1, said)
-        self.assertRegex(said, r"(?m)^dekoder: (rank \d: )?error: rank \d is in '[a-z, ]+' for \d+ s without an end \(limit \d+ s\)")
+        self.assertRegex(said, r"(?m)^dekoder: (rank \d: )?error: rank \d is in '[a-z, -]+' for \d+ s without an end \(limit \d+ s\)")
         self.wait_until_gone(ranks)
 
     def test_parameters_that_differ_between_ranks_are_caught(self):

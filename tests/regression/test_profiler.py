@@ -28,8 +28,8 @@ def check_regions(paths):
     of_pass = of_blocks | {("embedding",)}
     forward = {("forward",)} | {("forward", *path) for path in of_pass}
     backward = {("backward",)} | {("backward", *path) for path in of_pass}
-    expected = {"step": forward | backward | {("load",), ("head",), ("optimizer",)}, "save": set(), "forward": of_pass,
-                "backward": of_pass, "head": set(), "optimizer": set(), "load": set(),
+    expected = {"step": forward | backward | {("load",), ("head",), ("gradients",), ("optimizer",)}, "save": set(), "forward": of_pass,
+                "backward": of_pass, "head": set(), "optimizer": set(), "load": set(), "gradients": set(),
                 "evaluate": forward | {("head",)}, "generate": forward | {("head",)}}
     for name, inside in expected.items():
         check(any(path[-1] == name for path in paths), f"no region {name}")

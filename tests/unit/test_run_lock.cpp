@@ -187,6 +187,24 @@ TEST_F(RunLockTest, ProcessDecidesInItsOwnNamespace) {
   EXPECT_EQ(try_lock(), "");
 }
 
+TEST_F(RunLockTest, AZombieHoldsNothing) {
+  int told[2];
+  ASSERT_EQ(pipe(told), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string line = LockHolder::here().line();
+    _exit(write(told[1], line.data(), line.size()) == ssize_t(line.size()) ? 0 : 1);
+  }
+  std::string line(1024, '\0');
+  line.resize(std::size_t(read(told[0], line.data(), line.size())));
+  siginfo_t info = {};
+  ASSERT_EQ(waitid(P_PID, id_t(child), &info, WEXITED | WNOWAIT), 0);  // ended, and left as it is
+  put(line);
+  EXPECT_EQ(try_lock(), "");
+  for (const int descriptor : told) close(descriptor);
+  waitpid(child, nullptr, 0);
+}
+
 TEST_F(RunLockTest, LocksOfProgramsWithoutHeartbeat) {
   LockHolder old = LockHolder::here();
   put(old_line(old), 1000);

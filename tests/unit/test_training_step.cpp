@@ -131,6 +131,42 @@ TEST(TrainingStep, MicroBatchesAddUpToTheBatch) {
         << whole.store().layout().owner_of(i).name << " at flat index " << i;
 }
 
+// Five micro-batches: ((0 + 1) + (2 + 3)) + 4, however many steps were done before.
+TEST(TrainingStep, MicroBatchesAreAddedUpByTheTree) {
+  RunConfig config = small_config();
+  config.training.batch = 5;
+  config.training.micro_batch = 1;
+  const ExecSpace exec;
+  TrainingModel model(config);
+  const MasterTensor1 gradients = model.store().gradients();
+  model.store().initialise(exec, 1);
+  const auto load = [&](int leaf) {
+    model.load(exec, random_tokens(config, std::uint64_t(2 * leaf)),
+               random_tokens(config, std::uint64_t(2 * leaf + 1)));
+  };
+  std::vector<std::vector<double>> leaves;
+  for (int leaf = 0; leaf < 5; ++leaf) {
+    load(leaf);
+    model.accumulate_gradients(exec, DropoutKey{}, Real(0.05));
+    leaves.push_back(values_of(gradients));
+    Kokkos::deep_copy(gradients, 0);
+  }
+  const auto added = [](const std::vector<double>& a, const std::vector<double>& b) {
+    std::vector<double> sum(a.size());
+    for (std::size_t i = 0; i < a.size(); ++i) sum[i] = double(Master(a[i]) + Master(b[i]));
+    return sum;
+  };
+  const auto expected = added(added(added(leaves[0], leaves[1]), added(leaves[2], leaves[3])), leaves[4]);
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    for (int leaf = 0; leaf < 5; ++leaf) {
+      load(leaf);
+      model.leaf_gradients(exec, DropoutKey{}, Real(0.05));
+    }
+    EXPECT_TRUE(near(gradients, expected, 0.0)) << "step " << repeat;
+    Kokkos::deep_copy(gradients, 0);
+  }
+}
+
 TEST(TrainingStep, TwoRunsAgreeBitForBit) {
   RunConfig config = small_config();
   config.model.dropout = 0.1;

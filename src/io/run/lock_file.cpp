@@ -23,17 +23,21 @@ namespace dekoder {
 
 namespace {
 
-/// Field 22 of /proc/<process>/stat (proc(5)); "-" where there is no such process.
-std::string start_of_process(const std::string& process) {
+/// Fields 3 and 22 of /proc/<process>/stat (proc(5)); "-" where there is no such process.
+struct ProcessStat {
+  std::string state = "-", start = "-";
+};
+ProcessStat stat_of_process(const std::string& process) {
   std::ifstream file("/proc/" + process + "/stat");
   std::string text;
   std::getline(file, text);
   const std::size_t name_end = text.rfind(')');  // the name, field 2, may hold spaces
-  if (name_end == std::string::npos) return "-";
+  ProcessStat stat;
+  if (name_end == std::string::npos) return stat;
   std::istringstream fields(text.substr(name_end + 1));
-  std::string field;
-  for (int i = 3; i <= 22; ++i) fields >> field;
-  return field;
+  fields >> stat.state;
+  for (int i = 4; i <= 22; ++i) fields >> stat.start;
+  return stat;
 }
 
 /// Whether /proc numbers the processes as this one sees them: not so where it was mounted outside of the namespace.
@@ -79,8 +83,9 @@ double seconds(const timespec& time) {
 bool process_lives(const LockHolder& holder) {
   if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return false;
   if (!proc_is_ours()) return true;
-  const std::string start = start_of_process(std::to_string(holder.pid));
-  return start == "-" || start == holder.process_start;
+  const ProcessStat stat = stat_of_process(std::to_string(holder.pid));
+  // A zombie has ended: only its parent has not asked for its exit code yet.
+  return stat.start == "-" || (stat.start == holder.process_start && stat.state != "Z" && stat.state != "X");
 }
 
 }  // namespace
@@ -109,7 +114,7 @@ LockHolder LockHolder::here() {
   holder.host = as_field(host);
   holder.boot = boot_id();
   holder.pid = ::getpid();
-  holder.process_start = start_of_process("self");
+  holder.process_start = stat_of_process("self").start;
   holder.job = as_field(std::getenv("SLURM_JOB_ID"));
   holder.job_restarts = std::atol(as_field(std::getenv("SLURM_RESTART_COUNT")).c_str());
   holder.since = utc_now();
