@@ -89,11 +89,10 @@ double peak_memory() {
 
 }  // namespace
 
-BenchmarkResult benchmark(const RunConfig& config, int steps) {
+BenchmarkResult benchmark(const RunConfig& config, int steps, const Communicator& ranks) {
   const ExecSpace exec;
   BenchmarkResult result;
   result.gemm_gflops = gemm_rate(exec);
-  const Communicator ranks = Communicator::world();
   TrainingModel model(config, ranks);
   model.store().initialise(exec, config.training.seed);
   model.load(exec, random_tokens(config, site_of("bench.inputs")), random_tokens(config, site_of("bench.targets")));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/run_config.hpp"
+#include "parallel/communicator.hpp"
 
 namespace dekoder {
 
@@ -29,7 +30,7 @@ struct BenchmarkResult {
 /// Trains on random tokens: micro-batches of config.micro_batch() up to the batch, one optimizer step each time.
 /// Two steps warm up; `steps` steps are timed (0: as many as fill ten seconds, at least three); two more are timed
 /// by phase.
-BenchmarkResult benchmark(const RunConfig& config, int steps);
+BenchmarkResult benchmark(const RunConfig& config, int steps, const Communicator& ranks);
 
 std::string benchmark_text(const RunConfig& config, const BenchmarkResult& result);
 std::string benchmark_json(const RunConfig& config, const BenchmarkResult& result);

@@ -63,6 +63,22 @@ void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
                       config.model.vocabulary, data.path().string(), data.vocabulary());
 }
 
+/// The ranks of this job, once they are known to do the same thing.
+Communicator join_ranks(const RunConfig& config) {
+  const Communicator ranks = Communicator::world();
+  require_work_for_all(config, ranks.size());
+  log_ranks(ranks, device_id());
+  require_same_on_all(ranks, "the backend or build",
+                      fmt::format("{} {} {}", ExecSpace::name(), real_name, product_library()));
+  require_same_on_all(ranks, "the configuration", to_yaml(config));
+  return ranks;
+}
+
+void log_placement(const Command& command, const Communicator& ranks) {
+  log_info("backend: {}", command.backend);
+  if (ranks.root()) log_threads();  // join_ranks has told of the others
+}
+
 ExitCode run_train(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   const TokenDataset data = open_tokens(config);
@@ -72,19 +88,13 @@ ExitCode run_train(const Command& command) {
   if (command.run.empty())
     check_origin(command.config, root,
                  read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
-  const Communicator ranks = Communicator::world();
-  require_work_for_all(config, ranks.size());
-  log_ranks(ranks, device_id());
-  require_same_on_all(ranks, "the backend or build",
-                      fmt::format("{} {} {}", ExecSpace::name(), real_name, product_library()));
-  require_same_on_all(ranks, "the configuration", to_yaml(config));
+  const Communicator ranks = join_ranks(config);
   require_same_on_all(ranks, "the token file", data.tokenizer().to_text() + data.header().identity());
   std::optional<RunDirectory> directory;
   ranks.on_root([&] { directory.emplace(root); });
   Trainer trainer(config, data, directory ? &*directory : nullptr, ranks,
                   {command.fresh, origin_line(command.config, root)});
-  log_info("backend: {}", command.backend);
-  log_threads();
+  log_placement(command, ranks);
   const ExitCode code = trainer.train();
   if (code == ExitCode::finished)
     log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
@@ -168,9 +178,9 @@ ExitCode run_initial_values(const Command& command) {
 ExitCode run_bench(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
-  log_info("backend: {}", command.backend);
-  log_threads();
-  const BenchmarkResult result = benchmark(config, command.steps);
+  const Communicator ranks = join_ranks(config);
+  log_placement(command, ranks);
+  const BenchmarkResult result = benchmark(config, command.steps, ranks);
   print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));
   return ExitCode::finished;
 }

@@ -186,6 +186,7 @@ class Ranks(unittest.TestCase):
             (2, ["train", "config.yaml", "--run", "none", "--set", "model.heads=7"], 2, "error: "),
             (2, ["train", "config.yaml", "--run", "/proc/none"], 2, "error: /proc/none: cannot be made"),
             (3, ["train", "config.yaml", "--run", "diverged", "--set", "training.learning_rate=1.0e+30"], 4, "error: step "),
+            (2, ["bench", "config.yaml", "--set", "training.micro_batch=0"], 2, "error: 2 ranks for 1 micro-batches of a step"),
             (2, ["eval", "none"], 2, "error: `dekoder eval` was started on 2 ranks; it runs on one"),
             (2, ["train", "config.yaml", "--backend", "nonsense"], 2, "error: "),
         )
