@@ -143,6 +143,7 @@ class CudaPlugin(unittest.TestCase):
         source.write_text(f"""
             int cuInit(unsigned flags) {{ return 0; }}
             int cuDeviceGetCount(int* count) {{ *count = 1; return 0; }}
+            int cuDeviceGetName(char* name, int length, int device) {{ name[0] = 'X'; name[length > 1] = 0; return 0; }}
             int cuDeviceGet(int* device, int ordinal) {{ *device = ordinal; return 0; }}
             int cuDeviceGetAttribute(int* value, int attribute, int device) {{
               *value = attribute == 75 ? {major} : 0; /* 75 and 76: the capability, major and minor */
