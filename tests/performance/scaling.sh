@@ -47,7 +47,7 @@ sort -k1,1 -k3,3n -k2,2n -s "$work/table" | awk -v cores="$cores" '
     tokens = median(rate, n); share = median(waited, n)
     if (row_ranks == 1 && row_threads == 1) single[model] = tokens
     printf "%-16s %5d %7d %10.0f %9.1f%% %8.1f%% %14.0f%s\n", model, row_ranks, row_threads, tokens,
-      100 * tokens / (single[model] * row_ranks * row_threads), 100 * share, bytes, row_ranks * row_threads > cores ? "  more than the cores" : ""
+      100 * tokens / (single[model] * row_ranks * row_threads), 100 * share, bytes, (row_ranks * row_threads > cores ? "  more than the cores" : "")
     n = 0
   }
   { if ($1 != model || $2 != row_ranks || $3 != row_threads) { flush_row(); model = $1; row_ranks = $2; row_threads = $3 }
