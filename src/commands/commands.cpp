@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -64,13 +65,17 @@ void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
 }
 
 /// The ranks of this job, once they are known to do the same thing.
-Communicator join_ranks(const RunConfig& config) {
+Communicator join_ranks(Command command, const RunConfig& config) {
   const Communicator ranks = Communicator::world();
   require_work_for_all(config, ranks.size());
   log_ranks(ranks, device_id());
   require_same_on_all(ranks, "the backend or build",
                       fmt::format("{} {} {}", ExecSpace::name(), real_name, product_library()));
   require_same_on_all(ranks, "the configuration", to_yaml(config));
+  command.backend.clear();  // names devices
+  require_same_on_all(ranks, "the command line", to_yaml(command));
+  const char* bucket = std::getenv("DEKODER_BUCKET_BYTES");
+  require_same_on_all(ranks, "DEKODER_BUCKET_BYTES", bucket == nullptr ? "" : bucket);
   return ranks;
 }
 
@@ -88,7 +93,7 @@ ExitCode run_train(const Command& command) {
   if (command.run.empty())
     check_origin(command.config, root,
                  read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
-  const Communicator ranks = join_ranks(config);
+  const Communicator ranks = join_ranks(command, config);
   require_same_on_all(ranks, "the token file", data.tokenizer().to_text() + data.header().identity());
   std::optional<RunDirectory> directory;
   ranks.on_root([&] { directory.emplace(root); });
@@ -96,10 +101,11 @@ ExitCode run_train(const Command& command) {
                   {command.fresh, origin_line(command.config, root)});
   log_placement(command, ranks);
   const ExitCode code = trainer.train();
+  const int signal = ranks.max(stop_requested());  // which one rank alone may have got
   if (code == ExitCode::finished)
     log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
   else
-    log_info("saved after signal {}; the same command goes on", stop_requested());
+    log_info("saved after signal {}; the same command goes on", signal);
   return code;
 }
 
@@ -178,7 +184,7 @@ ExitCode run_initial_values(const Command& command) {
 ExitCode run_bench(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
-  const Communicator ranks = join_ranks(config);
+  const Communicator ranks = join_ranks(command, config);
   log_placement(command, ranks);
   const BenchmarkResult result = benchmark(config, command.steps, ranks);
   print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));

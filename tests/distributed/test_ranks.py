@@ -131,6 +131,7 @@ class Ranks(unittest.TestCase):
 
     def test_one_rank_that_is_asked_to_stop_stops_all(self):
         said = self.train_with_a_bad_rank("stopped", "DEKODER_FAULT=train:step@7!TERM", 85, rank=2)
+        self.assertIn("saved after signal 15", said)
         self.assertEqual(json.loads(self.run_ranks(1, PROGRAM, "status", "stopped", "--json"))["saved_step"], 7, said)
 
     def test_a_rank_that_is_stopped_ends_in_the_watchdogs_message(self):
@@ -169,6 +170,11 @@ class Ranks(unittest.TestCase):
                               PROGRAM, "train", "config.yaml", "--run", "mixed", "--backend", "openmp", code=2)
         self.assertEqual(said.count("error: the configuration of rank 2 is not that of rank 0"), 1, said)
         self.assertFalse((self.work / "mixed").exists())
+        said = self.train_with_a_bad_rank("mixed", "DEKODER_BUCKET_BYTES=4096", 2)
+        self.assertEqual(said.count("error: DEKODER_BUCKET_BYTES of rank 1 is not that of rank 0"), 1, said)
+        said = self.run_ranks(2, "bash", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then set -- "$@" --fresh; fi; exec "$@"', "-", PROGRAM,
+                              "train", "config.yaml", "--run", "mixed", "--backend", "openmp", code=2)
+        self.assertEqual(said.count("error: the command line of rank 1 is not that of rank 0"), 1, said)
 
     def test_a_rank_that_fails_alone_says_so(self):
         """Its token file is gone after the others have opened theirs; nothing is left half-done by rank 0."""
