@@ -20,7 +20,8 @@ BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/tests"))
 PROGRAM, DIGESTS = BUILD / "dekoder", BUILD / "tests/support/checkpoint_digests"
 # Small buckets, so that there are several, and pieces of all of them for every rank.
 ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl": "self,sm", "OMP_NUM_THREADS": "1",
-               "OMP_PROC_BIND": "false", "DEKODER_BUCKET_BYTES": "32768"}
+               "OMP_PROC_BIND": "false", "DEKODER_BUCKET_BYTES": "32768",
+               "OMPI_MCA_mpi_yield_when_idle": "1"}  # more ranks than cores take turns
 CONFIG = """
 model: {layers: 3, heads: 2, channels: 48, feed_forward: 96, context: 16, dropout: 0.1}
 data: {tokens: tokens.h5}
