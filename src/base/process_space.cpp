@@ -2,10 +2,17 @@
 #include "base/process_space.hpp"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 
 namespace dekoder {
+
+std::string host_name() {
+  char name[256] = {};
+  ::gethostname(name, sizeof(name) - 1);
+  return name;
+}
 
 std::string boot_id() {
   std::string id;

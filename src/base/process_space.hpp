@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where process numbers mean something: within one boot of a machine and one PID namespace.
+// The machine that this process sees; its numbers of processes mean something within one boot and one PID
+// namespace.
 #pragma once
 
 #include <string>
 
 namespace dekoder {
+
+/// The name of this machine, or of the UTS namespace; empty where the system does not tell.
+std::string host_name();
 
 /// This machine's kernel since it was started: /proc/sys/kernel/random/boot_id. "-" where the system does not tell.
 std::string boot_id();

@@ -3,7 +3,6 @@
 
 #include <fmt/ranges.h>
 #include <omp.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -17,6 +16,7 @@
 
 #include "base/cpu_mask.hpp"
 #include "base/log.hpp"
+#include "base/process_space.hpp"
 
 namespace dekoder {
 
@@ -85,9 +85,7 @@ std::vector<int> numbers_of(const std::string& list) {
 
 RankPlace own_place(const std::string& device) {
   RankPlace place;
-  char host[256] = {};
-  ::gethostname(host, sizeof(host) - 1);
-  place.host = host;
+  place.host = host_name();
   place.cpus = list_of(process_cpus());
   place.nodes = nodes_of_cpus(place.cpus);
   place.device = device;
@@ -136,7 +134,7 @@ void log_ranks(const Communicator& ranks, const std::string& device) {
              p.device.empty() ? "" : ", GPU " + p.device);
   }
   for (const std::string& line : oversubscribed_hosts(places))
-    log_line("warning: " + line + ": they take turns; lower OMP_NUM_THREADS or the number of ranks");
+    log_warning("{}: they take turns; lower OMP_NUM_THREADS or the number of ranks", line);
   const std::vector<std::string> shared = shared_devices(places);
   const char* allowed = std::getenv("DEKODER_SHARE_GPU");  // the launcher has checked it
   if (ranks.from_root(!shared.empty()) && (allowed == nullptr || allowed[0] != '1'))

@@ -6,6 +6,12 @@
 
 namespace dekoder {
 
+std::size_t elements_of(const std::vector<FlatRange>& ranges) {
+  std::size_t elements = 0;
+  for (const FlatRange& range : ranges) elements += range.size();
+  return elements;
+}
+
 Shards::Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t>& finished, std::size_t bucket,
                int ranks)
     : flat_(flat), unit_(unit), ranks_(ranks) {
@@ -41,12 +47,6 @@ std::vector<FlatRange> Shards::owned(int rank) const {
       ranges.push_back(one);
   }
   return ranges;
-}
-
-std::size_t Shards::owned_elements(int rank) const {
-  std::size_t elements = 0;
-  for (const FlatRange& range : owned(rank)) elements += range.size();
-  return elements;
 }
 
 }  // namespace dekoder

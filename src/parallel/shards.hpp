@@ -15,6 +15,9 @@ struct FlatRange {
   bool operator==(const FlatRange&) const = default;
 };
 
+/// All of them together.
+std::size_t elements_of(const std::vector<FlatRange>& ranges);
+
 /// The buffer is cut into buckets, from its end to its beginning, as backward finishes it; each bucket into one
 /// piece for every rank, which owns it. So all ranks are sent to while one bucket travels. All cuts are at
 /// multiples of `unit` elements, the leaf of sums over the buffer.
@@ -28,14 +31,13 @@ class Shards {
 
   int ranks() const { return ranks_; }
   std::size_t flat() const { return flat_; }
-  std::size_t unit() const { return unit_; }
   /// From the end of the buffer to its beginning.
   const std::vector<FlatRange>& buckets() const { return buckets_; }
   /// What a rank owns of a bucket; may be empty.
   FlatRange piece(std::size_t bucket, int rank) const;
   /// All that a rank owns, in ascending order, neighbours joined.
   std::vector<FlatRange> owned(int rank) const;
-  std::size_t owned_elements(int rank) const;
+  std::size_t owned_elements(int rank) const { return elements_of(owned(rank)); }
 
  private:
   std::size_t flat_, unit_;

@@ -71,7 +71,6 @@ GradientReducer::GradientReducer(const Communicator& ranks, const Shards& shards
     : ranks_(ranks),
       shards_(shards),
       store_(store),
-      leaf_count_(leaves),
       range_(leaves_of(ranks.rank(), ranks.size(), leaves)),
       tree_(leaves),
       next_leaf_(range_.begin),

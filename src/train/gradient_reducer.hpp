@@ -64,7 +64,6 @@ class GradientReducer {
   const Communicator& ranks_;
   const Shards& shards_;
   const ParameterStore& store_;
-  long leaf_count_;
   LeafRange range_;
 
   // What this rank holds: node i of the tree in held_[i], the last one of a step in store.gradients().

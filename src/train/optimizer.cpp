@@ -49,16 +49,6 @@ std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before,
   return jumps ? std::optional(change) : std::nullopt;
 }
 
-namespace {
-
-std::size_t elements_of(const std::vector<FlatRange>& ranges) {
-  std::size_t elements = 0;
-  for (const FlatRange& range : ranges) elements += range.size();
-  return elements;
-}
-
-}  // namespace
-
 Optimizer::Optimizer(const ParameterLayout& layout, const Communicator& ranks, std::vector<FlatRange> owned)
     : ranks_(ranks),
       owned_(std::move(owned)),

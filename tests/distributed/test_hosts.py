@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from test_ranks import CONFIG, DIGESTS, ENVIRONMENT, PROGRAM, ROOT
+from test_ranks import DIGESTS, ENVIRONMENT, PROGRAM, furnish
 
 HOSTS = {"10.213.77.1": f"dekoder{os.getpid()}a", "10.213.77.2": f"dekoder{os.getpid()}b"}
 CABLE = "cable"
@@ -51,9 +51,7 @@ class Hosts(unittest.TestCase):
         agent = self.work / "agent"
         agent.write_text(AGENT.format(cases=" ".join(f"{address}) host={host} ;;" for address, host in HOSTS.items())))
         agent.chmod(0o755)
-        (self.work / "text").write_text("".join(path.read_text() for path in sorted((ROOT / "src/base").iterdir())))
-        (self.work / "config.yaml").write_text(CONFIG)
-        subprocess.run([PROGRAM, "prepare", "text", "-o", "tokens.h5"], cwd=self.work, check=True, capture_output=True)
+        furnish(self.work)
         self.environment = {**os.environ, **ENVIRONMENT, "OMPI_MCA_btl": "self,tcp", "OMPI_MCA_pml": "ob1",
                             "OMPI_MCA_btl_tcp_if_include": CABLE}
 

@@ -33,14 +33,19 @@ checkpoint: {every: 5, keep: 2}
 """
 
 
+def furnish(folder):
+    """Puts config.yaml and its tokens there."""
+    (folder / "text").write_text("".join(path.read_text() for path in sorted((ROOT / "src/base").iterdir())))
+    (folder / "config.yaml").write_text(CONFIG)
+    subprocess.run([PROGRAM, "prepare", "text", "-o", "tokens.h5"], cwd=folder, check=True, capture_output=True)
+
+
 class Ranks(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.scratch = tempfile.TemporaryDirectory()
         cls.work = Path(cls.scratch.name)
-        (cls.work / "text").write_text("".join(path.read_text() for path in sorted((ROOT / "src/base").iterdir())))
-        (cls.work / "config.yaml").write_text(CONFIG)
-        subprocess.run([PROGRAM, "prepare", "text", "-o", "tokens.h5"], cwd=cls.work, check=True, capture_output=True)
+        furnish(cls.work)
 
     @classmethod
     def tearDownClass(cls):

@@ -109,9 +109,7 @@ double file_system_time(const std::filesystem::path& file) {
 
 LockHolder LockHolder::here() {
   LockHolder holder;
-  char host[256] = {};
-  ::gethostname(host, sizeof(host) - 1);
-  holder.host = as_field(host);
+  holder.host = as_field(host_name().c_str());
   holder.boot = boot_id();
   holder.pid = ::getpid();
   holder.process_start = stat_of_process("self").start;
