@@ -74,6 +74,10 @@ void check_mpi(int code, const char* call);
 /// Whether MPI takes pointers to a GPU's memory, as it says of itself.
 bool mpi_reaches_devices();
 
+/// What messages between two ranks are told apart by. Those of gradients, one for each sum of each bucket, count on
+/// from theirs.
+enum MessageTag : int { state_tag, wanted_tag, saved_tag, gradient_tag };
+
 /// Point-to-point messages under way.
 class Messages {
  public:

@@ -14,7 +14,7 @@ std::size_t elements_of(const std::vector<FlatRange>& ranges) {
 
 Shards::Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t>& finished, std::size_t bucket,
                int ranks)
-    : flat_(flat), unit_(unit), ranks_(ranks) {
+    : flat_(flat), unit_(unit), bucket_(bucket), ranks_(ranks) {
   std::size_t end = flat;
   for (auto place = finished.rbegin(); place != finished.rend(); ++place) {
     const std::size_t begin = (*place + unit - 1) / unit * unit;  // what lies before is not done yet
@@ -25,6 +25,12 @@ Shards::Shards(std::size_t flat, std::size_t unit, const std::vector<std::size_t
       const std::size_t cut = begin + units * part / parts * unit;
       if (cut < end) buckets_.push_back({cut, std::exchange(end, cut)});
     }
+  }
+  places_.resize(buckets_.size());
+  std::vector<std::size_t> owned(static_cast<std::size_t>(ranks), 0);
+  for (std::size_t b = buckets_.size(); b-- > 0;) {
+    places_[b] = owned;
+    for (int rank = 0; rank < ranks; ++rank) owned[static_cast<std::size_t>(rank)] += piece(b, rank).size();
   }
 }
 
@@ -47,6 +53,20 @@ std::vector<FlatRange> Shards::owned(int rank) const {
       ranges.push_back(one);
   }
   return ranges;
+}
+
+std::vector<OwnedPart> Shards::parts_of(FlatRange range) const {
+  std::vector<OwnedPart> parts;
+  for (std::size_t b = buckets_.size(); b-- > 0;) {
+    if (buckets_[b].end <= range.begin || buckets_[b].begin >= range.end) continue;
+    for (int rank = 0; rank < ranks_; ++rank) {
+      const FlatRange own = piece(b, rank);
+      const FlatRange both{std::max(own.begin, range.begin), std::min(own.end, range.end)};
+      if (both.begin < both.end)
+        parts.push_back({rank, both, places_[b][static_cast<std::size_t>(rank)] + both.begin - own.begin});
+    }
+  }
+  return parts;
 }
 
 }  // namespace dekoder

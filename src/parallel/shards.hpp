@@ -18,6 +18,14 @@ struct FlatRange {
 /// All of them together.
 std::size_t elements_of(const std::vector<FlatRange>& ranges);
 
+/// What one rank owns of a range of the buffer.
+struct OwnedPart {
+  int rank = 0;
+  FlatRange range;        ///< of the buffer
+  std::size_t place = 0;  ///< of its first element among all that the rank owns
+  bool operator==(const OwnedPart&) const = default;
+};
+
 /// The buffer is cut into buckets, from its end to its beginning, as backward finishes it; each bucket into one
 /// piece for every rank, which owns it. So all ranks are sent to while one bucket travels. All cuts are at
 /// multiples of `unit` elements, the leaf of sums over the buffer.
@@ -38,11 +46,16 @@ class Shards {
   /// All that a rank owns, in ascending order, neighbours joined.
   std::vector<FlatRange> owned(int rank) const;
   std::size_t owned_elements(int rank) const { return elements_of(owned(rank)); }
+  /// Every part of a range, those of one rank in ascending order.
+  std::vector<OwnedPart> parts_of(FlatRange range) const;
+  /// Elements that were asked for as a bucket.
+  std::size_t bucket_elements() const { return bucket_; }
 
  private:
-  std::size_t flat_, unit_;
+  std::size_t flat_, unit_, bucket_;
   int ranks_;
   std::vector<FlatRange> buckets_;
+  std::vector<std::vector<std::size_t>> places_;  ///< (bucket, rank) of its piece among all that the rank owns
 };
 
 }  // namespace dekoder

@@ -52,6 +52,8 @@ class ParameterLayout {
 
 /// Elements on the host.
 using HostBuffer = Kokkos::View<Master*, Layout, Kokkos::HostSpace>;
+/// The same, where the device copies to without a stop on the way.
+using PinnedBuffer = Kokkos::View<Master*, Layout, PinnedSpace>;
 
 /// A flat buffer with one element per parameter, as optimizers keep them and checkpoints store them by name.
 struct NamedBuffer {

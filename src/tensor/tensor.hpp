@@ -11,8 +11,10 @@ namespace dekoder {
 
 #if defined(DEKODER_BACKEND_CUDA)
 using ExecSpace = Kokkos::Cuda;
+using PinnedSpace = Kokkos::CudaHostPinnedSpace;
 #else
 using ExecSpace = Kokkos::OpenMP;
+using PinnedSpace = Kokkos::HostSpace;
 #endif
 using MemSpace = ExecSpace::memory_space;
 using Layout = Kokkos::LayoutRight;

@@ -131,7 +131,7 @@ void GradientReducer::send_bucket(const ExecSpace& exec, std::size_t bucket) {
     if (to == ranks_.rank() || piece.size() == 0) continue;
     for (int i = 0; i < own_slots_; ++i) {
       const Master* node = staged_ ? host_nodes_[std::size_t(i)].data() : own_node(i).data();
-      departures_.send(node + piece.begin, piece.size(), to, int(bucket) * int(slots_.size()) + first_slot_ + i);
+      departures_.send(node + piece.begin, piece.size(), to, tag_of(bucket, first_slot_ + i));
     }
   }
 }
@@ -143,7 +143,7 @@ void GradientReducer::expect_bucket(std::size_t bucket) {
   Master* place = staged_ ? host_windows_[window].data() : windows_[window].data();
   for (int s = 0; s < int(slots_.size()); ++s) {
     if (slot_rank_[std::size_t(s)] == ranks_.rank()) continue;
-    arrival.messages.receive(place, elements, slot_rank_[std::size_t(s)], int(bucket) * int(slots_.size()) + s);
+    arrival.messages.receive(place, elements, slot_rank_[std::size_t(s)], tag_of(bucket, s));
     place += longest_piece_;
   }
 }

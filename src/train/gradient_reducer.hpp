@@ -58,6 +58,7 @@ class GradientReducer {
   void add_bucket(const ExecSpace& exec, std::size_t bucket);
   void advance(const ExecSpace& exec);
   const MasterTensor1& own_node(int ordinal) const;
+  int tag_of(std::size_t bucket, int slot) const { return gradient_tag + int(bucket) * int(slots_.size()) + slot; }
   /// Where the sum of a slot, of a bucket, is or arrives.
   MasterTensor1 slot(int slot, std::size_t bucket) const;
 
@@ -79,7 +80,7 @@ class GradientReducer {
   std::vector<SlotSum> sums_;
   std::vector<MasterTensor1> windows_;  ///< (remote slots x longest piece) of each bucket under way
   bool staged_;                         ///< MPI reads and writes copies in host memory
-  std::vector<HostBuffer> host_windows_, host_nodes_;
+  std::vector<PinnedBuffer> host_windows_, host_nodes_;
   std::size_t longest_piece_ = 0;
   std::size_t sent_ = 0, expected_ = 0, added_ = 0;  ///< buckets
   std::deque<Arrival> arrivals_;

@@ -8,12 +8,14 @@
 
 #include "base/decimal.hpp"
 #include "inference/attention_capture.hpp"
+#include "io/run/checkpoint.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/reduction.hpp"
 #include "model/decoder.hpp"
 #include "model/model_summary.hpp"
 #include "tensor/decay_block.hpp"
+#include "train/background_save.hpp"
 #include "train/training_model.hpp"
 
 namespace dekoder {
@@ -54,12 +56,6 @@ std::string first_word(const std::string& name) {
   return name.substr(0, name.find('.'));
 }
 
-std::size_t largest_tensor(const ParameterLayout& layout) {
-  std::size_t most = 0;
-  for (const ParameterEntry& entry : layout.entries()) most = std::max(most, entry.size());
-  return most;
-}
-
 std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences) {
   ActivationArena arena;
   DecoderActivations(arena, model, sequences);
@@ -94,7 +90,9 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   };
   if (const std::size_t bytes = GradientReducer::memory(shards, leaves_of_step(config), 0); bytes > 0)
     terms.push_back({"sums of micro-batches", bytes});
-  if (ranks > 1) terms.push_back({"largest tensor, to be saved", largest_tensor(layout) * sizeof(Master)});
+  terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards)});
+  if (const std::size_t bytes = BackgroundSave::arrival_bytes(shards, layout); bytes > 0)
+    terms.push_back({"state of other ranks, to be saved", bytes});
   if (model.positions == Positions::sinusoidal)
     terms.push_back({"sinusoidal positions", allocated(std::size_t(T) * std::size_t(C), sizeof(Master))});
   for (MemoryTerm& term : activation_terms(model, B)) terms.push_back(std::move(term));
@@ -135,18 +133,8 @@ std::string training_memory_text(const RunConfig& config, int threads, int ranks
     together += term.bytes;
   }
   line("together", together);
-  const ParameterLayout layout = decoder_parameters(config.model);
-  const std::size_t parameters = layout.parameters();
-  text += fmt::format("checkpoint file      {:>12}\n", bytes_text(3 * parameters * sizeof(Master)));
-  if (ranks == 1) return text;
-  const long leaves = leaves_of_step(config), most = (leaves + ranks - 1) / ranks;
-  text += fmt::format(
-      "micro-batches        {:>12}  a step, at most {} on a rank: {:.1f} % of the ranks' time is idle\n", leaves,
-      most, 100 - 100.0 * double(leaves) / double(most * ranks));
-  text += fmt::format(
-      "messages of a step   {:>12}  (gradients to their owners and parameters back, all ranks together)\n",
-      bytes_text(bytes_of_step(shards_of(config.model, layout, ranks), leaves)));
-  return text;
+  return text + fmt::format("checkpoint file      {:>12}\n",
+                            bytes_text(checkpoint_bytes(decoder_parameters(config.model))));
 }
 
 }  // namespace dekoder

@@ -21,8 +21,8 @@ struct MemoryTerm {
 /// less. Of several ranks it is rank 0's, which has as much as any. Allocates nothing.
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, int ranks = 1);
 
-/// The terms, their sum and the size of a checkpoint as lines of text; of several ranks also the micro-batches that
-/// they share out, and what they send. Throws ConfigError where there are more ranks than micro-batches.
+/// The terms, their sum and the size of a checkpoint as lines of text. Throws ConfigError where there are more
+/// ranks than micro-batches.
 std::string training_memory_text(const RunConfig& config, int threads, int ranks = 1);
 
 /// Throws ConfigError where there are more ranks than micro-batches of a step: a rank computes whole ones.

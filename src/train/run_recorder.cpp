@@ -10,7 +10,6 @@
 #include "inference/attention_capture.hpp"
 #include "io/files/input_file.hpp"
 #include "io/run/checkpoint_folder.hpp"
-#include "tensor/region.hpp"
 
 namespace dekoder {
 
@@ -90,33 +89,52 @@ void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
     metrics_->write(attention_metrics(step, attention_info_, i, maps[i]));
 }
 
-void RunRecorder::save(CheckpointInfo& state, const ParameterLayout& layout,
-                       const std::vector<NamedBuffer>& buffers, bool periodic, bool ends) {
-  if (!unsaved_) return;
-  const Region region("save");
+BackgroundSave::Write RunRecorder::begin_save(const CheckpointInfo& state, const ParameterLayout& layout,
+                                              bool periodic, bool ends) {
+  if (!unsaved_) return {};
   begin();
-  CheckpointInfo saved = state;
+  saving_ = state;
   if (periodic && !std::isnan(state.validation_loss) &&
       !(state.best_validation_loss <= state.validation_loss)) {  // also where there was none yet
-    saved.best_validation_loss = state.validation_loss;
-    saved.best_validation_hash = state.validation_hash;
-    saved.best_step = state.step;
+    saving_.best_validation_loss = state.validation_loss;
+    saving_.best_validation_hash = state.validation_hash;
+    saving_.best_step = state.step;
   }
-  const std::filesystem::path folder = directory_.paths().checkpoints();
   try {
     directory_.require_held();
-    saved.metrics_bytes = metrics_->durable_bytes();
-    saved.samples_bytes = samples_->durable_bytes();
-    write_checkpoint(folder, saved, layout, buffers);
+    saving_.metrics_bytes = metrics_->durable_bytes();
+    saving_.samples_bytes = samples_->durable_bytes();
   } catch (const SaveError& error) {
-    if (ends) throw;
-    return log_warning("step {}: not saved: {}; training goes on, {}", state.step, error.what(), last_saved());
+    not_saved(error, state.step, ends);
+    return {};
   }
-  state = saved;
-  saved_step_ = state.step;
   unsaved_ = false;
-  status(RunState::resumable);
-  rotate_checkpoints(folder, config_.checkpoint.keep, state.best_step, start_.superseded_step);
+  return [this, &layout, saving = saving_](const std::vector<NamedBuffer>& buffers) {
+    const std::filesystem::path folder = directory_.paths().checkpoints();
+    write_checkpoint(folder, saving, layout, buffers);
+    directory_.write_status({RunState::resumable, saving.step, config_.training.steps, ""});
+    rotate_checkpoints(folder, config_.checkpoint.keep, saving.best_step, start_.superseded_step);
+  };
+}
+
+void RunRecorder::end_save(const SaveOutcome& outcome, CheckpointInfo& state, bool ends) {
+  try {
+    if (outcome.failure) std::rethrow_exception(outcome.failure);
+  } catch (const SaveError& error) {
+    unsaved_ = true;
+    return not_saved(error, saving_.step, ends);
+  }
+  saved_step_ = saving_.step;
+  state.best_validation_loss = saving_.best_validation_loss;
+  state.best_validation_hash = saving_.best_validation_hash;
+  state.best_step = saving_.best_step;
+  log_info("step {}: checkpoint written in {:.2f} s; training waited {:.2f} s for the copy", saving_.step,
+           outcome.write_seconds, outcome.copy_seconds);
+}
+
+void RunRecorder::not_saved(const SaveError& error, long step, bool ends) {
+  if (ends) throw error;
+  log_warning("step {}: not saved: {}; training goes on, {}", step, error.what(), last_saved());
 }
 
 void RunRecorder::status(RunState state, const std::string& message) {

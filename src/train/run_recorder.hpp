@@ -8,6 +8,7 @@
 #include "io/run/attention_folder.hpp"
 #include "io/run/metrics_log.hpp"
 #include "io/run/run_directory.hpp"
+#include "train/background_save.hpp"
 #include "train/progress.hpp"
 #include "train/restart.hpp"
 
@@ -31,14 +32,14 @@ class RunRecorder {
   void attention(long step, const std::vector<AttentionMaps>& maps);
   bool has_attention(long step) const { return attention_->has(step); }
 
-  /// Saves `state` with the tensors of `buffers` unless that is what was saved last, and removes the checkpoints
-  /// that are not to be kept. `periodic`: the state is one of the period, which alone can be the best one; its
-  /// place in `state` is updated. What the disk does not take is a warning, or where the run `ends` with it a
-  /// SaveError.
-  void save(CheckpointInfo& state, const ParameterLayout& layout, const std::vector<NamedBuffer>& buffers,
-            bool periodic, bool ends);
-  /// Whether save() would write a file: there is something that the last checkpoint has not.
-  bool unsaved() const { return unsaved_; }
+  /// Begins to save `state`: what is to be written, in any thread, and then the checkpoints that are not to be kept
+  /// removed. Empty where that is what was saved last, or the disk does not take the logs: a warning, or where the
+  /// run `ends` with it a SaveError. `periodic`: the state is one of the period, which alone can be the best one.
+  BackgroundSave::Write begin_save(const CheckpointInfo& state, const ParameterLayout& layout, bool periodic,
+                                   bool ends);
+  /// How that ended; the best state so far is written into `state`. What the disk did not take is a warning, or
+  /// where the run `ends` with it a SaveError.
+  void end_save(const SaveOutcome& outcome, CheckpointInfo& state, bool ends);
   void status(RunState state, const std::string& message = "");
   /// "the last checkpoint is of step 500".
   std::string last_saved() const;
@@ -48,14 +49,16 @@ class RunRecorder {
   /// this start's configuration, and what it changed, a part of the run, and cuts the logs to the state that the
   /// run goes on from.
   void begin();
+  void not_saved(const SaveError& error, long step, bool ends);
 
   const RunConfig config_;
   const RunDirectory& directory_;
   const RunStart start_;
   const std::string origin_;
   long saved_step_;
-  bool begun_ = false;  ///< something was recorded by this start
-  bool unsaved_;        ///< something was recorded since the last checkpoint
+  bool begun_ = false;     ///< something was recorded by this start
+  bool unsaved_;           ///< something was recorded since the last checkpoint, or since the one being written
+  CheckpointInfo saving_;  ///< what is being written
   std::optional<MetricsLog> metrics_;
   std::optional<AppendLog> samples_;
   long attention_logged_;  ///< the last step of an earlier start whose maps have their rows in metrics.jsonl

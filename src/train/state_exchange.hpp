@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state of a run between its checkpoints, which rank 0 alone reads and writes, and the ranks that own parts of
-// it.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "train/training_model.hpp"
@@ -13,8 +10,9 @@ namespace dekoder {
 /// What a rank that is not 0 hears of how the run begins.
 enum class StartNews : int { tensor, read, drawn, failed };
 
-/// Rank 0 takes tensor after tensor from its owners to write it, or sends it to them as it was read, so that it
-/// never holds more of the optimizer's state than its own part and one tensor. On one rank nothing travels.
+/// The state of a run on its way from a checkpoint, which rank 0 alone reads, to the ranks that own parts of it:
+/// rank 0 sends tensor after tensor as it was read, so that it never holds more of the optimizer's state than its
+/// own part and one tensor. On one rank nothing travels.
 class StateExchange {
  public:
   /// Keeps a reference.
@@ -27,19 +25,9 @@ class StateExchange {
   /// where it has failed.
   bool follow_reading();
 
-  /// Calls write(buffers) on rank 0, with buffers for write_checkpoint, while the others give what they own;
-  /// rethrows on rank 0 what it threw.
-  void collect(const std::function<void(const std::vector<NamedBuffer>&)>& write);
-
  private:
-  struct Overlap {
-    int rank;
-    FlatRange in_tensor, in_moments;  ///< elements of the tensor, and of its owner's moments
-  };
-  std::vector<Overlap> overlaps(const ParameterEntry& entry) const;
-  HostBuffer gather(const MasterTensor1& moments, const ParameterEntry& entry);
+  std::vector<OwnedPart> parts_of(const ParameterEntry& entry) const;
   void scatter(const MasterTensor1& moments, const ParameterEntry& entry, const HostBuffer& tensor);
-  void give(const MasterTensor1& moments, const ParameterEntry& entry);
   void take(const MasterTensor1& moments, const ParameterEntry& entry);
 
   TrainingModel& model_;

@@ -9,7 +9,6 @@
 #include "base/stop_signal.hpp"
 #include "io/files/fault_point.hpp"
 #include "tensor/region.hpp"
-#include "train/state_exchange.hpp"
 
 namespace dekoder {
 
@@ -31,6 +30,7 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       start_(start_run(config, data, evaluator_.windows().digest(), directory ? directory->paths() : RunPaths{},
                        options.fresh, model_)),
       state_(start_.state),
+      saves_(model_),
       watchdog_(ranks) {
   ranks.on_root([&] {
     open_attention(*directory);
@@ -57,6 +57,7 @@ ExitCode Trainer::train() {
   try {
     return run_loop();
   } catch (const DivergedError& error) {
+    finish_save(false);
     if (!recorder_) throw ElsewhereError(error.code());  // it is the same on all ranks: rank 0 says it
     record_status(RunState::failed, error.what());
     throw;
@@ -85,6 +86,7 @@ ExitCode Trainer::run_loop() {
     if (finished) return record_status(RunState::finished), ExitCode::finished;
     if (stop) return record_status(RunState::resumable), ExitCode::wants_to_go_on;
     train_step(loader);
+    note_save(false);
   }
 }
 
@@ -102,7 +104,8 @@ void Trainer::train_step(BatchLoader& loader) {
                                                                      : "the last micro-batch and gradients");
     model_.load(exec_, batch.inputs, batch.targets);
     clock_.lap(exec_, "data");
-    losses[std::size_t(batch.micro)] = model_.leaf_gradients(exec_, dropout, Real(1 / tokens), &clock_) / tokens;
+    losses[std::size_t(batch.micro)] =
+        model_.leaf_gradients(exec_, dropout, Real(1 / tokens), &clock_, [&] { saves_.advance(); }) / tokens;
   }
   watchdog_.step_phase("the loss");
   ranks_.unite(losses);
@@ -134,8 +137,9 @@ void Trainer::train_step(BatchLoader& loader) {
 
 bool Trainer::evaluate() {
   if (!evaluator_.has_tokens()) return true;
-  const auto stop = [] {
+  const auto stop = [&] {
     fault_point("evaluation:batch");
+    saves_.advance();
     return stop_requested() != 0;
   };
   watchdog_.other_phase("an evaluation");
@@ -181,18 +185,30 @@ void Trainer::capture_attention() {
 }
 
 void Trainer::save(bool periodic, bool ends) {
+  finish_save(false);  // one is under way at a time
+  BackgroundSave::Write write;
+  ranks_.on_root([&] { write = recorder_->begin_save(state_, model_.store().layout(), periodic, ends); });
+  if (!ranks_.from_root(write != nullptr)) return;
+  saves_.begin(exec_, std::move(write));
+  if (ends) finish_save(true);
+}
+
+void Trainer::finish_save(bool ends) {
   watchdog_.other_phase("a checkpoint");
-  if (!ranks_.from_root(recorder_ && recorder_->unsaved())) return;
-  StateExchange(model_).collect([&](const std::vector<NamedBuffer>& buffers) {
-    recorder_->save(state_, model_.store().layout(), buffers, periodic, ends);
-  });
+  saves_.finish();
+  ranks_.on_root([&] { note_save(ends); });
+}
+
+void Trainer::note_save(bool ends) {
+  if (const auto outcome = saves_.take_outcome()) recorder_->end_save(*outcome, state_, ends);
 }
 
 void Trainer::record_status(RunState state, const std::string& message) {
   if (recorder_) recorder_->status(state, message);
 }
 
-std::string Trainer::last_saved() const {
+std::string Trainer::last_saved() {
+  finish_save(false);
   return recorder_ ? recorder_->last_saved() : "";
 }
 

@@ -9,6 +9,7 @@
 #include "inference/attention_capture.hpp"
 #include "inference/generator.hpp"
 #include "parallel/communicator.hpp"
+#include "train/background_save.hpp"
 #include "train/evaluator.hpp"
 #include "train/restart.hpp"
 #include "train/run_recorder.hpp"
@@ -42,8 +43,13 @@ class Trainer {
   bool sample();
   void capture_attention();
   void save(bool periodic, bool ends);
+  /// Waits for the end of a save under way, on all ranks.
+  void finish_save(bool ends);
+  /// Rank 0: tells the recorder of a save that has ended.
+  void note_save(bool ends);
   void record_status(RunState state, const std::string& message = "");
-  std::string last_saved() const;
+  /// On all ranks: a save under way counts too.
+  std::string last_saved();
   /// Whether a signal has arrived on any rank: every rank asks at the same place of the loop.
   bool stop_agreed() const;
   /// Whether something with this period is due at the current step, which counts updates done.
@@ -60,6 +66,7 @@ class Trainer {
   CheckpointInfo state_;                       ///< of the parameters as they are now
   std::optional<AttentionCapture> attention_;  ///< where the configuration names probes
   std::optional<RunRecorder> recorder_;        ///< on rank 0
+  BackgroundSave saves_;                       ///< of what the recorder begins
   PhaseClock clock_;
   Watchdog watchdog_;
 };

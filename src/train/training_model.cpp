@@ -92,15 +92,17 @@ double TrainingModel::accumulate_gradients(const ExecSpace& exec, const DropoutK
 }
 
 double TrainingModel::leaf_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
-                                     PhaseClock* clock) {
-  if (++leaves_done_ < reducer_.leaves().size()) {
-    const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock);
+                                     PhaseClock* clock, const std::function<void()>& between) {
+  const bool last = ++leaves_done_ == reducer_.leaves().size();
+  const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock, [&](std::size_t from) {
+    if (last) reducer_.part_done(exec, from);
+    if (between) between();
+  });
+  if (!last) {
     reducer_.leaf_done(exec);
     return loss_sum;
   }
   leaves_done_ = 0;
-  const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock,
-                                               [&](std::size_t from) { reducer_.part_done(exec, from); });
   reducer_.finish(exec);
   if (clock != nullptr && ranks_.size() > 1) clock->lap(exec, "messages");
   return loss_sum;

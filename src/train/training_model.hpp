@@ -48,8 +48,9 @@ class TrainingModel {
 
   /// The same as one of the micro-batches of a step: this rank's, in ascending order, from zero gradients on. After
   /// the last of them the gradients of all ranks are summed up, and update() is due.
+  /// `between` is called between kernels, again and again.
   double leaf_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
-                        PhaseClock* clock = nullptr);
+                        PhaseClock* clock = nullptr, const std::function<void()>& between = {});
   /// The optimizer's step number `step`, on all ranks. Returns the norm; throws as Optimizer::step.
   double update(const ExecSpace& exec, long step, PhaseClock* clock = nullptr);
 

@@ -107,6 +107,42 @@ class Ranks(unittest.TestCase):
         self.train(3, "chain")
         self.assert_equal_results("chain", "whole")
 
+    def test_training_goes_on_while_a_checkpoint_is_written(self):
+        """On one rank and on three: rows of later steps appear while the file of step 5 is still a temporary one, which takes
+        tensors of other ranks meanwhile; the file holds the state of its step."""
+        self.train(1, "reference", "--set", "checkpoint.keep=9")
+        for ranks in (1, 3):
+            run, last = f"held-{ranks}", 0
+            process = self.start(ranks, PROGRAM, "train", "config.yaml", "--run", run, "--backend", "openmp", "--set",
+                                 "checkpoint.keep=9", DEKODER_FAULT="checkpoint:mid_write@1!HOLD")
+            folder, log = self.work / run / "checkpoints", self.work / run / "metrics.jsonl"
+            while process.poll() is None:
+                steps = [row["step"] for row in map(json.loads, log.read_text().split("\n")[:-1]) if "loss" in row] if log.exists() else []
+                if steps and folder.exists() and not (folder / "ckpt-00000005.h5").exists() and list(folder.iterdir()):
+                    last = max(last, steps[-1])
+                time.sleep(0.01)
+            said = process.communicate()[0]
+            self.assertEqual(process.returncode, 0, said)
+            self.assertGreater(last, 6, f"{ranks} ranks: training waited for the file:\n{said}")
+            self.assertRegex(said, r"step 5: checkpoint written in [3-9]\.\d\d s; training waited 0\.\d\d s for the copy")
+            for step in (5, 10, 15, 20):
+                self.assertEqual(self.results(run, step)[0], self.results("reference", step)[0], f"{ranks} ranks, step {step}")
+
+    def test_a_checkpoint_that_cannot_be_written_in_the_background(self):
+        """The others give up what they were to send; the run goes on, and the next save is whole."""
+        place = self.work / "small"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True)
+        self.addCleanup(subprocess.run, ["umount", place], check=True)
+        said = self.train(3, "small/run", code=3)
+        for step in (5, 10, 15):
+            self.assertRegex(said, f"warning: step {step}: not saved: .* are free, .* training goes on, no checkpoint was saved yet")
+        self.assertRegex(said, "error: the state of step 20 is not saved")
+        subprocess.run(["mount", "-o", "remount,size=64m", place], check=True)
+        self.train(3, "small/run")
+        self.train(1, "roomy")
+        self.assert_equal_results("small/run", "roomy")
+
     def pids_of(self, run):
         found = subprocess.run(["pgrep", "-x", "-f", f"{PROGRAM} train config.yaml --run {run} .*"], capture_output=True, text=True)
         return found.stdout.split()
@@ -233,6 +269,7 @@ class Ranks(unittest.TestCase):
         micro-batches; more where the tree over all of them cuts through a rank's share."""
         flat = self.described(1)["values"]
         for ranks in (1, 2, 3, 4, 8):
+            plan = self.run_ranks(1, PROGRAM, "plan", "config.yaml", "--backend", "openmp", "--ranks", ranks)
             report = json.loads(self.run_ranks(ranks, PROGRAM, "bench", "config.yaml", "--backend", "openmp", "--json", "--steps",
                                                "3").splitlines()[-1])
             self.assertEqual((report["ranks"], report["batch"]), (ranks, 16))
@@ -241,6 +278,9 @@ class Ranks(unittest.TestCase):
             else:  # shares of 2, 3 and 3 of 8 micro-batches: of 1, 2 and 2 sums
                 self.assertAlmostEqual(report["bytes_per_step"] / flat, (1 + 2 + 2) * 2 / 3 + 2, delta=0.2)
             self.assertEqual(report["exposed_seconds"] > 0, ranks > 1)
+            number, unit = re.search(r"messages of a step +([\d.]+) (B|KiB|MiB)", plan).groups()
+            self.assertAlmostEqual(float(number) * {"B": 1, "KiB": 1024, "MiB": 1024**2}[unit], report["bytes_per_step"],
+                                   delta=0.05 * report["bytes_per_step"])
 
 
 if __name__ == "__main__":

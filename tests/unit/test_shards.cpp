@@ -47,6 +47,28 @@ TEST(Shards, OneRankOwnsOneRange) {
   EXPECT_EQ(Shards(5000, unit, {0, 100, 999}, 1, 1).owned(0), (std::vector<FlatRange>{{0, 5000}}));
 }
 
+TEST(Shards, PartsOfARangeAreItsOwners) {
+  const std::size_t flat = 5000;
+  const Shards shards(flat, unit, {0, 100, 260, 400, 999, 1000}, 200, 3);
+  std::vector<std::vector<std::size_t>> owned(3);  // of each rank, elements in its order
+  for (int rank = 0; rank < 3; ++rank)
+    for (const FlatRange& range : shards.owned(rank))
+      for (std::size_t i = range.begin; i < range.end; ++i) owned[std::size_t(rank)].push_back(i);
+  for (const FlatRange range : {FlatRange{0, flat}, {0, 1}, {99, 1700}, {1000, 1000}, {4990, flat}}) {
+    std::vector<int> seen(flat, 0);
+    std::vector<std::size_t> next(3, 0);
+    for (const OwnedPart& part : shards.parts_of(range)) {
+      EXPECT_GE(part.range.begin, next[std::size_t(part.rank)]) << "those of one rank ascend";
+      next[std::size_t(part.rank)] = part.range.end;
+      for (std::size_t i = 0; i < part.range.size(); ++i) {
+        EXPECT_EQ(owned[std::size_t(part.rank)].at(part.place + i), part.range.begin + i);
+        ++seen[part.range.begin + i];
+      }
+    }
+    for (std::size_t i = 0; i < flat; ++i) EXPECT_EQ(seen[i], i >= range.begin && i < range.end ? 1 : 0) << i;
+  }
+}
+
 TEST(Shards, BucketsCloseWhereBackwardIsDone) {
   const Shards shards(1000, unit, {0, 100, 260, 400, 990}, 280, 2);
   // 990 gives 8 elements, too few, 400 gives 600, 260 too few, 100 gives 288.

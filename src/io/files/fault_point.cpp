@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/files/fault_point.hpp"
 
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <string>
+#include <thread>
 
 namespace dekoder {
 
@@ -16,14 +21,17 @@ bool fault_point(std::string_view name) {
     signal = SIGTERM;
     wanted.remove_suffix(5);
   }
-  const bool spoils = wanted.ends_with("!SPOIL");
-  if (spoils) wanted.remove_suffix(6);
+  const bool spoils = wanted.ends_with("!SPOIL"), holds = wanted.ends_with("!HOLD");
+  if (spoils || holds) wanted.remove_suffix(spoils ? 6 : 5);
   const std::size_t at = wanted.find('@');
   if (wanted.substr(0, at) != name) return false;
-  static long passed = 0;  // one point is wanted per process
+  static std::atomic<long> passed = 0;  // one point is wanted per process
   const long due = at == std::string_view::npos ? 1 : std::atol(std::string(wanted.substr(at + 1)).c_str());
   if (++passed != due) return false;
-  if (!spoils) std::raise(signal);
+  if (holds)
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+  else if (!spoils)
+    kill(getpid(), signal);  // the process, as this thread may be one that gets no signals
   return spoils;
 }
 

@@ -265,9 +265,8 @@ void verify_tensor(const CheckedFile& checked, const TensorRecord& record) {
 
 // ---- writing
 
-std::uint64_t file_bytes_needed(const CheckpointInfo& info, const ParameterLayout& layout, std::size_t buffers) {
+std::uint64_t tensor_bytes(const ParameterLayout& layout, std::size_t buffers) {
   std::uint64_t bytes = std::uint64_t{1} << 16;
-  bytes += info.config_yaml.size() + info.tokenizer.size() + info.restarts.size();
   for (const ParameterEntry& entry : layout.entries()) {
     const Extents shape = extents_of(entry), chunk = chunk_of(shape, sizeof(Real));
     std::uint64_t stored = sizeof(Real);
@@ -341,17 +340,21 @@ std::string checkpoint_file_name(long step) {
   return step_file_name(checkpoint_prefix, step);
 }
 
+std::uint64_t checkpoint_bytes(const ParameterLayout& layout) {
+  return tensor_bytes(layout, 3);
+}
+
 fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterLayout& layout,
                           std::span<const NamedBuffer> buffers) {
   require_buffers("write_checkpoint", layout, buffers);
-  const std::lock_guard<std::recursive_mutex> lock(hdf5_mutex());
   const fs::path file = folder / checkpoint_file_name(info.step);
   const auto fail = [&](const std::exception& error) {
     throw SaveError("the state of step {} is not saved; earlier checkpoints are untouched: {}", info.step,
                     error.what());
   };
   try {
-    PendingFile pending(file, "checkpoint", file_bytes_needed(info, layout, buffers.size()));
+    const std::uint64_t texts = info.config_yaml.size() + info.tokenizer.size() + info.restarts.size();
+    PendingFile pending(file, "checkpoint", tensor_bytes(layout, buffers.size()) + texts);
     write_contents(pending, info, layout, buffers);
     pending.commit(verify_checkpoint);
   } catch (const DataError& error) {

@@ -60,6 +60,9 @@ std::string checkpoint_file_name(long step);
 /// The group of the parameters among the buffers of a state; the others are the optimizer's.
 inline constexpr const char* parameter_group = "parameters";
 
+/// Bytes of the file of a state, at most, beside its texts: of the parameters and the optimizer's two moments.
+std::uint64_t checkpoint_bytes(const ParameterLayout& layout);
+
 /// Saves a state as folder/ckpt-<step>.h5 and returns that path: a PendingFile, read back against its digests
 /// before it takes its name. On return the file is complete on the disk. An older file of the same step is
 /// replaced. Each of `buffers` is a flat buffer of `layout`, with a name of its own (ShapeError). Call on rank 0
