@@ -16,6 +16,7 @@
 #include "commands/attention_command.hpp"
 #include "commands/benchmark.hpp"
 #include "commands/initial_values.hpp"
+#include "commands/job_plan.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/run_origin.hpp"
 #include "data/prepare_tokens.hpp"
@@ -56,6 +57,10 @@ TokenDataset open_tokens(const RunConfig& config) {
   return TokenDataset(file);
 }
 
+fs::path run_directory_of(const Command& command) {
+  return command.run.empty() ? default_run_directory(command.config) : fs::path(command.run);
+}
+
 /// The vocabulary that the token file gives, where the configuration leaves it open.
 void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
   if (config.model.vocabulary == 0) config.model.vocabulary = data.vocabulary();
@@ -89,7 +94,7 @@ ExitCode run_train(const Command& command) {
   const TokenDataset data = open_tokens(config);
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
-  const fs::path root = command.run.empty() ? default_run_directory(command.config) : fs::path(command.run);
+  const fs::path root = run_directory_of(command);
   if (command.run.empty())
     check_origin(command.config, root,
                  read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
@@ -169,6 +174,20 @@ ExitCode run_describe(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
   print(model_summary(config) + "\n" + training_memory_text(config, ExecSpace().concurrency(), command.ranks));
+  return ExitCode::finished;
+}
+
+ExitCode run_plan(const Command& command) {
+  RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
+  std::optional<TokenDataset> data;
+  if (config.model.vocabulary == 0 || captures_attention(config, 0)) {
+    data.emplace(open_tokens(config));
+    resolve_vocabulary(config, *data);
+  }
+  const JobPlan plan =
+      plan_job(config, run_directory_of(command), command.ranks, command.memory, data ? &*data : nullptr);
+  print(plan.text);
+  if (!plan.refusal.empty()) throw ConfigError("{}", plan.refusal);
   return ExitCode::finished;
 }
 
@@ -258,6 +277,7 @@ ExitCode run_command(const Command& command) {
   if (command.name == "generate") return run_generate(command);
   if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
   if (command.name == "describe") return run_describe(command);
+  if (command.name == "plan") return run_plan(command);
   if (command.name == "initial-values") return run_initial_values(command);
   if (command.name == "bench") return run_bench(command);
   if (command.name == "status") return run_status(command);

@@ -40,6 +40,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("steps", c.steps, elsewhere);
   visit("json", c.json, elsewhere);
   visit("ranks", c.ranks, elsewhere);
+  visit("memory", c.memory, elsewhere);
   visit("backend", c.backend, elsewhere);
 }
 
@@ -82,7 +83,11 @@ void check_command(const Command& c) {
     expect(!c.text.empty(), "--text is empty; expected at least one character");
     expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   }
-  if (c.name == "describe") expect(c.ranks >= 1, fmt::format("--ranks is {}; expected at least 1", c.ranks));
+  if (c.name == "describe" || c.name == "plan")
+    expect(c.ranks >= 1, fmt::format("--ranks is {}; expected at least 1", c.ranks));
+  if (c.name == "plan")
+    expect(c.memory >= 0 && std::isfinite(c.memory),
+           fmt::format("--memory is {}; expected the GiB that a rank may take, e.g. 80", c.memory));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
     const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||

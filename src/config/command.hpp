@@ -9,12 +9,12 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;         ///< train, prepare, eval, generate, describe, bench, status, attention, initial-values
-  std::string config;       ///< train, describe, bench: configuration file
-  std::string config_text;  ///< its contents, read once by the launcher
-  std::vector<std::string> sets;  ///< train, describe, bench: "section.key=value"
-  std::string run;     ///< train, eval, generate, status, attention, initial-values: run directory (eval, generate,
-                       ///< attention: or a checkpoint file)
+  std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, initial-values
+  std::string config;  ///< train, describe, plan, bench: configuration file
+  std::string config_text;        ///< its contents, read once by the launcher
+  std::vector<std::string> sets;  ///< train, describe, plan, bench: "section.key=value"
+  std::string run;  ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
+                    ///< generate, attention: or a checkpoint file)
   bool fresh = false;  ///< train: start over in a run directory that has checkpoints
   std::string text;    ///< prepare: text file; attention: the text itself
   std::string
@@ -31,7 +31,8 @@ struct Command {
   std::uint64_t seed = 1;            ///< generate
   int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
   bool json = false;                 ///< bench, status
-  int ranks = 1;                     ///< describe: as started on so many
+  int ranks = 1;                     ///< describe, plan: as started on so many
+  double memory = 0;                 ///< plan: GiB that a rank may take; 0: not known
   std::string backend;               ///< train, bench: which plug-in the launcher chose, and why; for the log
 };
 

@@ -96,7 +96,15 @@ void add_commands(CLI::App& app, CommandLine& line) {
       sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
           "dekoder describe input/gpt2-124m.yaml");
   add_config(*describe, c);
-  add_number(*describe, "--ranks", c.ranks, "memory of rank 0 of so many, its micro-batches and messages");
+  add_number(*describe, "--ranks", c.ranks, "memory of rank 0 of so many");
+
+  CLI::App* plan =
+      sub("plan", "What a job will take, before it waits in a queue: memory of a rank, shares, messages, disk.",
+          "dekoder plan input/gpt2-124m.yaml --ranks 16 --memory 80");
+  add_config(*plan, c);
+  add_number(*plan, "--ranks", c.ranks, "of the job");
+  add_number(*plan, "--memory", c.memory, "GiB that a rank may take: more is refused; 0: not known");
+  plan->add_option("--run", c.run, "run directory (default: runs/<name of the configuration>)");
 
   CLI::App* bench = sub("bench", "Tokens/s, GFLOP/s and share of this machine's GEMM rate, on random tokens.",
                         "dekoder bench input/gpt2-124m.yaml --set training.batch=4 --json");

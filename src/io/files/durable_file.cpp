@@ -220,13 +220,17 @@ std::string folder_obstacle(const fs::path& folder) {
   return fmt::format("cannot be made: {}: it is a symbolic link to {}", std::strerror(ENOENT), target.string());
 }
 
-void require_space(const std::filesystem::path& folder, std::uint64_t bytes) {
+std::optional<std::uint64_t> free_bytes(const fs::path& folder) {
   struct statvfs space = {};
-  if (::statvfs(folder.empty() ? "." : folder.c_str(), &space) != 0) return;  // not known: writing will tell
-  const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
-  if (free_bytes < bytes)
-    throw DataError("{}: {} are free, {} are needed; free some space", folder.empty() ? "." : folder.string(),
-                    bytes_text(free_bytes), bytes_text(bytes));
+  if (::statvfs(folder.empty() ? "." : folder.c_str(), &space) != 0) return std::nullopt;
+  return std::uint64_t{space.f_bavail} * space.f_frsize;
+}
+
+void require_space(const fs::path& folder, std::uint64_t bytes) {
+  const auto free = free_bytes(folder);
+  if (!free || *free >= bytes) return;  // where it is not known, writing will tell
+  throw DataError("{}: {} are free, {} are needed; free some space", folder.empty() ? "." : folder.string(),
+                  bytes_text(*free), bytes_text(bytes));
 }
 
 void write_file_whole(const fs::path& file, std::string_view contents) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -77,6 +78,9 @@ std::filesystem::path link_target(std::filesystem::path path);
 /// does. Only the folder that a symbolic link names itself is ever made: if one above it is missing, the disk may
 /// be.
 std::string folder_obstacle(const std::filesystem::path& folder);
+
+/// Bytes that are free on the file system of `folder`; nothing where the system does not tell.
+std::optional<std::uint64_t> free_bytes(const std::filesystem::path& folder);
 
 /// Throws DataError where fewer than `bytes` are free on the file system of `folder`.
 void require_space(const std::filesystem::path& folder, std::uint64_t bytes);

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "commands/job_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "base/decimal.hpp"
+#include "inference/attention_capture.hpp"
+#include "io/files/durable_file.hpp"
+#include "io/run/checkpoint_folder.hpp"
+#include "io/run/run_directory.hpp"
+#include "model/model_summary.hpp"
+#include "train/memory_plan.hpp"
+#include "train/training_model.hpp"
+
+namespace dekoder {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string line(const char* name, const std::string& value) {
+  return fmt::format("{:<22} {}\n", name, value);
+}
+
+/// "3 on each of 2 ranks, 2 on the last; 11.1 % of the ranks' time is idle".
+std::string shares_text(long leaves, int ranks) {
+  const long less = leaves / ranks, more = leaves % ranks, most = less + (more > 0 ? 1 : 0);
+  std::string text = more == 0 ? fmt::format("{} on each rank", less)
+                               : fmt::format("{} on {} of {} ranks, {} on the others", most, more, ranks, less);
+  if (more > 0)
+    text += fmt::format(", which are idle meanwhile: {:.1f} % of all time",
+                        100 - 100.0 * double(leaves) / double(most * ranks));
+  return text;
+}
+
+/// The folder of `path` that is there.
+fs::path existing_folder(fs::path path) {
+  std::error_code ignored;
+  for (path = fs::absolute(path); !fs::is_directory(path, ignored) && path != path.root_path();)
+    path = path.parent_path();
+  return path;
+}
+
+std::uint64_t bytes_of_checkpoints(const fs::path& folder) {
+  std::uint64_t bytes = 0;
+  std::error_code ignored;
+  for (const fs::path& file : list_checkpoints(folder))
+    if (const auto size = fs::file_size(file, ignored); size != static_cast<std::uintmax_t>(-1)) bytes += size;
+  return bytes;
+}
+
+}  // namespace
+
+JobPlan plan_job(const RunConfig& config, const fs::path& run, int ranks, double memory, const TokenDataset* data) {
+  const ParameterLayout layout = decoder_parameters(config.model);
+  const int threads = ExecSpace().concurrency();
+  const long leaves = leaves_of_step(config);
+  JobPlan plan{training_memory_text(config, threads, ranks), ""};
+  const auto refuse = [&](const std::string& what) { plan.refusal += (plan.refusal.empty() ? "" : "\n") + what; };
+
+  std::uint64_t rank_bytes = 0;
+  for (const MemoryTerm& term : training_memory(config, threads, ranks)) rank_bytes += term.bytes;
+  if (memory > 0 && double(rank_bytes) > memory * 0x1p30)
+    refuse(
+        fmt::format("a rank takes {}, but may take {} (--memory): lower training.micro_batch or model.context, or "
+                    "use more ranks, which share out the optimizer's moments",
+                    bytes_text(rank_bytes), bytes_text(std::uint64_t(memory * 0x1p30))));
+
+  plan.text += line("micro-batches of a step", fmt::format("{}: {}", leaves, shares_text(leaves, ranks)));
+  plan.text +=
+      line("messages of a step", bytes_text(bytes_of_step(shards_of(config.model, layout, ranks), leaves)) +
+                                     " (gradients to their owners and parameters back, all ranks together)");
+
+  const RunPaths paths{run};
+  const std::uint64_t files = std::uint64_t(config.checkpoint.keep) + 2;
+  std::uint64_t needed = files * checkpoint_bytes(layout);
+  const std::uint64_t there = bytes_of_checkpoints(paths.checkpoints());
+  plan.text += line("checkpoints", fmt::format("{} (the newest {}, the best one, and one being written)",
+                                               bytes_text(needed), config.checkpoint.keep));
+  if (data != nullptr && captures_attention(config, 0)) {
+    const std::uint64_t maps = plan_attention(config, {}, *data, paths.attention(), -1).bytes;
+    plan.text += line("attention maps", "at most " + bytes_text(maps));
+    needed += maps;
+  }
+  const fs::path folder = existing_folder(run);
+  if (const auto free = free_bytes(folder)) {
+    plan.text +=
+        line("free for the run", fmt::format("{} in {}{}", bytes_text(*free), folder.string(),
+                                             there == 0 ? "" : ", and " + bytes_text(there) + " of checkpoints"));
+    if (*free + there < needed)
+      refuse(
+          fmt::format("{}: {} are free, {} are needed: free some space, lower checkpoint.keep, or name another run "
+                      "directory (--run)",
+                      folder.string(), bytes_text(*free + there), bytes_text(needed)));
+  }
+  return plan;
+}
+
+}  // namespace dekoder
