@@ -16,6 +16,7 @@
 #include "config/command.hpp"
 #include "parallel/failure_meeting.hpp"
 #include "parallel/threads.hpp"
+#include "parallel/watchdog.hpp"
 #include "tensor/flush_denormals.hpp"
 #include "tensor/tensor.hpp"
 
@@ -67,14 +68,16 @@ std::unique_ptr<Kokkos::ScopeGuard> start_kokkos(const Kokkos::InitializationSet
 #endif
 }
 
-dekoder::ExitCode run_here(const char* command_yaml, const dekoder_process* process, int ranks) {
+dekoder::ExitCode run_here(const char* command_yaml, const dekoder_process* process,
+                           const dekoder::Communicator& ranks) {
   dekoder::watch_stop_signals(process->stop_signal);
   dekoder::set_process_cpus(dekoder::CpuMask(process->cpus, process->cpus_bytes));
   dekoder::start_openmp(DEKODER_MAX_THREADS);
   Kokkos::InitializationSettings settings;
-  if (ranks > 1) settings.set_disable_warnings(true);  // each rank would have its own
+  if (ranks.size() > 1) settings.set_disable_warnings(true);  // each rank would have its own
   const auto kokkos = start_kokkos(settings);
   dekoder::flush_denormals(dekoder::ExecSpace());
+  const dekoder::Watchdog watchdog(ranks);
   return dekoder::run_command(dekoder::command_from_yaml(command_yaml));
 }
 
@@ -83,7 +86,7 @@ int run(const char* command_yaml, const dekoder_process* process) {
   dekoder::set_log_rank(ranks.rank());  // the launcher's log is another one
   const dekoder::FailureMeeting failures(ranks);
   try {
-    return static_cast<int>(run_here(command_yaml, process, ranks.size()));
+    return static_cast<int>(run_here(command_yaml, process, ranks));
   } catch (...) {
     const dekoder::Failure failure = dekoder::failure_of(std::current_exception());
     std::fflush(stdout);

@@ -12,6 +12,7 @@
 #include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
 #include "parallel/threads.hpp"
+#include "tensor/region.hpp"
 #include "train/training_model.hpp"
 
 namespace dekoder {
@@ -51,6 +52,7 @@ HostTokenTensor2 random_tokens(const RunConfig& config, std::uint64_t site) {
 
 /// One optimizer step on random tokens.
 void one_step(const ExecSpace& exec, TrainingModel& model, long step, PhaseClock* clock) {
+  const Region region("step");
   const RunConfig& config = model.config();
   const auto batch = std::uint64_t(config.training.batch), B = std::uint64_t(config.micro_batch());
   const Real scale = Real(1) / Real(double(batch) * config.model.context);

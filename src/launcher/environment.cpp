@@ -116,7 +116,7 @@ const Variable variables[] = {
     {"DEKODER_BUCKET_BYTES", is_bucket, "a whole number from 4096 to 1073741824: gradients that travel together"},
     {"DEKODER_SHARE_GPU", is_switch, "0 or 1: several ranks may compute on one GPU"},
     {"DEKODER_WATCHDOG_SECONDS", is_seconds,
-     "a whole number from 1 to 86400: how long a step may take at least before ranks that wait are ended"},
+     "a whole number from 1 to 86400: how long nothing may go on, at least, before ranks that hang are ended"},
     {"DEKODER_MPI_STAGING", is_switch, "0 or 1: messages of GPUs by way of host memory"},
     {"KOKKOS_DISABLE_WARNINGS", is_boolean, "true or false"},
     {"KOKKOS_PRINT_CONFIGURATION", is_boolean, "true or false"},

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communicator.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #if __has_include(<mpi-ext.h>)
 #include <mpi-ext.h>
 #endif
 
 #include <array>
+#include <chrono>
 #include <climits>
 #include <numeric>
+#include <set>
 #include <stdexcept>
+#include <string_view>
+#include <thread>
 
+#include "base/activity.hpp"
 #include "base/exit_report.hpp"
 
 namespace dekoder {
@@ -28,6 +33,52 @@ namespace {
 int count_of(std::size_t elements) {
   if (elements > std::size_t(INT_MAX)) throw std::logic_error("a message of more than 2^31 - 1 elements");
   return static_cast<int>(elements);
+}
+
+/// "Trainer::stop_agreed" of "bool dekoder::Trainer::stop_agreed() const".
+std::string name_of(const Caller& caller) {
+  std::string name = caller.function_name();
+  for (const std::string_view word : {"(anonymous namespace)::", "{anonymous}::", "dekoder::"})
+    for (std::size_t at; (at = name.find(word)) != std::string::npos;) name.erase(at, word.size());
+  name.resize(std::min(name.find('('), name.size()));
+  return name.substr(name.rfind(' ') + 1);
+}
+
+/// Waits until done(), which lets MPI work on: the one place where this program waits for other ranks. Between
+/// looks it gives the CPU away: ranks and threads may be more than CPUs, and MPI's own waits take all they get.
+/// `missing`: text of what has not come.
+template <class Done, class Missing>
+void wait_until(MPI_Comm comm, const Done& done, const Missing& missing) {
+  using Clock = std::chrono::steady_clock;
+  if (done()) return;
+  const WaitNote note;
+  for (auto next = Clock::now() + std::chrono::seconds(1); !done();) {
+    std::this_thread::yield();
+    if (Clock::now() < next) continue;
+    note.tell(missing());
+    next += std::chrono::seconds(1);
+    if (note.given_up()) MPI_Abort(comm, static_cast<int>(ExitCode::internal));
+  }
+}
+
+/// Waits for collective operations of one kind that have been started.
+void finish(MPI_Comm comm, std::span<MPI_Request> requests, const char* call, const Caller& caller) {
+  wait_until(
+      comm,
+      [&] {
+        int all = 0;
+        check_mpi(MPI_Testall(count_of(requests.size()), requests.data(), &all, MPI_STATUSES_IGNORE), call);
+        return all != 0;
+      },
+      [&] { return fmt::format("other ranks ({} of {})", call, name_of(caller)); });
+}
+
+/// Starts a collective operation by start(request), and waits for it.
+template <class Start>
+void complete(MPI_Comm comm, const char* call, const Caller& caller, const Start& start) {
+  std::array<MPI_Request, 1> request{MPI_REQUEST_NULL};
+  check_mpi(start(request.data()), call);
+  finish(comm, request, call, caller);
 }
 
 }  // namespace
@@ -52,54 +103,65 @@ Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 }
 
-int Communicator::max(int value) const {
+int Communicator::max(int value, Caller caller) const {
   if (size_ == 1) return value;
   int largest = value;
-  check_mpi(MPI_Allreduce(&value, &largest, 1, MPI_INT, MPI_MAX, comm_), "MPI_Allreduce");
+  complete(comm_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+    return MPI_Iallreduce(&value, &largest, 1, MPI_INT, MPI_MAX, comm_, request);
+  });
   return largest;
 }
 
-long Communicator::min(long value) const {
+long Communicator::min(long value, Caller caller) const {
   if (size_ == 1) return value;
   long smallest = value;
-  check_mpi(MPI_Allreduce(&value, &smallest, 1, MPI_LONG, MPI_MIN, comm_), "MPI_Allreduce");
+  complete(comm_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+    return MPI_Iallreduce(&value, &smallest, 1, MPI_LONG, MPI_MIN, comm_, request);
+  });
   return smallest;
 }
 
-void Communicator::unite(std::span<double> values) const {
+void Communicator::unite(std::span<double> values, Caller caller) const {
   if (size_ == 1 || values.empty()) return;
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data(), count_of(values.size()), MPI_DOUBLE, MPI_SUM, comm_),
-            "MPI_Allreduce");
+  complete(comm_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+    return MPI_Iallreduce(MPI_IN_PLACE, values.data(), count_of(values.size()), MPI_DOUBLE, MPI_SUM, comm_,
+                          request);
+  });
 }
 
-void Communicator::broadcast(std::span<std::byte> bytes) const {
+void Communicator::broadcast(std::span<std::byte> bytes, Caller caller) const {
   if (size_ == 1) return;
-  check_mpi(MPI_Bcast(bytes.data(), count_of(bytes.size()), MPI_BYTE, 0, comm_), "MPI_Bcast");
+  complete(comm_, "MPI_Ibcast", caller, [&](MPI_Request* request) {
+    return MPI_Ibcast(bytes.data(), count_of(bytes.size()), MPI_BYTE, 0, comm_, request);
+  });
 }
 
-std::vector<std::string> Communicator::gather(const std::string& own) const {
+std::vector<std::string> Communicator::gather(const std::string& own, Caller caller) const {
   if (size_ == 1) return {own};
   const int length = count_of(own.size());
   std::vector<int> lengths(std::size_t(size_), 0), places(lengths.size(), 0);
-  check_mpi(MPI_Gather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, 0, comm_), "MPI_Gather");
+  complete(comm_, "MPI_Igather", caller, [&](MPI_Request* request) {
+    return MPI_Igather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, 0, comm_, request);
+  });
   std::exclusive_scan(lengths.begin(), lengths.end(), places.begin(), 0);
   std::string all(root() ? std::size_t(places.back() + lengths.back()) : 0, ' ');
-  check_mpi(
-      MPI_Gatherv(own.data(), length, MPI_BYTE, all.data(), lengths.data(), places.data(), MPI_BYTE, 0, comm_),
-      "MPI_Gatherv");
+  complete(comm_, "MPI_Igatherv", caller, [&](MPI_Request* request) {
+    return MPI_Igatherv(own.data(), length, MPI_BYTE, all.data(), lengths.data(), places.data(), MPI_BYTE, 0, comm_,
+                        request);
+  });
   std::vector<std::string> texts;
   for (std::size_t rank = 0; root() && rank < lengths.size(); ++rank)
     texts.push_back(all.substr(std::size_t(places[rank]), std::size_t(lengths[rank])));
   return texts;
 }
 
-void Communicator::share_failure(const std::exception_ptr& failure) const {
-  const ExitCode code = from_root(failure ? failure_of(failure).code : ExitCode::finished);
+void Communicator::share_failure(const std::exception_ptr& failure, const Caller& caller) const {
+  const ExitCode code = from_root(failure ? failure_of(failure).code : ExitCode::finished, caller);
   if (failure) std::rethrow_exception(failure);
   if (code != ExitCode::finished) throw ElsewhereError(code);
 }
 
-void Communicator::gather(const Shards& shards, void* buffer, std::size_t element_bytes) const {
+void Communicator::gather(const Shards& shards, void* buffer, std::size_t element_bytes, Caller caller) const {
   if (size_ == 1) return;
   const std::size_t buckets = shards.buckets().size();
   std::vector<MPI_Request> requests(buckets, MPI_REQUEST_NULL);
@@ -116,32 +178,54 @@ void Communicator::gather(const Shards& shards, void* buffer, std::size_t elemen
                               MPI_BYTE, comm_, &requests[b]),
               "MPI_Iallgatherv");
   }
-  check_mpi(MPI_Waitall(count_of(buckets), requests.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+  finish(comm_, requests, "MPI_Iallgatherv", caller);
 }
 
 void Messages::post(const void* data, std::size_t bytes, int to, int tag) {
   check_mpi(MPI_Isend(data, count_of(bytes), MPI_BYTE, to, tag, comm_, &requests_.emplace_back(MPI_REQUEST_NULL)),
             "MPI_Isend");
+  peers_.push_back(to);
   bytes_sent_ += bytes;
 }
 
 void Messages::expect(void* data, std::size_t bytes, int from, int tag) {
   check_mpi(MPI_Irecv(data, count_of(bytes), MPI_BYTE, from, tag, comm_, &requests_.emplace_back(MPI_REQUEST_NULL)),
             "MPI_Irecv");
+  peers_.push_back(from);
+}
+
+void Communicator::wait_until(const std::function<bool()>& done, const std::string& missing) const {
+  dekoder::wait_until(comm_, done, [&] { return missing; });
 }
 
 bool Messages::done() {
   if (requests_.empty()) return true;
   int all = 0;
   check_mpi(MPI_Testall(count_of(requests_.size()), requests_.data(), &all, MPI_STATUSES_IGNORE), "MPI_Testall");
-  if (all != 0) requests_.clear();
-  return all != 0;
+  if (all == 0) return false;
+  requests_.clear();
+  peers_.clear();
+  return true;
 }
 
-void Messages::wait() {
-  if (requests_.empty()) return;
-  check_mpi(MPI_Waitall(count_of(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
-  requests_.clear();
+std::string Messages::missing() const {
+  constexpr std::size_t most = 16;
+  std::set<int> ranks;
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    int done = 0;
+    check_mpi(MPI_Request_get_status(requests_[i], &done, MPI_STATUS_IGNORE), "MPI_Request_get_status");
+    if (done == 0) ranks.insert(peers_[i]);
+  }
+  if (ranks.size() > most) return fmt::format("{} other ranks from {} on", ranks.size(), *ranks.begin());
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
+}
+
+void Messages::wait(const std::string& what) {
+  wait_until(comm_, [&] { return done(); }, [&] { return fmt::format("{} ({})", missing(), what); });
+}
+
+void Messages::wait(Caller caller) {
+  wait("messages of " + name_of(caller));
 }
 
 }  // namespace dekoder

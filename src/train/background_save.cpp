@@ -152,6 +152,7 @@ void BackgroundSave::tell_owners(int news) {
 }
 
 void BackgroundSave::ask_for_a_batch() {
+  const Region region("save");  // each one is news for the watchdog
   const std::vector<ParameterEntry>& entries = model_.store().layout().entries();
   tell_owners(send_next_batch);
   for (std::size_t t = batch_begin_[asked_]; t < batch_begin_[asked_ + 1]; ++t)
@@ -173,6 +174,7 @@ void BackgroundSave::follow_root() {
       sent_ = batches_;
       break;
     }
+    const Region region("save");
     for (std::size_t t = batch_begin_[sent_]; t < batch_begin_[sent_ + 1]; ++t)
       for (const OwnedPart& part : parts_of(t))
         if (part.rank == model_.ranks().rank())
@@ -211,10 +213,13 @@ void BackgroundSave::advance() {
 }
 
 void BackgroundSave::finish() {
-  while (busy_) {
+  const Region region("save");
+  const auto ended = [&] {
     advance();
-    if (busy_) std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
+    return !busy_;
+  };
+  if (!model_.ranks().root()) return model_.ranks().wait_until(ended, "rank 0 (a checkpoint)");
+  while (!ended()) std::this_thread::sleep_for(std::chrono::microseconds(200));
 }
 
 }  // namespace dekoder

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/gradient_reducer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -195,8 +197,9 @@ void GradientReducer::finish(const ExecSpace& exec) {
   } else {
     const auto begin = std::chrono::steady_clock::now();
     part_done(exec, 0);
-    while (added_ < shards_.buckets().size()) advance(exec);
-    departures_.wait();
+    for (const std::size_t buckets = shards_.buckets().size(); added_ < buckets; advance(exec))
+      arrivals_.front().messages.wait(fmt::format("bucket {} of {} of the gradients", added_ + 1, buckets));
+    departures_.wait("what this rank sends them of the gradients");
     exposed_seconds_ = seconds_since(begin);
     for (int rank = 0; rank < ranks_.size(); ++rank)
       if (rank != ranks_.rank())

@@ -30,8 +30,7 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       start_(start_run(config, data, evaluator_.windows().digest(), directory ? directory->paths() : RunPaths{},
                        options.fresh, model_)),
       state_(start_.state),
-      saves_(model_),
-      watchdog_(ranks) {
+      saves_(model_) {
   ranks.on_root([&] {
     open_attention(*directory);
     recorder_.emplace(config, *directory, start_, attention_ ? &attention_->info() : nullptr, options);
@@ -100,14 +99,11 @@ void Trainer::train_step(BatchLoader& loader) {
     const Batch& batch = loader.next();
     const DropoutKey dropout{Real(config_.model.dropout), config_.training.seed, std::uint64_t(batch.step),
                              batch.first_sample};
-    watchdog_.step_phase(done + 1 < model_.reducer().leaves().size() ? "a micro-batch"
-                                                                     : "the last micro-batch and gradients");
     model_.load(exec_, batch.inputs, batch.targets);
     clock_.lap(exec_, "data");
     losses[std::size_t(batch.micro)] =
         model_.leaf_gradients(exec_, dropout, Real(1 / tokens), &clock_, [&] { saves_.advance(); }) / tokens;
   }
-  watchdog_.step_phase("the loss");
   ranks_.unite(losses);
   const double loss = std::accumulate(losses.begin(), losses.end(), 0.0);
   if (!std::isfinite(loss))
@@ -117,7 +113,6 @@ void Trainer::train_step(BatchLoader& loader) {
         state_.step + 1, std::abs(loss), last_saved());
   StepMetrics row;
   row.learning_rate = learning_rate(config_.training, state_.step);
-  watchdog_.step_phase("norm, update and parameters");
   row.gradient_norm = model_.update(exec_, state_.step, &clock_);
   if (fault_point("train:updated")) model_.store().initialise(exec_, 1);
 
@@ -130,7 +125,6 @@ void Trainer::train_step(BatchLoader& loader) {
   row.tokens = state_.tokens_seen;
   row.tokens_per_second = tokens / seconds;
   row.seconds = clock_.take();
-  watchdog_.step_done(seconds);
   if (state_.step % parameters_compared_every == 0) require_equal_parameters(model_);
   if (recorder_) recorder_->step(row, seconds);
 }
@@ -142,7 +136,6 @@ bool Trainer::evaluate() {
     saves_.advance();
     return stop_requested() != 0;
   };
-  watchdog_.other_phase("an evaluation");
   const auto validation = evaluator_.evaluate(exec_, stop, ranks_);
   clock_.lap(exec_, "evaluation");
   if (!validation) return false;
@@ -162,7 +155,6 @@ bool Trainer::evaluate() {
 bool Trainer::sample() {
   std::vector<Token> tokens = data_.tokenizer().encode(config_.sampling.prompt, "sampling.prompt");
   const std::vector<Token> prompt = tokens;
-  watchdog_.other_phase("a sample of rank 0");
   bool stopped = false;
   if (recorder_)
     generator_.generate(exec_, prompt, config_.sampling, [&](Token token) {
@@ -179,7 +171,6 @@ bool Trainer::sample() {
 }
 
 void Trainer::capture_attention() {
-  watchdog_.other_phase("attention maps");
   recorder_->attention(state_.step, attention_->capture(exec_));
   clock_.lap(exec_, "attention maps");
 }
@@ -194,7 +185,6 @@ void Trainer::save(bool periodic, bool ends) {
 }
 
 void Trainer::finish_save(bool ends) {
-  watchdog_.other_phase("a checkpoint");
   saves_.finish();
   ranks_.on_root([&] { note_save(ends); });
 }
@@ -213,6 +203,11 @@ std::string Trainer::last_saved() {
 }
 
 bool Trainer::stop_agreed() const {
+  // Where nothing else is due, all ranks come from a step, and the watchdog need not wait longer than in one.
+  const bool else_due = due(config_.evaluation.every) || due(config_.sampling.every) ||
+                        due(config_.checkpoint.every) || captures_attention(config_, state_.step);
+  std::optional<Region> region;
+  if (!else_due) region.emplace("agreement");
   return ranks_.max(stop_requested()) != 0;
 }
 

@@ -14,7 +14,6 @@
 #include "train/restart.hpp"
 #include "train/run_recorder.hpp"
 #include "train/training_model.hpp"
-#include "train/watchdog.hpp"
 
 namespace dekoder {
 
@@ -68,7 +67,6 @@ class Trainer {
   std::optional<RunRecorder> recorder_;        ///< on rank 0
   BackgroundSave saves_;                       ///< of what the recorder begins
   PhaseClock clock_;
-  Watchdog watchdog_;
 };
 
 }  // namespace dekoder

@@ -20,8 +20,7 @@ BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/tests"))
 PROGRAM, DIGESTS = BUILD / "dekoder", BUILD / "tests/support/checkpoint_digests"
 # Small buckets, so that there are several, and pieces of all of them for every rank.
 ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl": "self,sm", "OMP_NUM_THREADS": "1",
-               "OMP_PROC_BIND": "false", "DEKODER_BUCKET_BYTES": "32768",
-               "OMPI_MCA_mpi_yield_when_idle": "1"}  # more ranks than cores take turns
+               "OMP_PROC_BIND": "false", "DEKODER_BUCKET_BYTES": "32768"}
 CONFIG = """
 model: {layers: 3, heads: 2, channels: 48, feed_forward: 96, context: 16, dropout: 0.1}
 data: {tokens: tokens.h5}
@@ -31,6 +30,10 @@ sampling: {every: 10, tokens: 8, prompt: "a"}
 attention: {every: 10, texts: ["one two"]}
 checkpoint: {every: 5, keep: 2}
 """
+
+# Words of a training that only goes on, for tests that disturb it.
+ON_AND_ON = ["--set", "training.steps=100000", *(word for section in ("attention", "evaluation", "sampling", "checkpoint")
+                                                 for word in ("--set", f"{section}.every=0"))]
 
 
 def furnish(folder):
@@ -176,22 +179,51 @@ class Ranks(unittest.TestCase):
         self.assertIn("saved after signal 15", said)
         self.assertEqual(json.loads(self.run_ranks(1, PROGRAM, "status", "stopped", "--json"))["saved_step"], 7, said)
 
-    def test_a_rank_that_is_stopped_ends_in_the_watchdogs_message(self):
-        begin = time.monotonic()
-        process = self.start(3, PROGRAM, "train", "config.yaml", "--run", "hangs", "--backend", "openmp", "--set", "training.steps=100000",
-                             *(word for section in ("attention", "evaluation", "sampling", "checkpoint") for word in
-                               ("--set", f"{section}.every=0")), DEKODER_WATCHDOG_SECONDS="3")
-        log = self.work / "hangs/metrics.jsonl"
-        while not (log.exists() and '"step":20,' in log.read_text()):
-            self.assertLess(time.monotonic() - begin, 60, "no step 20")
+    def wait_for_step(self, run, step, seconds=60):
+        log, end = self.work / run / "metrics.jsonl", time.monotonic() + seconds
+        while not (log.exists() and f'"step":{step},' in log.read_text()):
+            self.assertLess(time.monotonic(), end, f"no step {step}")
             time.sleep(0.05)
-        ranks = self.pids_of("hangs")
-        self.assertEqual(len(ranks), 3)
-        os.kill(int(ranks[-1]), signal.SIGSTOP)
-        said = process.communicate(timeout=60)[0]
-        self.assertEqual(process.returncode, 1, said)
-        self.assertRegex(said, r"(?m)^dekoder: (rank \d: )?error: rank \d is in '[a-z, -]+' for \d+ s without an end \(limit \d+ s\)")
-        self.wait_until_gone(ranks)
+
+    def test_a_rank_that_is_stopped_ends_in_the_watchdogs_message(self):
+        """One message, of the lowest rank that waits; it names the rank that is missing, unless that was in a collective."""
+        for stopped, speaks in ((2, 0), (0, 1)):
+            run = f"hangs-{stopped}"
+            process = self.start(3, PROGRAM, "train", "config.yaml", "--run", run, "--backend", "openmp", *ON_AND_ON,
+                                 DEKODER_WATCHDOG_SECONDS="3")
+            self.wait_for_step(run, 20)
+            ranks = self.pids_of(run)
+            self.assertEqual(len(ranks), 3)
+            os.kill(int(ranks[stopped]), signal.SIGSTOP)
+            said = process.communicate(timeout=90)[0]
+            self.assertEqual(process.returncode, 1, said)
+            self.assertEqual(said.count("error: rank"), 1, said)
+            self.assertRegex(said, rf"(?m)^dekoder: (rank {speaks}: )?error: rank {speaks} is in '[a-z, -]+' for \d+ s without an end "
+                                   rf"\(limit 3 s\); it waits for "
+                                   rf"(rank {stopped} \((bucket \d+ of \d+|what this rank sends them) of the gradients\)|"
+                                   r"other ranks \(MPI_I[a-z]+ of [A-Z][A-Za-z:_]+\)): what is waited for")
+            self.wait_until_gone(ranks)
+
+    def test_a_rank_that_waits_leaves_its_cpu_to_others(self):
+        """Two ranks share a CPU, unknown to mpirun. While rank 0 computes a long sample, rank 1 waits, and takes next to nothing."""
+        process = self.start(1, "taskset", "-c", min(os.sched_getaffinity(0)), "mpirun", "--host", "localhost:2", "--bind-to", "none", "-n", "2", PROGRAM,
+                   "train", "config.yaml", "--run", "waits", "--backend", "openmp", "--set", "sampling.every=1", "--set",
+                   "sampling.tokens=10000000")
+        self.wait_for_step("waits", 1)
+        ranks = sorted(self.pids_of("waits"), key=lambda pid: b"OMPI_COMM_WORLD_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
+        self.assertEqual(len(ranks), 2)
+        self.addCleanup(process.communicate)
+        self.addCleanup(os.kill, int(ranks[0]), signal.SIGKILL)
+
+        def ticks():
+            """Of CPU time that each rank has used."""
+            return [sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[11:13])) for pid in ranks]
+        begin, now, end = ticks(), ticks(), time.monotonic() + 120
+        while now[0] < begin[0] + 2 * os.sysconf("SC_CLK_TCK"):
+            self.assertLess(time.monotonic(), end, "rank 0 does not compute")
+            time.sleep(0.1)
+            now = ticks()
+        self.assertLess((now[1] - begin[1]) / (now[0] - begin[0]), 0.3)
 
     def test_parameters_that_differ_between_ranks_are_caught(self):
         said = self.train_with_a_bad_rank("spoilt", "DEKODER_FAULT=train:updated@500!SPOIL", 4, rank=2,
