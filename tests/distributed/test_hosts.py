@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks on two hosts: network namespaces with addresses and host names of their own, joined by a cable (veth), over TCP. The same
-bits as one rank; a cable that is cut ends in the watchdog's message."""
+"""Ranks on two hosts: network namespaces with addresses and host names of their own, over TCP by a cable that holds 1 % of the frames
+back. The same bits as one rank; a cable that is cut ends in the watchdog's message."""
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 from pathlib import Path
 
-from test_ranks import DIGESTS, ENVIRONMENT, PROGRAM, furnish
+from test_ranks import DIGESTS, ENVIRONMENT, ON_AND_ON, PROGRAM, ROOT, furnish
 
 HOSTS = {"10.213.77.1": f"dekoder{os.getpid()}a", "10.213.77.2": f"dekoder{os.getpid()}b"}
-CABLE = "cable"
+CABLE, SHARE_DELAYED, SECONDS_DELAYED, SEED = "cable", 0.01, 0.02, 20
 
 # What mpirun takes for ssh: AGENT [OPTIONS] ADDRESS COMMAND...
 AGENT = """#!/bin/bash
@@ -42,8 +44,10 @@ class Hosts(unittest.TestCase):
             if ip("netns", "add", host, check=False).returncode != 0:
                 self.skipTest("no network namespaces of one's own here (they need root)")
             self.addCleanup(ip, "netns", "del", host, check=False)
-        first, second = HOSTS.values()
-        ip("link", "add", CABLE, "netns", first, "type", "veth", "peer", "name", CABLE, "netns", second)
+        self.cable = subprocess.Popen([sys.executable, ROOT / "tests/support/cable.py", *HOSTS.values(), CABLE, str(SHARE_DELAYED),
+                                       str(SECONDS_DELAYED), str(SEED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(self.cable.communicate)
+        self.assertEqual(self.cable.stdout.readline(), "ready\n")
         for address, host in HOSTS.items():
             ip("-n", host, "addr", "add", f"{address}/24", "dev", CABLE)
             for device in ("lo", CABLE):
@@ -79,23 +83,31 @@ class Hosts(unittest.TestCase):
         self.assertEqual(code, 0, said)
         for rank, host in enumerate((*HOSTS.values(), HOSTS["10.213.77.1"])):
             self.assertIn(f"dekoder: rank {rank}: {host}, ", said)
+        counts = json.loads(self.cable.communicate()[0])
+        self.assertGreater(counts["frames"], 3000)
+        self.assertAlmostEqual(counts["delayed"] / counts["frames"], SHARE_DELAYED, delta=SHARE_DELAYED / 2)
         subprocess.run([PROGRAM, "train", "config.yaml", "--run", "one", "--backend", "openmp"], cwd=self.work, check=True, capture_output=True,
                        env={**os.environ, "OMP_NUM_THREADS": "1"})
         self.assertEqual(self.tensors("two"), self.tensors("one"))
 
     def test_a_cable_that_is_cut(self):
-        process = self.start("cut", "--set", "training.steps=100000", *(word for section in ("attention", "evaluation", "sampling", "checkpoint")
-                             for word in ("--set", f"{section}.every=0")), DEKODER_WATCHDOG_SECONDS="3")
+        """The message names the rank behind the cut. Every rank ends, also the one that no launcher reaches."""
+        process = self.start("cut", *ON_AND_ON, DEKODER_WATCHDOG_SECONDS="3")
         log, end = self.work / "cut/metrics.jsonl", time.monotonic() + 100
         while not (log.exists() and '"step":20,' in log.read_text()):
             self.assertIsNone(process.poll(), "it has ended")
             self.assertLess(time.monotonic(), end, "no step 20")
             time.sleep(0.05)
-        ip("-n", HOSTS["10.213.77.1"], "link", "set", CABLE, "down")
-        message = rb"dekoder: (rank \d: )?error: rank \d is in '[a-z, -]+' for \d+ s without an end \(limit \d+ s\)"
-        while not re.search(message, self.said.read_bytes()):  # mpirun itself waits for its daemon behind the cable
+        print("cut", file=self.cable.stdin, flush=True)
+        message = (r"(?m)^dekoder: error: rank 0 is in '[a-z, ]+' for \d+ s without an end \(limit \d+ s\); it waits for "
+                   r"(rank 1 \((bucket \d+ of \d+|what this rank sends them) of the gradients\)|other ranks \(MPI_I[a-z]+ of [A-Z][A-Za-z:_]+\))")
+        ranks = ["pgrep", "-f", f"^{PROGRAM} train .* {self.work}/cut "]
+        while subprocess.run(ranks, capture_output=True).returncode == 0:  # mpirun itself waits for its daemon behind the cable
             self.assertLess(time.monotonic(), end, self.said.read_text(errors="replace"))
             time.sleep(0.1)
+        said = self.said.read_text(errors="replace")
+        self.assertRegex(said, message)
+        self.assertEqual(said.count("error: rank"), 1, said)
 
 
 if __name__ == "__main__":
