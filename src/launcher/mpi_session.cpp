@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 #include <pwd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -56,6 +57,15 @@ void give_home() {
   setenv("HOME", user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/", 0);
 }
 
+/// A limit that keeps MPI from starting without a reason in its text; empty where there is none.
+std::string file_size_limit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return "";
+  return fmt::format(
+      "; the limit of file size (ulimit -f) is {} kB, and MPI shares memory by files of many MB: raise it",
+      limit.rlim_cur / 1024);
+}
+
 /// MPI's text on one line, without the rules of dashes around it.
 std::string one_line(const std::string& text) {
   constexpr std::size_t most = 600;
@@ -88,8 +98,8 @@ MpiSession::MpiSession() {
   if (code != MPI_SUCCESS)
     throw ConfigError(
         "{} is {}: the job announces {} ranks, but MPI does not start; mend its settings, or unset {} for a single "
-        "process; MPI says: {}",
-        launcher.ranks, announced, announced, launcher.ranks, one_line(said));
+        "process{}; MPI says: {}",
+        launcher.ranks, announced, announced, launcher.ranks, file_size_limit(), one_line(said));
   throw ConfigError(
       "{} is {}: the job announces {} ranks but MPI sees 1: they would be {} separate runs; start a single rank, "
       "or unset what is left of a job that has ended; several ranks are started by mpirun, or by srun --mpi=pmix",

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <csignal>
 
 namespace dekoder {
 
@@ -15,6 +16,7 @@ void record() {
   for (int signal = 1; signal < NSIG; ++signal)
     sigaction(signal, nullptr, &start.signals[static_cast<std::size_t>(signal)]);
   start.cpus = CpuMask::of_this_thread();
+  std::signal(SIGXFSZ, SIG_IGN);  // MPI writes files as it starts, before handle_signals
   sigset_t early;
   sigemptyset(&early);
   for (const int signal : stop_signals) sigaddset(&early, signal);

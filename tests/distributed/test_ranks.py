@@ -225,6 +225,13 @@ class Ranks(unittest.TestCase):
             now = ticks()
         self.assertLess((now[1] - begin[1]) / (now[0] - begin[0]), 0.3)
 
+    def test_a_limit_of_file_size_is_said(self):
+        """MPI's own files exceed it as MPI starts, which would be the end by SIGXFSZ."""
+        said = self.run_ranks(2, "bash", "-c", 'ulimit -f 1000; exec "$@"', "-", PROGRAM, "train", "config.yaml", "--run", "limited", code=2)
+        self.assertIn("MPI does not start", said)
+        self.assertIn("the limit of file size (ulimit -f) is 1000 kB", said)
+        self.assertFalse((self.work / "limited").exists())
+
     def test_parameters_that_differ_between_ranks_are_caught(self):
         said = self.train_with_a_bad_rank("spoilt", "DEKODER_FAULT=train:updated@500!SPOIL", 4, rank=2,
                                           words=["--set", "training.steps=500", "--set", "training.batch=6", "--set", "evaluation.every=0",
