@@ -59,6 +59,16 @@ std::string hang_message(const Activity& activity, int rank, double seconds, dou
       rank, place, seconds, limit, why);
 }
 
+double QuietTime::look(std::uint64_t changes, TimePoint now) {
+  constexpr double longest_gap = 2;
+  seconds_ = changes != changes_
+                 ? 0
+                 : seconds_ + std::min(std::chrono::duration<double>(now - last_).count(), longest_gap);
+  changes_ = changes;
+  last_ = now;
+  return seconds_;
+}
+
 Watchdog::Watchdog(const Communicator& ranks) : rank_(ranks.rank()) {
   if (ranks.size() == 1) return;
   thread_ = start_helper_thread("watchdog", [this, stop = stop_.get_token()] { watch(stop); });
@@ -79,17 +89,10 @@ void Watchdog::watch(const std::stop_token& stop) const {
   const auto stopped_within = [&](double seconds) {
     return wake.wait_for(lock, stop, std::chrono::duration<double>(seconds), [&] { return stop.stop_requested(); });
   };
-  std::uint64_t changes = 0;
-  double passed = 0;
-  auto last = std::chrono::steady_clock::now();
+  QuietTime quiet(std::chrono::steady_clock::now());
   while (!stopped_within(tick)) {
-    const auto now = std::chrono::steady_clock::now();
-    // A longer gap: this process was stopped, or its machine.
-    passed += std::min(std::chrono::duration<double>(now - last).count(), 4 * tick);
-    last = now;
     const Activity activity = current_activity();
-    if (activity.changes != changes) passed = 0;
-    changes = activity.changes;
+    const double passed = quiet.look(activity.changes, std::chrono::steady_clock::now());
     const double limit = patience(activity, rank_, least);
     if (passed < limit + turn(activity, rank_)) continue;
     log_on_any_rank(hang_message(activity, rank_, passed, limit));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <string>
 #include <thread>
 
@@ -19,6 +21,21 @@ double patience(const Activity& activity, int rank, double least);
 /// What is to be said of a rank that has been at this for `seconds`, longer than `limit`: where it is, and for what
 /// and for whom it waits.
 std::string hang_message(const Activity& activity, int rank, double seconds, double limit);
+
+/// Time in which nothing has changed, as seen by looks at it twice a second or so. A longer gap between looks
+/// counts as two seconds: this process was stopped, or its machine.
+class QuietTime {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+  explicit QuietTime(TimePoint begin) : last_(begin) {}
+  /// Seconds. `changes`: Activity's.
+  double look(std::uint64_t changes, TimePoint now);
+
+ private:
+  TimePoint last_;
+  std::uint64_t changes_ = 0;
+  double seconds_ = 0;
+};
 
 /// Ends a run of several ranks in which nothing goes on, while it lives: MPI waits for ever for a rank that hangs
 /// or cannot be reached. A rank that exceeds its patience says so and ends all. One that hangs in work of its own

@@ -204,6 +204,22 @@ class Ranks(unittest.TestCase):
                                    r"other ranks \(MPI_I[a-z]+ of [A-Z][A-Za-z:_]+\)): what is waited for")
             self.wait_until_gone(ranks)
 
+    def test_a_rank_that_hangs_in_its_own_work_says_so(self):
+        """It, and none of those that wait for it."""
+        said = self.train_with_a_bad_rank("hangs", "DEKODER_FAULT=train:step@8!HANG", 1, words=ON_AND_ON, DEKODER_WATCHDOG_SECONDS="3")
+        self.assertEqual(said.count("error: rank"), 1, said)
+        self.assertRegex(said, r"(?m)^dekoder: rank 1: error: rank 1 is in 'step' for \d+ s without an end \(limit 3 s\); it hangs there")
+
+    def test_a_rank_that_dies_of_a_signal_takes_all_down(self):
+        """As the README's table has it for one process."""
+        process = self.start(3, PROGRAM, "train", "config.yaml", "--run", "quit", "--backend", "openmp", *ON_AND_ON)
+        self.wait_for_step("quit", 20)
+        ranks = self.pids_of("quit")
+        os.kill(int(ranks[1]), signal.SIGQUIT)
+        said = process.communicate(timeout=60)[0]
+        self.assertEqual(process.returncode, 128 + signal.SIGQUIT, said)
+        self.wait_until_gone(ranks)
+
     def test_a_rank_that_waits_leaves_its_cpu_to_others(self):
         """Two ranks share a CPU, unknown to mpirun. While rank 0 computes a long sample, rank 1 waits, and takes next to nothing."""
         process = self.start(1, "taskset", "-c", min(os.sched_getaffinity(0)), "mpirun", "--host", "localhost:2", "--bind-to", "none", "-n", "2", PROGRAM,

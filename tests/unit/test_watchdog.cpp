@@ -39,6 +39,18 @@ TEST(Watchdog, IsPatientByWhatGoesOn) {
   EXPECT_EQ(patience(doing({"step"}, true, {0.1}), 1, 3), 3);
 }
 
+TEST(Watchdog, CountsTheTimeInWhichNothingChanges) {
+  using std::chrono::milliseconds;
+  QuietTime::TimePoint now{};
+  QuietTime quiet(now);
+  EXPECT_EQ(quiet.look(7, now += milliseconds(500)), 0);
+  EXPECT_EQ(quiet.look(7, now += milliseconds(500)), 0.5);
+  EXPECT_EQ(quiet.look(7, now += milliseconds(750)), 1.25);
+  EXPECT_EQ(quiet.look(7, now += std::chrono::hours(1)), 3.25) << "the job was suspended";
+  EXPECT_EQ(quiet.look(8, now += milliseconds(500)), 0);
+  EXPECT_EQ(quiet.look(8, now += milliseconds(500)), 0.5);
+}
+
 TEST(Watchdog, SaysWhereAndForWhom) {
   Activity activity = doing({"step", "gradients"}, true, {1});
   activity.waits_for = "rank 2 (bucket 3 of 12 of the gradients)";
