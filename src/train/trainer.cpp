@@ -32,6 +32,11 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       state_(start_.state),
       saves_(model_) {
   ranks.on_root([&] {
+    if (!evaluator_.has_tokens())
+      log_info(
+          "{}: has no held-out part, so there are no validation losses; prepare it with --validation-fraction "
+          "above 0",
+          data.path().string());
     open_attention(*directory);
     recorder_.emplace(config, *directory, start_, attention_ ? &attention_->info() : nullptr, options);
   });

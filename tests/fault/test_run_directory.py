@@ -58,6 +58,12 @@ with tempfile.TemporaryDirectory() as folder:
     said = workshop.train(run, 80, expect=2)
     dk.check("another part held out" in said, said)
     dk.check(files_of(run) == before, "a refused start changed the run")
+
+    # Where no part is held out, a line tells why no validation loss comes.
+    subprocess.run([dk.PROGRAM, "prepare", workshop.folder / "text.txt", "-o", workshop.tokens, "--validation-fraction", "0"],
+                   check=True, stdout=subprocess.DEVNULL)
+    said = workshop.train(root / "whole-text", 20)
+    dk.check(f"{workshop.tokens}: has no held-out part, so there are no validation losses" in said and "validation loss " not in said, said)
     workshop.tokens.write_bytes(whole_tokens)
     workshop.train(run, 80)
 
