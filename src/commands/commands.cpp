@@ -57,10 +57,6 @@ TokenDataset open_tokens(const RunConfig& config) {
   return TokenDataset(file);
 }
 
-fs::path run_directory_of(const Command& command) {
-  return command.run.empty() ? default_run_directory(command.config) : fs::path(command.run);
-}
-
 /// The vocabulary that the token file gives, where the configuration leaves it open.
 void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
   if (config.model.vocabulary == 0) config.model.vocabulary = data.vocabulary();
@@ -89,15 +85,21 @@ void log_placement(const Command& command, const Communicator& ranks) {
   if (ranks.root()) log_threads();  // join_ranks has told of the others
 }
 
+/// The run directory of a `train` of these words. Throws ConfigError where it is another configuration's.
+fs::path run_directory(const Command& command) {
+  if (!command.run.empty()) return command.run;
+  const fs::path root = default_run_directory(command.config);
+  check_origin(command.config, root,
+               read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
+  return root;
+}
+
 ExitCode run_train(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   const TokenDataset data = open_tokens(config);
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
-  const fs::path root = run_directory_of(command);
-  if (command.run.empty())
-    check_origin(command.config, root,
-                 read_text_file(RunPaths{root}.config(), "configuration of a run").value_or(""));
+  const fs::path root = run_directory(command);
   const Communicator ranks = join_ranks(command, config);
   require_same_on_all(ranks, "the token file", data.tokenizer().to_text() + data.header().identity());
   std::optional<RunDirectory> directory;
@@ -185,7 +187,7 @@ ExitCode run_plan(const Command& command) {
     resolve_vocabulary(config, *data);
   }
   const JobPlan plan =
-      plan_job(config, run_directory_of(command), command.ranks, command.memory, data ? &*data : nullptr);
+      plan_job(config, run_directory(command), command.ranks, command.memory, data ? &*data : nullptr);
   print(plan.text);
   if (!plan.refusal.empty()) throw ConfigError("{}", plan.refusal);
   return ExitCode::finished;
@@ -214,11 +216,12 @@ const char* state_name(const RunStatus& status, const std::optional<RunLock::Hol
   return trainer ? "running" : run_state_name(status.state);
 }
 
-std::string status_json(const RunStatus& status, const LastMetrics& last,
+std::string status_json(const fs::path& root, const RunStatus& status, const LastMetrics& last,
                         const std::optional<RunLock::Holder>& trainer) {
   using Json = nlohmann::ordered_json;  // NaN is written as null
   const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
-  const Json report = {{"state", state_name(status, trainer)},
+  const Json report = {{"run", root.string()},
+                       {"state", state_name(status, trainer)},
                        {"running", trainer.has_value()},
                        {"saved_step", status.step},
                        {"steps", status.steps},
@@ -256,15 +259,25 @@ std::string status_text(const RunStatus& status, const LastMetrics& last,
   return status.message.empty() ? text : text + status.message + "\n";
 }
 
+/// Where the training of this configuration stands, which may ask for more steps than the run has had.
+RunStatus status_of_training(const RunConfig& config, const std::optional<RunStatus>& found) {
+  RunStatus status = found.value_or(RunStatus{});
+  status.steps = config.training.steps;
+  if (status.state == RunState::finished && status.step < status.steps) status.state = RunState::resumable;
+  return status;
+}
+
 ExitCode run_status(const Command& command) {
-  const RunPaths paths{command.run};
-  const auto status = read_run_status(paths);
+  const RunPaths paths{run_directory(command)};
+  auto status = read_run_status(paths);
+  if (!command.config.empty())
+    status = status_of_training(parse_run_config(command.config_text, command.config, command.sets), status);
   if (!status)
     throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`",
                     command.run, paths.status().string());
   const LastMetrics last = read_last_metrics(paths.metrics());
   const auto trainer = RunLock::holder(paths.lock());
-  print(command.json ? status_json(*status, last, trainer) : status_text(*status, last, trainer));
+  print(command.json ? status_json(paths.root, *status, last, trainer) : status_text(*status, last, trainer));
   return ExitCode::finished;
 }
 

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/utf8.hpp"
@@ -121,8 +122,12 @@ void add_commands(CLI::App& app, CommandLine& line) {
           "dekoder initial-values runs/first");
   add_run(*initial_values, c, "run directory");
 
-  CLI::App* status = sub("status", "Where a run stands.", "dekoder status runs/first");
-  add_run(*status, c, "run directory");
+  CLI::App* status = sub("status", "Where a run stands, by its directory or with the words of `train`.",
+                         "dekoder status runs/first\n  dekoder status input/quickstart.yaml --set training.steps=500");
+  status->add_option("run_or_config", c.config, "run directory, or configuration file")->required();
+  status->add_option("--run", c.run, "with a configuration: run directory (default: runs/<its name>)");
+  status->add_option("--set", c.sets, "with a configuration: section.key=value; may be repeated")
+      ->allow_extra_args(false);
   add_switch(*status, "--json", c.json, "one JSON object on stdout");
 }
 
@@ -133,6 +138,16 @@ void refuse_empty_words(const CLI::App& command) {
     for (const std::string& word : option->results())
       if (word.empty())
         throw ConfigError("{} is empty; expected: {}", option->get_name(), option->get_description());
+}
+
+/// The word after `status` is the configuration where it is a file; else the run directory, which needs no more.
+void place_status_words(Command& command) {
+  std::error_code ignored;
+  if (command.name != "status" || std::filesystem::is_regular_file(command.config, ignored)) return;
+  if (!command.run.empty() || !command.sets.empty())
+    throw ConfigError("status: {} is no configuration file; expected one in front of --run and --set",
+                      excerpt(command.config));
+  command.run = std::exchange(command.config, "");
 }
 
 /// "; did you mean 'train'?" for the first word that no subcommand or option has.
@@ -180,6 +195,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   }
   refuse_empty_words(*app.get_subcommands().front());
   line.command.name = app.get_subcommands().front()->get_name();
+  place_status_words(line.command);
   check_command(line.command);
   const std::string& config = line.command.config;
   std::error_code ignored;

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training as jobs of a real Slurm of two nodes: the bits of one rank through preemption, crashes and cancelling."""
+import os
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+import cluster
+
+cluster.inside()
+from training_job import JOB, PROGRAM, STEPS, TrainingJobs, wait_until  # noqa: E402
+
+
+class Slurm(TrainingJobs):
+    def test_the_script_is_sound(self):
+        self.cluster.ask("bash", "-n", JOB)
+        self.cluster.ask("shellcheck", JOB)
+        for options in ((), ("-N2", "--ntasks-per-node=2"), ("--gpus-per-node=2",), ("--array=0-3%2",)):
+            said = self.cluster.ask("sbatch", "--test-only", *options, JOB, "config.yaml", check=False, cwd=self.work)
+            self.assertRegex(said.stderr, r"sbatch: Job \d+ to start at")
+
+    def test_srun_trains_on_two_nodes(self):
+        """By hand, in an allocation; and as singletons, which srun without PMIx makes of them."""
+        words = [PROGRAM, "train", "config.yaml", "--set", "training.steps=1000", "--run"]
+        srun = lambda mpi, run: self.cluster.ask("srun", f"--mpi={mpi}", "-N2", "-n2", *words, run, check=False, cwd=self.work)
+        done = srun("pmix", "by-srun")
+        said = done.stdout + done.stderr
+        self.assertEqual(done.returncode, 0, said)
+        for rank, host in enumerate(("n1", "n2")):
+            self.assertIn(f"dekoder: rank {rank}: {host}, ", said)
+        self.assert_undisturbed("by-srun", steps=1000)
+        done = srun("none", "singletons")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("SLURM_STEP_NUM_TASKS is 2: the job announces 2 ranks but MPI sees 1", done.stderr)
+        self.assertFalse((self.work / "singletons").exists())
+
+    def test_either_launcher_gives_the_bits_of_one_rank(self):
+        """Also four ranks on two nodes; then a start of the finished run, which changes nothing."""
+        words = ["--set", "training.steps=1000"]
+        for run, options in (("srun", {}), ("mpirun", {"DEKODER_LAUNCH": "mpirun"}),
+                             ("four", {"options": ("-N2", "--ntasks-per-node=2", "--exclusive")})):
+            job = self.train(run, *words, **options)
+            self.wait_for(job, run, "COMPLETED")
+            self.assert_undisturbed(run, steps=1000)
+        self.assertIn("rank 3: n2", self.log("four"))
+        files = lambda: {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (self.work / "four").rglob("*") if path.is_file()}
+        before, begin = files(), time.monotonic()
+        job = self.train("four", *words)
+        self.wait_for(job, "four", "COMPLETED")
+        self.assertLess(time.monotonic() - begin, 3)
+        self.assertEqual(files(), before)
+        self.assertNotIn("rank 0: ", self.log("four").rpartition("start 1")[2])
+        job = self.train("four", "--set", "training.steps=1100")  # finished, but not for who asks for more steps
+        self.wait_for(job, "four", "COMPLETED")
+        self.assertEqual(self.status("four")["saved_step"], 1100)
+
+    def test_a_preempted_job_saves_and_comes_back(self):
+        job = self.train("preempted")
+        self.wait_for_step("preempted", 800)
+        high = self.cluster.submit("-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2", cwd=self.work)
+        self.cluster.wait_for(high, "RUNNING", seconds=20, explain=lambda: self.log("preempted"))
+        running, status = time.time(), self.status("preempted")
+        stopped = status["saved_step"]
+        self.assertEqual((status["state"], status["step"]), ("resumable", stopped), "steps were lost")
+        saved = (self.work / f"preempted/checkpoints/ckpt-{stopped:08d}.h5").stat().st_mtime
+        self.assertLess(running - saved, 3, self.log("preempted"))
+        self.assertGreaterEqual(int(self.wait_for(job, "preempted", "COMPLETED")["Restarts"]), 1)
+        self.assertIn("saved after signal 10", self.log("preempted"))
+        self.assertNotEqual(stopped % 500, 0)  # not a periodic checkpoint by chance
+        self.assert_undisturbed("preempted")
+
+    def test_a_cancelled_job_stays_so(self):
+        """Its ranks save at once, as before any other end; the next job goes on."""
+        job = self.train("cancelled")
+        self.wait_for_step("cancelled", 700)
+        self.cluster.ask("scancel", job)
+        self.wait_for(job, "cancelled", "CANCELLED")
+        end = time.monotonic() + 15
+        self.wait_until_gone("cancelled")
+        stopped = self.saved_steps("cancelled")[-1]
+        self.digests("cancelled", stopped)  # checks them
+        self.assertEqual(self.status("cancelled")["saved_step"], stopped)
+        while time.monotonic() < end:
+            self.assertEqual(self.cluster.job(job)["JobState"], "CANCELLED")
+            self.assertFalse(self.pids("cancelled"))
+            time.sleep(0.5)
+        again = self.train("cancelled")
+        self.wait_for(again, "cancelled", "COMPLETED")
+        self.assert_undisturbed("cancelled")
+
+    def test_a_killed_rank(self):
+        job = self.train("killed")
+        self.wait_for_step("killed", 900)
+        os.kill(self.pids("killed")[-1], signal.SIGKILL)
+        self.wait_until_gone("killed", 10)
+        self.assertEqual(self.wait_for(job, "killed", "COMPLETED")["Restarts"], "1", self.log("killed"))
+        self.assert_undisturbed("killed")
+
+    def test_a_crash_at_one_step(self):
+        """A fault of the program: after three starts that come no further the job fails."""
+        program = self.program("crashes", '[ "${SLURM_PROCID:-0}" = 0 ] || export DEKODER_FAULT=train:step@300')
+        job = self.train("crash", program=program)
+        shown = self.wait_for(job, "crash", "FAILED", seconds=120)
+        self.assertEqual(shown["Restarts"], "3", self.log("crash"))
+        self.assertIn("crashed 4 times in a row without a further checkpoint: not started again", self.log("crash"))
+        again = self.train("crash")
+        self.wait_for(again, "crash", "COMPLETED")
+        self.assert_undisturbed("crash")
+
+    def test_a_run_that_cannot_go_on(self):
+        """What a further start would meet with too ends the job, with the program's exit code."""
+        for run, words, code in (("no-tokens", ["--set", "data.tokens=gone.h5"], 3), ("bad", ["--set", "model.heads=7"], 2),
+                                 ("diverges", ["--set", "training.learning_rate=1.0e+30"], 4)):
+            job = self.train(run, *words)
+            shown = self.wait_for(job, run, "FAILED")
+            self.assertEqual((shown["ExitCode"], shown["Restarts"]), (f"{code}:0", "0"), self.log(run))
+
+    def test_early_signals(self):
+        """USR1 before the program has begun, let alone MPI: as one that comes while it trains."""
+        program = self.work / "early.py"
+        program.write_text(f"#!/usr/bin/env python3\nimport os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+                           f"os.kill(os.getpid(), signal.SIGUSR1)\nos.execv('{PROGRAM}', ['{PROGRAM}', *sys.argv[1:]])\n")
+        program.chmod(0o755)
+        begin = time.monotonic()
+        done = self.cluster.ask("srun", "--mpi=pmix", "-N2", "-n2", program, "train", "config.yaml", "--run", "early", check=False, cwd=self.work)
+        self.assertEqual(done.returncode, 85, done.stderr)
+        self.assertLess(time.monotonic() - begin, 10)
+        self.assertEqual((self.status("early")["state"], len(self.saved_steps("early"))), ("resumable", 1))
+
+    def test_many_signals_during_a_save(self):
+        """20 times USR1 and then TERM, for all ranks, while the file of a checkpoint is written."""
+        large = ["--set", "model.channels=256", "--set", "model.layers=8", "--set", "model.feed_forward=1024", "--set", "checkpoint.every=2",
+                 "--set", "sampling.every=0", "--set", "evaluation.every=0", "--set", "training.steps=100000"]
+        process = subprocess.Popen(["srun", "--mpi=pmix", "-N2", "-n2", PROGRAM, "train", "config.yaml", "--run", "signals", *large], cwd=self.work,
+                                   env=self.cluster.environment, stderr=subprocess.PIPE, text=True)
+        folder = self.work / "signals/checkpoints"
+        wait_until(lambda: self.saved_steps("signals"), "a checkpoint", 60)
+        ranks, end = self.pids("signals"), time.monotonic() + 60
+        self.assertEqual(len(ranks), 2)
+        while not any(name.endswith(".tmp") for name in os.listdir(folder)):
+            self.assertLess(time.monotonic(), end, "no save")
+        begin, before = time.monotonic(), self.saved_steps("signals")[-1]
+        for number in [signal.SIGUSR1] * 20 + [signal.SIGTERM]:
+            for rank in ranks:
+                os.kill(rank, number)
+        said = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 85, said)
+        self.assertLess(time.monotonic() - begin, 10, said)
+        saved = self.saved_steps("signals")[-1]
+        self.assertIn(saved - before, (1, 2, 3))  # the one that was being written, or one step more
+        self.assertEqual(self.status("signals")["saved_step"], saved)
+        self.digests("signals", saved)
+        self.assertEqual([path for path in folder.iterdir() if path.suffix == ".tmp"], [])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

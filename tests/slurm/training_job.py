@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs of jobs/train.slurm on a real Slurm of two nodes, for tests of what a cluster does to them. A test script calls cluster.inside()
+before it defines its cases."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+from cluster import NODES, Cluster, wait_until
+
+ROOT = Path(os.environ.get("DEKODER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+BUILD = Path(os.environ.get("DEKODER_BINARY_DIR", ROOT / "build/tests"))
+PROGRAM, DIGESTS = BUILD / "dekoder", BUILD / "tests/support/checkpoint_digests"
+JOB = ROOT / "jobs/train.slurm"
+STEPS = 6000
+CONFIG = f"""
+model: {{layers: 3, heads: 2, channels: 48, feed_forward: 96, context: 16, dropout: 0.1}}
+data: {{tokens: tokens.h5}}
+training: {{steps: {STEPS}, batch: 8, micro_batch: 2, learning_rate: 1.0e-3, warmup_steps: 5}}
+evaluation: {{every: 1500, tokens: 700}}
+sampling: {{every: 3000, tokens: 8, prompt: "a"}}
+checkpoint: {{every: 500, keep: 2}}
+"""
+
+
+class TrainingJobs(unittest.TestCase):
+    """`self.work`: a folder with config.yaml and its tokens, from which jobs are submitted."""
+
+    options = {}  # of the Cluster
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(**cls.options)
+        cls.addClassCleanup(cls.cluster.stop)
+        cls.work = cls.cluster.folder / "work"
+        cls.work.mkdir(exist_ok=True)
+        (cls.work / "text").write_text("".join(path.read_text() for path in sorted((ROOT / "src/base").iterdir())))
+        (cls.work / "config.yaml").write_text(CONFIG)
+        subprocess.run([PROGRAM, "prepare", "text", "-o", "tokens.h5"], cwd=cls.work, check=True, capture_output=True)
+        cls.references = {}
+
+    def setUp(self):
+        self.begin = time.monotonic()
+        self.addCleanup(self.end)
+
+    def end(self):
+        self.cluster.cancel_all()
+        print(f"{self._testMethodName}: {time.monotonic() - self.begin:.1f} s", flush=True)
+
+    # ---- jobs
+
+    def submit(self, *words, job="job", options=("-N2", "--ntasks-per-node=1", "--exclusive"), program=PROGRAM, **environment):
+        """train.slurm with two ranks on two nodes; `job` is its name, and that of its log."""
+        return self.cluster.submit("-p", "low", *options, f"--job-name={job}", f"--output={self.work}/{job}.out", JOB, *words, cwd=self.work,
+                                   DEKODER_PROGRAM=str(program), **environment)
+
+    def train(self, run, *words, **options):
+        return self.submit("config.yaml", "--run", run, *words, job=run, **options)
+
+    def log(self, job):
+        path = self.work / f"{job}.out"
+        return path.read_text(errors="replace") if path.exists() else "(no log)"
+
+    def wait_for(self, job, run, *states, seconds=90):
+        return self.cluster.wait_for(job, *states, seconds=seconds, explain=lambda: self.log(run))
+
+    def wait_for_step(self, run, step, seconds=60):
+        """Until the log has it, in this or an earlier start."""
+        wait_until(lambda: self.last_step(run) >= step, f"step {step} of {run}", seconds, lambda: self.log(run) + self.cluster.logs())
+
+    def pids(self, run):
+        """The ranks, on both nodes."""
+        found = subprocess.run(["pgrep", "-f", f"^{PROGRAM} train .*--run {run}( |$)"], capture_output=True, text=True)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def wait_until_gone(self, run, seconds=10):
+        wait_until(lambda: not self.pids(run), f"no rank of {run}", seconds, lambda: self.log(run) + self.cluster.logs())
+
+    def program(self, name, *lines):
+        """A script that does something first, on one rank say, and then becomes dekoder."""
+        path = self.work / name
+        path.write_text("\n".join(("#!/bin/bash", *lines, f'exec {PROGRAM} "$@"', "")))
+        path.chmod(0o755)
+        return path
+
+    # ---- runs
+
+    def rows(self, run):
+        path = self.work / run / "metrics.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def last_step(self, run):
+        path = self.work / run / "metrics.jsonl"
+        found = re.findall(rb'"step":(\d+),"loss"', path.read_bytes()[-4000:]) if path.exists() else []
+        return int(found[-1]) if found else 0
+
+    def status(self, run):
+        return json.loads(self.cluster.ask(PROGRAM, "status", self.work / run, "--json"))
+
+    def digests(self, run, step):
+        return subprocess.run([DIGESTS, self.work / run / f"checkpoints/ckpt-{step:08d}.h5"], check=True, capture_output=True, text=True).stdout
+
+    def saved_steps(self, run):
+        return sorted(int(path.stem[5:]) for path in (self.work / run / "checkpoints").glob("ckpt-*.h5"))
+
+    def results(self, run, steps):
+        """Weights and moments, every number of the log, the samples."""
+        numbers = [{key: value for key, value in row.items() if key not in ("seconds", "tokens_per_second")} for row in self.rows(run)
+                   if "step" in row and "resumed" not in row]
+        return self.digests(run, steps), numbers, (self.work / run / "samples.jsonl").read_text()
+
+    def reference(self, steps, *words):
+        """The undisturbed run on one rank, without Slurm."""
+        key = (steps, *words)
+        if key not in self.references:
+            run = f"reference-{len(self.references)}"
+            subprocess.run([PROGRAM, "train", "config.yaml", "--run", run, "--set", f"training.steps={steps}", *words], cwd=self.work, check=True,
+                           capture_output=True, env={**self.cluster.environment, "OMP_NUM_THREADS": "1"})
+            self.references[key] = self.results(run, steps)
+        return self.references[key]
+
+    def assert_undisturbed(self, run, *words, steps=STEPS):
+        """It has ended as the undisturbed run: the same bits, each step logged once, and nothing else is left."""
+        for got, expected in zip(self.results(run, steps), self.reference(steps, *words)):
+            self.assertEqual(got, expected, f"{run}: {self.log(run)}")
+        self.assertEqual([row["step"] for row in self.rows(run) if "loss" in row], list(range(1, steps + 1)))
+        self.assertEqual(self.status(run)["state"], "finished")
+        expected = {"config.yaml", "metrics.jsonl", "samples.jsonl", "checkpoints", "status"}
+        self.assertEqual({path.name for path in (self.work / run).iterdir()}, expected)
+        self.assertEqual([path.name for path in (self.work / run / "checkpoints").iterdir() if not re.fullmatch(r"ckpt-\d{8}\.h5|latest", path.name)], [])
