@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# tests/run.sh [CTEST ARGUMENTS...]: makes what is missing, builds, runs the tests; e.g. `bash tests/run.sh -L unit`.
+# tests/run.sh [--nightly] [CTEST ARGUMENTS...]: makes what is missing, builds, runs the tests; e.g. `bash tests/run.sh -L unit`.
+# --nightly: also those of label nightly, which take half an hour.
 # Runs in the toolbox (jobs/toolbox), or with the machine's own packages where they suffice (jobs/setup/native.sh).
 #   DEKODER_BUILD   build folder (default build/tests)
 #   DEKODER_WERROR  ON: warnings are errors
@@ -14,6 +15,11 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$checkout"
 bash jobs/setup/native.sh || exec bash jobs/toolbox bash tests/run.sh "$@"
 
+left_out=(-LE nightly)
+if [ "${1:-}" = --nightly ]; then
+  left_out=()
+  shift
+fi
 build=${DEKODER_BUILD:-build/tests}
 mkdir -p "$build"
 fail() {
@@ -37,7 +43,7 @@ echo "tests: built in $((SECONDS - start)) s"
 # One test at a time: many of them use every core. Pinned threads of two programs would share one.
 export OMP_PROC_BIND=false
 status=0
-ctest --test-dir "$build" --output-on-failure --no-tests=error --timeout 900 "$@" | tee "$build/ctest.log" || status=$?
+ctest --test-dir "$build" --output-on-failure --no-tests=error --timeout 900 "${left_out[@]}" "$@" | tee "$build/ctest.log" || status=$?
 [ -z "${DEKODER_KOKKOS_CUDA:-}" ] || cat "$build/cuda_kernels.txt" 2> /dev/null || true
 failed=$(sed -nE 's/^.* tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1/p' "$build/ctest.log")
 total=$(sed -nE 's/^.* tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\2/p' "$build/ctest.log")

@@ -63,7 +63,7 @@ PartitionName=high Nodes=n1,n2 PriorityTier=10 PreemptMode=OFF MaxTime=60
 # What the ranks need: TCP between the hosts, and cores that they share.
 RANKS = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,tcp", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_mpi_yield_when_idle": "1",
          "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1",
-         "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_PROC_BIND": "false"}
+         "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_PROC_BIND": "false", "OMP_NUM_THREADS": "1"}
 
 
 def missing():
@@ -89,6 +89,8 @@ def inside():
         # If this process is killed, so is unshare, and with it the namespace's first process, and with that all others.
         sys.exit(subprocess.run(["setpriv", "--pdeathsig", "KILL", *NAMESPACE, "--net", sys.executable, __file__, "--first", sys.executable,
                                  *sys.argv], env={**os.environ, FOLDER: folder}).returncode)
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         os.rmdir(folder)
 
@@ -149,6 +151,7 @@ class Cluster:
         self.start()
 
     def configure(self, preempt_signal=True, grace=10, kill_wait=5):
+        self.grace = grace
         self.conf.write_text(SLURM_CONF.format(folder=self.folder, user_signal="" if preempt_signal else "# ", grace=grace,
                                                kill_wait=kill_wait))
         if self.processes:
@@ -189,7 +192,7 @@ class Cluster:
             process.wait()
 
     def ask(self, *words, check=True, **options):
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, env=self.environment, timeout=60, **options)
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, env=self.environment, timeout=300, **options)
         if check and done.returncode != 0:
             raise AssertionError(f"{words}: exit code {done.returncode}\n{done.stdout}{done.stderr}\n{self.logs()}")
         return done.stdout if check else done

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training as jobs of a real Slurm of two nodes: the bits of one rank through preemption, crashes and cancelling."""
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -10,7 +9,7 @@ import unittest
 import cluster
 
 cluster.inside()
-from training_job import JOB, PROGRAM, STEPS, TrainingJobs, wait_until  # noqa: E402
+from training_job import JOB, PROGRAM, TrainingJobs, wait_until  # noqa: E402
 
 
 class Slurm(TrainingJobs):
@@ -23,14 +22,14 @@ class Slurm(TrainingJobs):
 
     def test_srun_trains_on_two_nodes(self):
         """By hand, in an allocation; and as singletons, which srun without PMIx makes of them."""
-        words = [PROGRAM, "train", "config.yaml", "--set", "training.steps=1000", "--run"]
+        words = [PROGRAM, "train", "config.yaml", "--set", "training.steps=90", "--run"]
         srun = lambda mpi, run: self.cluster.ask("srun", f"--mpi={mpi}", "-N2", "-n2", *words, run, check=False, cwd=self.work)
         done = srun("pmix", "by-srun")
         said = done.stdout + done.stderr
         self.assertEqual(done.returncode, 0, said)
         for rank, host in enumerate(("n1", "n2")):
             self.assertIn(f"dekoder: rank {rank}: {host}, ", said)
-        self.assert_undisturbed("by-srun", steps=1000)
+        self.assert_undisturbed("by-srun", steps=90)
         done = srun("none", "singletons")
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertIn("SLURM_STEP_NUM_TASKS is 2: the job announces 2 ranks but MPI sees 1", done.stderr)
@@ -38,12 +37,12 @@ class Slurm(TrainingJobs):
 
     def test_either_launcher_gives_the_bits_of_one_rank(self):
         """Also four ranks on two nodes; then a start of the finished run, which changes nothing."""
-        words = ["--set", "training.steps=1000"]
+        words = ["--set", "training.steps=90"]
         for run, options in (("srun", {}), ("mpirun", {"DEKODER_LAUNCH": "mpirun"}),
                              ("four", {"options": ("-N2", "--ntasks-per-node=2", "--exclusive")})):
             job = self.train(run, *words, **options)
             self.wait_for(job, run, "COMPLETED")
-            self.assert_undisturbed(run, steps=1000)
+            self.assert_undisturbed(run, steps=90)
         self.assertIn("rank 3: n2", self.log("four"))
         files = lambda: {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (self.work / "four").rglob("*") if path.is_file()}
         before, begin = files(), time.monotonic()
@@ -52,29 +51,30 @@ class Slurm(TrainingJobs):
         self.assertLess(time.monotonic() - begin, 3)
         self.assertEqual(files(), before)
         self.assertNotIn("rank 0: ", self.log("four").rpartition("start 1")[2])
-        job = self.train("four", "--set", "training.steps=1100")  # finished, but not for who asks for more steps
+        job = self.train("four", "--set", "training.steps=95")  # finished, but not for who asks for more steps
         self.wait_for(job, "four", "COMPLETED")
-        self.assertEqual(self.status("four")["saved_step"], 1100)
+        self.assertEqual(self.status("four")["saved_step"], 95)
 
     def test_a_preempted_job_saves_and_comes_back(self):
         job = self.train("preempted")
-        self.wait_for_step("preempted", 800)
+        self.wait_for_step("preempted", 70)
         high = self.cluster.submit("-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2", cwd=self.work)
         self.cluster.wait_for(high, "RUNNING", seconds=20, explain=lambda: self.log("preempted"))
         running, status = time.time(), self.status("preempted")
         stopped = status["saved_step"]
         self.assertEqual((status["state"], status["step"]), ("resumable", stopped), "steps were lost")
         saved = (self.work / f"preempted/checkpoints/ckpt-{stopped:08d}.h5").stat().st_mtime
-        self.assertLess(running - saved, 3, self.log("preempted"))
+        print(f"the other job runs {running - saved:.1f} s after the save")
+        self.assertLess(running - saved, self.cluster.grace, self.log("preempted"))  # it did not wait for the end of the grace
         self.assertGreaterEqual(int(self.wait_for(job, "preempted", "COMPLETED")["Restarts"]), 1)
         self.assertIn("saved after signal 10", self.log("preempted"))
-        self.assertNotEqual(stopped % 500, 0)  # not a periodic checkpoint by chance
+        self.assertNotEqual(stopped % 40, 0)  # not a periodic checkpoint by chance
         self.assert_undisturbed("preempted")
 
     def test_a_cancelled_job_stays_so(self):
         """Its ranks save at once, as before any other end; the next job goes on."""
         job = self.train("cancelled")
-        self.wait_for_step("cancelled", 700)
+        self.wait_for_step("cancelled", 70)
         self.cluster.ask("scancel", job)
         self.wait_for(job, "cancelled", "CANCELLED")
         end = time.monotonic() + 15
@@ -92,7 +92,7 @@ class Slurm(TrainingJobs):
 
     def test_a_killed_rank(self):
         job = self.train("killed")
-        self.wait_for_step("killed", 900)
+        self.wait_for_step("killed", 90)
         os.kill(self.pids("killed")[-1], signal.SIGKILL)
         self.wait_until_gone("killed", 10)
         self.assertEqual(self.wait_for(job, "killed", "COMPLETED")["Restarts"], "1", self.log("killed"))
@@ -100,9 +100,9 @@ class Slurm(TrainingJobs):
 
     def test_a_crash_at_one_step(self):
         """A fault of the program: after three starts that come no further the job fails."""
-        program = self.program("crashes", '[ "${SLURM_PROCID:-0}" = 0 ] || export DEKODER_FAULT=train:step@300')
+        program = self.program("crashes", '[ "${SLURM_PROCID:-0}" = 0 ] || export DEKODER_FAULT=train:step@30')
         job = self.train("crash", program=program)
-        shown = self.wait_for(job, "crash", "FAILED", seconds=120)
+        shown = self.wait_for(job, "crash", "FAILED")
         self.assertEqual(shown["Restarts"], "3", self.log("crash"))
         self.assertIn("crashed 4 times in a row without a further checkpoint: not started again", self.log("crash"))
         again = self.train("crash")
@@ -131,12 +131,13 @@ class Slurm(TrainingJobs):
 
     def test_many_signals_during_a_save(self):
         """20 times USR1 and then TERM, for all ranks, while the file of a checkpoint is written."""
-        large = ["--set", "model.channels=256", "--set", "model.layers=8", "--set", "model.feed_forward=1024", "--set", "checkpoint.every=2",
+        large = ["--set", "model.channels=288", "--set", "model.layers=8", "--set", "model.feed_forward=1152", "--set", "training.batch=4", "--set", "checkpoint.every=2",
                  "--set", "sampling.every=0", "--set", "evaluation.every=0", "--set", "training.steps=100000"]
         process = subprocess.Popen(["srun", "--mpi=pmix", "-N2", "-n2", PROGRAM, "train", "config.yaml", "--run", "signals", *large], cwd=self.work,
                                    env=self.cluster.environment, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
         folder = self.work / "signals/checkpoints"
-        wait_until(lambda: self.saved_steps("signals"), "a checkpoint", 60)
+        wait_until(lambda: self.saved_steps("signals"), "a checkpoint", 120, lambda: process.kill() or process.communicate()[1])
         ranks, end = self.pids("signals"), time.monotonic() + 60
         self.assertEqual(len(ranks), 2)
         while not any(name.endswith(".tmp") for name in os.listdir(folder)):
