@@ -99,6 +99,21 @@ with tempfile.TemporaryDirectory() as folder:
     said = subprocess.run([dk.PROGRAM, "status", run], capture_output=True, text=True).stdout
     dk.check(f"best on other validation tokens than the last one's, not comparable: {loss[best]:.4f}, at step {best}" in said,
              said)
+    # With the words of `train`: where the training that they ask for stands.
+    asked = lambda *words: subprocess.run([dk.PROGRAM, "status", *words, "--json"], capture_output=True, text=True, cwd=root)
+    config = workshop.config(90, 40)
+    done = asked(config, "--run", run)
+    dk.check(json.loads(done.stdout) == dict(answer, run=str(run)), f"{done.stdout}{done.stderr}")
+    more = json.loads(asked(config, "--run", run, "--set", "training.steps=91").stdout)
+    dk.check((more["state"], more["saved_step"], more["steps"]) == ("resumable", 90, 91), f"{more}")
+    none = json.loads(asked(config).stdout)  # no run yet
+    dk.check((none["state"], none["run"], none["saved_step"], none["steps"]) == ("resumable", f"runs/{config.stem}", 0, 90), f"{none}")
+    dk.check(not (root / "runs").exists(), "status made a folder")
+    for words, code, message in (([run, "--run", run], 2, "is no configuration file"), ([config, "--set", "training.step=3"], 2, "training.step"),
+                                 ([run, "--set", "training.steps=3"], 2, "is no configuration file")):
+        refused = asked(*words)
+        dk.check(refused.returncode == code and message in refused.stderr, f"{words}: {refused}")
+
     log = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(log.replace(b"\n", b"\r\n"))
     dk.check(dk.status(run) == answer, f"with CRLF: {dk.status(run)}, expected {answer}")

@@ -142,20 +142,18 @@ class Cluster:
         for name in [name for name in self.environment if re.match("(SLURM|SBATCH|OMPI_COMM|PMIX?)_(?!CONF)", name)]:
             del self.environment[name]
         self.processes = {}
+        for path in self.folder.iterdir():  # of a cluster before this one
+            if path.is_dir() and path.name != "work":
+                shutil.rmtree(path)
         for name, mode in (("state", 0o755), ("log", 0o755), ("munge", 0o755), ("tmp", 0o1777), *((f"tmp.{n}", 0o1777) for n in NODES)):
             (self.folder / name).mkdir(exist_ok=True)
             (self.folder / name).chmod(mode)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         (self.folder / "gres.conf").write_text("".join(f"NodeName=n[1-2] Name=gpu File=/dev/{file}\n" for file in ("zero", "full")))
-        self.configure(preempt_signal, grace, kill_wait)
-        self.start()
-
-    def configure(self, preempt_signal=True, grace=10, kill_wait=5):
         self.grace = grace
         self.conf.write_text(SLURM_CONF.format(folder=self.folder, user_signal="" if preempt_signal else "# ", grace=grace,
                                                kill_wait=kill_wait))
-        if self.processes:
-            self.ask("scontrol", "reconfigure")
+        self.start()
 
     def daemon(self, name, command, **options):
         with (self.folder / f"log/{name}").open("ab") as log:

@@ -58,9 +58,7 @@ class Slurm(TrainingJobs):
     def test_a_preempted_job_saves_and_comes_back(self):
         job = self.train("preempted")
         self.wait_for_step("preempted", 70)
-        high = self.cluster.submit("-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2", cwd=self.work)
-        self.cluster.wait_for(high, "RUNNING", seconds=20, explain=lambda: self.log("preempted"))
-        running, status = time.time(), self.status("preempted")
+        running, status = self.preempt("preempted"), self.status("preempted")
         stopped = status["saved_step"]
         self.assertEqual((status["state"], status["step"]), ("resumable", stopped), "steps were lost")
         saved = (self.work / f"preempted/checkpoints/ckpt-{stopped:08d}.h5").stat().st_mtime

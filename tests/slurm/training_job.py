@@ -61,6 +61,12 @@ class TrainingJobs(unittest.TestCase):
     def train(self, run, *words, **options):
         return self.submit("config.yaml", "--run", run, *words, job=run, **options)
 
+    def preempt(self, run, nodes=2, seconds=2):
+        """A job of the other partition takes the nodes; returns when it runs, by time.time()."""
+        high = self.cluster.submit("-p", "high", f"-N{nodes}", "--exclusive", "-o", "/dev/null", "--wrap", f"sleep {seconds}", cwd=self.work)
+        self.cluster.wait_for(high, "RUNNING", "COMPLETED", seconds=60, explain=lambda: self.log(run))
+        return time.time()
+
     def log(self, job):
         path = self.work / f"{job}.out"
         return path.read_text(errors="replace") if path.exists() else "(no log)"
@@ -88,6 +94,10 @@ class TrainingJobs(unittest.TestCase):
         return path
 
     # ---- runs
+
+    def restarted_from(self, run):
+        """The steps from which its restarts went on."""
+        return [row["step"] for row in self.rows(run) if row.get("resumed")]
 
     def rows(self, run):
         path = self.work / run / "metrics.jsonl"
