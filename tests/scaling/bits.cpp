@@ -27,8 +27,8 @@ void accumulate(const MasterTensor1& gradients, long leaf, FlatRange range) {
   }
 }
 
-/// A step with gradients that are a function of (leaf, element) alone, in parts as backward finishes them. The owner
-/// of a piece makes minus its gradients the values.
+/// A step with gradients that are a function of (leaf, element) alone, in parts as backward finishes them. The
+/// owner of a piece makes minus its gradients the values.
 Result step(const Communicator& ranks, const Job& job) {
   const Shards shards = job.shards(ranks.size());
   const ExecSpace exec;
@@ -63,7 +63,8 @@ bool same_bits(Master a, Master b) {
 /// Elements with other bits than one rank's: gradients of a rank's own pieces, zeros elsewhere, and all values.
 std::size_t differences(const Result& result, const Result& alone, const Shards& shards, int rank) {
   std::vector<bool> own(shards.flat(), false);
-  for (const FlatRange& range : shards.owned(rank)) std::fill_n(own.begin() + long(range.begin), range.size(), true);
+  for (const FlatRange& range : shards.owned(rank))
+    std::fill_n(own.begin() + long(range.begin), range.size(), true);
   std::size_t different = 0;
   for (std::size_t i = 0; i < shards.flat(); ++i)
     if (!same_bits(result.gradients[i], own[i] ? alone.gradients[i] : Master(0)) ||

@@ -3,8 +3,8 @@
 
 #include <fmt/format.h>
 #include <mpi.h>
-#include <simgrid/kernel/resource/Action.hpp>
 #include <xbt/log.h>
+#include <simgrid/kernel/resource/Action.hpp>
 
 #include <algorithm>
 #include <map>
@@ -28,14 +28,16 @@ Cluster::Cluster(sg4::Engine& engine) {
   for (const char* setting : {"network/model:CM02", "smpi/simulate-computation:no", "smpi/host-speed:1f",
                               "smpi/test:0", "smpi/wtime:0", "smpi/init:0", "smpi/tmpdir:/tmp"})
     engine.set_config(setting);
-  for (const char* call : {"smpi/os", "smpi/ois"}) engine.set_config(fmt::format("{}:0:{}:0", call, message_seconds));
+  for (const char* call : {"smpi/os", "smpi/ois"})
+    engine.set_config(fmt::format("{}:0:{}:0", call, message_seconds));
   using simgrid::kernel::resource::Action;
-  sg4::Link::on_communication_state_change_cb([this](simgrid::kernel::resource::NetworkAction& message, Action::State before) {
-    // The public headers leave out that this class is derived from Action, and from nothing else.
-    const auto& action = reinterpret_cast<const Action&>(message);
-    if (action.get_state() == Action::State::FINISHED && before != Action::State::FINISHED)
-      bytes_ += action.get_cost() - envelope;
-  });
+  sg4::Link::on_communication_state_change_cb(
+      [this](simgrid::kernel::resource::NetworkAction& message, Action::State before) {
+        // The public headers leave out that this class is derived from Action, and from nothing else.
+        const auto& action = reinterpret_cast<const Action&>(message);
+        if (action.get_state() == Action::State::FINISHED && before != Action::State::FINISHED)
+          bytes_ += action.get_cost() - envelope;
+      });
   // A fat tree must stand inside a zone with full routing.
   sg4::NetZone* const tree = engine.get_netzone_root()->add_netzone_fatTree(
       "fabric", 2, {gpus_of_leaf, leaf_switches}, {1, spine_switches}, {1, cables}, bytes_per_second, cable_seconds,
@@ -65,8 +67,9 @@ void begin_exchange() {
 
 }  // namespace dekoder::scaling
 
-/// In place of MPI_Testall (by the linker's --wrap). SMPI's own asks every request whenever it is called, and lets a
-/// tenth of a millisecond pass for each of them; simulated time must pass in a poll that finds nothing, but not that.
+/// In place of MPI_Testall (by the linker's --wrap). SMPI's own asks every request whenever it is called, and lets
+/// a tenth of a millisecond pass for each of them; simulated time must pass in a poll that finds nothing, but not
+/// that.
 extern "C" int __wrap_MPI_Testall(int count, MPI_Request* requests, int* all, MPI_Status*) {
   using namespace dekoder::scaling;
   *all = 1;
@@ -74,6 +77,6 @@ extern "C" int __wrap_MPI_Testall(int count, MPI_Request* requests, int* all, MP
     if (requests[i] != MPI_REQUEST_NULL)
       if (const int code = MPI_Test(&requests[i], all, MPI_STATUS_IGNORE); code != MPI_SUCCESS) return code;
   const double waited = sg4::Engine::get_clock() - begin_of[sg4::this_actor::get_pid()];
-  if (*all == 0) sg4::this_actor::sleep_for(std::max(waited / 100, 1e-6));
+  if (*all == 0) sg4::this_actor::sleep_for(std::max(waited / 1000, 1e-6));
   return MPI_SUCCESS;
 }

@@ -29,7 +29,8 @@ JobOptions parse(int argc, char** argv) {
     app.parse(argc, argv);
     options.config = parse_run_config(read_config_text(config), config, sets);
     if (options.leaves == 0) options.leaves = options.ranks;
-    if (options.leaves < options.ranks) throw ConfigError("{} ranks for {} micro-batches", options.ranks, options.leaves);
+    if (options.leaves < options.ranks)
+      throw ConfigError("{} ranks for {} micro-batches", options.ranks, options.leaves);
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error) == 0 ? 0 : 2);
   } catch (const ConfigError& error) {
@@ -50,6 +51,10 @@ Job::Job(int& argc, char** argv)
   SMPI_init();
 }
 
+Job::~Job() {
+  SMPI_finalize();
+}
+
 Shards Job::shards(int ranks) const {
   return Shards(layout_.flat_size(), options_.unit, finished_, options_.bucket / sizeof(Master), ranks);
 }
@@ -62,7 +67,6 @@ void Job::run(const std::function<void(const Communicator&)>& body) {
   };
   SMPI_app_instance_start("dekoder", rank, cluster_.hosts(options_.ranks));
   engine_.run();
-  SMPI_finalize();
 }
 
 }  // namespace dekoder::scaling

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A job on the simulated cluster whose ranks exchange gradients and parameters by the program's own GradientReducer.
+// A job on the simulated cluster whose ranks exchange gradients and parameters by the program's own
+// GradientReducer.
 #pragma once
 
 #include <functional>
@@ -14,16 +15,18 @@ namespace dekoder::scaling {
 /// The command line: [ranks, micro-batches, model, bucket], and --cfg=... of SimGrid.
 struct JobOptions {
   int ranks = 8;
-  long leaves = 0;                             ///< micro-batches of a step; 0: one for each rank
-  RunConfig config;                            ///< its model alone counts
-  std::size_t bucket = std::size_t{8} << 20;   ///< bytes
-  std::size_t unit = 4096;                     ///< elements between cuts
+  long leaves = 0;                            ///< micro-batches of a step; 0: one for each rank
+  RunConfig config;                           ///< its model alone counts
+  std::size_t bucket = std::size_t{8} << 20;  ///< bytes
+  std::size_t unit = 4096;                    ///< elements between cuts
 };
 
 class Job {
  public:
   /// Ends the process with exit code 2 and a message where the command line is wrong.
   Job(int& argc, char** argv);
+  ~Job();
+  Job(const Job&) = delete;
 
   const JobOptions& options() const { return options_; }
   const ParameterLayout& layout() const { return layout_; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where only messages count: kernels/accumulate without its sums, and large buffers that are all the same few pages, so
-// that hundreds of ranks with the buffers of a large model fit into one process.
+// Where only messages count: kernels/accumulate without its sums, and large buffers that are all the same few
+// pages, so that hundreds of ranks with the buffers of a large model fit into one process.
 #include <smpi/smpi.h>
 
 #include <cstdlib>

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// scaling_times: how long the messages of a step take on simulated ranks, as if all gradients came at once. Sums are left
-// out and all buffers are the same memory (no_arithmetic.cpp). Prints a line of key=value.
-//   --cfg=smpi/allreduce:lr ... (smpirun -help-coll)   which algorithm MPI_Allreduce takes, with --allreduce
+// scaling_times [exchange|allreduce|model] ...: how long the messages of a step take on simulated ranks, as if all
+// gradients came at once. Sums are left out and all buffers are the same memory (no_arithmetic.cpp). Prints a line
+// of key=value.
+//   exchange    the program's, beside what the model gives
+//   allreduce   MPI_Allreduce of the gradients; --cfg=smpi/allreduce:lr (a ring), rab, ... chooses how
+//   model       the model alone, without a simulation
 #include <algorithm>
-#include <cstring>
+#include <string>
+#include <vector>
 
 #include "scaling/job.hpp"
 
@@ -13,8 +17,37 @@ namespace {
 
 /// Of the last rank.
 struct Seconds {
-  double gradients = 0, values = 0, allreduce = 0;
+  double gradients = 0, values = 0;
 };
+
+/// The alpha-beta model of the exchange. A rank sends and receives at the same time, and all others do as much: so
+/// each half of it takes what the rank with most to do is busy with, by its port or by starting messages,
+///   max(bytes / bytes_per_second, messages * message_seconds) + 4 cable_seconds.
+Seconds model(const Shards& shards, long leaves) {
+  const std::size_t P = std::size_t(shards.ranks()), buckets = shards.buckets().size();
+  std::vector<std::size_t> nodes(P), owned(P), pieces(P, 0);
+  std::size_t all_nodes = 0, all_pieces = 0;
+  for (std::size_t r = 0; r < P; ++r) {
+    all_nodes += nodes[r] = nodes_of(leaves_of(int(r), int(P), leaves), leaves).size();
+    owned[r] = shards.owned_elements(int(r));
+    for (std::size_t b = 0; b < buckets; ++b) pieces[r] += shards.piece(b, int(r)).size() > 0 ? 1 : 0;
+    all_pieces += pieces[r];
+  }
+  const auto busy = [](std::size_t elements, std::size_t messages) {
+    return std::max(double(elements * sizeof(Master)) / bytes_per_second, double(messages) * message_seconds) +
+           4 * cable_seconds;
+  };
+  Seconds most;
+  for (std::size_t r = 0; r < P; ++r) {
+    const std::size_t others = all_nodes - nodes[r];
+    most.gradients =
+        std::max({most.gradients, busy(nodes[r] * (shards.flat() - owned[r]), nodes[r] * (all_pieces - pieces[r])),
+                  busy(others * owned[r], others * pieces[r])});
+    most.values =
+        std::max({most.values, busy((P - 1) * owned[r], (P - 1) * buckets), busy(shards.flat() - owned[r], 0)});
+  }
+  return most;
+}
 
 /// Seconds of body() on this rank, begun together.
 template <class Body>
@@ -26,40 +59,46 @@ double seconds_of(const Communicator& ranks, const Body& body) {
   return MPI_Wtime() - begin;
 }
 
-void exchange(const Communicator& ranks, const Job& job, const Shards& shards, const ParameterStore& store,
-              Seconds& seconds) {
-  const ExecSpace exec;
-  GradientReducer reducer(ranks, shards, store, job.options().leaves);
-  const double gradients = seconds_of(ranks, [&] { reducer.finish(exec); });
-  const double values = seconds_of(ranks, [&] { reducer.share_values(exec); });
-  seconds.gradients = std::max(seconds.gradients, gradients);
-  seconds.values = std::max(seconds.values, values);
-}
-
-void allreduce(const Communicator& ranks, const ParameterStore& store, Seconds& seconds) {
-  MPI_Op nothing = MPI_OP_NULL;
-  check_mpi(MPI_Op_create([](void*, void*, int*, MPI_Datatype*) {}, 1, &nothing), "MPI_Op_create");
-  const MasterTensor1 &from = store.gradients(), &to = store.values();
-  seconds.allreduce = std::max(seconds.allreduce, seconds_of(ranks, [&] {
-    check_mpi(MPI_Allreduce(from.data(), to.data(), int(to.size()), MPI_FLOAT, nothing, ranks.handle()),
-              "MPI_Allreduce");
-  }));
-  check_mpi(MPI_Op_free(&nothing), "MPI_Op_free");
-}
-
-void measure(Job& job, bool by_allreduce) {
+void exchange(Job& job, const Shards& shards) {
   const ParameterStore store(job.layout());  // of all ranks
-  const Shards shards = job.shards(job.options().ranks);
   Seconds seconds;
   job.run([&](const Communicator& ranks) {
-    if (by_allreduce)
-      allreduce(ranks, store, seconds);
-    else
-      exchange(ranks, job, shards, store, seconds);
+    const ExecSpace exec;
+    GradientReducer reducer(ranks, shards, store, job.options().leaves);
+    const double gradients = seconds_of(ranks, [&] { reducer.finish(exec); });
+    const double values = seconds_of(ranks, [&] { reducer.share_values(exec); });
+    seconds.gradients = std::max(seconds.gradients, gradients);
+    seconds.values = std::max(seconds.values, values);
   });
-  fmt::print("ranks={} leaves={} elements={} buckets={} gradients={:.6f} values={:.6f} allreduce={:.6f}\n",
-             job.options().ranks, job.options().leaves, shards.flat(), shards.buckets().size(), seconds.gradients,
-             seconds.values, seconds.allreduce);
+  fmt::print(" gradients={:.6f} values={:.6f}", seconds.gradients, seconds.values);
+}
+
+void allreduce(Job& job) {
+  const ParameterStore store(job.layout());
+  const MasterTensor1 &from = store.gradients(), &to = store.values();
+  double seconds = 0;
+  job.run([&](const Communicator& ranks) {
+    MPI_Op nothing = MPI_OP_NULL;
+    check_mpi(MPI_Op_create([](void*, void*, int*, MPI_Datatype*) {}, 1, &nothing), "MPI_Op_create");
+    seconds = std::max(
+        seconds, seconds_of(ranks, [&] {
+          check_mpi(MPI_Allreduce(from.data(), to.data(), int(to.size()), MPI_FLOAT, nothing, ranks.handle()),
+                    "MPI_Allreduce");
+        }));
+    check_mpi(MPI_Op_free(&nothing), "MPI_Op_free");
+  });
+  fmt::print(" allreduce={:.6f}", seconds);
+}
+
+void measure(Job& job, const std::string& what) {
+  const int ranks = job.options().ranks;
+  const Shards shards = job.shards(ranks);
+  const Seconds expected = model(shards, job.options().leaves);
+  fmt::print("ranks={} elements={} buckets={} model_gradients={:.6f} model_values={:.6f}", ranks, shards.flat(),
+             shards.buckets().size(), expected.gradients, expected.values);
+  if (what == "exchange") exchange(job, shards);
+  if (what == "allreduce") allreduce(job);
+  fmt::print("\n");
 }
 
 }  // namespace
@@ -67,9 +106,13 @@ void measure(Job& job, bool by_allreduce) {
 }  // namespace dekoder::scaling
 
 int main(int argc, char** argv) {
-  const bool by_allreduce = argc > 1 && std::strcmp(argv[1], "--allreduce") == 0;
-  if (by_allreduce) argv[1] = argv[0], --argc, ++argv;
-  dekoder::scaling::Job job(argc, argv);
+  const std::string what = argc > 1 ? argv[1] : "";
+  if (what != "exchange" && what != "allreduce" && what != "model") {
+    fmt::print(stderr, "scaling_times: '{}'; expected exchange, allreduce or model\n", what);
+    return 2;
+  }
+  argv[1] = argv[0];
+  dekoder::scaling::Job job(--argc, ++argv);
   const Kokkos::ScopeGuard kokkos(Kokkos::InitializationSettings().set_num_threads(1));
-  dekoder::scaling::measure(job, by_allreduce);
+  dekoder::scaling::measure(job, what);
 }
