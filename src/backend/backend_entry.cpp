@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <vector>
 
 #include "backend/backend_abi.h"
 #include "base/cpu_mask.hpp"
@@ -17,6 +18,7 @@
 #include "parallel/failure_meeting.hpp"
 #include "parallel/threads.hpp"
 #include "parallel/watchdog.hpp"
+#include "tensor/device.hpp"
 #include "tensor/flush_denormals.hpp"
 #include "tensor/tensor.hpp"
 
@@ -31,30 +33,41 @@ static_assert(DEKODER_MAX_THREADS == Kokkos::Impl::OpenMPTraits::MAX_THREAD_COUN
 #endif
 
 #if defined(DEKODER_BACKEND_CUDA)
-/// Throws ConfigError where the first device, which Kokkos takes, is older than the oldest that was compiled for:
-/// Kokkos would abort. What the driver does not tell is left to Kokkos.
-void require_device() {
+/// Throws ConfigError where a device that this process takes, or may draw, is older than the oldest that was
+/// compiled for: Kokkos would abort. What the driver does not tell is left to Kokkos.
+void require_device(const std::vector<int>& numbers) {
   constexpr int compiled[] = {__CUDA_ARCH_LIST__};  // ascending, 900 for compute capability 9.0
-  CUdevice device = 0;
-  int major = 0, minor = 0;
-  if (cuInit(0) != CUDA_SUCCESS || cuDeviceGet(&device, 0) != CUDA_SUCCESS ||
-      cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device) != CUDA_SUCCESS ||
-      cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device) != CUDA_SUCCESS)
-    return;
-  if (100 * major + 10 * minor < compiled[0])
-    throw dekoder::ConfigError(
-        "--backend cuda: the GPU has compute capability {}.{}; this plug-in was compiled for {}.{} and later: "
-        "choose another GPU (CUDA_VISIBLE_DEVICES), build Kokkos and the plug-in for this one, or use --backend "
-        "openmp",
-        major, minor, compiled[0] / 100, compiled[0] / 10 % 10);
+  for (const int number : numbers) {
+    CUdevice device = 0;
+    int major = 0, minor = 0;
+    if (cuDeviceGet(&device, number) != CUDA_SUCCESS ||
+        cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device) != CUDA_SUCCESS ||
+        cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device) != CUDA_SUCCESS)
+      continue;
+    if (100 * major + 10 * minor < compiled[0])
+      throw dekoder::ConfigError(
+          "--backend cuda: GPU {} has compute capability {}.{}; this plug-in was compiled for {}.{} and later: "
+          "choose another GPU (CUDA_VISIBLE_DEVICES), build Kokkos and the plug-in for this one, or use --backend "
+          "openmp",
+          number, major, minor, compiled[0] / 100, compiled[0] / 10 % 10);
+  }
+}
+
+/// Names to Kokkos the GPU that this process takes.
+void take_device(Kokkos::InitializationSettings& settings) {
+  int gpus = 0;
+  if (cuInit(0) != CUDA_SUCCESS || cuDeviceGetCount(&gpus) != CUDA_SUCCESS || gpus == 0) return;
+  const dekoder::GpuChoice choice = dekoder::choose_gpu(gpus);
+  require_device(choice.index ? std::vector{choice.visible[std::size_t(*choice.index)]} : choice.visible);
+  if (choice.index) settings.set_device_id(*choice.index);
 }
 #endif
 
 /// Kokkos' runtime, until the result goes. Where it does not start on a GPU the machine is at fault, e.g. the
 /// driver is too old or others have the GPU: throws ConfigError.
-std::unique_ptr<Kokkos::ScopeGuard> start_kokkos(const Kokkos::InitializationSettings& settings) {
+std::unique_ptr<Kokkos::ScopeGuard> start_kokkos(Kokkos::InitializationSettings settings) {
 #if defined(DEKODER_BACKEND_CUDA)
-  require_device();
+  take_device(settings);
   try {
     return std::make_unique<Kokkos::ScopeGuard>(settings);
   } catch (const std::exception& error) {

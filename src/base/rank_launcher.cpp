@@ -9,9 +9,10 @@ namespace dekoder {
 namespace {
 
 constexpr RankLauncher launchers[] = {
-    {"mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun --bind-to none, or --map-by slot:pe=N"},
-    {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun --cpus-per-task=N"},
-    {"mpiexec", "PMI_SIZE", "PMI_RANK", "mpiexec -bind-to none"},
+    {"mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
+     "mpirun --bind-to none, or --map-by slot:pe=N"},
+    {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "srun --cpus-per-task=N"},
+    {"mpiexec", "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "mpiexec -bind-to none"},
 };
 
 int number(const char* variable) {
@@ -34,6 +35,10 @@ int announced_ranks() {
 
 int announced_rank() {
   return announced_ranks() > 1 ? number(rank_launcher()->rank) : 0;
+}
+
+int announced_local_rank() {
+  return announced_ranks() > 1 ? std::max(number(rank_launcher()->local_rank), 0) : 0;
 }
 
 }  // namespace dekoder

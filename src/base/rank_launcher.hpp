@@ -8,6 +8,7 @@ struct RankLauncher {
   const char* name;
   const char* ranks;       ///< variable: how many it started
   const char* rank;        ///< variable: which of them this process is
+  const char* local_rank;  ///< variable: which of those on this host
   const char* more_cores;  ///< the words that give a rank more cores
 };
 
@@ -18,5 +19,7 @@ const RankLauncher* rank_launcher();
 int announced_ranks();
 /// From 0; 0 for a single one.
 int announced_rank();
+/// Among the ranks of this host, from 0; 0 where no launcher is.
+int announced_local_rank();
 
 }  // namespace dekoder
