@@ -62,7 +62,9 @@ void wait_until(MPI_Comm comm, const Done& done, const Missing& missing) {
 }
 
 /// Waits for collective operations of one kind that have been started.
-void finish(MPI_Comm comm, std::span<MPI_Request> requests, const char* call, const Caller& caller) {
+void finish(MPI_Comm comm, RollCall& roll_call, std::span<MPI_Request> requests, const char* call,
+            const Caller& caller) {
+  roll_call.next();
   wait_until(
       comm,
       [&] {
@@ -70,15 +72,15 @@ void finish(MPI_Comm comm, std::span<MPI_Request> requests, const char* call, co
         check_mpi(MPI_Testall(count_of(requests.size()), requests.data(), &all, MPI_STATUSES_IGNORE), call);
         return all != 0;
       },
-      [&] { return fmt::format("other ranks ({} of {})", call, name_of(caller)); });
+      [&] { return fmt::format("{} ({} of {})", roll_call.missing(), call, name_of(caller)); });
 }
 
 /// Starts a collective operation by start(request), and waits for it.
 template <class Start>
-void complete(MPI_Comm comm, const char* call, const Caller& caller, const Start& start) {
+void complete(MPI_Comm comm, RollCall& roll_call, const char* call, const Caller& caller, const Start& start) {
   std::array<MPI_Request, 1> request{MPI_REQUEST_NULL};
   check_mpi(start(request.data()), call);
-  finish(comm, request, call, caller);
+  finish(comm, roll_call, request, call, caller);
 }
 
 }  // namespace
@@ -101,12 +103,13 @@ Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
   if (comm_ == MPI_COMM_NULL) return;
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+  if (size_ > 1) roll_call_ = std::make_shared<RollCall>(comm_);
 }
 
 int Communicator::max(int value, Caller caller) const {
   if (size_ == 1) return value;
   int largest = value;
-  complete(comm_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+  complete(comm_, *roll_call_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
     return MPI_Iallreduce(&value, &largest, 1, MPI_INT, MPI_MAX, comm_, request);
   });
   return largest;
@@ -115,7 +118,7 @@ int Communicator::max(int value, Caller caller) const {
 long Communicator::min(long value, Caller caller) const {
   if (size_ == 1) return value;
   long smallest = value;
-  complete(comm_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+  complete(comm_, *roll_call_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
     return MPI_Iallreduce(&value, &smallest, 1, MPI_LONG, MPI_MIN, comm_, request);
   });
   return smallest;
@@ -123,7 +126,7 @@ long Communicator::min(long value, Caller caller) const {
 
 void Communicator::unite(std::span<double> values, Caller caller) const {
   if (size_ == 1 || values.empty()) return;
-  complete(comm_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+  complete(comm_, *roll_call_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
     return MPI_Iallreduce(MPI_IN_PLACE, values.data(), count_of(values.size()), MPI_DOUBLE, MPI_SUM, comm_,
                           request);
   });
@@ -131,7 +134,7 @@ void Communicator::unite(std::span<double> values, Caller caller) const {
 
 void Communicator::broadcast(std::span<std::byte> bytes, Caller caller) const {
   if (size_ == 1) return;
-  complete(comm_, "MPI_Ibcast", caller, [&](MPI_Request* request) {
+  complete(comm_, *roll_call_, "MPI_Ibcast", caller, [&](MPI_Request* request) {
     return MPI_Ibcast(bytes.data(), count_of(bytes.size()), MPI_BYTE, 0, comm_, request);
   });
 }
@@ -140,12 +143,12 @@ std::vector<std::string> Communicator::gather(const std::string& own, Caller cal
   if (size_ == 1) return {own};
   const int length = count_of(own.size());
   std::vector<int> lengths(std::size_t(size_), 0), places(lengths.size(), 0);
-  complete(comm_, "MPI_Igather", caller, [&](MPI_Request* request) {
+  complete(comm_, *roll_call_, "MPI_Igather", caller, [&](MPI_Request* request) {
     return MPI_Igather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, 0, comm_, request);
   });
   std::exclusive_scan(lengths.begin(), lengths.end(), places.begin(), 0);
   std::string all(root() ? std::size_t(places.back() + lengths.back()) : 0, ' ');
-  complete(comm_, "MPI_Igatherv", caller, [&](MPI_Request* request) {
+  complete(comm_, *roll_call_, "MPI_Igatherv", caller, [&](MPI_Request* request) {
     return MPI_Igatherv(own.data(), length, MPI_BYTE, all.data(), lengths.data(), places.data(), MPI_BYTE, 0, comm_,
                         request);
   });
@@ -178,7 +181,7 @@ void Communicator::gather(const Shards& shards, void* buffer, std::size_t elemen
                               MPI_BYTE, comm_, &requests[b]),
               "MPI_Iallgatherv");
   }
-  finish(comm_, requests, "MPI_Iallgatherv", caller);
+  finish(comm_, *roll_call_, requests, "MPI_Iallgatherv", caller);
 }
 
 void Messages::post(const void* data, std::size_t bytes, int to, int tag) {
@@ -209,15 +212,13 @@ bool Messages::done() {
 }
 
 std::string Messages::missing() const {
-  constexpr std::size_t most = 16;
   std::set<int> ranks;
   for (std::size_t i = 0; i < requests_.size(); ++i) {
     int done = 0;
     check_mpi(MPI_Request_get_status(requests_[i], &done, MPI_STATUS_IGNORE), "MPI_Request_get_status");
     if (done == 0) ranks.insert(peers_[i]);
   }
-  if (ranks.size() > most) return fmt::format("{} other ranks from {} on", ranks.size(), *ranks.begin());
-  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
+  return text_of_ranks({ranks.begin(), ranks.end()});
 }
 
 void Messages::wait(const std::string& what) {

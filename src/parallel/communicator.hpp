@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <source_location>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "parallel/roll_call.hpp"
 #include "parallel/shards.hpp"
 
 namespace dekoder {
@@ -27,7 +29,8 @@ using Caller = std::source_location;
 /// CPU to other threads, and is watched (parallel/watchdog.hpp).
 class Communicator {
  public:
-  /// MPI_COMM_WORLD where MPI is up; before MPI_Init (a test, `dekoder describe`) a single process.
+  /// MPI_COMM_WORLD where MPI is up, to be made by all ranks at the same place; before MPI_Init (a test, `dekoder
+  /// describe`) a single process.
   static Communicator world();
   /// This process alone.
   static Communicator single() { return Communicator(MPI_COMM_NULL); }
@@ -75,6 +78,7 @@ class Communicator {
 
   MPI_Comm comm_;
   int rank_ = 0, size_ = 1;
+  std::shared_ptr<RollCall> roll_call_;  ///< of several ranks
 };
 
 /// Throws std::runtime_error with MPI's text for anything but MPI_SUCCESS; `call` names the function.

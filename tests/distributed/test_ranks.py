@@ -186,7 +186,7 @@ class Ranks(unittest.TestCase):
             time.sleep(0.05)
 
     def test_a_rank_that_is_stopped_ends_in_the_watchdogs_message(self):
-        """One message, of the lowest rank that waits; it names the rank that is missing, unless that was in a collective."""
+        """One message, of the lowest rank that waits; it names the rank that is missing."""
         for stopped, speaks in ((2, 0), (0, 1)):
             run = f"hangs-{stopped}"
             process = self.start(3, PROGRAM, "train", "config.yaml", "--run", run, "--backend", "openmp", *ON_AND_ON,
@@ -200,9 +200,18 @@ class Ranks(unittest.TestCase):
             self.assertEqual(said.count("error: rank"), 1, said)
             self.assertRegex(said, rf"(?m)^dekoder: (rank {speaks}: )?error: rank {speaks} is in '[a-z, -]+' for \d+ s without an end "
                                    rf"\(limit 3 s\); it waits for "
-                                   rf"(rank {stopped} \((bucket \d+ of \d+|what this rank sends them) of the gradients\)|"
-                                   r"other ranks \(MPI_I[a-z]+ of [A-Z][A-Za-z:_]+\)): what is waited for")
+                                   rf"rank {stopped} \((bucket \d+ of \d+ of the gradients|what this rank sends them of the gradients|"
+                                   r"MPI_I[a-z]+ of [A-Z][A-Za-z:_]+)\): what is waited for")
             self.wait_until_gone(ranks)
+
+    def test_ranks_that_do_not_come_to_a_collective_are_named(self):
+        """They are stopped after the update, as the others agree on whether to stop."""
+        for stopped, speaks in ((2, 0), (0, 1)):
+            said = self.train_with_a_bad_rank(f"absent-{stopped}", "DEKODER_FAULT=train:updated@8!STOP", 1, rank=stopped, words=ON_AND_ON,
+                                              DEKODER_WATCHDOG_SECONDS="3")
+            self.assertEqual(said.count("error: rank"), 1, said)
+            self.assertRegex(said, rf"(?m)^dekoder: (rank {speaks}: )?error: rank {speaks} is in 'agreement' for \d+ s without an end "
+                                   rf"\(limit 3 s\); it waits for rank {stopped} \(MPI_Iallreduce of Trainer::stop_agreed\): ")
 
     def test_a_rank_that_hangs_in_its_own_work_says_so(self):
         """It, and none of those that wait for it."""

@@ -25,7 +25,8 @@ bool fault_point(std::string_view name) {
   if (effect == "SPOIL") return true;
   if (effect == "HOLD") return sleep(3), false;
   while (effect == "HANG") pause();
-  kill(getpid(), effect == "TERM" ? SIGTERM : SIGKILL);  // the process: this thread may be one that gets no signals
+  // To the process: this thread may be one that gets no signals.
+  kill(getpid(), effect == "TERM" ? SIGTERM : effect == "STOP" ? SIGSTOP : SIGKILL);
   return false;
 }
 
