@@ -135,18 +135,19 @@ class CudaPlugin(unittest.TestCase):
             self.assertIn("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here; use --backend openmp", said)
             self.assertEqual(len(said.strip().splitlines()), 1, said)
 
-    def driver(self, major):
-        """An environment with a driver of one device of that compute capability, which no program can use."""
+    def driver(self, *majors):
+        """An environment with a driver of devices of these compute capabilities, which no program can use."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         source = Path(folder.name) / "driver.c"
         source.write_text(f"""
             int cuInit(unsigned flags) {{ return 0; }}
-            int cuDeviceGetCount(int* count) {{ *count = 1; return 0; }}
+            int cuDeviceGetCount(int* count) {{ *count = {len(majors)}; return 0; }}
             int cuDeviceGetName(char* name, int length, int device) {{ name[0] = 'X'; name[length > 1] = 0; return 0; }}
             int cuDeviceGet(int* device, int ordinal) {{ *device = ordinal; return 0; }}
             int cuDeviceGetAttribute(int* value, int attribute, int device) {{
-              *value = attribute == 75 ? {major} : 0; /* 75 and 76: the capability, major and minor */
+              const int majors[] = {{{", ".join(map(str, majors))}}};
+              *value = attribute == 75 ? majors[device] : 0; /* 75 and 76: the capability, major and minor */
               return 0;
             }}
             int cuCtxGetDevice(int* device) {{ return 999; }}
@@ -158,10 +159,16 @@ class CudaPlugin(unittest.TestCase):
         return {"LD_LIBRARY_PATH": folder.name + (":" + path if path else "")}
 
     def test_a_gpu_that_cannot_be_used(self):
-        """One that is older than the code, and one that CUDA does not start on: a message, no abort."""
-        for major, expected in ((5, "--backend cuda: the GPU has compute capability 5.0; this plug-in was compiled for "),
-                                (99, "--backend cuda: the GPU cannot be used: cudaGetDeviceCount")):
-            code, said, opened = self.describe("cuda", **self.driver(major))
+        """One that is older than the code, also where it is not the first, and one that CUDA does not start on: a message, no abort."""
+        old, unusable = "has compute capability 5.0; this plug-in was compiled for ", "--backend cuda: the GPU cannot be used: cudaGetDeviceCount"
+        for majors, variables, expected in (
+                ([5], {}, f"--backend cuda: GPU 0 {old}"),
+                ([99], {}, unusable),
+                ([99, 5], {}, unusable),  # the first is taken
+                ([99, 5], {"KOKKOS_DEVICE_ID": "1"}, f"--backend cuda: GPU 1 {old}"),
+                ([5, 99], {"KOKKOS_VISIBLE_DEVICES": "1"}, unusable),
+                ([99, 5], {"KOKKOS_MAP_DEVICE_ID_BY": "random"}, f"--backend cuda: GPU 1 {old}")):
+            code, said, opened = self.describe("cuda", **self.driver(*majors), **variables)
             self.assertEqual((code, opened), (2, {"cuda"}), said)
             self.assertIn(expected, said)
             self.assertIn("or use --backend openmp", said)
