@@ -23,10 +23,12 @@ constexpr double envelope = 16;
 
 Cluster::Cluster(sg4::Engine& engine) {
   xbt_log_control_set("root.thresh:warning");
-  // Links are shared by flows, max-min fair, at their nominal rate; nothing of TCP. What computation takes is not
+  // Links are shared by flows, max-min fair, at their nominal rate; nothing of TCP, whose
+  // answers take a part of the way back. What computation takes is not
   // counted, nor what a poll takes.
-  for (const char* setting : {"network/model:CM02", "smpi/simulate-computation:no", "smpi/host-speed:1f",
-                              "smpi/test:0", "smpi/wtime:0", "smpi/init:0", "smpi/tmpdir:/tmp"})
+  for (const char* setting :
+       {"network/model:CM02", "network/crosstraffic:no", "smpi/simulate-computation:no", "smpi/host-speed:1f",
+        "smpi/test:0", "smpi/wtime:0", "smpi/init:0", "smpi/tmpdir:/tmp"})
     engine.set_config(setting);
   for (const char* call : {"smpi/os", "smpi/ois"})
     engine.set_config(fmt::format("{}:0:{}:0", call, message_seconds));

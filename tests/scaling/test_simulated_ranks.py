@@ -55,10 +55,18 @@ class SimulatedRanks(unittest.TestCase):
         for half in ("gradients", "values"):
             self.assertAlmostEqual(ours["model_" + half], 0.75 * 4 * ours["elements"] / 50e9, delta=0.01 * ours["model_" + half])
             self.assertGreater(ours[half], ours["model_" + half])
-            self.assertLess(ours[half], 1.15 * ours["model_" + half])
+            self.assertLess(ours[half], 1.1 * ours["model_" + half])
         ring, done = simulate("scaling_times", "allreduce", *model, "--cfg=smpi/allreduce:lr")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertAlmostEqual(ring["allreduce"], 1.5 * 4 * ours["elements"] / 50e9, delta=0.05 * ring["allreduce"])
+
+    def test_times_of_many_messages(self):
+        """Where messages are small a rank is busy with starting them."""
+        ours, done = simulate("scaling_times", "exchange", "--config", ROOT / "input/char-10m.yaml", "--set", "model.vocabulary=96",
+                              "--ranks", 4, "--bucket", 32768, "--unit", 64)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertGreater(ours["model_values"], 2 * 0.75 * 4 * ours["elements"] / 50e9)
+        self.assertAlmostEqual(ours["values"], ours["model_values"], delta=0.02 * ours["values"])
 
 
 if __name__ == "__main__":
