@@ -23,9 +23,8 @@ constexpr double envelope = 16;
 
 Cluster::Cluster(sg4::Engine& engine) {
   xbt_log_control_set("root.thresh:warning");
-  // Links are shared by flows, max-min fair, at their nominal rate; nothing of TCP, whose
-  // answers take a part of the way back. What computation takes is not
-  // counted, nor what a poll takes.
+  // Links are shared by flows, max-min fair, at their nominal rate; nothing of TCP, whose answers take a part of
+  // the way back. What computation takes is not counted, nor what a poll takes.
   for (const char* setting :
        {"network/model:CM02", "network/crosstraffic:no", "smpi/simulate-computation:no", "smpi/host-speed:1f",
         "smpi/test:0", "smpi/wtime:0", "smpi/init:0", "smpi/tmpdir:/tmp"})
@@ -42,8 +41,8 @@ Cluster::Cluster(sg4::Engine& engine) {
       });
   // A fat tree must stand inside a zone with full routing.
   sg4::NetZone* const tree = engine.get_netzone_root()->add_netzone_fatTree(
-      "fabric", 2, {gpus_of_leaf, leaf_switches}, {1, spine_switches}, {1, cables}, bytes_per_second, cable_seconds,
-      sg4::Link::SharingPolicy::SPLITDUPLEX);
+      "fabric", 2, {gpus_of_leaf, leaf_switches}, {1, spine_switches}, {1, cables_of_spine}, bytes_per_second,
+      cable_seconds, sg4::Link::SharingPolicy::SPLITDUPLEX);
   tree->set_host_cb([this](sg4::NetZone* zone, const std::vector<unsigned long>&, unsigned long id) {
     hosts_.push_back(zone->add_host(fmt::format("gpu-{}", id), 1e9));
     return hosts_.back();

@@ -11,7 +11,7 @@ namespace dekoder::scaling {
 // A compute fabric of two scalable units, 504 to 512 GPUs: 16 leaf switches with a port for each of 32 GPUs, 8
 // spine switches, 4 cables from each leaf to each spine, so that nothing is shared beyond a GPU's own port (NVIDIA
 // DGX SuperPOD reference architecture with DGX H100 systems, RA-11333-001, "Network fabrics", table 4).
-inline constexpr int leaf_switches = 16, gpus_of_leaf = 32, spine_switches = 8, cables = 4;
+inline constexpr int leaf_switches = 16, gpus_of_leaf = 32, spine_switches = 8, cables_of_spine = 4;
 inline constexpr int most_ranks = leaf_switches * gpus_of_leaf;
 /// NDR InfiniBand, 400 Gb/s each way (the same document).
 inline constexpr double bytes_per_second = 50e9;
