@@ -78,12 +78,15 @@ int check(Job& job) {
   const Shards shards = job.shards(job.options().ranks);
   std::size_t different = 0;
   std::uint64_t counted = 0;
+  double before = -1;  // what making a communicator takes
   job.run([&](const Communicator& ranks) {
+    check_mpi(MPI_Barrier(ranks.handle()), "MPI_Barrier");
+    if (before < 0) before = job.cluster().bytes();
     const Result result = step(ranks, job);
     different += differences(result, alone, shards, ranks.rank());
     counted += result.sent;
   });
-  const auto carried = std::uint64_t(std::llround(job.cluster().bytes()));
+  const auto carried = std::uint64_t(std::llround(job.cluster().bytes() - before));
   const std::uint64_t expected = bytes_of_step(shards, job.options().leaves);
   fmt::print("ranks={} leaves={} elements={} buckets={} different={} carried={} counted={} expected={}\n",
              job.options().ranks, job.options().leaves, shards.flat(), shards.buckets().size(), different, carried,

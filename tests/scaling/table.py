@@ -48,8 +48,8 @@ def check_bits():
         config = Path(folder) / "small.yaml"
         config.write_text(SMALL)
         for ranks, leaves in (*((ranks, ranks) for ranks in RANKS), *UNEVEN):
-            simulate("scaling_bits", "--config", config, "--ranks", ranks, "--leaves", leaves, "--unit", 16, "--bucket", 65536,
-                     "--cfg=maxmin/concurrency-limit:8")
+            simulate("scaling_bits", "--config", config, "--ranks", ranks, "--leaves", leaves, "--unit", 16, "--bucket",
+                     MIB // 16 if ranks <= 128 else MIB // 4, "--cfg=maxmin/concurrency-limit:4")
 
 
 def milliseconds(seconds):
