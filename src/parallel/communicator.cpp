@@ -48,17 +48,19 @@ std::string name_of(const Caller& caller) {
 /// looks it gives the CPU away: ranks and threads may be more than CPUs, and MPI's own waits take all they get.
 /// `missing`: text of what has not come.
 template <class Done, class Missing>
-void wait_until(MPI_Comm comm, const Done& done, const Missing& missing) {
+void wait_until(MPI_Comm comm, RollCall& roll_call, const Done& done, const Missing& missing) {
   using Clock = std::chrono::steady_clock;
   if (done()) return;
   const WaitNote note;
   for (auto next = Clock::now() + std::chrono::seconds(1); !done();) {
     std::this_thread::yield();
     if (Clock::now() < next) continue;
+    roll_call.waits();
     note.tell(missing());
     next += std::chrono::seconds(1);
     if (note.given_up()) MPI_Abort(comm, static_cast<int>(ExitCode::internal));
   }
+  roll_call.goes_on();
 }
 
 /// Waits for collective operations of one kind that have been started.
@@ -66,7 +68,7 @@ void finish(MPI_Comm comm, RollCall& roll_call, std::span<MPI_Request> requests,
             const Caller& caller) {
   roll_call.next();
   wait_until(
-      comm,
+      comm, roll_call,
       [&] {
         int all = 0;
         check_mpi(MPI_Testall(count_of(requests.size()), requests.data(), &all, MPI_STATUSES_IGNORE), call);
@@ -198,7 +200,7 @@ void Messages::expect(void* data, std::size_t bytes, int from, int tag) {
 }
 
 void Communicator::wait_until(const std::function<bool()>& done, const std::string& missing) const {
-  dekoder::wait_until(comm_, done, [&] { return missing; });
+  dekoder::wait_until(comm_, *roll_call_, done, [&] { return missing; });
 }
 
 bool Messages::done() {
@@ -222,7 +224,8 @@ std::string Messages::missing() const {
 }
 
 void Messages::wait(const std::string& what) {
-  wait_until(comm_, [&] { return done(); }, [&] { return fmt::format("{} ({})", missing(), what); });
+  if (requests_.empty()) return;
+  wait_until(comm_, *roll_call_, [&] { return done(); }, [&] { return fmt::format("{} ({})", missing(), what); });
 }
 
 void Messages::wait(Caller caller) {

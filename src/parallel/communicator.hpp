@@ -39,6 +39,7 @@ class Communicator {
   int size() const { return size_; }
   bool root() const { return rank_ == 0; }
   MPI_Comm handle() const { return comm_; }
+  const std::shared_ptr<RollCall>& roll_call() const { return roll_call_; }  ///< null on a single rank
 
   /// Largest value over all ranks: how ranks agree to stop at the same step.
   int max(int value, Caller caller = Caller::current()) const;
@@ -66,7 +67,8 @@ class Communicator {
       }
     share_failure(failure, caller);
   }
-  /// Until done(), which lets messages go on; `missing`, for the watchdog: "rank 0 (a checkpoint)".
+  /// Of several ranks: until done(), which lets messages go on; `missing`, for the watchdog: "rank 0 (a
+  /// checkpoint)".
   void wait_until(const std::function<bool()>& done, const std::string& missing) const;
   /// Every rank's pieces of a flat buffer, in host memory, to all ranks.
   void gather(const Shards& shards, void* buffer, std::size_t element_bytes,
@@ -94,7 +96,7 @@ enum MessageTag : int { state_tag, wanted_tag, saved_tag, gradient_tag };
 /// Point-to-point messages under way.
 class Messages {
  public:
-  explicit Messages(const Communicator& ranks) : comm_(ranks.handle()) {}
+  explicit Messages(const Communicator& ranks) : comm_(ranks.handle()), roll_call_(ranks.roll_call()) {}
   /// The memory must stay as it is until all are done.
   template <class Value>
   void send(const Value* data, std::size_t elements, int to, int tag) {
@@ -118,6 +120,7 @@ class Messages {
   std::string missing() const;
 
   MPI_Comm comm_;
+  std::shared_ptr<RollCall> roll_call_;
   std::vector<MPI_Request> requests_;
   std::vector<int> peers_;  ///< of each request
   std::uint64_t bytes_sent_ = 0;
