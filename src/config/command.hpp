@@ -13,8 +13,8 @@ struct Command {
   std::string config;  ///< train, describe, plan, bench, status: configuration file; status: or none
   std::string config_text;        ///< its contents, read once by the launcher
   std::vector<std::string> sets;  ///< train, describe, plan, bench, status: "section.key=value"
-  std::string run;  ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
-                    ///< generate, attention: or a checkpoint file)
+  std::string run;     ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
+                       ///< generate, attention: or a checkpoint file)
   bool fresh = false;  ///< train: start over in a run directory that has checkpoints
   std::string text;    ///< prepare: text file; attention: the text itself
   std::string

@@ -122,8 +122,9 @@ void add_commands(CLI::App& app, CommandLine& line) {
           "dekoder initial-values runs/first");
   add_run(*initial_values, c, "run directory");
 
-  CLI::App* status = sub("status", "Where a run stands, by its directory or with the words of `train`.",
-                         "dekoder status runs/first\n  dekoder status input/quickstart.yaml --set training.steps=500");
+  CLI::App* status =
+      sub("status", "Where a run stands, by its directory or with the words of `train`.",
+          "dekoder status runs/first\n  dekoder status input/quickstart.yaml --set training.steps=500");
   status->add_option("run_or_config", c.config, "run directory, or configuration file")->required();
   status->add_option("--run", c.run, "with a configuration: run directory (default: runs/<its name>)");
   status->add_option("--set", c.sets, "with a configuration: section.key=value; may be repeated")

@@ -16,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// What rank 0 tells the owners of parts.
-enum News : int { send_next_batch, send_no_more };
+enum Request : int { send_next_batch, send_no_more };
 
 double seconds_between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
@@ -105,7 +105,7 @@ void BackgroundSave::begin(const ExecSpace& exec, Write write) {
   if (model_.ranks().root())
     thread_ = start_helper_thread("save", [this, write = std::move(write)] { this->write(write); });
   else
-    wanted_.receive(&news_, 1, 0, wanted_tag);
+    wanted_.receive(&request_, 1, 0, wanted_tag);
   advance();
 }
 
@@ -145,10 +145,10 @@ std::vector<OwnedPart> BackgroundSave::parts_of(std::size_t tensor) const {
   return model_.shards().parts_of(range_of(entries[tensor % entries.size()]));
 }
 
-void BackgroundSave::tell_owners(int news) {
-  wanted_.wait();  // the last news have long been heard
-  news_ = news;
-  for (int to = 1; to < model_.ranks().size(); ++to) wanted_.send(&news_, 1, to, wanted_tag);
+void BackgroundSave::tell_owners(int request) {
+  wanted_.wait();  // the last one has long been heard
+  request_ = request;
+  for (int to = 1; to < model_.ranks().size(); ++to) wanted_.send(&request_, 1, to, wanted_tag);
 }
 
 void BackgroundSave::ask_for_a_batch() {
@@ -170,7 +170,7 @@ void BackgroundSave::ask_for_a_batch() {
 void BackgroundSave::follow_root() {
   const std::size_t entries = model_.store().layout().entries().size();
   while (sent_ < batches_ && wanted_.done()) {
-    if (news_ == send_no_more) {
+    if (request_ == send_no_more) {
       sent_ = batches_;
       break;
     }
@@ -179,7 +179,7 @@ void BackgroundSave::follow_root() {
       for (const OwnedPart& part : parts_of(t))
         if (part.rank == model_.ranks().rank())
           departing_.send(copies_[t / entries].data() + part.place, part.range.size(), 0, saved_tag);
-    if (++sent_ < batches_) wanted_.receive(&news_, 1, 0, wanted_tag);
+    if (++sent_ < batches_) wanted_.receive(&request_, 1, 0, wanted_tag);
   }
   busy_ = sent_ < batches_ || !departing_.done();
 }

@@ -56,7 +56,7 @@ class BackgroundSave {
   void write(const Write& write);
   HostBuffer tensor(std::size_t buffer, const ParameterEntry& entry);
   void ask_for_a_batch();
-  void tell_owners(int news);
+  void tell_owners(int request);
   void follow_root();
   std::vector<OwnedPart> parts_of(std::size_t tensor) const;
 
@@ -76,7 +76,7 @@ class BackgroundSave {
   // Rank 0: batches asked for by the thread that trains, and its messages.
   std::size_t asked_ = 0;
   Messages wanted_, arriving_;
-  int news_ = 0;
+  int request_ = 0;
   std::optional<SaveOutcome> outcome_;
   std::thread thread_;
 

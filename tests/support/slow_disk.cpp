@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A library for LD_PRELOAD: while the file DEKODER_SLOW_DISK exists, fsync takes eight seconds, as on a file server that
-// many write to.
+// A library for LD_PRELOAD: while the file DEKODER_SLOW_DISK exists, fsync takes eight seconds, as on a file server
+// that many write to.
 #include <dlfcn.h>
 #include <unistd.h>
 
