@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import run_command
 
 MODULES = {"dekoder-report": "report", "dekoder-figures": "figures", "dekoder-tensorboard": "tensorboard_export",
-           "dekoder-compare": "compare"}
+           "dekoder-compare": "compare", "dekoder-watch": "watch"}
 DRAW = ("dekoder-figures", "dekoder-tensorboard")  # with matplotlib
 
 
@@ -57,3 +57,7 @@ def tensorboard() -> int:
 
 def compare() -> int:
     return start("dekoder-compare")
+
+
+def watch() -> int:
+    return start("dekoder-watch")

@@ -18,33 +18,48 @@ EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
 WHOLE_NUMBERS = ("step", "tokens")
 
 
+class MetricsReader:
+    """Reads metrics.jsonl as it grows: rows are checked one after the other, and by their order."""
+
+    def __init__(self, path):
+        self._path = path
+        self._newest = 0  # step
+        self._known = None  # whether a row was one of dekoder's; None: no row yet
+        self._lines = 0  # read so far
+
+    def rows(self, data):
+        """(kind, row) of the next whole lines, `data`: "steps", "evaluations", "restarts", or None for other rows (head
+        statistics; the attention files hold them too). Raises RunError."""
+        before = self._lines
+        self._lines += data.count(b"\n")
+        for number, row in _rows(data, self._path, _check_metrics, before + 1):
+            step = row["step"]
+            if step < self._newest:
+                raise RunError(f"{self._path}:{number}: step {step} after step {self._newest}; expected steps in order, "
+                               "as in the log of one run; rows of another run are in it")
+            self._newest = step
+            kind = ("steps" if "loss" in row else "evaluations" if "validation_loss" in row else
+                    "restarts" if row.get("resumed") else None)
+            self._known = bool(self._known) or kind is not None or "attention" in row
+            yield kind, row
+        if self._known is False:
+            raise RunError(f"{self._path}: no row of it is one of dekoder's; expected objects with step and loss; name "
+                           "another run")
+
+
 def read_metrics(path) -> dict:
-    """Rows of metrics.jsonl by kind, each kind in the order of the file: steps, evaluations, restarts. Rows of head
-    statistics are left out: the attention files hold them too. Raises RunError."""
+    """Rows of metrics.jsonl by kind, each kind in the order of the file: steps, evaluations, restarts. Raises
+    RunError."""
     rows = {"steps": [], "evaluations": [], "restarts": []}
-    newest = known = 0
-    lines = 0
-    for number, row in _rows(path, _check_metrics):
-        lines += 1
-        step = row["step"]
-        if step < newest:
-            raise RunError(f"{path}:{number}: step {step} after step {newest}; expected steps in order, as in the "
-                           "log of one run; rows of another run are in it")
-        newest = step
-        kind = ("steps" if "loss" in row else "evaluations" if "validation_loss" in row else
-                "restarts" if row.get("resumed") else None)
+    for kind, row in MetricsReader(path).rows(read_file(path)):
         if kind:
             rows[kind].append(row)
-        known += kind is not None or "attention" in row
-    if lines and not known:
-        raise RunError(f"{path}: no row of it is one of dekoder's; expected objects with step and loss; name another "
-                       "run")
     return rows
 
 
 def read_samples(path) -> list:
     """(step, text) of every row of samples.jsonl; a text begins with its prompt. Raises RunError."""
-    return [(row["step"], row["text"]) for _, row in _rows(path, _check_sample)]
+    return [(row["step"], row["text"]) for _, row in _rows(read_file(path), path, _check_sample)]
 
 
 def table(rows, columns) -> dict:
@@ -59,9 +74,10 @@ def table(rows, columns) -> dict:
     return arrays
 
 
-def _rows(path, check):
-    """(line number, object) of every line; check(object) raises ValueError where it is none that dekoder writes."""
-    for number, line in enumerate(read_file(path).split(b"\n")[:-1], 1):
+def _rows(data, path, check, first=1):
+    """(line number, object) of every whole line of `data`, whose first is line `first` of the file `path`; check(object)
+    raises ValueError where it is none that dekoder writes."""
+    for number, line in enumerate(data.split(b"\n")[:-1], first):
         if not line.strip():
             continue
         try:

@@ -107,7 +107,7 @@ def read_run(path, with_attention=True) -> Run:
     return Run(
         path=path,
         name=path.resolve().name,
-        status=_read_status(path / "status"),
+        status=read_status(path / "status"),
         config_text=config_text,
         config=config,
         steps=table(rows["steps"], STEP_COLUMNS),
@@ -171,7 +171,9 @@ def _read_config(path):
     return text, parse_config(text, path)
 
 
-def _read_status(path):
+def read_status(path) -> Optional[dict]:
+    """The file `status` of a run: state ("resumable", "finished", "failed"), step of the newest checkpoint, steps of the
+    whole run, message; None where there is none. Raises RunError."""
     if not present(path):
         return None
     pairs = [line.partition(":") for line in read_file(path).decode("utf-8", "replace").splitlines()]

@@ -15,20 +15,20 @@ from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dekoder_postprocess import compare, errors, report  # noqa: E402
+from dekoder_postprocess import compare, errors, report, watch  # noqa: E402
 from dekoder_postprocess.files import OutputFile, check_folder  # noqa: E402
 from synthetic_run import write_checkpoint, write_run  # noqa: E402
 
 BIN = Path(__file__).resolve().parents[1] / "bin"
 NOBODY = 54321  # a user that no list of users has
-COMMANDS = ("report", "compare", "figures", "tensorboard")
+COMMANDS = ("report", "compare", "watch", "figures", "tensorboard")
 
 
 def words_for(name, run, out):
     """The command line of a command that reads `run` and writes below `out`."""
     return [sys.executable, "-B", str(BIN / f"dekoder-{name}"), os.fspath(run),
             *(["--format", "png"] if name == "figures" else []),
-            *([os.fspath(run)] if name == "compare" else ["-o", os.fspath(Path(out) / name)])]
+            *([os.fspath(run)] if name in ("compare", "watch") else ["-o", os.fspath(Path(out) / name)])]
 
 
 class Processes(unittest.TestCase):
@@ -83,7 +83,8 @@ class Processes(unittest.TestCase):
         write_checkpoint(self.run_folder / "checkpoints", 40)
         names = ["config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "status", "attention",
                  "attention/step-00000040.h5"]
-        for command, files in (("compare", [*names, "checkpoints", "checkpoints/ckpt-00000040.h5", "."]), ("report", names)):
+        for command, files in (("compare", [*names, "checkpoints", "checkpoints/ckpt-00000040.h5", "."]), ("report", names),
+                               ("watch", ["metrics.jsonl", "status", "."])):
             for name in files:
                 path = self.run_folder / name
                 mode = path.stat().st_mode
@@ -233,7 +234,8 @@ class OddContents(unittest.TestCase):
         (whole / "checkpoints").mkdir()
         write_checkpoint(whole / "checkpoints", 12)
         mains = {"report": lambda run: report.main([str(run), str(whole), "-o", str(root / "page.html")]),
-                 "compare": lambda run: compare.main([str(run), str(whole), "--json"])}
+                 "compare": lambda run: compare.main([str(run), str(whole), "--json"]),
+                 "watch": lambda run: watch.main([str(run), str(whole)])}
         program = mock.patch.dict(os.environ, {"DEKODER_PROGRAM": "/nowhere/dekoder"})
         program.start()
         self.addCleanup(program.stop)

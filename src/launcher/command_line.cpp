@@ -116,6 +116,8 @@ void add_commands(CLI::App& app, CommandLine& line) {
   sub("compare",
       "Whether runs are a pair, and what differs: dekoder-compare of the post-processing, by this name too.",
       "dekoder compare runs/positions runs/no-positions");
+  sub("watch", "Losses of runs in the terminal, live: dekoder-watch of the post-processing, by this name too.",
+      "dekoder watch runs/first");
 
   CLI::App* initial_values =
       sub("initial-values", "Digests of the values that a run's tensors begin with, as JSON.",

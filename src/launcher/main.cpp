@@ -36,19 +36,25 @@ std::filesystem::path own_path(const char* called) {
   return std::filesystem::read_symlink("/proc/self/exe", missing);
 }
 
-/// Becomes dekoder-compare, which reads what runs have written and asks this program for the rest: it finds the way
-/// back in DEKODER_PROGRAM. Throws ConfigError where it cannot be started.
-[[noreturn]] void become_compare(char** argv) {
+/// Commands of the post-processing that are reached by this program too.
+bool is_of_post_processing(std::string_view command) {
+  return command == "compare" || command == "watch";
+}
+
+/// Becomes dekoder-compare or dekoder-watch, which read what runs have written and ask this program for the rest:
+/// they find the way back in DEKODER_PROGRAM. Throws ConfigError where it cannot be started.
+[[noreturn]] void become_post_processing(char** argv) {
   if (const std::filesystem::path self = own_path(argv[0]); !self.empty())
     ::setenv("DEKODER_PROGRAM", self.c_str(), 1);
-  handle_signals("compare");  // it is started with what this process was started with
-  char name[] = "dekoder-compare";
-  argv[1] = name;
-  ::execvp(name, argv + 1);
+  const std::string command = argv[1];
+  handle_signals(command);  // it is started with what this process was started with
+  std::string name = "dekoder-" + command;
+  argv[1] = name.data();
+  ::execvp(name.c_str(), argv + 1);
   throw ConfigError(
-      "`dekoder compare` is dekoder-compare of the post-processing, which cannot be started: {}; expected it on "
+      "`dekoder {}` is {} of the post-processing, which cannot be started: {}; expected it on "
       "the PATH, as in the toolbox: add the checkout's postprocess/bin to it, or pip install ./postprocess",
-      std::strerror(errno));
+      command, name, std::strerror(errno));
 }
 
 /// What a process is to do, once nothing speaks against it.
@@ -83,7 +89,7 @@ std::optional<Work> prepare(int argc, char** argv, int ranks) {
 }
 
 int run(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "compare") become_compare(argv);
+  if (argc > 1 && is_of_post_processing(argv[1])) become_post_processing(argv);
   const MpiSession ranks;
   set_log_rank(ranks.rank());
   if (ranks.rank() != 0 && std::freopen("/dev/null", "w", stdout) == nullptr)
