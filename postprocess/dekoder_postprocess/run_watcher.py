@@ -36,7 +36,6 @@ class RunWatcher:
     def _start_over(self):
         """Forgets what was read of the log."""
         self._reader = MetricsReader(self.path / "metrics.jsonl")
-        self._file = None  # device and inode
         self._offset = 0  # of the first byte that was not read, the beginning of a line
         self._tail = b""  # what is in front of it
         self.steps, self.losses = array("q"), array("d")  # one per optimizer step; a loss that is null reads NaN
@@ -65,16 +64,13 @@ class RunWatcher:
 
     def _follow(self, descriptor, log):
         """A log that grew is read from the place reached. A restart cuts it back to its checkpoint's place, and may have
-        written more than it cut by now: such a file is shorter, or has other bytes in front of that place, as each
-        row has times in it. It is read from its beginning."""
+        written more than it cut by now, and --fresh begins another: such a file is shorter, or has other bytes in front
+        of that place, as each row has times in it. It is read from its beginning."""
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise RunError(f"{log}: is a folder, a device or a pipe; expected a file; check the path")
-        file = (found.st_dev, found.st_ino)
-        if self._offset and (file != self._file or found.st_size < self._offset or
-                             os.pread(descriptor, len(self._tail), self._offset - len(self._tail)) != self._tail):
+        if os.pread(descriptor, len(self._tail), self._offset - len(self._tail)) != self._tail:
             self._start_over()
-        self._file = file
         rest = b""  # of a chunk: a line's beginning
         while self._offset + len(rest) < found.st_size:
             at = self._offset + len(rest)

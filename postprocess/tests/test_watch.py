@@ -220,10 +220,13 @@ class State(Folder):
         self.assertIsNone(self.look(run, Program(False)).seconds_to_go())  # nobody trains
 
     def test_best_is_of_the_newest_tokens(self):
-        watcher = self.look(self.run_of(40, other_tokens_from=30))
-        step, loss = watcher.best()
-        self.assertEqual(step, 40)
-        self.assertEqual(loss, watcher.evaluations[-1][1])
+        run = self.run_of()
+        evaluations = ((10, 1.0, "a"), (20, 3.0, "b"), (30, 3.5, "b"))
+        (run / "metrics.jsonl").write_text("".join(
+            json.dumps({"step": step, "validation_loss": loss, "validation_hash": tokens}) + "\n"
+            for step, loss, tokens in evaluations))
+        self.assertEqual(self.look(run).best(), (20, 3.0))
+        self.assertIn("validation 3.5000 at step 30  best 3.0000 at step 20", text_of([self.look(run)], 120))
         self.assertIsNone(self.look(self.empty()).best())
 
     def empty(self):
