@@ -115,6 +115,22 @@ class Slurm(TrainingJobs):
             shown = self.wait_for(job, run, "FAILED")
             self.assertEqual((shown["ExitCode"], shown["Restarts"]), (f"{code}:0", "0"), self.log(run))
 
+    def test_a_run_that_was_held_elsewhere(self):
+        """Of a trainer on a host that is lost the job sees no more than the age of its lock: it waits until that is given up."""
+        trainer = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM, "train", "config.yaml", "--run", "held"],
+                                   cwd=self.work, env=self.cluster.environment, stderr=subprocess.DEVNULL)
+        self.addCleanup(trainer.kill)
+        self.wait_for_step("held", 50)
+        trainer.kill()
+        trainer.wait()
+        wait_until(lambda: not self.pids("held"), "no trainer", 20)
+        then = time.time() - 110  # of 120 s
+        os.utime(self.work / "held/lock", (then, then))
+        job = self.train("held")
+        self.wait_for(job, "held", "COMPLETED")
+        self.assertIn("another process trains in held: waiting", self.log("held"))
+        self.assert_undisturbed("held")
+
     def test_early_signals(self):
         """USR1 before the program has begun, let alone MPI: as one that comes while it trains."""
         program = self.work / "early.py"
