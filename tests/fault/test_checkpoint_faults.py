@@ -37,20 +37,50 @@ def flip(path, place, bit=1):
     path.write_bytes(data)
 
 
+def chunk_of(path, name):
+    """Where the first chunk of a dataset lies in the file: offset, bytes."""
+    with h5py.File(path) as file:
+        chunk = file[name].id.get_chunk_info(0)
+    return chunk.byte_offset, chunk.size
+
+
+def zero_chunk(path, name="parameters/blocks.00.attention.qkv.weight"):
+    """A hole, as a crash of the machine leaves it."""
+    begin, size = chunk_of(path, name)
+    data = bytearray(path.read_bytes())
+    data[begin : begin + size] = bytes(size)
+    path.write_bytes(data)
+
+
+def swap_chunks(path, names=("first_moment/blocks.00.attention.qkv.weight", "first_moment/blocks.01.attention.qkv.weight")):
+    """Two tensors of one shape: each has the other's values, with their own checksums."""
+    (one, size), (other, other_size) = (chunk_of(path, name) for name in names)
+    dk.check(size == other_size, f"chunks of {size} and {other_size} bytes")
+    data = bytearray(path.read_bytes())
+    data[one : one + size], data[other : other + size] = data[other : other + size], data[one : one + size]
+    path.write_bytes(data)
+
+
 def damaged_files(workshop, root, whole):
     damages = {
+        "weight": lambda path: flip(path, chunk_of(path, "parameters/blocks.01.feed_forward.up.weight")[0] + 100),
+        "hole": zero_chunk,
+        "swapped": swap_chunks,
         "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
         "empty": lambda path: os.truncate(path, 0),
         "flipped": lambda path: flip(path, path.read_bytes().find(b"layers: 2")),
         "heap": lambda path: flip(path, path.read_bytes().index(b"FRHP") + 20),  # of a group with many members
         "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     }
+    reasons = {"weight": "parameters/blocks.01.feed_forward.up.weight", "hole": "parameters/blocks.00.attention.qkv.weight",
+               "swapped": "first_moment/blocks.0"}
     for name, damage in damages.items():
         run = root / f"damaged-{name}"
         workshop.train(run, fault="checkpoint:create@4", expect=-signal.SIGKILL)  # dies after step 120
         damage(dk.checkpoints(run)[120])
         said = workshop.train(run)
         dk.check("ckpt-00000120.h5" in said and "going on from step 80" in said, f"{name}: {said}")
+        dk.check(reasons.get(name, "") in said, f"{name}: {said}")
         dk.compare_runs(whole, run)
         run = root / f"all-{name}"
         workshop.train(run, fault="checkpoint:create@3", expect=-signal.SIGKILL)
