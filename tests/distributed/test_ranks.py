@@ -105,7 +105,7 @@ class Ranks(unittest.TestCase):
         self.train(1, "whole")
         for ranks, fault in ((4, "train:step@4!TERM"), (2, "evaluation:batch@3!TERM"), (1, "train:step@5!TERM"), (8, "sampling:token@3!TERM"),
                              (5, "train:step@2!TERM")):
-            said = self.train(ranks, "chain", code=85, DEKODER_FAULT=fault)
+            said = self.train(ranks, "chain", code=85, DEKODER_FAULT=fault, OMP_NUM_THREADS="2" if ranks < 3 else "1")
             self.assertIn("saved after signal 15", said)
         self.train(3, "chain")
         self.assert_equal_results("chain", "whole")

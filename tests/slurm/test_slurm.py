@@ -55,6 +55,18 @@ class Slurm(TrainingJobs):
         self.wait_for(job, "four", "COMPLETED")
         self.assertEqual(self.status("four")["saved_step"], 95)
 
+    def test_each_rank_has_a_gpu_of_its_own(self):
+        """With --gpus-per-node every rank sees all GPUs of its node, by either launcher, and takes that of its number there (Kokkos does);
+        these are in name only."""
+        for launcher in ("srun", "mpirun"):
+            seen = self.work / f"gpus-{launcher}"
+            program = self.program(f"looks-{launcher}", 'if [ "$1" = train ]; then',
+                                   f'  echo "$(hostname) ${{OMPI_COMM_WORLD_LOCAL_RANK:-$SLURM_LOCALID}} $CUDA_VISIBLE_DEVICES" >> {seen}', "fi")
+            job = self.train(f"gpu-{launcher}", "--set", "training.steps=20", program=program, DEKODER_LAUNCH=launcher,
+                             options=("-N2", "--ntasks-per-node=2", "--exclusive", "--gpus-per-node=2"))
+            self.wait_for(job, f"gpu-{launcher}", "COMPLETED")
+            self.assertEqual(sorted(seen.read_text().splitlines()), ["n1 0 0,1", "n1 1 0,1", "n2 0 0,1", "n2 1 0,1"])
+
     def test_a_preempted_job_saves_and_comes_back(self):
         job = self.train("preempted")
         self.wait_for_step("preempted", 70)

@@ -85,6 +85,26 @@ class Nightly(TrainingJobs):
         self.assertEqual(self.wait_for(f"{job}_2", "beyond", "FAILED")["ExitCode"], "2:0")
         self.assertIn("sweep.txt has no line 2", self.log("beyond"))
 
+    def test_a_rank_that_is_stopped(self):
+        for index in (0, 1):
+            run = f"stopped-{index}"
+            job = self.train(run, DEKODER_WATCHDOG_SECONDS="5")
+            self.wait_for_step(run, 90)
+            ranks = {os.readlink(f"/proc/{pid}/ns/uts"): pid for pid in self.pids(run)}
+            ranks = sorted(ranks.values())
+            self.assertEqual(len(ranks), 2)
+            begin = time.monotonic()
+            os.kill(ranks[index], signal.SIGSTOP)
+            self.wait_until_gone(run, 60)
+            print(f"a stopped rank ends the job after {time.monotonic() - begin:.1f} s (limit 5 s)")
+            self.assertEqual(self.wait_for(job, run, "COMPLETED")["Restarts"], "1", self.log(run))
+            self.assertRegex(self.log(run), r"error: rank \d is in '[a-z, -]+' for \d+ s without an end \(limit \d+ s\)")
+            self.assert_undisturbed(run)
+
+
+class LostNodes(TrainingJobs):
+    options = {"slurmd_timeout": 8}
+
     def test_a_node_that_is_lost(self):
         """The job waits for it, as it asks for two."""
         job = self.train("lost")
@@ -109,22 +129,6 @@ class Nightly(TrainingJobs):
         shown = self.wait_for(job, "first-lost", "COMPLETED", seconds=400)
         self.assertGreaterEqual(int(shown["Restarts"]), 1, self.log("first-lost"))
         self.assert_undisturbed("first-lost")
-
-    def test_a_rank_that_is_stopped(self):
-        for index in (0, 1):
-            run = f"stopped-{index}"
-            job = self.train(run, DEKODER_WATCHDOG_SECONDS="5")
-            self.wait_for_step(run, 90)
-            ranks = {os.readlink(f"/proc/{pid}/ns/uts"): pid for pid in self.pids(run)}
-            ranks = sorted(ranks.values())
-            self.assertEqual(len(ranks), 2)
-            begin = time.monotonic()
-            os.kill(ranks[index], signal.SIGSTOP)
-            self.wait_until_gone(run, 60)
-            print(f"a stopped rank ends the job after {time.monotonic() - begin:.1f} s (limit 5 s)")
-            self.assertEqual(self.wait_for(job, run, "COMPLETED")["Restarts"], "1", self.log(run))
-            self.assertRegex(self.log(run), r"error: rank \d is in '[a-z, -]+' for \d+ s without an end \(limit \d+ s\)")
-            self.assert_undisturbed(run)
 
 
 if __name__ == "__main__":
