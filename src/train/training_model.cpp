@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 
+#include "io/files/fault_point.hpp"
 #include "io/run/checkpoint.hpp"
 #include "kernels/reduction.hpp"
 #include "model/model_summary.hpp"
@@ -93,6 +95,8 @@ double TrainingModel::accumulate_gradients(const ExecSpace& exec, const DropoutK
 
 double TrainingModel::leaf_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
                                      PhaseClock* clock, const std::function<void()>& between) {
+  if (fault_point("train:gradients"))
+    Kokkos::deep_copy(exec, Kokkos::subview(store_.gradients(), 0), std::numeric_limits<Master>::quiet_NaN());
   const bool last = ++leaves_done_ == reducer_.leaves().size();
   const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock, [&](std::size_t from) {
     if (last) reducer_.part_done(exec, from);

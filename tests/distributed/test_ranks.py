@@ -264,6 +264,17 @@ class Ranks(unittest.TestCase):
         self.assertEqual(said.count("error: the parameters of rank 2 are not those of rank 0"), 1, said)
         self.assertEqual(said.count("error:"), 1, said)
 
+    def test_a_gradient_of_one_rank_that_is_no_number(self):
+        """Every rank sees it in the sum: nothing is updated or saved with it, and it is said once."""
+        said = self.train_with_a_bad_rank("not-finite", "DEKODER_FAULT=train:gradients@40!SPOIL", 4, rank=2)  # of 3 in a step: step 14
+        self.assertEqual(said.count("error:"), 1, said)
+        self.assertRegex(said, r"error: step 14: the gradient is not finite; first bad tensor: \S+")
+        self.assertEqual(sorted(path.name for path in (self.work / "not-finite/checkpoints").glob("ckpt-*")),
+                         ["ckpt-00000005.h5", "ckpt-00000010.h5"])
+        self.train(1, "not-finite")
+        self.train(1, "undisturbed-numbers")
+        self.assert_equal_results("not-finite", "undisturbed-numbers")
+
     def test_where_ranks_are_is_said(self):
         said = self.train(3, "places", "--set", "training.steps=1", "--set", "training.warmup_steps=0")
         for rank in range(3):

@@ -216,8 +216,13 @@ class Cluster:
         return done.stdout.strip()
 
     def job(self, job):
-        """What scontrol shows of it: JobState, Restarts, ExitCode, Reason, ..."""
-        return dict(re.findall(r"(\S+?)=(\S*)", self.ask("scontrol", "show", "job", "-o", job).splitlines()[0]))
+        """What scontrol shows of it: JobState, Restarts, ExitCode, Reason, ... A busy munged may turn scontrol away."""
+        for _ in range(10):
+            done = self.ask("scontrol", "show", "job", "-o", job, check=False)
+            if done.returncode == 0:
+                return dict(re.findall(r"(\S+?)=(\S*)", done.stdout.splitlines()[0]))
+            time.sleep(0.5)
+        raise AssertionError(f"scontrol show job {job}: exit code {done.returncode}\n{done.stderr}\n{self.logs()}")
 
     def wait_for(self, job, *states, seconds=60, explain=lambda: ""):
         ended_since = None
