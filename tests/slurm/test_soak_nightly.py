@@ -79,7 +79,7 @@ class Soak(TrainingJobs):
         self.submit_run(2)
         for step in sorted(random.sample(range(50, STEPS - 50), FAULTS)):
             wait_until(lambda: self.trains(step), f"step {step}", 300, lambda: self.log(RUN)[-5000:] + self.cluster.logs())
-            fault = random.choice(faults)
+            fault = random.choice(faults if self.nodes == 2 else [*faults, *3 * [self.another_number_of_ranks]])  # back to two soon
             print(f"{time.monotonic() - begin:5.0f} s, step {self.last_step(RUN)} on {self.nodes} ranks: {fault.__name__}", flush=True)
             fault()
         wait_until(lambda: self.trains(STEPS) or self.status(RUN)["state"] == "finished", "the end", 600, lambda: self.log(RUN)[-5000:])
