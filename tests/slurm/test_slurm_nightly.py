@@ -42,8 +42,9 @@ class NoGrace(TrainingJobs):
     options = {"grace": 0, "kill_wait": 1}
 
     def test_a_save_that_is_cut_short(self):
-        """KILL comes while a checkpoint is written, which takes longer than KillWait: the one before it counts."""
-        job = self.train("cut", DEKODER_FAULT="checkpoint:mid_write@3!HOLD")
+        """KILL comes while a checkpoint is written, to a disk that does not answer: the one before it counts."""
+        program = self.program("held", '[ -n "${SLURM_RESTART_COUNT:-}" ] || export DEKODER_FAULT=checkpoint:mid_write@3!HANG')
+        job = self.train("cut", program=program)
         self.wait_for_step("cut", 85)
         self.preempt("cut")
         folder = self.work / "cut/checkpoints"
@@ -56,13 +57,14 @@ class NoGrace(TrainingJobs):
 
 class Nightly(TrainingJobs):
     def test_three_time_limits(self):
-        steps = 4000
-        job = self.train("limits", "--set", f"training.steps={steps}", options=("-N2", "--ntasks-per-node=1", "--exclusive", "-t1",
-                                                                               "--signal=B:USR1@55"))
+        """Slurm looks at limits every half a minute, and sends the signal up to a minute early."""
+        steps, large = 2000, ["--set", "training.batch=64"]
+        job = self.train("limits", "--set", f"training.steps={steps}", *large,
+                         options=("-N2", "--ntasks-per-node=1", "--exclusive", "-t1", "--signal=B:USR1@55"))
         shown = self.wait_for(job, "limits", "COMPLETED", "FAILED", seconds=900)
         self.assertEqual(shown["JobState"], "COMPLETED", self.log("limits"))
         self.assertGreaterEqual(int(shown["Restarts"]), 3, self.log("limits"))
-        self.assert_undisturbed("limits", steps=steps)
+        self.assert_undisturbed("limits", *large, steps=steps)
 
     def test_an_array(self):
         """Of two elements on a node each one is preempted, and it alone is started again (by some versions of Slurm once more after
