@@ -201,9 +201,12 @@ void GradientReducer::finish(const ExecSpace& exec) {
       arrivals_.front().messages.wait(fmt::format("bucket {} of {} of the gradients", added_ + 1, buckets));
     departures_.wait("what this rank sends them of the gradients");
     exposed_seconds_ = seconds_since(begin);
-    for (int rank = 0; rank < ranks_.size(); ++rank)
-      if (rank != ranks_.rank())
-        for (const FlatRange& range : shards_.owned(rank)) clear(exec, part(store_.gradients(), range));
+    std::size_t end = 0;  // of what this rank owns so far: the rest is cleared
+    for (const FlatRange& own : shards_.owned(ranks_.rank())) {
+      if (end < own.begin) clear(exec, part(store_.gradients(), {end, own.begin}));
+      end = own.end;
+    }
+    if (end < shards_.flat()) clear(exec, part(store_.gradients(), {end, shards_.flat()}));
   }
   bytes_sent_ = departures_.bytes_sent() +
                 std::uint64_t(ranks_.size() - 1) * shards_.owned_elements(ranks_.rank()) * sizeof(Master);

@@ -227,7 +227,8 @@ COMMAND_LINES = [
     (["eval", "run", "--tokens-file", ""], 2, ["--tokens-file is empty; expected: another token file"]),
     (["attention", "run", "--text", "It", "-o", ""], 2, ["--output is empty; expected: file of the maps"]),
     *(([command, ""], 2, ["run is empty; expected: run directory"])
-      for command in ("eval", "generate", "status", "initial-values")),
+      for command in ("eval", "generate", "initial-values")),
+    (["status", ""], 2, ["run_or_config is empty; expected: run directory, or configuration file"]),
 ]
 
 # Environment, arguments, exit code, fragments.
