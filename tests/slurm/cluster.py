@@ -209,7 +209,7 @@ class Cluster:
                        for path in sorted((self.folder / "log").iterdir()))
 
     def submit(self, *words, cwd, **environment):
-        done = subprocess.run(["sbatch", "--parsable", *(str(word) for word in words)], cwd=cwd, capture_output=True, text=True,
+        done = subprocess.run([shutil.which("sbatch"), "--parsable", *(str(word) for word in words)], cwd=cwd, capture_output=True, text=True,
                               env={**self.environment, **environment})
         if done.returncode != 0:
             raise AssertionError(f"sbatch {words}: {done.stderr}\n{self.logs()}")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
 import cluster
 
@@ -86,7 +87,7 @@ class Slurm(TrainingJobs):
         job = self.train("cancelled")
         self.wait_for_step("cancelled", 70)
         self.cluster.ask("scancel", job)
-        self.wait_for(job, "cancelled", "CANCELLED")
+        self.wait_for(job, "cancelled", "CANCELLED", seconds=60)
         end = time.monotonic() + 15
         self.wait_until_gone("cancelled")
         stopped = self.saved_steps("cancelled")[-1]
@@ -126,6 +127,22 @@ class Slurm(TrainingJobs):
             job = self.train(run, *words)
             shown = self.wait_for(job, run, "FAILED")
             self.assertEqual((shown["ExitCode"], shown["Restarts"]), (f"{code}:0", "0"), self.log(run))
+
+    def test_without_scontrol(self):
+        """As in some containers: the job ends with 85, and says how to go on."""
+        tools = self.work / "tools"
+        tools.mkdir()
+        for tool in Path("/usr/bin").iterdir():
+            if tool.name != "scontrol":
+                (tools / tool.name).symlink_to(tool)
+        job = self.train("alone", PATH=str(tools))
+        self.wait_for_step("alone", 50)
+        self.cluster.ask("scancel", "--batch", "--signal=USR1", job)
+        self.assertEqual(self.wait_for(job, "alone", "FAILED")["ExitCode"], "85:0", self.log("alone"))
+        self.assertIn("warning: no scontrol here to start the job again; the same sbatch line goes on", self.log("alone"))
+        job = self.train("alone")
+        self.wait_for(job, "alone", "COMPLETED")
+        self.assert_undisturbed("alone")
 
     def test_a_run_that_was_held_elsewhere(self):
         """Of a trainer on a host that is lost the job sees no more than the age of its lock: it waits until that is given up."""
