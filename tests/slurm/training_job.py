@@ -128,7 +128,7 @@ class TrainingJobs(unittest.TestCase):
         """The undisturbed run on one rank, without Slurm."""
         key = (steps, *words)
         if key not in self.references:
-            run = f"reference-{len(self.references)}"
+            run = "reference" + re.sub(r"\W+", "-", " ".join(map(str, ("", *key))))
             subprocess.run([PROGRAM, "train", "config.yaml", "--run", run, "--set", f"training.steps={steps}", *words], cwd=self.work, check=True,
                            capture_output=True, env=self.cluster.environment)
             self.references[key] = self.results(run, steps)
