@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training as jobs of a real Slurm of two nodes: the bits of one rank through preemption, crashes and cancelling."""
 import os
+import random
 import signal
 import subprocess
 import time
@@ -103,8 +104,10 @@ class Slurm(TrainingJobs):
 
     def test_a_killed_rank(self):
         job = self.train("killed")
-        self.wait_for_step("killed", 90)
-        os.kill(self.pids("killed")[-1], signal.SIGKILL)
+        step, rank = random.randint(45, 250), random.randint(0, 1)
+        print(f"at step {step}, rank {rank}")
+        self.wait_for_step("killed", step)
+        os.kill(self.pids("killed")[rank], signal.SIGKILL)
         self.wait_until_gone("killed", 10)
         self.assertEqual(self.wait_for(job, "killed", "COMPLETED")["Restarts"], "1", self.log("killed"))
         self.assert_undisturbed("killed")
