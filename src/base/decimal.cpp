@@ -30,4 +30,10 @@ std::string bytes_text(std::uint64_t bytes) {
   return fmt::format("{:.2f} GiB", size / 0x1p30);
 }
 
+std::string time_text(double seconds) {
+  const long whole = std::lround(seconds);
+  if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
+  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
 }  // namespace dekoder

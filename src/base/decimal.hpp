@@ -34,4 +34,7 @@ Decimal read_decimal(std::string_view text, double& value);
 /// "512 B", "12.1 KiB", "4.5 MiB", "1.25 GiB".
 std::string bytes_text(std::uint64_t bytes);
 
+/// "0:07", "59:59", "1:00:00": minutes or hours, and seconds.
+std::string time_text(double seconds);
+
 }  // namespace dekoder

@@ -16,4 +16,14 @@ std::string boot_id();
 /// Inode of this process's PID namespace (pid_namespaces(7)). "-" where the system does not tell.
 std::string pid_namespace();
 
+/// Fields 3 and 22 of /proc/<process>/stat (proc(5)); "-" where there is no such process.
+struct ProcessStat {
+  std::string state = "-", start = "-";
+};
+/// `process`: a number or "self".
+ProcessStat process_stat(const std::string& process);
+
+/// Seconds since this process was started; 0 where the system does not tell.
+double process_age();
+
 }  // namespace dekoder

@@ -19,6 +19,7 @@
 #include "commands/job_plan.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/run_origin.hpp"
+#include "config/time_left.hpp"
 #include "data/prepare_tokens.hpp"
 #include "inference/inference_model.hpp"
 #include "io/files/input_file.hpp"
@@ -94,6 +95,12 @@ fs::path run_directory(const Command& command) {
   return root;
 }
 
+std::optional<double> time_left(const Command& command) {
+  std::optional<double> seconds;
+  if (!command.time_left.empty()) read_time_left(command.time_left, seconds);
+  return seconds;
+}
+
 ExitCode run_train(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   const TokenDataset data = open_tokens(config);
@@ -105,14 +112,14 @@ ExitCode run_train(const Command& command) {
   std::optional<RunDirectory> directory;
   ranks.on_root([&] { directory.emplace(root); });
   Trainer trainer(config, data, directory ? &*directory : nullptr, ranks,
-                  {command.fresh, origin_line(command.config, root)});
+                  {command.fresh, origin_line(command.config, root), time_left(command)});
   log_placement(command, ranks);
   const ExitCode code = trainer.train();
-  const int signal = ranks.max(stop_requested());  // which one rank alone may have got
   if (code == ExitCode::finished)
     log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
   else
-    log_info("saved after signal {}; the same command goes on", signal);
+    log_info("saved {} {}; the same command goes on",
+             trainer.stop_reason() == "the time limit" ? "before" : "after", trainer.stop_reason());
   return code;
 }
 
@@ -234,7 +241,8 @@ std::string status_json(const fs::path& root, const RunStatus& status, const Las
                        {"best_validation_loss", number(last.best, &EvaluationMetrics::validation_loss)},
                        {"best_step_on_another_set", number(last.best_on_another_set, &EvaluationMetrics::step)},
                        {"best_validation_loss_on_another_set",
-                        number(last.best_on_another_set, &EvaluationMetrics::validation_loss)}};
+                        number(last.best_on_another_set, &EvaluationMetrics::validation_loss)},
+                       {"message", status.message}};
   return report.dump() + "\n";
 }
 

@@ -9,6 +9,7 @@
 #include "base/error.hpp"
 #include "base/utf8.hpp"
 #include "config/setting_value.hpp"
+#include "config/time_left.hpp"
 
 namespace dekoder {
 
@@ -25,6 +26,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("sets", c.sets, elsewhere);
   visit("run", c.run, "the run directory's name");
   visit("fresh", c.fresh, elsewhere);
+  visit("time_left", c.time_left, "--time-left");
   visit("text", c.text, c.name == "attention" ? "--text" : "the text file's name");
   visit("output", c.output, "--output");
   visit("step", c.step, elsewhere);
@@ -61,6 +63,11 @@ void check_command(const Command& c) {
   const auto expect = [&](bool right, const std::string& what) {
     if (!right) faults += (faults.empty() ? "" : "\n") + what;
   };
+  if (c.name == "train" && !c.time_left.empty()) {
+    std::optional<double> seconds;
+    const std::string expected = read_time_left(c.time_left, seconds);
+    expect(expected.empty(), fmt::format("--time-left is '{}'; expected {}", excerpt(c.time_left), expected));
+  }
   if (c.name == "generate") {
     expect(!c.prompt.empty(), "--prompt is empty; expected at least one character to go on from");
     expect(c.tokens >= 1, fmt::format("--tokens is {}; expected at least 1", c.tokens));

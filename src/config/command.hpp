@@ -13,10 +13,11 @@ struct Command {
   std::string config;  ///< train, describe, plan, bench, status: configuration file; status: or none
   std::string config_text;        ///< its contents, read once by the launcher
   std::vector<std::string> sets;  ///< train, describe, plan, bench, status: "section.key=value"
-  std::string run;     ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
-                       ///< generate, attention: or a checkpoint file)
-  bool fresh = false;  ///< train: start over in a run directory that has checkpoints
-  std::string text;    ///< prepare: text file; attention: the text itself
+  std::string run;        ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
+                          ///< generate, attention: or a checkpoint file)
+  bool fresh = false;     ///< train: start over in a run directory that has checkpoints
+  std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
+  std::string text;       ///< prepare: text file; attention: the text itself
   std::string
       output;      ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory
   long step = -1;  ///< attention: of the checkpoint; -1: the newest

@@ -62,6 +62,8 @@ void add_commands(CLI::App& app, CommandLine& line) {
   train->add_option("--run", c.run, "run directory (default: runs/<name of the configuration>)");
   add_switch(*train, "--fresh", c.fresh,
              "set the run directory's earlier checkpoints and logs aside and start over");
+  train->add_option("--time-left", c.time_left,
+                    "of the job, as squeue -o %L prints it: saves and stops before (default: SLURM_JOB_END_TIME)");
 
   CLI::App* prepare = sub("prepare", "Turn a text file into a token file.",
                           "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte");

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "backend/backend_abi.h"
+#include "base/decimal.hpp"
 #include "base/error.hpp"
 #include "base/utf8.hpp"
 
@@ -44,6 +45,11 @@ bool is_thread_count(std::string_view text) {
 }
 bool are_thread_counts(std::string_view text) {
   return are_numbers(text, 1, DEKODER_MAX_THREADS);
+}
+/// Seconds since 1970, up to the year 9999.
+bool is_time(std::string_view text) {
+  long seconds = 0;
+  return read_decimal(text, seconds) == Decimal::read && 0 <= seconds && seconds < 253'402'300'800;
 }
 bool is_rank_count(std::string_view text) {
   return is_number(text, 1, std::numeric_limits<int>::max());
@@ -95,10 +101,10 @@ struct Variable {
   std::string expected;
 };
 
-/// OpenMP's threads by level of nesting (dekoder nests none), ranks that a launcher announces, all that Kokkos 5
-/// converts, and what would make HDF5's files other than plain ones, which are synchronised, renamed and opened
-/// again by name. HDF5 reads the latter two as it starts, and prints its stack of errors where it cannot. Other
-/// KOKKOS_ and HDF5_ variables are left alone: environment modules set some, such as KOKKOS_ROOT.
+/// OpenMP's threads by level of nesting (dekoder nests none), ranks and the end that a launcher announces, all that
+/// Kokkos 5 converts, and what would make HDF5's files other than plain ones, which are synchronised, renamed and
+/// opened again by name. HDF5 reads the latter two as it starts, and prints its stack of errors where it cannot.
+/// Other KOKKOS_ and HDF5_ variables are left alone: environment modules set some, such as KOKKOS_ROOT.
 const Variable variables[] = {
     {"OMP_NUM_THREADS", are_thread_counts,
      fmt::format("a whole number from 1 to {}, or several with commas", DEKODER_MAX_THREADS)},
@@ -109,6 +115,7 @@ const Variable variables[] = {
     {"OMPI_COMM_WORLD_RANK", is_index, "a whole number from 0, as mpirun sets it"},
     {"SLURM_PROCID", is_index, "a whole number from 0, as srun sets it"},
     {"PMI_RANK", is_index, "a whole number from 0, as mpiexec sets it"},
+    {"SLURM_JOB_END_TIME", is_time, "seconds since 1970, as Slurm sets it"},
     {"KOKKOS_DEVICE_ID", is_index, "the number of a GPU, from 0"},
     {"KOKKOS_VISIBLE_DEVICES", are_devices, "the numbers of GPUs, from 0, with commas"},
     {"KOKKOS_MAP_DEVICE_ID_BY", is_device_mapping, "mpi_rank or random"},

@@ -5,19 +5,10 @@
 
 #include <cstdio>
 
+#include "base/decimal.hpp"
 #include "base/log.hpp"
 
 namespace dekoder {
-
-namespace {
-
-std::string time_text(double seconds) {
-  const long whole = std::lround(seconds);
-  if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
-  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
-}
-
-}  // namespace
 
 Progress::Progress(long first_step, long steps, double tokens_per_step, bool terminal)
     : steps_(steps),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ namespace dekoder {
 
 /// What `dekoder train` is told besides the configuration.
 struct StartOptions {
-  bool fresh = false;  ///< begin anew, and set aside what is there
-  std::string origin;  ///< first line of config.yaml: origin_line, or empty
+  bool fresh = false;               ///< begin anew, and set aside what is there
+  std::string origin;               ///< first line of config.yaml: origin_line, or empty
+  std::optional<double> time_left;  ///< seconds that the job had left as this process was started
 };
 
 /// Where a start of `dekoder train` begins.

@@ -14,13 +14,14 @@
 namespace dekoder {
 
 RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
-                         const AttentionFileInfo* attention, const StartOptions& options)
+                         const AttentionFileInfo* attention, const StartOptions& options, int ranks)
     : config_(config),
       directory_(directory),
       start_(start),
       origin_(options.origin),
       saved_step_(start.resumed_step),
       unsaved_(start.resumed_step < 0),
+      superseded_step_(start.superseded_step),
       attention_logged_(start.resumed_step),
       progress_(start.state.step, config.training.steps, double(config.training.batch) * config.model.context,
                 isatty(STDERR_FILENO) == 1) {
@@ -30,6 +31,7 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
   const RunPaths& paths = directory.paths();
   metrics_.emplace(paths.metrics(), start.state.metrics_bytes);
   samples_.emplace(paths.samples(), start.state.samples_bytes);
+  restarts_.emplace(paths, start.state.step, ranks);
   if (attention == nullptr) return;
   attention_info_ = *attention;
   // A stop may have come before the maps of the step that was saved for it.
@@ -44,6 +46,7 @@ void RunRecorder::begin() {
   directory_.write_config(origin_ + start_.state.config_yaml);
   metrics_->cut();
   samples_->cut();
+  restarts_->begin();
   for (const ConfigDifference& change : start_.changes)
     log_info("{} was {} and is now {}", change.key, change.before, change.now);
   if (!start_.jump.empty()) log_warning("{}", start_.jump);
@@ -55,6 +58,7 @@ void RunRecorder::step(const StepMetrics& metrics, double seconds) {
   begin();
   unsaved_ = true;
   metrics_->write(metrics);
+  restarts_->step_done(seconds);
   progress_.step_done(metrics.step, metrics.loss, seconds);
 }
 
@@ -94,6 +98,7 @@ BackgroundSave::Write RunRecorder::begin_save(const CheckpointInfo& state, const
   if (!unsaved_) return {};
   begin();
   saving_ = state;
+  saving_periodic_ = periodic;
   if (periodic && !std::isnan(state.validation_loss) &&
       !(state.best_validation_loss <= state.validation_loss)) {  // also where there was none yet
     saving_.best_validation_loss = state.validation_loss;
@@ -109,11 +114,11 @@ BackgroundSave::Write RunRecorder::begin_save(const CheckpointInfo& state, const
     return {};
   }
   unsaved_ = false;
-  return [this, &layout, saving = saving_](const std::vector<NamedBuffer>& buffers) {
+  return [this, &layout, saving = saving_, superseded = superseded_step_](const std::vector<NamedBuffer>& buffers) {
     const std::filesystem::path folder = directory_.paths().checkpoints();
     write_checkpoint(folder, saving, layout, buffers);
     directory_.write_status({RunState::resumable, saving.step, config_.training.steps, ""});
-    rotate_checkpoints(folder, config_.checkpoint.keep, saving.best_step, start_.superseded_step);
+    rotate_checkpoints(folder, config_.checkpoint.keep, saving.best_step, superseded);
   };
 }
 
@@ -125,6 +130,7 @@ void RunRecorder::end_save(const SaveOutcome& outcome, CheckpointInfo& state, bo
     return not_saved(error, saving_.step, ends);
   }
   saved_step_ = saving_.step;
+  superseded_step_ = saving_periodic_ ? -1 : saving_.step;
   state.best_validation_loss = saving_.best_validation_loss;
   state.best_validation_hash = saving_.best_validation_hash;
   state.best_step = saving_.best_step;
@@ -139,6 +145,13 @@ void RunRecorder::not_saved(const SaveError& error, long step, bool ends) {
 
 void RunRecorder::status(RunState state, const std::string& message) {
   directory_.write_status({state, std::max(saved_step_, 0L), config_.training.steps, message});
+}
+
+void RunRecorder::end(long step, const std::string& reason) {
+  if (!begun_) return;
+  directory_.stop_if_lost();
+  restarts_->end(step, reason);
+  log_info("{}", restarts_->summary());
 }
 
 std::string RunRecorder::last_saved() const {

@@ -8,6 +8,7 @@
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
 #include "io/files/fault_point.hpp"
+#include "io/run/lock_file.hpp"
 #include "tensor/region.hpp"
 
 namespace dekoder {
@@ -16,6 +17,24 @@ namespace {
 
 /// Steps.
 constexpr long parameters_compared_every = 500;
+
+// What the ranks agree on between two steps is the largest of their numbers: a signal's in the low bits, and above
+// them what rank 0 alone knows of. It hides the signals of other ranks, which these say again after the next step.
+constexpr int signal_bits = 7;
+constexpr int signal_mask = (1 << signal_bits) - 1;
+/// Beside the triggers.
+constexpr int time_is_up = 16;
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+JobTime job_time(const RunConfig& config, const StartOptions& options, const Evaluator& evaluator,
+                 const ParameterLayout& layout, bool root) {
+  const double tokens = double(config.training.batch) * config.model.context;
+  return {root ? job_end(options.time_left) : std::nullopt,
+          {JobTime::guessed_save_seconds(checkpoint_bytes(layout)), double(evaluator.windows().tokens()) / tokens}};
+}
 
 }  // namespace
 
@@ -30,7 +49,8 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       start_(start_run(config, data, evaluator_.windows().digest(), directory ? directory->paths() : RunPaths{},
                        options.fresh, model_)),
       state_(start_.state),
-      saves_(model_) {
+      saves_(model_),
+      job_time_(job_time(config, options, evaluator_, model_.store().layout(), ranks.root())) {
   ranks.on_root([&] {
     if (!evaluator_.has_tokens())
       log_info(
@@ -38,7 +58,9 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
           "above 0",
           data.path().string());
     open_attention(*directory);
-    recorder_.emplace(config, *directory, start_, attention_ ? &attention_->info() : nullptr, options);
+    triggers_.emplace(directory->paths().root);
+    recorder_.emplace(config, *directory, start_, attention_ ? &attention_->info() : nullptr, options,
+                      ranks.size());
   });
 }
 
@@ -64,6 +86,10 @@ ExitCode Trainer::train() {
     finish_save(false);
     if (!recorder_) throw ElsewhereError(error.code());  // it is the same on all ranks: rank 0 says it
     record_status(RunState::failed, error.what());
+    recorder_->end(state_.step, fmt::format("diverged: {}", error.what()));
+    throw;
+  } catch (const SaveError& error) {
+    if (recorder_) recorder_->end(state_.step, error.what());
     throw;
   }
 }
@@ -81,14 +107,21 @@ ExitCode Trainer::run_loop() {
       whole = sample();
     if (whole && attention_ && captures_attention(config_, state_.step) && !recorder_->has_attention(state_.step))
       capture_attention();
-    const bool finished = whole && state_.step >= config_.training.steps, stop = !finished && stop_agreed();
+    const bool finished = whole && state_.step >= config_.training.steps, stop = !finished && stop_agreed(whole);
+    if (!finished) serve_triggers();
     const bool periodic = state_.step > 0 && due(config_.checkpoint.every);
-    if (periodic || stop) {
+    if (periodic || stop || (asked_ & checkpoint_now) != 0) {
+      const auto begin = std::chrono::steady_clock::now();
       save(periodic, finished || stop);
       clock_.lap(exec_, "save");
+      if (recorder_) recorder_->waited_for_save(seconds_since(begin));
     }
+    if (recorder_ && (finished || stop)) recorder_->end(state_.step, finished ? "finished" : stop_reason());
     if (finished) return record_status(RunState::finished), ExitCode::finished;
-    if (stop) return record_status(RunState::resumable), ExitCode::wants_to_go_on;
+    if (stop) {
+      record_status(RunState::resumable, (asked_ & stop_file) != 0 ? "stopped by the file stop" : "");
+      return ExitCode::wants_to_go_on;
+    }
     train_step(loader);
     note_save(false);
   }
@@ -124,7 +157,8 @@ void Trainer::train_step(BatchLoader& loader) {
   ++state_.step;
   state_.tokens_seen += std::uint64_t(tokens);
   state_.validation_loss = CheckpointInfo::none;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = seconds_since(begin);
+  job_time_.took(Work::step, seconds);
   row.step = state_.step;
   row.loss = loss;
   row.tokens = state_.tokens_seen;
@@ -134,26 +168,34 @@ void Trainer::train_step(BatchLoader& loader) {
   if (recorder_) recorder_->step(row, seconds);
 }
 
-bool Trainer::evaluate() {
-  if (!evaluator_.has_tokens()) return true;
+std::optional<Validation> Trainer::validate() {
+  if (!evaluator_.has_tokens()) return std::nullopt;
   const auto stop = [&] {
     fault_point("evaluation:batch");
     saves_.advance();
     return stop_requested() != 0;
   };
+  const auto begin = std::chrono::steady_clock::now();
   const auto validation = evaluator_.evaluate(exec_, stop, ranks_);
+  job_time_.took(Work::evaluation, seconds_since(begin));
   clock_.lap(exec_, "evaluation");
-  if (!validation) return false;
+  if (!validation) return std::nullopt;
   if (!std::isfinite(validation->loss))
     throw DivergedError(
         "step {}: the validation loss is {}. The state was not saved; {}. Lower training.learning_rate or lengthen "
         "training.warmup_steps",
         state_.step, std::abs(validation->loss), last_saved());
+  if (recorder_)
+    recorder_->evaluation({state_.step, validation->loss, validation->bits_per_byte, validation->tokens,
+                           evaluator_.windows().digest()});
+  return validation;
+}
+
+bool Trainer::evaluate() {
+  const auto validation = validate();
+  if (!validation) return !evaluator_.has_tokens();
   state_.validation_loss = validation->loss;
   state_.validation_hash = evaluator_.windows().digest();
-  if (recorder_)
-    recorder_->evaluation(
-        {state_.step, validation->loss, validation->bits_per_byte, validation->tokens, state_.validation_hash});
   return true;
 }
 
@@ -161,6 +203,7 @@ bool Trainer::sample() {
   std::vector<Token> tokens = data_.tokenizer().encode(config_.sampling.prompt, "sampling.prompt");
   const std::vector<Token> prompt = tokens;
   bool stopped = false;
+  const auto begin = std::chrono::steady_clock::now();
   if (recorder_)
     generator_.generate(exec_, prompt, config_.sampling, [&](Token token) {
       tokens.push_back(token);
@@ -168,6 +211,7 @@ bool Trainer::sample() {
       stopped = stop_requested() != 0;
       return !stopped;
     });
+  job_time_.took(Work::sample, seconds_since(begin));
   clock_.lap(exec_, "sampling");
   if (ranks_.max(stopped ? 1 : 0) != 0) return false;
   state_.sampled_step = state_.step;
@@ -176,7 +220,9 @@ bool Trainer::sample() {
 }
 
 void Trainer::capture_attention() {
+  const auto begin = std::chrono::steady_clock::now();
   recorder_->attention(state_.step, attention_->capture(exec_));
+  job_time_.took(Work::attention, seconds_since(begin));
   clock_.lap(exec_, "attention maps");
 }
 
@@ -195,7 +241,10 @@ void Trainer::finish_save(bool ends) {
 }
 
 void Trainer::note_save(bool ends) {
-  if (const auto outcome = saves_.take_outcome()) recorder_->end_save(*outcome, state_, ends);
+  const auto outcome = saves_.take_outcome();
+  if (!outcome) return;
+  job_time_.took(Work::save, outcome->copy_seconds + outcome->write_seconds);
+  recorder_->end_save(*outcome, state_, ends);
 }
 
 void Trainer::record_status(RunState state, const std::string& message) {
@@ -207,17 +256,55 @@ std::string Trainer::last_saved() {
   return recorder_ ? recorder_->last_saved() : "";
 }
 
-bool Trainer::stop_agreed() const {
+bool Trainer::stop_agreed(bool whole) {
+  int word = stop_requested();
+  if (recorder_ && word == 0 && whole) word = ask_files_and_clock() << signal_bits;
   // Where nothing else is due, all ranks come from a step, and the watchdog need not wait longer than in one.
   const bool else_due = due(config_.evaluation.every) || due(config_.sampling.every) ||
                         due(config_.checkpoint.every) || captures_attention(config_, state_.step);
   std::optional<Region> region;
   if (!else_due) region.emplace("agreement");
-  return ranks_.max(stop_requested()) != 0;
+  word = ranks_.max(word);
+  signal_ = word & signal_mask;
+  asked_ = word >> signal_bits;
+  return signal_ != 0 || (asked_ & (stop_file | time_is_up)) != 0;
 }
 
-bool Trainer::due(long every) const {
-  return state_.step >= config_.training.steps || (every > 0 && state_.step % every == 0);
+int Trainer::ask_files_and_clock() {
+  const auto due_next = [&](Work work) {
+    const long next = state_.step + 1;
+    if (work == Work::evaluation) return due(config_.evaluation.every, next);
+    if (work == Work::sample) return due(config_.sampling.every, next);
+    return attention_ && captures_attention(config_, next);
+  };
+  const double now = local_time();
+  if (job_time_.is_up(now, due_next)) {  // files wait for the next start
+    log_info("{}", job_time_.text(now));
+    return time_is_up;
+  }
+  recorder_->stop_if_lost();
+  return triggers_->take();
+}
+
+std::string Trainer::stop_reason() const {
+  if (signal_ != 0) return fmt::format("signal {}", signal_);
+  return (asked_ & stop_file) != 0 ? "the file stop" : "the time limit";
+}
+
+void Trainer::serve_triggers() {
+  // The state does not know of it: the best one so far is chosen among those of the period.
+  if ((asked_ & evaluate_now) != 0 && std::isnan(state_.validation_loss)) validate();
+  if ((asked_ & attention_now) == 0) return;
+  ranks_.on_root([&] {
+    if (!attention_)
+      log_warning("attention_now: ignored, as the configuration names no texts and windows (section attention)");
+    else if (!recorder_->has_attention(state_.step))
+      capture_attention();
+  });
+}
+
+bool Trainer::due(long every, long step) const {
+  return step >= config_.training.steps || (every > 0 && step % every == 0);
 }
 
 }  // namespace dekoder

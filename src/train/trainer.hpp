@@ -8,9 +8,11 @@
 #include "data/batch_loader.hpp"
 #include "inference/attention_capture.hpp"
 #include "inference/generator.hpp"
+#include "io/run/triggers.hpp"
 #include "parallel/communicator.hpp"
 #include "train/background_save.hpp"
 #include "train/evaluator.hpp"
+#include "train/job_time.hpp"
 #include "train/restart.hpp"
 #include "train/run_recorder.hpp"
 #include "train/training_model.hpp"
@@ -28,18 +30,26 @@ class Trainer {
   Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory* directory,
           const Communicator& ranks, const StartOptions& options);
 
-  /// Trains up to the last step (finished), or until a stop signal: then it saves and returns wants_to_go_on.
+  /// Trains up to the last step (finished), or until a signal or a file asks to stop, or the job's time is up: then
+  /// it saves and returns wants_to_go_on.
   /// Throws DivergedError before an update with a loss or gradient that is not finite, and before a state whose
   /// validation loss is not finite is saved.
   ExitCode train();
+  /// What made train() return wants_to_go_on: "signal 15", "the file stop", "the time limit". The same on all
+  /// ranks.
+  std::string stop_reason() const;
 
  private:
   ExitCode run_loop();
   void open_attention(const RunDirectory& directory);
   void train_step(BatchLoader& loader);
+  /// The loss on the validation tokens, logged; nothing where a stop cut it short, or there are no such tokens.
+  std::optional<Validation> validate();
   /// False where a stop cut it short.
   bool evaluate();
   bool sample();
+  /// What files ask for besides saving and stopping; changes nothing of the state.
+  void serve_triggers();
   void capture_attention();
   void save(bool periodic, bool ends);
   /// Waits for the end of a save under way, on all ranks.
@@ -49,10 +59,14 @@ class Trainer {
   void record_status(RunState state, const std::string& message = "");
   /// On all ranks: a save under way counts too.
   std::string last_saved();
-  /// Whether a signal has arrived on any rank: every rank asks at the same place of the loop.
-  bool stop_agreed() const;
+  /// Whether to stop: every rank asks at the same place of the loop, and they agree on what it was. `whole`:
+  /// nothing was cut short at this step; else one of them has got a signal.
+  bool stop_agreed(bool whole);
+  /// Rank 0: what it adds to the agreement.
+  int ask_files_and_clock();
   /// Whether something with this period is due at the current step, which counts updates done.
-  bool due(long every) const;
+  bool due(long every) const { return due(every, state_.step); }
+  bool due(long every, long step) const;
 
   RunConfig config_;
   const TokenDataset& data_;
@@ -66,6 +80,10 @@ class Trainer {
   std::optional<AttentionCapture> attention_;  ///< where the configuration names probes
   std::optional<RunRecorder> recorder_;        ///< on rank 0
   BackgroundSave saves_;                       ///< of what the recorder begins
+  std::optional<TriggerFiles> triggers_;       ///< on rank 0
+  JobTime job_time_;                           ///< on rank 0
+  /// Agreed between the last two steps: a signal's number, triggers, the job's end.
+  int signal_ = 0, asked_ = 0;
   PhaseClock clock_;
 };
 

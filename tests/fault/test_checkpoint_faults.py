@@ -209,7 +209,7 @@ def no_regular_files(workshop, root):
     run = root / "irregular-run"
     workshop.train(run, steps=40)
     newest = dk.checkpoints(run)[40]
-    for path, code in ((newest, 3), (run / "metrics.jsonl", 2), (run / "samples.jsonl", 2), (run / "status", 0)):
+    for path, code in ((newest, 3), (run / "metrics.jsonl", 2), (run / "samples.jsonl", 2), (run / "restarts.jsonl", 3), (run / "status", 0)):
         kept = path.read_bytes()
         path.unlink()
         os.mkfifo(path)

@@ -32,6 +32,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.sets = {"a.b=c d", "e.f=\"g\"", ""};
   c.run = "-run";
   c.fresh = true;
+  c.time_left = "1-02:03:04";
   c.text = "t\\ext";
   c.output = "out";
   c.tokenizer = "char";
@@ -53,6 +54,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.sets, c.sets);
   EXPECT_EQ(back.run, c.run);
   EXPECT_EQ(back.fresh, c.fresh);
+  EXPECT_EQ(back.time_left, c.time_left);
   EXPECT_EQ(back.text, c.text);
   EXPECT_EQ(back.output, c.output);
   EXPECT_EQ(back.tokenizer, c.tokenizer);
@@ -78,6 +80,16 @@ TEST(Command, ABrokenTextIsRefused) {
 TEST(Command, DefaultsAreInRange) {
   for (const char* name : {"train", "prepare", "eval", "generate", "describe", "bench", "status"})
     EXPECT_EQ(refusal(named(name)), "") << name;
+}
+
+TEST(Command, ATimeLeftThatIsNoneIsRefused) {
+  Command c = named("train");
+  c.time_left = "1:75:00";
+  EXPECT_EQ(refusal(c),
+            "--time-left is '1:75:00'; expected MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, as squeue -o %L "
+            "prints it, or UNLIMITED");
+  c.time_left = "UNLIMITED";
+  EXPECT_EQ(refusal(c), "");
 }
 
 TEST(Command, ATextThatIsNotUtf8IsRefused) {

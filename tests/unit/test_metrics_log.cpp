@@ -243,6 +243,23 @@ TEST_F(MetricsLogTest, BestOfTheSameValidationTokens) {
   EXPECT_EQ(read_last_metrics(file).evaluation->step, 70);
 }
 
+TEST_F(MetricsLogTest, StepTimesAreThoseOfTheRates) {
+  EXPECT_TRUE(read_step_times(file).empty());
+  {
+    MetricsLog log(file, 0);
+    for (long s = 1; s <= 3; ++s) log.write(step(s));  // 100 tokens each, 12.5 in a second
+    log.write(EvaluationMetrics{3, 2, 3, 10, "h"});
+    log.write(StepMetrics{4, 1, 1e-3, 1, 400, 50});
+    log.write(StepMetrics{5, 1, 1e-3, 1, 500, std::nan("")});
+  }
+  std::ofstream(file, std::ios::app) << "{\"step\":6,\"loss\":1}\n{\"step\":7,\"lo";
+  const auto times = read_step_times(file);
+  ASSERT_EQ(times.size(), 4u);
+  EXPECT_EQ(times[2].step, 3);
+  EXPECT_EQ(times[2].seconds, 8);
+  EXPECT_EQ(times[3].seconds, 2);
+}
+
 TEST_F(MetricsLogTest, WhatCannotBeReadIsNotMissing) {
   EXPECT_FALSE(read_last_metrics(file).step.has_value());
   fs::create_symlink("metrics.jsonl", file);

@@ -268,12 +268,12 @@ TEST_F(RunDirectoryTest, EverythingOfARunIsSetAside) {
   const RunDirectory directory(root);
   directory.set_aside();
   EXPECT_FALSE(fs::exists(root / "previous-1")) << "there was nothing";
-  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "attention.h5", "status",
-                           "checkpoints/ckpt-00000001.h5", "notes"})
+  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "restarts.jsonl", "samples.txt",
+                           "attention.h5", "status", "checkpoints/ckpt-00000001.h5", "notes"})
     std::ofstream(root / name) << name;
   directory.set_aside();
-  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "samples.txt", "attention.h5", "status",
-                           "checkpoints/ckpt-00000001.h5"}) {
+  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "restarts.jsonl", "samples.txt",
+                           "attention.h5", "status", "checkpoints/ckpt-00000001.h5"}) {
     EXPECT_EQ(contents(root / "previous-1" / name), name);
     EXPECT_FALSE(fs::exists(root / name)) << name;
   }

@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <random>
 #include <sstream>
 
@@ -22,23 +21,6 @@
 namespace dekoder {
 
 namespace {
-
-/// Fields 3 and 22 of /proc/<process>/stat (proc(5)); "-" where there is no such process.
-struct ProcessStat {
-  std::string state = "-", start = "-";
-};
-ProcessStat stat_of_process(const std::string& process) {
-  std::ifstream file("/proc/" + process + "/stat");
-  std::string text;
-  std::getline(file, text);
-  const std::size_t name_end = text.rfind(')');  // the name, field 2, may hold spaces
-  ProcessStat stat;
-  if (name_end == std::string::npos) return stat;
-  std::istringstream fields(text.substr(name_end + 1));
-  fields >> stat.state;
-  for (int i = 4; i <= 22; ++i) fields >> stat.start;
-  return stat;
-}
 
 /// Whether /proc numbers the processes as this one sees them: not so where it was mounted outside of the namespace.
 bool proc_is_ours() {
@@ -83,7 +65,7 @@ double seconds(const timespec& time) {
 bool process_lives(const LockHolder& holder) {
   if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return false;
   if (!proc_is_ours()) return true;
-  const ProcessStat stat = stat_of_process(std::to_string(holder.pid));
+  const ProcessStat stat = process_stat(std::to_string(holder.pid));
   // A zombie has ended: only its parent has not asked for its exit code yet.
   return stat.start == "-" || (stat.start == holder.process_start && stat.state != "Z" && stat.state != "X");
 }
@@ -112,7 +94,7 @@ LockHolder LockHolder::here() {
   holder.host = as_field(host_name().c_str());
   holder.boot = boot_id();
   holder.pid = ::getpid();
-  holder.process_start = stat_of_process("self").start;
+  holder.process_start = process_stat("self").start;
   holder.job = as_field(std::getenv("SLURM_JOB_ID"));
   holder.job_restarts = std::atol(as_field(std::getenv("SLURM_RESTART_COUNT")).c_str());
   holder.since = utc_now();

@@ -65,6 +65,19 @@ bool next_line(std::istream& file, std::string& line) {
   return true;
 }
 
+/// Calls row(line) for each line of a log that is a whole object.
+template <class Row>
+void for_each_row(const std::filesystem::path& path, const Row& row) {
+  std::istringstream file(read_text_file(path, log_of_a_run).value_or(""));
+  std::string line;
+  while (next_line(file, line))
+    if (!line.empty() && line.front() == '{' && line.back() == '}') row(line);
+}
+
+bool has_key(const std::string& line, const char* key) {
+  return line.find(fmt::format("\"{}\":", key)) != std::string::npos;
+}
+
 /// What was edited by hand, so that it cannot be read, is left out.
 template <class Read>
 void if_readable(const Read& read) {
@@ -127,16 +140,14 @@ void MetricsLog::write(const RestartMetrics& metrics) {
 
 LastMetrics read_last_metrics(const std::filesystem::path& path) {
   LastMetrics last;
-  std::istringstream file(read_text_file(path, log_of_a_run).value_or(""));
   std::vector<EvaluationMetrics> evaluations;
-  std::string line, step_line;
-  while (next_line(file, line)) {
-    if (line.empty() || line.front() != '{' || line.back() != '}') continue;
-    if (line.find("\"validation_loss\":") != std::string::npos)
+  std::string step_line;
+  for_each_row(path, [&](const std::string& line) {
+    if (has_key(line, "validation_loss"))
       if_readable([&] { evaluations.push_back(evaluation_of(Json::parse(line))); });
-    else if (line.find("\"loss\":") != std::string::npos)
+    else if (has_key(line, "loss"))
       step_line = line;
-  }
+  });
   if (!step_line.empty()) if_readable([&] { last.step = step_of(Json::parse(step_line)); });
   if (evaluations.empty()) return last;
   last.evaluation = evaluations.back();
@@ -145,6 +156,20 @@ LastMetrics read_last_metrics(const std::filesystem::path& path) {
     if (!std::isnan(row.validation_loss) && (!best || row.validation_loss < best->validation_loss)) best = row;
   }
   return last;
+}
+
+std::vector<StepTime> read_step_times(const std::filesystem::path& path) {
+  std::vector<StepTime> times;
+  for_each_row(path, [&](const std::string& line) {
+    if (!has_key(line, "loss")) return;
+    if_readable([&] {
+      const StepMetrics row = step_of(Json::parse(line));
+      // Every step of a run has the same number of tokens.
+      const double seconds = double(row.tokens) / double(row.step) / row.tokens_per_second;
+      if (row.step > 0 && std::isfinite(seconds)) times.push_back({row.step, seconds});
+    });
+  });
+  return times;
 }
 
 }  // namespace dekoder

@@ -83,4 +83,12 @@ struct LastMetrics {
 /// Throws as read_text_file.
 LastMetrics read_last_metrics(const std::filesystem::path& path);
 
+/// Seconds that a step took, without what is done by period.
+struct StepTime {
+  long step = 0;
+  double seconds = 0;
+};
+/// Of every step that the log has, in its order; else as read_last_metrics.
+std::vector<StepTime> read_step_times(const std::filesystem::path& path);
+
 }  // namespace dekoder

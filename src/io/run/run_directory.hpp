@@ -20,7 +20,7 @@ struct RunStatus {
   RunState state = RunState::resumable;
   long step = 0;        ///< of the newest checkpoint; 0: none
   long steps = 0;       ///< of the whole run
-  std::string message;  ///< why it failed
+  std::string message;  ///< why it failed, or who stopped it
 };
 
 /// Where the files of a run lie.
@@ -30,6 +30,7 @@ struct RunPaths {
   std::filesystem::path config() const { return root / "config.yaml"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path samples() const { return root / "samples.jsonl"; }
+  std::filesystem::path restarts() const { return root / "restarts.jsonl"; }
   /// Of older programs.
   std::filesystem::path samples_text() const { return root / "samples.txt"; }
   std::filesystem::path attention() const { return root / "attention"; }
@@ -40,7 +41,7 @@ struct RunPaths {
   std::filesystem::path lock() const { return root / "lock"; }
   /// All that a run leaves; the status, which says that there is one, last.
   std::vector<std::filesystem::path> of_a_run() const {
-    return {config(),      metrics(), samples(), samples_text(), attention(), single_attention_file(),
+    return {config(),      metrics(), samples(), restarts(), samples_text(), attention(), single_attention_file(),
             checkpoints(), status()};
   }
 };
