@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads files of one JSON object per line, as a run appends them: metrics.jsonl and samples.jsonl.
+"""Reads files of one JSON object per line, as a run appends them: metrics.jsonl, samples.jsonl and restarts.jsonl.
 
 A last line without its end is being written and is left out; empty lines are, too, and so are rows of kinds that this
 version does not know. Line ends may be those of Windows.
@@ -60,6 +60,18 @@ def read_metrics(path) -> dict:
 def read_samples(path) -> list:
     """(step, text) of every row of samples.jsonl; a text begins with its prompt. Raises RunError."""
     return [(row["step"], row["text"]) for _, row in _rows(read_file(path), path, _check_sample)]
+
+
+def read_starts(path) -> list:
+    """The starts of a run by restarts.jsonl: (row of the beginning, row of the end); the end is None of one that goes on
+    or has left no word. Raises RunError."""
+    starts = []
+    for _, row in _rows(path, _check_start):
+        if row.get("event") == "begin":
+            starts.append((row, None))
+        elif row.get("event") == "end" and starts and starts[-1][1] is None:
+            starts[-1] = (starts[-1][0], row)
+    return starts
 
 
 def table(rows, columns) -> dict:
@@ -126,6 +138,17 @@ def _check_sample(row):
             raise ValueError(f"{key} is no text")
     if "text" not in row:
         raise ValueError("no text")
+
+
+def _check_start(row):
+    for key in ("step", "steps", "lost_steps", "ranks"):
+        if key in row and not (type(row[key]) is int and 0 <= row[key] < 2**63):
+            raise ValueError(f"{key} is no whole number from 0 to 2^63")
+    for key in ("wall_seconds", "step_seconds", "save_seconds", "effective_time"):
+        _check_number(key, row.get(key))
+    for key in ("time", "reason", "host", "job"):
+        if not isinstance(row.get(key), (str, type(None))):
+            raise ValueError(f"{key} is no text")
 
 
 def _check_number(key, value):

@@ -137,6 +137,44 @@ def restarts(runs, names):
     return f'<ul class="notes" aria-label="What restarts changed">{items}</ul>' if items else ""
 
 
+def duration(seconds):
+    """59:59 or 1:00:00."""
+    if seconds is None or not np.isfinite(seconds):
+        return "\u2013"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"
+
+
+def start_cells(run):
+    """The cells of each start of a run: when, steps from and to, how many of them the next one computed once more, wall
+    time, share of the wall time of all starts so far that went to steps which counted, why it ended."""
+    lost = [begin.get("lost_steps", 0) for begin, _ in run.starts[1:]] + [0]
+    rows = []
+    for (begin, end), twice in zip(run.starts, lost):
+        end = end or {"reason": "no word of its end yet"}
+        share, step = end.get("effective_time"), end.get("step")
+        rows.append(((begin.get("time") or "")[:19].replace("T", " "), f"{begin['step']:,}",
+                     "\u2013" if step is None else f"{step:,}", f"{twice:,}", duration(end.get("wall_seconds")),
+                     "\u2013" if share is None else f"{100 * share:.1f} %", end.get("reason") or ""))
+    return rows
+
+
+def starts(runs, names):
+    """The table of the starts; nothing where no run has a log of them."""
+    if not any(run.starts for run in runs):
+        return ""
+    heads = ("Start (UTC)", "From step", "To step", "Steps lost", "Wall time", "Effective time", "Ended by")
+    head = "".join(f'<th scope="col">{term}</th>' for term in (("Run",) if len(runs) > 1 else ()) + heads)
+    rows = ""
+    for i, (run, name) in enumerate(zip(runs, names)):
+        swatch = f'<td><i class="swatch run-{i % 6}"></i>{escaped(name)}</td>' if len(runs) > 1 else ""
+        rows += "".join(f"<tr>{swatch}" + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>"
+                        for cells in start_cells(run))
+    return ('<h3>Starts <span class="unit">effective: the share of the wall time so far, without queues, that went to steps '
+            'which counted</span></h3><div class="wide" tabindex="0" role="region" aria-label="Starts"><table class="starts">'
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
+
+
 def phase_means(run):
     """{phase: mean seconds per step} over the last RECENT steps whose row of the log has them."""
     recent = [seconds for seconds in run.seconds[-RECENT:] if seconds]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a run directory: config.yaml, metrics.jsonl, samples, status and attention maps, also while it trains."""
+"""Reads a run directory: config.yaml, metrics.jsonl, samples, restarts.jsonl, status and attention maps, also while it
+trains."""
 from __future__ import annotations
 
 import re
@@ -13,7 +14,7 @@ import yaml
 from .attention_reader import Attention, attention_files, read_attention
 from .errors import RunError
 from .files import present, read_file
-from .log_reader import EVALUATION_COLUMNS, STEP_COLUMNS, read_metrics, read_samples, table
+from .log_reader import EVALUATION_COLUMNS, STEP_COLUMNS, read_metrics, read_samples, read_starts, table
 
 __all__ = ["Run", "RunError", "changes_text", "open_attention", "parse_config", "read_run"]
 
@@ -48,6 +49,7 @@ class Run:
     restarts: list  # steps at which the run was resumed, in order
     changes: list  # per restart: key of the configuration -> [value before, value after]
     samples: list  # (step, text)
+    starts: list  # (row of the beginning, row of the end or None) of restarts.jsonl; empty for runs of older programs
     attention: Optional[Attention] = None  # None: no maps were captured, or nobody wants them
 
     @property
@@ -117,6 +119,7 @@ def read_run(path, with_attention=True) -> Run:
         restarts=[row["step"] for row in rows["restarts"]],
         changes=[row.get("changed", {}) for row in rows["restarts"]],
         samples=_read_samples(path),
+        starts=read_starts(path / "restarts.jsonl") if present(path / "restarts.jsonl") else [],
         attention=open_attention(path) if with_attention else None,
     )
 

@@ -282,6 +282,35 @@ class Incomplete(Scratch):
         log.write_text('{"step":1,"loss":1,"seconds":{"forward":null,"<b>":2}}\n')
         self.assertIn('<th scope="row">&lt;b&gt;</th><td><b>2.00000</b> <span>100.0 %', report.build_page([read_run(without.path)]))
 
+    def test_starts(self):
+        """A row for each: one that ended, one that crashed, one that goes on; runs without a log of them have none."""
+        run = write_run(self.folder / "a")
+        self.assertNotIn('class="starts"', report.build_page([read_run(run.path)]))
+        rows = [{"event": "begin", "time": "2026-11-24T21:40:03.250Z", "step": 0, "ranks": 2, "host": "n1", "job": None, "lost_steps": 0},
+                {"event": "end", "time": "2026-11-24T22:40:03.250Z", "step": 20, "reason": "signal 10", "steps": 20,
+                 "wall_seconds": 3600.2, "step_seconds": 3000.0, "save_seconds": 1.0, "effective_time": 0.8333},
+                {"event": "begin", "time": "2026-11-24T23:40:03.250Z", "step": 20, "ranks": 2, "host": "n1", "job": "7", "lost_steps": 0},
+                {"event": "end", "time": "2026-11-24T23:41:02.250Z", "step": 33, "reason": "crashed <b>", "steps": 13,
+                 "wall_seconds": 59.0, "step_seconds": 9.0, "save_seconds": None, "effective_time": None},
+                {"event": "begin", "time": "2026-11-25T00:00:00.000Z", "step": 30, "ranks": 1, "host": "n2", "job": "7", "lost_steps": 3}]
+        log = run.path / "restarts.jsonl"
+        log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"event":"end","st')
+        none = "\u2013"
+        self.assertEqual(report_html.start_cells(read_run(run.path)),
+                         [("2026-11-24 21:40:03", "0", "20", "0", "1:00:00", "83.3 %", "signal 10"),
+                          ("2026-11-24 23:40:03", "20", "33", "3", "0:59", none, "crashed <b>"),
+                          ("2026-11-25 00:00:00", "30", none, "0", none, none, "no word of its end yet")])
+        table = report.build_page([read_run(run.path)]).split('<table class="starts">')[1].split("</table>")[0]
+        self.assertEqual(table.count("<tr>"), 4)
+        self.assertIn("<td>crashed &lt;b&gt;</td>", table)
+        both = report.build_page([read_run(run.path), read_run(write_run(self.folder / "b").path)])
+        self.assertEqual(both.split('<table class="starts">')[1].split("</table>")[0].count("</i>a</td>"), 3)
+        for damaged in ('{"event":"begin","step":-1}', '{"event":"begin","step":1,"lost_steps":"many"}', '{"event":"end","step":1,"reason":7}',
+                        '{"event":"end","step":1,"wall_seconds":"long"}', "nonsense"):
+            log.write_text(damaged + "\n")
+            with self.assertRaisesRegex(RunError, "restarts.jsonl:1: not a row of a log"):
+                read_run(run.path)
+
     def test_nothing_yet(self):
         page = report.build_page([read_run(self.only("empty", lambda row: False))])
         self.assertIn("no training step", page)
