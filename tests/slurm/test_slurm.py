@@ -102,6 +102,33 @@ class Slurm(TrainingJobs):
         self.wait_for(again, "cancelled", "COMPLETED")
         self.assert_undisturbed("cancelled")
 
+    def test_a_run_that_a_file_stops(self):
+        """It is not started again; the next job goes on."""
+        job = self.train("file")
+        self.wait_for_step("file", 70)
+        (self.work / "file/stop").touch()
+        shown = self.wait_for(job, "file", "COMPLETED")
+        self.assertEqual((shown["Restarts"], shown["ExitCode"]), ("0", "0:0"), self.log("file"))
+        status = self.status("file")
+        self.assertEqual((status["state"], status["message"]), ("resumable", "stopped by the file stop"))
+        self.assertIn("stopped by the file file/stop: not started again; the same sbatch line goes on", self.log("file"))
+        again = self.train("file")
+        self.wait_for(again, "file", "COMPLETED")
+        self.assert_undisturbed("file")
+        self.assertEqual([row["reason"] for row in self.starts("file") if row["event"] == "end"], ["the file stop", "finished"])
+        self.assertEqual([row["job"] for row in self.starts("file") if row["event"] == "begin"], [job, again])
+
+    def test_the_ranks_know_when_the_job_ends(self):
+        """By what Slurm says in the environment, or, where it does not, by squeue."""
+        words = ("config.yaml", "--set", "training.steps=30", "--run")
+        jobs = {"told": self.train("told", *words[1:3]),
+                "asked": self.cluster.submit("-p", "low", "-n1", f"--output={self.work}/asked.out", "--wrap",
+                                             f"unset SLURM_JOB_END_TIME; exec bash {JOB} {' '.join(words)} asked", cwd=self.work,
+                                             DEKODER_PROGRAM=str(PROGRAM))}
+        for run, source in (("told", "SLURM_JOB_END_TIME"), ("asked", "--time-left")):
+            self.wait_for(jobs[run], run, "COMPLETED")
+            self.assertRegex(self.log(run), rf"dekoder: the job has (59:\d\d|1:00:00) left \({source}\)")
+
     def test_a_killed_rank(self):
         job = self.train("killed")
         step, rank = random.randint(45, 250), random.randint(0, 1)

@@ -66,6 +66,19 @@ class Nightly(TrainingJobs):
         self.assertGreaterEqual(int(shown["Restarts"]), 3, self.log("limits"))
         self.assert_undisturbed("limits", *large, steps=steps)
 
+    def test_a_time_limit_without_a_signal(self):
+        """The ranks stop by themselves; only CONT, which does nothing, is sent."""
+        job = self.train("silent", "--set", "training.steps=1000000", options=("-N2", "--ntasks-per-node=1", "--exclusive", "-t1",
+                                                                              "--signal=B:CONT@10"))
+        wait_until(lambda: self.last_step("silent") > 0 and len(self.starts("silent")) == 3, "a second start", 180, lambda: self.log("silent"))
+        (self.work / "silent/stop").touch()
+        self.assertEqual(self.wait_for(job, "silent", "COMPLETED")["Restarts"], "1", self.log("silent"))
+        self.assertIn("dekoder: saved before the time limit; the same command goes on", self.log("silent"))
+        _, limit, begin, stop = self.starts("silent")
+        self.assertEqual((limit["reason"], begin["lost_steps"], stop["reason"]), ("the time limit", 0, "the file stop"))
+        self.assertEqual(begin["step"], limit["step"])
+        self.assertGreater(limit["wall_seconds"], 30)
+
     def test_an_array(self):
         """Of two elements on a node each one is preempted, and it alone is started again (by some versions of Slurm once more after
         its end, which changes nothing)."""

@@ -104,6 +104,10 @@ class TrainingJobs(unittest.TestCase):
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
+    def starts(self, run):
+        """The lines of restarts.jsonl."""
+        return [json.loads(line) for line in (self.work / run / "restarts.jsonl").read_text().splitlines()]
+
     def last_step(self, run):
         path = self.work / run / "metrics.jsonl"
         found = re.findall(rb'"step":(\d+),"loss"', path.read_bytes()[-4000:]) if path.exists() else []
@@ -140,6 +144,6 @@ class TrainingJobs(unittest.TestCase):
             self.assertEqual(got, expected, f"{run}: {self.log(run)}")
         self.assertEqual([row["step"] for row in self.rows(run) if "loss" in row], list(range(1, steps + 1)))
         self.assertEqual(self.status(run)["state"], "finished")
-        expected = {"config.yaml", "metrics.jsonl", "samples.jsonl", "checkpoints", "status"}
+        expected = {"config.yaml", "metrics.jsonl", "samples.jsonl", "restarts.jsonl", "checkpoints", "status"}
         self.assertEqual({path.name for path in (self.work / run).iterdir()}, expected)
         self.assertEqual([path.name for path in (self.work / run / "checkpoints").iterdir() if not re.fullmatch(r"ckpt-\d{8}\.h5|latest", path.name)], [])
