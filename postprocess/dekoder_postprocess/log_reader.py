@@ -66,7 +66,7 @@ def read_starts(path) -> list:
     """The starts of a run by restarts.jsonl: (row of the beginning, row of the end); the end is None of one that goes on
     or has left no word. Raises RunError."""
     starts = []
-    for _, row in _rows(path, _check_start):
+    for _, row in _rows(read_file(path), path, _check_start):
         if row.get("event") == "begin":
             starts.append((row, None))
         elif row.get("event") == "end" and starts and starts[-1][1] is None:

@@ -154,9 +154,11 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
   text += fmt::format("share of GEMM     {:>12.1f} %\n", 100 * result.share_of_gemm);
   text += fmt::format("peak memory       {:>12.2f} GiB\n", result.peak_memory_bytes / (1024.0 * 1024 * 1024));
   if (result.ranks > 1)
-    text +=
-        fmt::format("ranks             {:>12}  ({} per step sent by all together; {:.4f} s per step waited for)\n",
-                    result.ranks, bytes_text(std::size_t(result.bytes_per_step)), result.exposed_seconds);
+    text += fmt::format(
+        "ranks             {:>12}  (tokens/s and GFLOP/s of all, the rest of rank 0; {} per step sent by all; "
+        "{:.4f} s "
+        "per step waited for messages, in whatever phase)\n",
+        result.ranks, bytes_text(std::size_t(result.bytes_per_step)), result.exposed_seconds);
   text += fmt::format("matrix products   {}\n", product_library());
   if (const std::string effect = product_library_effect(); !effect.empty()) text += fmt::format("  {}\n", effect);
   double total = 0;

@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
+#include <algorithm>
 
 #include "base/decimal.hpp"
 #include "inference/attention_capture.hpp"
@@ -61,12 +61,16 @@ JobPlan plan_job(const RunConfig& config, const fs::path& run, int ranks, double
   const auto refuse = [&](const std::string& what) { plan.refusal += (plan.refusal.empty() ? "" : "\n") + what; };
 
   std::uint64_t rank_bytes = 0;
-  for (const MemoryTerm& term : training_memory(config, threads, ranks)) rank_bytes += term.bytes;
+  MemoryTerm largest;
+  for (const MemoryTerm& term : training_memory(config, threads, ranks)) {
+    rank_bytes += term.bytes;
+    if (term.bytes > largest.bytes) largest = term;
+  }
   if (memory > 0 && double(rank_bytes) > memory * 0x1p30)
     refuse(
-        fmt::format("a rank takes {}, but may take {} (--memory): lower training.micro_batch or model.context, or "
-                    "use more ranks, which share out the optimizer's moments",
-                    bytes_text(rank_bytes), bytes_text(std::uint64_t(memory * 0x1p30))));
+        fmt::format("a rank takes {}, most of it for {}, but may take {} (--memory): lower training.micro_batch or "
+                    "model.context, or use more ranks, which share out the optimizer's moments",
+                    bytes_text(rank_bytes), largest.name, bytes_text(std::uint64_t(memory * 0x1p30))));
 
   plan.text += line("micro-batches of a step", fmt::format("{}: {}", leaves, shares_text(leaves, ranks)));
   plan.text +=
@@ -74,11 +78,17 @@ JobPlan plan_job(const RunConfig& config, const fs::path& run, int ranks, double
                                      " (gradients to their owners and parameters back, all ranks together)");
 
   const RunPaths paths{run};
-  const std::uint64_t files = std::uint64_t(config.checkpoint.keep) + 2;
+  if (const std::string obstacle = folder_obstacle(run); !obstacle.empty())
+    throw ConfigError("{}: {}, expected a folder for the run; move it away or choose another --run", run.string(),
+                      obstacle);
+  const long every = config.checkpoint.every == 0 ? config.training.steps : config.checkpoint.every;
+  const std::uint64_t saves = std::uint64_t((config.training.steps + every - 1) / every),
+                      files = std::min(saves, std::uint64_t(config.checkpoint.keep) + 1) + 1;
   std::uint64_t needed = files * checkpoint_bytes(layout);
   const std::uint64_t there = bytes_of_checkpoints(paths.checkpoints());
-  plan.text += line("checkpoints", fmt::format("{} (the newest {}, the best one, and one being written)",
-                                               bytes_text(needed), config.checkpoint.keep));
+  plan.text +=
+      line("checkpoints", fmt::format("{} in {} files (the newest {}, the best one, and one being written)",
+                                      bytes_text(needed), files, config.checkpoint.keep));
   if (data != nullptr && captures_attention(config, 0)) {
     const std::uint64_t maps = plan_attention(config, {}, *data, paths.attention(), -1).bytes;
     plan.text += line("attention maps", "at most " + bytes_text(maps));

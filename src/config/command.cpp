@@ -91,7 +91,7 @@ void check_command(const Command& c) {
     expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   }
   if (c.name == "describe" || c.name == "plan")
-    expect(c.ranks >= 1, fmt::format("--ranks is {}; expected at least 1", c.ranks));
+    expect(c.ranks >= 1 && c.ranks <= 65536, fmt::format("--ranks is {}; expected from 1 to 65536", c.ranks));
   if (c.name == "plan")
     expect(c.memory >= 0 && std::isfinite(c.memory),
            fmt::format("--memory is {}; expected the GiB that a rank may take, e.g. 80", c.memory));

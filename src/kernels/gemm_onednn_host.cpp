@@ -115,7 +115,9 @@ bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Cons
 
 std::string onednn_version() {
   const dnnl_version_t& version = *dnnl_version();
-  return fmt::format("oneDNN {}.{}.{}", version.major, version.minor, version.patch);
+  // Its instruction set decides the last bits, as the version does.
+  return fmt::format("oneDNN {}.{}.{} (ISA {:#x})", version.major, version.minor, version.patch,
+                     int(dnnl_get_effective_cpu_isa()));
 }
 
 }  // namespace dekoder

@@ -32,6 +32,11 @@ bool is_in(const Activity& activity, const char* region) {
   return !activity.regions.empty() && activity.regions.front() == region;
 }
 
+/// Also within a step: one that cannot go on ends after the checkpoint under way.
+bool saves(const Activity& activity) {
+  return std::find(activity.regions.begin(), activity.regions.end(), "save") != activity.regions.end();
+}
+
 }  // namespace
 
 double patience(const Activity& activity, int rank, double least) {
@@ -40,7 +45,7 @@ double patience(const Activity& activity, int rank, double least) {
   const auto median = steps.begin() + long(steps.size() / 2);
   std::nth_element(steps.begin(), median, steps.end());
   const double of_step = std::max(least, 20 * *median);
-  const bool in_step = is_in(activity, "step") || is_in(activity, "agreement"),
+  const bool in_step = (is_in(activity, "step") || is_in(activity, "agreement")) && !saves(activity),
              rank_0_waits = rank == 0 && activity.waits && !is_in(activity, "evaluate");
   return in_step || rank_0_waits ? of_step : 10 * of_step;
 }

@@ -12,10 +12,10 @@
 namespace dekoder {
 
 /// How long (seconds) this rank may go on with nothing begun or ended. `least`: of DEKODER_WATCHDOG_SECONDS. In a
-/// step, and in the agreement on whether to stop where nothing else lies between two steps, it is max(least, 20
-/// times the median of the last steps). Else, and before the first step has ended, ten times that: rank 0 may read,
-/// sample or save alone, and the shares of an evaluation differ. But as nobody else works alone, rank 0 itself
-/// waits no longer between steps than in one.
+/// step, unless it waits for a checkpoint, and in the agreement on whether to stop where nothing else lies between
+/// two steps, it is max(least, 20 times the median of the last steps). Else, and before the first step has ended,
+/// ten times that: rank 0 may read, sample or save alone, and the shares of an evaluation differ. But as nobody
+/// else works alone, rank 0 itself waits no longer between steps than in one.
 double patience(const Activity& activity, int rank, double least);
 
 /// What is to be said of a rank that has been at this for `seconds`, longer than `limit`: where it is, and for what

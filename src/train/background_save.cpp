@@ -219,7 +219,10 @@ void BackgroundSave::finish() {
     return !busy_;
   };
   if (!model_.ranks().root()) return model_.ranks().wait_until(ended, "rank 0 (a checkpoint)");
-  while (!ended()) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  while (!ended()) {
+    arriving_.wait("tensors of a checkpoint");  // which names the rank that does not send
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
 }
 
 }  // namespace dekoder

@@ -123,7 +123,8 @@ void require_work_for_all(const RunConfig& config, int ranks) {
 
 std::string training_memory_text(const RunConfig& config, int threads, int ranks) {
   require_work_for_all(config, ranks);
-  std::string text = "memory by term\n";
+  std::string text =
+      ranks == 1 ? "memory by term\n" : fmt::format("memory by term, of rank 0 of {}; no other has more\n", ranks);
   std::size_t together = 0;
   const auto line = [&](const std::string& name, std::size_t bytes) {
     text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(bytes));

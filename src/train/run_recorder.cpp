@@ -116,7 +116,7 @@ BackgroundSave::Write RunRecorder::begin_save(const CheckpointInfo& state, const
   unsaved_ = false;
   return [this, &layout, saving = saving_, superseded = superseded_step_](const std::vector<NamedBuffer>& buffers) {
     const std::filesystem::path folder = directory_.paths().checkpoints();
-    write_checkpoint(folder, saving, layout, buffers);
+    write_checkpoint(folder, saving, layout, buffers, [&] { directory_.require_held(); });  // it took a while
     directory_.write_status({RunState::resumable, saving.step, config_.training.steps, ""});
     rotate_checkpoints(folder, config_.checkpoint.keep, saving.best_step, superseded);
   };

@@ -91,6 +91,10 @@ ExitCode Trainer::train() {
   } catch (const SaveError& error) {
     if (recorder_) recorder_->end(state_.step, error.what());
     throw;
+  } catch (const std::exception& error) {
+    // The file may take its time, or for ever.
+    if (recorder_ && saves_.busy()) log_warning("{}; a checkpoint is being written, and comes first", error.what());
+    throw;
   }
 }
 

@@ -146,6 +146,44 @@ class Ranks(unittest.TestCase):
         self.train(1, "roomy")
         self.assert_equal_results("small/run", "roomy")
 
+    def start_held(self, ranks, run, *words, **environment):
+        """A training whose first checkpoint is half written, and stays so for three seconds."""
+        process = self.start(ranks, PROGRAM, "train", "config.yaml", "--run", run, "--backend", "openmp", *words,
+                             DEKODER_FAULT="checkpoint:mid_write@1!HOLD", **environment)
+        folder = self.work / run / "checkpoints"
+        end = time.monotonic() + 60
+        while not (folder.exists() and list(folder.iterdir())):
+            self.assertIsNone(process.poll(), "ended before a checkpoint")
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+        return process
+
+    def test_divergence_waits_for_the_checkpoint_under_way(self):
+        """Which takes longer than a step may."""
+        said = self.train(3, "diverges", "--set", "training.learning_rate=1.0e+30", "--set", "training.warmup_steps=0", "--set",
+                          "checkpoint.every=1", "--set", "evaluation.every=0", code=4, DEKODER_FAULT="checkpoint:mid_write@1!HOLD",
+                          DEKODER_WATCHDOG_SECONDS="1")
+        self.assertIn("the last checkpoint is of step 1", said)
+        self.assertTrue((self.work / "diverges/checkpoints/ckpt-00000001.h5").exists())
+
+    def test_an_owner_that_is_stopped_while_a_checkpoint_is_written_is_named(self):
+        process = self.start_held(3, "owner", "--set", "checkpoint.every=0", DEKODER_WATCHDOG_SECONDS="1")
+        ranks = self.pids_of("owner")
+        os.kill(int(ranks[1]), signal.SIGSTOP)
+        said = process.communicate(timeout=90)[0]
+        self.assertEqual(process.returncode, 1, said)
+        self.assertRegex(said, r"error: rank 0 is in 'save' for \d+ s without an end \(limit \d+ s\); it waits for rank 1 \(tensors of a checkpoint\)")
+        self.wait_until_gone(ranks)
+
+    def test_a_run_that_is_lost_while_its_checkpoint_is_written(self):
+        """The file does not take its name: by then another process may have gone on."""
+        process = self.start_held(1, "lost", *ON_AND_ON, "--set", "checkpoint.every=5")
+        (self.work / "lost/lock").unlink()
+        said = process.communicate(timeout=60)[0]
+        self.assertEqual(process.returncode, 2, said)
+        self.assertIn("the run was taken over", said)
+        self.assertEqual(list((self.work / "lost/checkpoints").iterdir()), [])
+
     def pids_of(self, run):
         found = subprocess.run(["pgrep", "-x", "-f", f"{PROGRAM} train config.yaml --run {run} .*"], capture_output=True, text=True)
         return found.stdout.split()
@@ -292,6 +330,11 @@ class Ranks(unittest.TestCase):
         said = self.run_ranks(2, "bash", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then set -- "$@" --fresh; fi; exec "$@"', "-", PROGRAM,
                               "train", "config.yaml", "--run", "mixed", "--backend", "openmp", code=2)
         self.assertEqual(said.count("error: the command line of rank 1 is not that of rank 0"), 1, said)
+
+    def test_another_instruction_set_of_the_products_is_refused(self):
+        """It has other last bits: nodes of several kinds."""
+        said = self.train_with_a_bad_rank("other-isa", "ONEDNN_MAX_CPU_ISA=SSE41", 2)
+        self.assertEqual(said.count("error: the backend or build of rank 1 is not that of rank 0"), 1, said)
 
     def test_a_rank_that_fails_alone_says_so(self):
         """Its token file is gone after the others have opened theirs; nothing is left half-done by rank 0."""

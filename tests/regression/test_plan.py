@@ -48,13 +48,15 @@ class Plan(unittest.TestCase):
     def test_disk(self):
         """The bytes that are planned are those that the files have, or a little more."""
         wide = "model.channels=256"
-        planned = self.bytes_of("checkpoints", self.plan("--set", wide))
+        planned = self.bytes_of("checkpoints", self.plan("--set", wide))  # five files: four saves and one in the making
         run = self.folder / "run"
         self.workshop.train(run, 12, 3, sets=[wide])
         files = list((run / "checkpoints").iterdir())
         size = max(file.stat().st_size for file in files)
         self.assertTrue(4.99 * size <= planned <= 5.3 * size, f"{planned} planned, files of {size}")
         self.assertIn("and ", re.search(r"free for the run.*", self.plan("--run", run)).group())
+        # Twelve steps have four checkpoints, however many are kept.
+        self.assertEqual(self.bytes_of("checkpoints", self.plan("--set", wide, "--set", "checkpoint.keep=100")), planned)
         maps = 'attention.texts=["alpha beta"]'
         self.assertGreater(self.bytes_of("attention maps", self.plan("--set", maps, "--set", "attention.every=2")), 0)
 
@@ -66,6 +68,8 @@ class Plan(unittest.TestCase):
             said = self.plan("--run", place / "deep/run", code=2)
             self.assertRegex(said, rf"{place}: 256\.0 KiB are free, .* are needed: free some space, lower checkpoint.keep")
             self.assertEqual(list(place.iterdir()), [])
+            said = self.plan("--run", self.config, code=2)
+            self.assertIn("is a file, expected a folder for the run", said)
         finally:
             subprocess.run(["umount", place], check=True)
 
@@ -75,6 +79,7 @@ class Plan(unittest.TestCase):
         said = self.plan("--memory", together / 2**30 * 0.99, code=2)
         self.assertIn("(--memory)", said)
         self.assertIn("--memory is -1", self.plan("--memory", -1, code=2))
+        self.assertIn("--ranks is 1000000000; expected from 1 to 65536", self.plan("--ranks", 10**9, code=2))
 
     def test_a_run_is_not_touched(self):
         self.plan("--run", self.folder / "never")

@@ -170,7 +170,7 @@ TEST(GemmRepeats, SameBitsEveryTime) {
 #if !defined(DEKODER_BACKEND_CUDA)
 TEST(GemmLibrary, IsNamedWithItsVersion) {
   const std::regex form(
-      R"((oneDNN \d+\.\d+\.\d+ and )?(OpenBLAS \d+\.\d+\S* \(\w+\)|a BLAS that does not tell its name))");
+      R"((oneDNN \d+\.\d+\.\d+ \(ISA 0x[0-9a-f]+\) and )?(OpenBLAS \d+\.\d+\S* \(\w+\)|a BLAS that does not tell its name))");
   EXPECT_TRUE(std::regex_match(product_library(), form)) << product_library();
   const bool onednn = product_library().starts_with("oneDNN");
   EXPECT_EQ(product_library_effect().starts_with("built without oneDNN"), !onednn) << product_library_effect();

@@ -23,15 +23,16 @@ TEST(Watchdog, IsPatientByWhatGoesOn) {
   } cases[] = {
       {doing({"step", "backward"}, false, quick), 1, 60},  // in a step
       {doing({"step", "gradients"}, true, quick), 1, 60},
-      {doing({"step"}, true, slow), 0, 180},       // 20 times the median
-      {doing({"step"}, true, {}), 1, 600},         // the first step
-      {doing({}, true, {}), 0, 600},               // start
-      {doing({}, true, quick), 1, 600},            // between steps: rank 0 may be saving
-      {doing({"save"}, true, slow), 3, 1800},      //
-      {doing({"save"}, false, quick), 0, 600},     // rank 0 is saving
-      {doing({"save"}, true, quick), 0, 60},       // it waits for those who do nothing
-      {doing({}, true, slow), 0, 180},             //
-      {doing({"evaluate"}, true, quick), 0, 600},  // all have work
+      {doing({"step"}, true, slow), 0, 180},            // 20 times the median
+      {doing({"step"}, true, {}), 1, 600},              // the first step
+      {doing({}, true, {}), 0, 600},                    // start
+      {doing({}, true, quick), 1, 600},                 // between steps: rank 0 may be saving
+      {doing({"save"}, true, slow), 3, 1800},           //
+      {doing({"save"}, false, quick), 0, 600},          // rank 0 is saving
+      {doing({"step", "save"}, false, quick), 0, 600},  // and after that the run ends within this step
+      {doing({"save"}, true, quick), 0, 60},            // it waits for those who do nothing
+      {doing({}, true, slow), 0, 180},                  //
+      {doing({"evaluate"}, true, quick), 0, 600},       // all have work
       {doing({"evaluate", "step"}, true, quick), 1, 600},
   };
   for (const auto& [activity, rank, seconds] : cases)

@@ -345,7 +345,7 @@ std::uint64_t checkpoint_bytes(const ParameterLayout& layout) {
 }
 
 fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterLayout& layout,
-                          std::span<const NamedBuffer> buffers) {
+                          std::span<const NamedBuffer> buffers, const std::function<void()>& may_take_place) {
   require_buffers("write_checkpoint", layout, buffers);
   const fs::path file = folder / checkpoint_file_name(info.step);
   const auto fail = [&](const std::exception& error) {
@@ -356,7 +356,10 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, co
     const std::uint64_t texts = info.config_yaml.size() + info.tokenizer.size() + info.restarts.size();
     PendingFile pending(file, "checkpoint", tensor_bytes(layout, buffers.size()) + texts);
     write_contents(pending, info, layout, buffers);
-    pending.commit(verify_checkpoint);
+    pending.commit([&](const fs::path& written) {
+      verify_checkpoint(written);
+      if (may_take_place) may_take_place();
+    });
   } catch (const DataError& error) {
     fail(error);
   } catch (const fs::filesystem_error& error) {

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <span>
 #include <string>
@@ -65,10 +66,12 @@ std::uint64_t checkpoint_bytes(const ParameterLayout& layout);
 
 /// Saves a state as folder/ckpt-<step>.h5 and returns that path: a PendingFile, read back against its digests
 /// before it takes its name. On return the file is complete on the disk. An older file of the same step is
-/// replaced. Each of `buffers` is a flat buffer of `layout`, with a name of its own (ShapeError). Call on rank 0
-/// only. Throws SaveError.
+/// replaced. Each of `buffers` is a flat buffer of `layout`, with a name of its own (ShapeError). `may_take_place`
+/// is called last, before the file takes its name, which it does not where that throws. Call on rank 0 only. Throws
+/// SaveError.
 std::filesystem::path write_checkpoint(const std::filesystem::path& folder, const CheckpointInfo& info,
-                                       const ParameterLayout& layout, std::span<const NamedBuffer> buffers);
+                                       const ParameterLayout& layout, std::span<const NamedBuffer> buffers,
+                                       const std::function<void()>& may_take_place = {});
 
 /// Fields of a file, checked by the root digest; tensors are not read. Throws DataError where the file is damaged
 /// or no checkpoint, NewerFormatError where its major version is newer than this program's, ReadError where the
