@@ -40,8 +40,11 @@ class StopRequests(unittest.TestCase):
         dk.Workshop(cls.work)
         (cls.work / "config.yaml").write_text(CONFIG)
 
-    def start(self, ranks, run, *words, **environment):
+    def start(self, ranks, run, *words, last_rank="", **environment):
+        """`last_rank`: NAME=value for its environment alone."""
         launch = ["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []
+        if last_rank:
+            launch += ["bash", "-c", f'[ "$OMPI_COMM_WORLD_RANK" != {ranks - 1} ] || export {last_rank}; exec "$@"', "-"]
         process = subprocess.Popen([*launch, dk.PROGRAM, "train", "config.yaml", "--run", run, *words], cwd=self.work, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, **environment},
                                    start_new_session=True)
@@ -131,6 +134,16 @@ class StopRequests(unittest.TestCase):
         self.assertEqual(len(saved), 2)
         with h5py.File(saved[max(saved)]) as file:
             self.assertEqual(file.attrs["best_step"], -1)
+
+    def test_a_signal_that_cuts_an_evaluation_short_comes_first(self):
+        """On another rank than that which sees the file: no rank goes on to a step with that evaluation missing."""
+        run = "signal-first"
+        (self.work / run).mkdir()
+        (self.work / run / "checkpoint_now").touch()
+        said = self.train(3, run, "--set", "evaluation.every=5", code=85, last_rank="DEKODER_FAULT=evaluation:batch!TERM")
+        self.assertIn("saved after signal 15", said)
+        self.assertEqual(list(dk.checkpoints(self.work / run)), [0], said)
+        self.assertTrue((self.work / run / "checkpoint_now").exists(), "it waits for the next start")
 
     def test_without_probes(self):
         run = "no-probes"
