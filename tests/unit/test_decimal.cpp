@@ -75,5 +75,13 @@ TEST(Decimal, BytesReadAsTheirSize) {
   EXPECT_EQ(bytes_text(std::uint64_t{5} << 28), "1.25 GiB");
 }
 
+TEST(TimeText, HasHoursWhereThereIsOne) {
+  EXPECT_EQ(time_text(0), "0:00");
+  EXPECT_EQ(time_text(7.4), "0:07");
+  EXPECT_EQ(time_text(3599.4), "59:59");
+  EXPECT_EQ(time_text(3599.6), "1:00:00");
+  EXPECT_EQ(time_text(100 * 3600 + 62), "100:01:02");
+}
+
 }  // namespace
 }  // namespace dekoder
