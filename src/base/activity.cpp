@@ -6,6 +6,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/elapsed.hpp"
+
 namespace dekoder {
 
 namespace {
@@ -45,8 +47,7 @@ RegionNote::RegionNote(std::string_view name) : counts_(std::this_thread::get_id
 RegionNote::~RegionNote() {
   if (!counts_) return;
   const std::scoped_lock lock(mutex);
-  if (activity.regions.back() == "step")
-    remember_step(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count());
+  if (activity.regions.back() == "step") remember_step(seconds_since(begin_));
   activity.regions.pop_back();
   ++activity.changes;
 }

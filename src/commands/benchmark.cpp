@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/decimal.hpp"
+#include "base/elapsed.hpp"
 #include "config/config_fields.hpp"
 #include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
@@ -20,10 +21,6 @@ namespace dekoder {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 /// Best rate of a few products of 2048^3, in GFLOP/s.
 double gemm_rate(const ExecSpace& exec) {

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "base/elapsed.hpp"
 #include "base/helper_thread.hpp"
 #include "base/log.hpp"
 
@@ -66,9 +67,7 @@ std::string hang_message(const Activity& activity, int rank, double seconds, dou
 
 double QuietTime::look(std::uint64_t changes, TimePoint now) {
   constexpr double longest_gap = 2;
-  seconds_ = changes != changes_
-                 ? 0
-                 : seconds_ + std::min(std::chrono::duration<double>(now - last_).count(), longest_gap);
+  seconds_ = changes != changes_ ? 0 : seconds_ + std::min(seconds_between(last_, now), longest_gap);
   changes_ = changes;
   last_ = now;
   return seconds_;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/elapsed.hpp"
 #include "base/helper_thread.hpp"
 #include "tensor/region.hpp"
 
@@ -17,10 +18,6 @@ using Clock = std::chrono::steady_clock;
 
 /// What rank 0 tells the owners of parts.
 enum Request : int { send_next_batch, send_no_more };
-
-double seconds_between(Clock::time_point begin, Clock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
 
 /// Of parameters and moments.
 constexpr std::size_t buffers_of_state = 3;

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "base/elapsed.hpp"
 #include "kernels/accumulate.hpp"
 #include "tensor/region.hpp"
 
@@ -20,10 +21,6 @@ constexpr std::size_t most_under_way = 4;
 template <class Buffer>
 Buffer part(const Buffer& buffer, FlatRange range) {
   return rows(buffer, long(range.begin), long(range.end));
-}
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 /// MPI gets copies in host memory where it cannot reach the device's, or where a test asks for it.

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/decimal.hpp"
+#include "base/elapsed.hpp"
 #include "base/log.hpp"
 
 namespace dekoder {
@@ -28,7 +29,7 @@ std::string Progress::line(long step, double loss) const {
 
 void Progress::step_done(long step, double loss, double seconds) {
   seconds_ += seconds;
-  const double since_shown = std::chrono::duration<double>(Clock::now() - shown_at_).count();
+  const double since_shown = seconds_since(shown_at_);
   if (step != steps_ && since_shown < (terminal_ ? 0.2 : 10.0)) return;
   const std::string text = line(step, loss);
   shown_at_ = Clock::now();

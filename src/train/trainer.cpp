@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/elapsed.hpp"
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
 #include "io/files/fault_point.hpp"
@@ -24,10 +25,6 @@ constexpr int signal_bits = 7;
 constexpr int signal_mask = (1 << signal_bits) - 1;
 /// Beside the triggers.
 constexpr int time_is_up = 16;
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 JobTime job_time(const RunConfig& config, const StartOptions& options, const Evaluator& evaluator,
                  const ParameterLayout& layout, bool root) {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "base/elapsed.hpp"
 #include "io/files/fault_point.hpp"
 #include "io/run/checkpoint.hpp"
 #include "kernels/reduction.hpp"
@@ -21,7 +22,7 @@ void PhaseClock::start(const ExecSpace& exec) {
 void PhaseClock::lap(const ExecSpace& exec, const std::string& phase) {
   exec.fence("dekoder::phase_clock");
   const auto now = std::chrono::steady_clock::now();
-  const double elapsed = std::chrono::duration<double>(now - last_).count();
+  const double elapsed = seconds_between(last_, now);
   last_ = now;
   const auto found =
       std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == phase; });
