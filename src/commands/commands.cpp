@@ -182,7 +182,8 @@ ExitCode run_generate(const Command& command) {
 ExitCode run_describe(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
-  print(model_summary(config) + "\n" + training_memory_text(config, ExecSpace().concurrency(), command.ranks));
+  const auto terms = training_memory(config, ExecSpace().concurrency(), command.ranks);
+  print(model_summary(config) + "\n" + training_memory_text(config, terms, command.ranks));
   return ExitCode::finished;
 }
 

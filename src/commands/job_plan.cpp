@@ -24,15 +24,12 @@ std::string line(const char* name, const std::string& value) {
   return fmt::format("{:<22} {}\n", name, value);
 }
 
-/// "3 on each of 2 ranks, 2 on the last; 11.1 % of the ranks' time is idle".
+/// "2 on each rank", or "3 on 2 of 3 ranks, 2 on the others, which are idle meanwhile: 11.1 % of all time".
 std::string shares_text(long leaves, int ranks) {
-  const long less = leaves / ranks, more = leaves % ranks, most = less + (more > 0 ? 1 : 0);
-  std::string text = more == 0 ? fmt::format("{} on each rank", less)
-                               : fmt::format("{} on {} of {} ranks, {} on the others", most, more, ranks, less);
-  if (more > 0)
-    text += fmt::format(", which are idle meanwhile: {:.1f} % of all time",
-                        100 - 100.0 * double(leaves) / double(most * ranks));
-  return text;
+  const long less = leaves / ranks, more = leaves % ranks, most = less + 1;
+  if (more == 0) return fmt::format("{} on each rank", less);
+  return fmt::format("{} on {} of {} ranks, {} on the others, which are idle meanwhile: {:.1f} % of all time", most,
+                     more, ranks, less, 100 - 100.0 * double(leaves) / double(most * ranks));
 }
 
 /// The folder of `path` that is there.
@@ -55,22 +52,19 @@ std::uint64_t bytes_of_checkpoints(const fs::path& folder) {
 
 JobPlan plan_job(const RunConfig& config, const fs::path& run, int ranks, double memory, const TokenDataset* data) {
   const ParameterLayout layout = decoder_parameters(config.model);
-  const int threads = ExecSpace().concurrency();
   const long leaves = leaves_of_step(config);
-  JobPlan plan{training_memory_text(config, threads, ranks), ""};
+  const std::vector<MemoryTerm> terms = training_memory(config, ExecSpace().concurrency(), ranks);
+  JobPlan plan{training_memory_text(config, terms, ranks), ""};
   const auto refuse = [&](const std::string& what) { plan.refusal += (plan.refusal.empty() ? "" : "\n") + what; };
 
-  std::uint64_t rank_bytes = 0;
-  MemoryTerm largest;
-  for (const MemoryTerm& term : training_memory(config, threads, ranks)) {
-    rank_bytes += term.bytes;
-    if (term.bytes > largest.bytes) largest = term;
-  }
+  const std::uint64_t rank_bytes = bytes_of(terms);
+  const auto by_bytes = [](const MemoryTerm& a, const MemoryTerm& b) { return a.bytes < b.bytes; };
   if (memory > 0 && double(rank_bytes) > memory * 0x1p30)
     refuse(
         fmt::format("a rank takes {}, most of it for {}, but may take {} (--memory): lower training.micro_batch or "
                     "model.context, or use more ranks, which share out the optimizer's moments",
-                    bytes_text(rank_bytes), largest.name, bytes_text(std::uint64_t(memory * 0x1p30))));
+                    bytes_text(rank_bytes), std::max_element(terms.begin(), terms.end(), by_bytes)->name,
+                    bytes_text(std::uint64_t(memory * 0x1p30))));
 
   plan.text += line("micro-batches of a step", fmt::format("{}: {}", leaves, shares_text(leaves, ranks)));
   plan.text +=

@@ -85,6 +85,17 @@ void complete(MPI_Comm comm, RollCall& roll_call, const char* call, const Caller
   finish(comm, roll_call, request, call, caller);
 }
 
+/// One value of all ranks.
+template <class Value>
+Value reduced(MPI_Comm comm, RollCall& roll_call, Value value, MPI_Datatype type, MPI_Op operation,
+              const Caller& caller) {
+  Value result = value;
+  complete(comm, roll_call, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
+    return MPI_Iallreduce(&value, &result, 1, type, operation, comm, request);
+  });
+  return result;
+}
+
 }  // namespace
 
 bool mpi_reaches_devices() {
@@ -109,21 +120,11 @@ Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
 }
 
 int Communicator::max(int value, Caller caller) const {
-  if (size_ == 1) return value;
-  int largest = value;
-  complete(comm_, *roll_call_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
-    return MPI_Iallreduce(&value, &largest, 1, MPI_INT, MPI_MAX, comm_, request);
-  });
-  return largest;
+  return size_ == 1 ? value : reduced(comm_, *roll_call_, value, MPI_INT, MPI_MAX, caller);
 }
 
 long Communicator::min(long value, Caller caller) const {
-  if (size_ == 1) return value;
-  long smallest = value;
-  complete(comm_, *roll_call_, "MPI_Iallreduce", caller, [&](MPI_Request* request) {
-    return MPI_Iallreduce(&value, &smallest, 1, MPI_LONG, MPI_MIN, comm_, request);
-  });
-  return smallest;
+  return size_ == 1 ? value : reduced(comm_, *roll_call_, value, MPI_LONG, MPI_MIN, caller);
 }
 
 void Communicator::unite(std::span<double> values, Caller caller) const {

@@ -8,6 +8,7 @@
 
 #include "base/elapsed.hpp"
 #include "base/helper_thread.hpp"
+#include "io/run/checkpoint.hpp"
 #include "tensor/region.hpp"
 
 namespace dekoder {
@@ -18,9 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 /// What rank 0 tells the owners of parts.
 enum Request : int { send_next_batch, send_no_more };
-
-/// Of parameters and moments.
-constexpr std::size_t buffers_of_state = 3;
 
 /// A window holds any tensor, and a few buckets: enough that the time for a request is small beside it.
 std::size_t window_elements(const Shards& shards, const ParameterLayout& layout) {

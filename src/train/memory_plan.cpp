@@ -74,6 +74,7 @@ std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences
 }  // namespace
 
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, int ranks) {
+  require_work_for_all(config, ranks);
   const ModelConfig& model = config.model;
   const int B = config.micro_batch(), C = model.channels, T = model.context;
   const std::size_t tokens = allocated(std::size_t(B) * std::size_t(T), sizeof(Token));
@@ -121,19 +122,20 @@ void require_work_for_all(const RunConfig& config, int ranks) {
         ranks, leaves, config.training.batch, config.micro_batch(), leaves);
 }
 
-std::string training_memory_text(const RunConfig& config, int threads, int ranks) {
-  require_work_for_all(config, ranks);
+std::uint64_t bytes_of(const std::vector<MemoryTerm>& terms) {
+  std::uint64_t bytes = 0;
+  for (const MemoryTerm& term : terms) bytes += term.bytes;
+  return bytes;
+}
+
+std::string training_memory_text(const RunConfig& config, const std::vector<MemoryTerm>& terms, int ranks) {
   std::string text =
       ranks == 1 ? "memory by term\n" : fmt::format("memory by term, of rank 0 of {}; no other has more\n", ranks);
-  std::size_t together = 0;
-  const auto line = [&](const std::string& name, std::size_t bytes) {
+  const auto line = [&](const std::string& name, std::uint64_t bytes) {
     text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(bytes));
   };
-  for (const MemoryTerm& term : training_memory(config, threads, ranks)) {
-    line(term.name, term.bytes);
-    together += term.bytes;
-  }
-  line("together", together);
+  for (const MemoryTerm& term : terms) line(term.name, term.bytes);
+  line("together", bytes_of(terms));
   return text + fmt::format("checkpoint file      {:>12}\n",
                             bytes_text(checkpoint_bytes(decoder_parameters(config.model))));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,12 +19,14 @@ struct MemoryTerm {
 /// Everything that `dekoder train` takes from Kokkos with this configuration (vocabulary set), to the byte but for
 /// two terms that are upper bounds: attention maps, where a text is taken to have a token per byte and every buffer
 /// is rounded up to whole words of 8 bytes, and the scratch memory of `threads` threads, of which Kokkos keeps
-/// less. Of several ranks it is rank 0's, which has as much as any. Allocates nothing.
+/// less. Of several ranks it is rank 0's, which has as much as any. Allocates nothing. Throws ConfigError where
+/// there are more ranks than micro-batches.
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, int ranks = 1);
 
-/// The terms, their sum and the size of a checkpoint as lines of text. Throws ConfigError where there are more
-/// ranks than micro-batches.
-std::string training_memory_text(const RunConfig& config, int threads, int ranks = 1);
+std::uint64_t bytes_of(const std::vector<MemoryTerm>& terms);
+
+/// The terms of training_memory, their sum and the size of a checkpoint as lines of text.
+std::string training_memory_text(const RunConfig& config, const std::vector<MemoryTerm>& terms, int ranks);
 
 /// Throws ConfigError where there are more ranks than micro-batches of a step: a rank computes whole ones.
 void require_work_for_all(const RunConfig& config, int ranks);

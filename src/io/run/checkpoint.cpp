@@ -341,7 +341,7 @@ std::string checkpoint_file_name(long step) {
 }
 
 std::uint64_t checkpoint_bytes(const ParameterLayout& layout) {
-  return tensor_bytes(layout, 3);
+  return tensor_bytes(layout, buffers_of_state);
 }
 
 fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterLayout& layout,

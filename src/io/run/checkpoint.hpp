@@ -61,7 +61,10 @@ std::string checkpoint_file_name(long step);
 /// The group of the parameters among the buffers of a state; the others are the optimizer's.
 inline constexpr const char* parameter_group = "parameters";
 
-/// Bytes of the file of a state, at most, beside its texts: of the parameters and the optimizer's two moments.
+/// Of the state of a run: the parameters and the optimizer's two moments.
+inline constexpr std::size_t buffers_of_state = 3;
+
+/// Bytes of the file of the state of a run, at most, beside its texts.
 std::uint64_t checkpoint_bytes(const ParameterLayout& layout);
 
 /// Saves a state as folder/ckpt-<step>.h5 and returns that path: a PendingFile, read back against its digests
