@@ -17,6 +17,7 @@
 #include "commands/benchmark.hpp"
 #include "commands/initial_values.hpp"
 #include "commands/job_plan.hpp"
+#include "commands/replay_command.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/run_origin.hpp"
 #include "config/time_left.hpp"
@@ -303,6 +304,11 @@ ExitCode run_command(const Command& command) {
   if (command.name == "initial-values") return run_initial_values(command);
   if (command.name == "bench") return run_bench(command);
   if (command.name == "status") return run_status(command);
+  if (command.name == "replay") {
+    const Replay replay = replay_step(command);
+    print(replay.text);
+    return replay.code;
+  }
   throw ConfigError("unknown command '{}'; expected launcher and plug-in of one build", command.name);
 }
 

@@ -9,9 +9,10 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, initial-values
-  std::string config;  ///< train, describe, plan, bench, status: configuration file; status: or none
-  std::string config_text;        ///< its contents, read once by the launcher
+  std::string name;         ///< train, prepare, eval, generate, describe, plan, bench, status, attention, replay,
+                            ///< initial-values
+  std::string config;       ///< train, describe, plan, bench, status: configuration file; status: or none
+  std::string config_text;  ///< its contents, read once by the launcher
   std::vector<std::string> sets;  ///< train, describe, plan, bench, status: "section.key=value"
   std::string run;        ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
                           ///< generate, attention: or a checkpoint file)

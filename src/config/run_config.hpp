@@ -14,6 +14,7 @@ enum class Positions { none, sinusoidal, learned };
 enum class NormPlacement { pre, post };  ///< norm before a sublayer, or after its residual add
 enum class Initialisation { gpt2, torch_linear };
 enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
+enum class OnNonfinite { stop, skip };
 
 /// Shape of the decoder.
 struct ModelConfig {
@@ -56,6 +57,10 @@ struct TrainingConfig {
   double epsilon = 1e-8;                 ///< AdamW
   double weight_decay = 0.1;             ///< on matrices only
   double clip_norm = 1.0;                ///< largest global gradient norm; 0: no clipping
+  /// What follows a step whose loss or gradients are NaN or Inf. skip: the next batch, with parameters and moments
+  /// as they were.
+  OnNonfinite on_nonfinite = OnNonfinite::stop;
+  long skip_at_most = 10;  ///< steps of the whole run, before such a step stops it all the same
 };
 
 /// Validation loss.

@@ -121,6 +121,11 @@ void add_commands(CLI::App& app, CommandLine& line) {
   sub("watch", "Losses of runs in the terminal, live: dekoder-watch of the post-processing, by this name too.",
       "dekoder watch runs/first");
 
+  CLI::App* replay =
+      sub("replay", "Compute a step that was not finite again, from its black box, and say where it began.",
+          "dekoder replay runs/first/black_box/step-00000014.h5");
+  add_run(*replay, c, "file that `dekoder train` wrote");
+
   CLI::App* initial_values =
       sub("initial-values", "Digests of the values that a run's tensors begin with, as JSON.",
           "dekoder initial-values runs/first");

@@ -90,12 +90,7 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
     const long index = first_bad_gradient(exec, store);
     const std::string where = index < 0 ? "the norm itself (the gradients are finite but too large)"
                                         : store.layout().owner_of(static_cast<std::size_t>(index)).name;
-    throw DivergedError(
-        "step {}: the gradient is not finite; first bad tensor: {}. The parameters were not updated. Lower "
-        "training.learning_rate, lengthen training.warmup_steps or set a lower training.clip_norm (0: none), and "
-        "start again from "
-        "the last checkpoint",
-        step + 1, where);
+    throw DivergedError("step {}: the gradient is not finite; first bad tensor: {}", step + 1, where);
   }
   AdamWStep adam;
   adam.learning_rate = static_cast<Real>(learning_rate(training, step));

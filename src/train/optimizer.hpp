@@ -41,7 +41,8 @@ class Optimizer {
 
   /// One step with the gradients in `store`, of which what this rank owns is zero afterwards. Gradients are scaled
   /// by min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does. Returns the norm before clipping.
-  /// A NaN or Inf in the gradients throws DivergedError naming step and tensor, and changes nothing.
+  /// A NaN or Inf in the gradients throws DivergedError naming step (counted from 1) and tensor, and changes
+  /// nothing.
   double step(const ExecSpace& exec, const TrainingConfig& training, long step, const ParameterStore& store);
 
   const std::vector<FlatRange>& owned() const { return owned_; }

@@ -183,6 +183,7 @@ RunStart start_run(const RunConfig& config, const TokenDataset& data, const std:
   state.tokens_seen = ranks.from_root(state.tokens_seen);
   state.validation_loss = ranks.from_root(state.validation_loss);
   state.sampled_step = ranks.from_root(state.sampled_step);
+  state.skipped_steps = ranks.from_root(state.skipped_steps);
   return start;
 }
 

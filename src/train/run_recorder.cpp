@@ -93,6 +93,20 @@ void RunRecorder::attention(long step, const std::vector<AttentionMaps>& maps) {
     metrics_->write(attention_metrics(step, attention_info_, i, maps[i]));
 }
 
+std::string RunRecorder::black_box(BlackBox box, const ParameterStore& store) {
+  constexpr std::size_t lines = 100;
+  begin();
+  try {
+    box.metrics = read_last_lines(directory_.paths().metrics(), lines);
+    const std::filesystem::path file = directory_.paths().black_box() / black_box_file_name(box.step);
+    write_black_box(file, box, store);
+    return fmt::format("; it is kept whole: dekoder replay {}", file.string());
+  } catch (const DataError& error) {
+    log_warning("{}", error.what());
+    return "";
+  }
+}
+
 BackgroundSave::Write RunRecorder::begin_save(const CheckpointInfo& state, const ParameterLayout& layout,
                                               bool periodic, bool ends) {
   if (!unsaved_) return {};

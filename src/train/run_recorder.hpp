@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "io/run/attention_folder.hpp"
+#include "io/run/black_box.hpp"
 #include "io/run/metrics_log.hpp"
 #include "io/run/restarts_log.hpp"
 #include "io/run/run_directory.hpp"
@@ -32,6 +33,10 @@ class RunRecorder {
   /// Maps of every probe; one that the disk does not take is a warning.
   void attention(long step, const std::vector<AttentionMaps>& maps);
   bool has_attention(long step) const { return attention_->has(step); }
+
+  /// Adds the last lines of metrics.jsonl and saves it in black_box/. Returns what to tell of it; a disk that does
+  /// not take it is a warning.
+  std::string black_box(BlackBox box, const ParameterStore& store);
 
   /// See RunDirectory::stop_if_lost.
   void stop_if_lost() const { directory_.stop_if_lost(); }

@@ -11,6 +11,7 @@
 #include "io/files/fault_point.hpp"
 #include "io/run/lock_file.hpp"
 #include "tensor/region.hpp"
+#include "train/step_trace.hpp"
 
 namespace dekoder {
 
@@ -128,40 +129,70 @@ ExitCode Trainer::run_loop() {
   }
 }
 
-void Trainer::train_step(BatchLoader& loader) {
+void Trainer::compute_step(BatchLoader& loader, StepMetrics& row) {
   const Region region("step");
   fault_point("train:step");
-  const auto begin = std::chrono::steady_clock::now();
   const double tokens = double(config_.training.batch) * config_.model.context;
-  std::vector<double> losses(std::size_t(leaves_of_step(config_)), 0);  // of the micro-batches of all ranks
+  losses_.assign(std::size_t(leaves_of_step(config_)), 0);
   for (long done = 0; done < model_.reducer().leaves().size(); ++done) {
     const Batch& batch = loader.next();
     const DropoutKey dropout{Real(config_.model.dropout), config_.training.seed, std::uint64_t(batch.step),
                              batch.first_sample};
     model_.load(exec_, batch.inputs, batch.targets);
     clock_.lap(exec_, "data");
-    losses[std::size_t(batch.micro)] =
+    losses_[std::size_t(batch.micro)] =
         model_.leaf_gradients(exec_, dropout, Real(1 / tokens), &clock_, [&] { saves_.advance(); }) / tokens;
   }
-  ranks_.unite(losses);
-  const double loss = std::accumulate(losses.begin(), losses.end(), 0.0);
-  if (!std::isfinite(loss))
-    throw DivergedError(
-        "step {}: the loss is {}. The parameters were not updated; {}. Lower training.learning_rate or lengthen "
-        "training.warmup_steps",
-        state_.step + 1, std::abs(loss), last_saved());
-  StepMetrics row;
+  ranks_.unite(losses_);
+  row.loss = std::accumulate(losses_.begin(), losses_.end(), 0.0);
   row.learning_rate = learning_rate(config_.training, state_.step);
+  row.gradient_norm = CheckpointInfo::none;
+  if (!std::isfinite(row.loss)) throw DivergedError("{}", loss_is_not_finite(state_.step + 1, row.loss));
   row.gradient_norm = model_.update(exec_, state_.step, &clock_);
   if (fault_point("train:updated")) model_.store().initialise(exec_, 1);
+}
 
+void Trainer::skip_or_stop(const std::string& what, StepMetrics& row) {
+  const bool skips = config_.training.on_nonfinite == OnNonfinite::skip;
+  const bool stops = !skips || state_.skipped_steps >= config_.training.skip_at_most;
+  std::string kept;
+  if (stops || state_.skipped_steps == 0)  // not each of those skipped: a file has the size of the parameters
+    ranks_.on_root([&] {
+      BlackBox box = black_box_of_step(config_, data_, state_, losses_, what, ranks_.size());
+      box.tensors = trace_step(exec_, model_, box);
+      kept = "; " + first_bad_tensor_text(box) + recorder_->black_box(box, model_.store());
+    });
+  if (stops)
+    throw DivergedError(
+        "{}{}. The parameters were not updated; {}. {}Lower training.learning_rate, lengthen training.warmup_steps "
+        "or set a lower training.clip_norm (0: none){}",
+        what, kept, last_saved(),
+        skips ? fmt::format("So many steps were skipped before: {} (training.skip_at_most). ", state_.skipped_steps)
+              : "",
+        skips ? "" : ", or leave such steps out: training.on_nonfinite=skip");
+  Kokkos::deep_copy(exec_, model_.store().gradients(), Master(0));
+  ++state_.skipped_steps;
+  row.skipped = true;
+  if (recorder_)
+    log_warning("{}: left out, the parameters stay as they were ({} of at most {} such steps){}", what,
+                state_.skipped_steps, config_.training.skip_at_most, kept);
+}
+
+void Trainer::train_step(BatchLoader& loader) {
+  const auto begin = std::chrono::steady_clock::now();
+  const double tokens = double(config_.training.batch) * config_.model.context;
+  StepMetrics row;
+  try {
+    compute_step(loader, row);
+  } catch (const DivergedError& error) {
+    skip_or_stop(error.what(), row);
+  }
   ++state_.step;
   state_.tokens_seen += std::uint64_t(tokens);
   state_.validation_loss = CheckpointInfo::none;
   const double seconds = seconds_since(begin);
   job_time_.took(Work::step, seconds);
   row.step = state_.step;
-  row.loss = loss;
   row.tokens = state_.tokens_seen;
   row.tokens_per_second = tokens / seconds;
   row.seconds = clock_.take();

@@ -32,7 +32,8 @@ class Trainer {
 
   /// Trains up to the last step (finished), or until a signal or a file asks to stop, or the job's time is up: then
   /// it saves and returns wants_to_go_on.
-  /// Throws DivergedError before an update with a loss or gradient that is not finite, and before a state whose
+  /// Throws DivergedError before an update with a loss or gradient that is not finite, where such steps are not
+  /// skipped, and before a state whose
   /// validation loss is not finite is saved.
   ExitCode train();
   /// What made train() return wants_to_go_on: "signal 15", "the file stop", "the time limit". The same on all
@@ -43,6 +44,11 @@ class Trainer {
   ExitCode run_loop();
   void open_attention(const RunDirectory& directory);
   void train_step(BatchLoader& loader);
+  /// Loss, gradients and the update, into `row`. Throws DivergedError before the update where they are not finite.
+  void compute_step(BatchLoader& loader, StepMetrics& row);
+  /// After a step that was not finite: goes on as if its gradients had been zero and the update left out, or throws
+  /// DivergedError. All ranks have seen the same.
+  void skip_or_stop(const std::string& what, StepMetrics& row);
   /// The loss on the validation tokens, logged; nothing where a stop cut it short, or there are no such tokens.
   std::optional<Validation> validate();
   /// False where a stop cut it short.
@@ -85,6 +91,7 @@ class Trainer {
   /// Agreed between the last two steps: a signal's number, triggers, the job's end.
   int signal_ = 0, asked_ = 0;
   PhaseClock clock_;
+  std::vector<double> losses_;  ///< of the micro-batches of a step, over all ranks
 };
 
 }  // namespace dekoder

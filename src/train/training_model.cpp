@@ -2,6 +2,7 @@
 #include "train/training_model.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 
@@ -46,6 +47,10 @@ Shards shards_of(const ModelConfig& model, const ParameterLayout& layout, int ra
   std::vector<std::size_t> finished = backward_borders(layout, model.layers);
   finished.insert(finished.begin(), 0);
   return Shards(layout.flat_size(), std::size_t(reduction_leaf), finished, bucket_bytes() / sizeof(Master), ranks);
+}
+
+std::string loss_is_not_finite(long step, double loss) {
+  return fmt::format("step {}: the loss is {}", step, std::abs(loss));
 }
 
 long leaves_of_step(const RunConfig& config) {

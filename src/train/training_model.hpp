@@ -86,6 +86,9 @@ class TrainingModel {
 /// How the flat buffers of a model are shared out over ranks.
 Shards shards_of(const ModelConfig& model, const ParameterLayout& layout, int ranks);
 
+/// "step 14: the loss is nan", where nan has no sign.
+std::string loss_is_not_finite(long step, double loss);
+
 /// Micro-batches of a step.
 long leaves_of_step(const RunConfig& config);
 

@@ -306,15 +306,15 @@ class OtherMinorVersion : public Checkpoint {
       if (name == changed) text.back() = '?';
       to.write_attribute("/", name, text);
     }
-    for (const char* name : {"step", "best_step", "sampled_step"})
-      to.write_attribute("/", name, from.attribute<long>("/", name));
-    for (const char* name : {"tokens_seen", "metrics_bytes", "samples_bytes", "digest", "digest_1"})
+    for (const char* name : {"step", "best_step", "sampled_step", "skipped_steps"})
+      if (wanted(name)) to.write_attribute("/", name, from.attribute<long>("/", name));
+    for (const char* name : {"tokens_seen", "metrics_bytes", "samples_bytes", "digest", "digest_1", "digest_2"})
       if (wanted(name)) to.write_attribute("/", name, from.attribute<std::uint64_t>("/", name));
     for (const char* name : {"validation_loss", "best_validation_loss"})
       to.write_attribute("/", name, from.attribute<double>("/", name));
     to.write_attribute("/", "major", std::int32_t{1});
     to.write_attribute("/", "minor", minor);
-    if (minor > 1) to.write_attribute("/", "of_a_later_program", "text");
+    if (minor > 2) to.write_attribute("/", "of_a_later_program", "text");
     to.close();
     fs::rename(target, source);
     return source;
@@ -332,8 +332,14 @@ TEST_F(OtherMinorVersion, AnOlderOneLacksFieldsAndReadsAsBefore) {
   verify_checkpoint(file);
 }
 
+TEST_F(OtherMinorVersion, OneWithoutTheStepsLeftOutHasNone) {
+  const CheckpointInfo info = read(rewritten(write(5), 1, {"skipped_steps", "digest_2"}));
+  EXPECT_EQ(info.restarts, info_of(5).restarts);
+  EXPECT_EQ(info.skipped_steps, 0);
+}
+
 TEST_F(OtherMinorVersion, ALaterOneHasFieldsThatAreLeftOut) {
-  const fs::path file = rewritten(write(5), 2, {});
+  const fs::path file = rewritten(write(5), 3, {});
   EXPECT_EQ(read(file).restarts, info_of(5).restarts);
   EXPECT_TRUE(state.same_bits(other));
 }
@@ -343,6 +349,8 @@ TEST_F(OtherMinorVersion, AFieldOfItsOwnVersionMustBeThere) {
     const fs::path file = rewritten(write(5), 1, {missing});
     EXPECT_THROW(read(file), DataError) << missing;
   }
+  for (const char* missing : {"skipped_steps", "digest_2"})
+    EXPECT_THROW(read(rewritten(write(5), 2, {missing})), DataError) << missing;
 }
 
 TEST_F(OtherMinorVersion, WhatHdf5FindsInOrderIsHeldAgainstTheDigestsOfTheRoot) {

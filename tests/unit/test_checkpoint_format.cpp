@@ -102,19 +102,23 @@ TEST(CheckpointFormat, DigestsOfTheRootAreThoseOfEarlierPrograms) {
   info.validation_hash = "v";
   info.best_validation_hash = "best";
   info.restarts = "{\"step\":4}\n";
+  info.skipped_steps = 3;
   const ParameterStore store = store_of(two_tensors());
   const Tensor1 moment("moment", store.layout().flat_size());
   const std::vector<NamedBuffer> buffers = {{parameter_group, store.values()}, {"first_moment", moment}};
   const Hdf5File file = Hdf5File::open(write_checkpoint(scratch.path(), info, store.layout(), buffers));
   EXPECT_EQ(file.text_attribute("/", "format"), "dekoder-checkpoint");
   EXPECT_EQ(file.attribute<std::int32_t>("/", "major"), 1);
-  EXPECT_EQ(file.attribute<std::int32_t>("/", "minor"), 1);
+  EXPECT_EQ(file.attribute<std::int32_t>("/", "minor"), 2);
   EXPECT_EQ(file.attribute<long>("/", "sampled_step"), 10);
   EXPECT_TRUE(tensors(file).starts_with("/first_moment/blocks.00.norm.gain\nfloat32\n5\nC\n")) << tensors(file);
   EXPECT_EQ(file.attribute<std::uint64_t>("/", "digest"), root_digest(file));
   EXPECT_EQ(file.attribute<std::uint64_t>("/", "digest_1"),
             xxh64("dekoder-checkpoint 1.1\n" + field<std::string>(file, "validation_hash") +
                   field<std::string>(file, "best_validation_hash") + field<std::string>(file, "restarts")));
+  EXPECT_EQ(file.attribute<std::uint64_t>("/", "digest_2"),
+            xxh64("dekoder-checkpoint 1.2\n" + field<long>(file, "skipped_steps")));
+  EXPECT_EQ(file.attribute<long>("/", "skipped_steps"), 3);
 }
 
 /// A whole checkpoint of minor version 0 whose one tensor, group/norm.gain, counts from 1.

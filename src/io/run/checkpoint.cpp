@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 using Extents = std::vector<std::size_t>;
 
 constexpr const char* format_name = "dekoder-checkpoint";
-constexpr int format_major = 1, format_minor = 1;
+constexpr int format_major = 1, format_minor = 2;
 
 /// What the root digest knows of one tensor.
 struct TensorRecord {
@@ -91,6 +91,9 @@ void for_each_field(Info& info, int minor, Visitor visit) {
       visit("validation_hash", info.validation_hash);
       visit("best_validation_hash", info.best_validation_hash);
       visit("restarts", info.restarts);
+      return;
+    case 2:
+      visit("skipped_steps", info.skipped_steps);
       return;
     default:
       throw std::logic_error(fmt::format("checkpoint fields of minor version {}", minor));

@@ -44,6 +44,8 @@ struct CheckpointInfo {
   std::string validation_hash;       ///< of the tokens that validation_loss was measured on; empty: not known
   std::string best_validation_hash;  ///< of those of best_validation_loss; empty: not known
   std::string restarts;              ///< a JSON line for each restart that changed settings
+  // since minor version 2
+  long skipped_steps = 0;  ///< that changed nothing but the count of steps, as they were not finite
 };
 
 /// Written by a newer program: nothing is wrong with the file, so nothing older is used in its place.

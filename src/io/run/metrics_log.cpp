@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -48,7 +49,8 @@ StepMetrics step_of(const Json& line) {
           number<double>(line, "gradient_norm"),
           number<std::uint64_t>(line, "tokens"),
           number<double>(line, "tokens_per_second"),
-          {}};
+          {},
+          line.contains("skipped")};
 }
 
 EvaluationMetrics evaluation_of(const Json& line) {
@@ -95,11 +97,12 @@ void MetricsLog::write(const StepMetrics& metrics) {
     seconds +=
         fmt::format("{}\"{}\":{}", seconds.empty() ? ",\"seconds\":{" : ",", phase, json_number(float(time)));
   if (!seconds.empty()) seconds += "}";
-  log_.append(fmt::format(
-      "{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
-      "second\":{}{}}}\n",
-      metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
-      json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second), seconds));
+  log_.append(
+      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
+                  "second\":{}{}{}}}\n",
+                  metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
+                  json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second),
+                  seconds, metrics.skipped ? ",\"skipped\":true" : ""));
 }
 
 void MetricsLog::write(const EvaluationMetrics& metrics) {
@@ -156,6 +159,15 @@ LastMetrics read_last_metrics(const std::filesystem::path& path) {
     if (!std::isnan(row.validation_loss) && (!best || row.validation_loss < best->validation_loss)) best = row;
   }
   return last;
+}
+
+std::vector<std::string> read_last_lines(const std::filesystem::path& path, std::size_t count) {
+  std::deque<std::string> lines;
+  for_each_row(path, [&](const std::string& line) {
+    lines.push_back(line);
+    if (lines.size() > count) lines.pop_front();
+  });
+  return {lines.begin(), lines.end()};
 }
 
 std::vector<StepTime> read_step_times(const std::filesystem::path& path) {

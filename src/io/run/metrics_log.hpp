@@ -25,6 +25,7 @@ struct StepMetrics {
   double tokens_per_second = 0;  ///< of this step, over all ranks, without what is done by period
   /// Wall time by phase since the row before: data, forward, ..., and evaluation, save, ... where there was one.
   std::vector<std::pair<std::string, double>> seconds = {};
+  bool skipped = false;  ///< it was not finite, and changed nothing; "skipped":true
 };
 
 struct EvaluationMetrics {
@@ -82,6 +83,9 @@ struct LastMetrics {
 /// Reads a log, also one that is being written; empty where there is none. Lines that are not whole are skipped.
 /// Throws as read_text_file.
 LastMetrics read_last_metrics(const std::filesystem::path& path);
+
+/// The last `count` lines that are whole, at most; else as read_last_metrics.
+std::vector<std::string> read_last_lines(const std::filesystem::path& path, std::size_t count);
 
 /// Seconds that a step took, without what is done by period.
 struct StepTime {

@@ -36,13 +36,15 @@ struct RunPaths {
   std::filesystem::path attention() const { return root / "attention"; }
   /// All attention maps of a run begun by a program of attention format 1.
   std::filesystem::path single_attention_file() const { return root / "attention.h5"; }
+  /// Steps that were not finite.
+  std::filesystem::path black_box() const { return root / "black_box"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path status() const { return root / "status"; }
   std::filesystem::path lock() const { return root / "lock"; }
   /// All that a run leaves; the status, which says that there is one, last.
   std::vector<std::filesystem::path> of_a_run() const {
-    return {config(),      metrics(), samples(), restarts(), samples_text(), attention(), single_attention_file(),
-            checkpoints(), status()};
+    return {config(),    metrics(),     samples(), restarts(), samples_text(), attention(), single_attention_file(),
+            black_box(), checkpoints(), status()};
   }
 };
 
