@@ -154,6 +154,19 @@ class BlackBox(unittest.TestCase):
         self.train("bounded", *words)
         self.assertEqual([row[0] for row in self.steps("bounded")], list(range(1, 31)))
 
+    def test_parameters_that_are_spoilt_end_the_run_on_any_number_of_ranks(self):
+        """Every step from the second on is left out, until there were too many."""
+        for ranks in (1, 3):
+            run = f"hopeless-{ranks}"
+            said = self.train(run, *DIVERGES, *SKIP, ranks=ranks, code=4)
+            self.assertEqual(said.count("error:"), 1, said)
+            self.assertIn("So many steps were skipped before: 10 (training.skip_at_most)", said)
+            self.assertEqual(sorted(os.listdir(self.work / run / "black_box")), [self.box(run, step).name for step in (2, 12)])
+            rows = self.steps(run)
+            self.assertEqual([row[0] for row in rows if row[4]], list(range(2, 12)))
+            self.assertTrue(all(row[1] is None for row in rows if row[4]))
+        self.assertEqual(self.steps("hopeless-1"), rows)
+
     def test_what_keeps_the_file_from_being_written(self):
         run = self.work / "in-the-way"
         run.mkdir()
