@@ -479,7 +479,8 @@ class BadInput(unittest.TestCase):
         self.assertEqual(config["training"]["learning_rate"], 2e-5)
         self.assertEqual(config["training"]["final_learning_rate"], 2e-6)
         self.assertEqual(config["training"]["seed"], 18446744073709551615)
-        texts_of = {"positions", "norm", "activation", "initialisation", "schedule", "tokens", "prompt", "texts"}
+        texts_of = {"positions", "norm", "activation", "initialisation", "schedule", "on_nonfinite", "tokens", "prompt",
+                    "texts"}
         for section, keys in config.items():
             for key, value in keys.items():
                 for item in value if isinstance(value, list) else [value]:
