@@ -143,27 +143,28 @@ void RestartsLog::step_done(double seconds) {
 }
 
 void RestartsLog::end(long step, const std::string& reason) {
+  const double wall_seconds = process_age();
   const Json row = {{"event", "end"},
                     {"time", utc_text(local_time())},
                     {"step", step},
                     {"reason", reason},
                     {"steps", step - first_step_},
-                    {"wall_seconds", rounded(process_age())},
+                    {"wall_seconds", rounded(wall_seconds)},
                     {"step_seconds", rounded(step_seconds_)},
                     {"save_seconds", rounded(save_seconds_)},
-                    {"effective_time", std::round(effective_time() * 1e4) / 1e4}};
+                    {"effective_time", std::round(effective_time(earlier_seconds_ + wall_seconds) * 1e4) / 1e4}};
   log_->append(row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
-double RestartsLog::effective_time() const {
-  const double wall = earlier_seconds_ + process_age();
-  return wall > 0 ? counted_seconds_ / wall : 0;
+double RestartsLog::effective_time(double wall_seconds) const {
+  return wall_seconds > 0 ? counted_seconds_ / wall_seconds : 0;
 }
 
 std::string RestartsLog::summary() const {
   const long starts = earlier_starts_ + 1;
-  return fmt::format("effective time {:.1f} % of {} in {} start{}{}", 100 * effective_time(),
-                     time_text(earlier_seconds_ + process_age()), starts, starts == 1 ? "" : "s",
+  const double wall_seconds = earlier_seconds_ + process_age();
+  return fmt::format("effective time {:.1f} % of {} in {} start{}{}", 100 * effective_time(wall_seconds),
+                     time_text(wall_seconds), starts, starts == 1 ? "" : "s",
                      repeated_steps_ == 0   ? ""
                      : repeated_steps_ == 1 ? " (1 step was computed twice)"
                                             : fmt::format(" ({} steps were computed twice)", repeated_steps_));

@@ -38,7 +38,7 @@ class RestartsLog {
   std::string summary() const;
 
  private:
-  double effective_time() const;
+  double effective_time(double wall_seconds) const;
 
   const long first_step_;
   const int ranks_;
