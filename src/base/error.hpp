@@ -12,7 +12,8 @@ namespace dekoder {
 /// What a process tells its caller; everything else is a crash.
 enum class ExitCode : int {
   finished = 0,
-  internal = 1,        ///< a fault of the program itself (a ShapeError)
+  internal = 1,        ///< a fault of the program itself (a ShapeError), which says so
+  different = 1,       ///< `checkpoint diff`: the two are not equal, as diff and cmp tell it
   usage = 2,           ///< command line, configuration, environment; memory or threads that the system refuses
   no_data = 3,         ///< no usable token file, text or checkpoint
   diverged = 4,        ///< NaN or Inf in loss or gradient

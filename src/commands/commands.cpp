@@ -15,6 +15,7 @@
 #include "base/stop_signal.hpp"
 #include "commands/attention_command.hpp"
 #include "commands/benchmark.hpp"
+#include "commands/checkpoint_command.hpp"
 #include "commands/initial_values.hpp"
 #include "commands/job_plan.hpp"
 #include "commands/replay_command.hpp"
@@ -221,6 +222,12 @@ ExitCode run_bench(const Command& command) {
   return ExitCode::finished;
 }
 
+ExitCode run_replay(const Command& command) {
+  const Replay replay = replay_step(command);
+  print(replay.text);
+  return replay.code;
+}
+
 const char* state_name(const RunStatus& status, const std::optional<RunLock::Holder>& trainer) {
   return trainer ? "running" : run_state_name(status.state);
 }
@@ -304,11 +311,8 @@ ExitCode run_command(const Command& command) {
   if (command.name == "initial-values") return run_initial_values(command);
   if (command.name == "bench") return run_bench(command);
   if (command.name == "status") return run_status(command);
-  if (command.name == "replay") {
-    const Replay replay = replay_step(command);
-    print(replay.text);
-    return replay.code;
-  }
+  if (command.name == "checkpoint") return run_checkpoint_command(command, print);
+  if (command.name == "replay") return run_replay(command);
   throw ConfigError("unknown command '{}'; expected launcher and plug-in of one build", command.name);
 }
 

@@ -21,6 +21,8 @@ template <class CommandType, class Visitor>
 void visit_members(CommandType& c, Visitor&& visit) {
   constexpr const char* elsewhere = nullptr;
   visit("name", c.name, elsewhere);
+  visit("action", c.action, elsewhere);
+  visit("paths", c.paths, "a path");
   visit("config", c.config, "the configuration's name");
   visit("config_text", c.config_text, elsewhere);
   visit("sets", c.sets, elsewhere);
@@ -98,7 +100,7 @@ void check_command(const Command& c) {
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
     const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||
-                         (key == "text" && c.name == "prepare");
+                         key == "paths" || (key == "text" && c.name == "prepare");
     const auto check = [&](const std::string& text) {
       if (is_path && text.size() >= PATH_MAX)
         expect(false,

@@ -9,13 +9,15 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;         ///< train, prepare, eval, generate, describe, plan, bench, status, attention, replay,
-                            ///< initial-values
-  std::string config;       ///< train, describe, plan, bench, status: configuration file; status: or none
-  std::string config_text;  ///< its contents, read once by the launcher
-  std::vector<std::string> sets;  ///< train, describe, plan, bench, status: "section.key=value"
+  std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, replay,
+                       ///< initial-values, checkpoint
+  std::string action;  ///< checkpoint: list, verify or diff
+  std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints
+  std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none
+  std::string config_text;         ///< its contents, read once by the launcher
+  std::vector<std::string> sets;   ///< train, describe, plan, bench, status: "section.key=value"
   std::string run;        ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
-                          ///< generate, attention: or a checkpoint file)
+                          ///< generate, attention: or a checkpoint file); replay: black box
   bool fresh = false;     ///< train: start over in a run directory that has checkpoints
   std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
   std::string text;       ///< prepare: text file; attention: the text itself

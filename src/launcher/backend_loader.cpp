@@ -81,8 +81,10 @@ struct Choice {
   std::string description;  ///< LoadedBackend's
 };
 
-Choice choose(const std::string& wish) {
+Choice choose(const std::string& wish, bool computes) {
   if (wish == "openmp") return {"openmp", "openmp"};
+  if (wish == "auto" && !computes && !find_plugin("openmp").file.empty())
+    return {"openmp", "openmp (auto: only files are read)"};
   const CudaDevices devices = cuda_devices();
   if (devices.names.empty()) {
     if (wish == "auto") return {"openmp", fmt::format("openmp (auto: {})", devices.why_none)};
@@ -99,10 +101,10 @@ Choice choose(const std::string& wish) {
 
 }  // namespace
 
-LoadedBackend load_backend(const std::string& backend) {
+LoadedBackend load_backend(const std::string& backend, bool computes) {
   if (backend != "auto" && backend != "openmp" && backend != "cuda")
     throw ConfigError("--backend is '{}'; expected auto, openmp or cuda", excerpt(backend));
-  const Choice choice = choose(backend);
+  const Choice choice = choose(backend, computes);
   const Plugin plugin = find_plugin(choice.backend);
   if (plugin.file.empty())
     throw ConfigError("--backend {}: {}; build it (cmake --preset {}) or set DEKODER_PLUGIN_PATH", choice.backend,

@@ -48,6 +48,32 @@ void add_run(CLI::App& app, Command& command, const char* text) {
   app.add_option("run", command.run, text)->required();
 }
 
+void add_checkpoint(CLI::App& app, Command& c) {
+  app.require_subcommand(1);
+  const auto action = [&](const char* name, int paths, const char* what, const char* text, const char* footer) {
+    CLI::App* command = app.add_subcommand(name, text);
+    command->footer(footer);
+    command->fallthrough();  // --backend behind it too
+    CLI::Option* option = command->add_option("paths", c.paths, what)->required();
+    if (paths > 0) option->expected(paths);
+  };
+  action("list", 1, "run directory, or its folder of checkpoints",
+         "A table, newest last: step, loss, size, latest, best or kept, VALID or what is wrong.",
+         "Reads every file whole and checks its digests. Exit code 0 also where some are damaged (`verify` tells\n"
+         "that), 3 where there is no such folder or it cannot be listed.\n"
+         "Example:\n  dekoder checkpoint list runs/first");
+  action("verify", 0, "checkpoint files, run directories, folders of checkpoints",
+         "Digests, the layout of the state, finite values: one line per file.",
+         "Exit code 0 where all are valid, else 3. A file that a run deletes meanwhile is no fault.\n"
+         "Example:\n  dekoder checkpoint verify runs/first runs/second/checkpoints/ckpt-00002000.h5");
+  action("diff", 2, "checkpoint files, or run directories: their newest",
+         "Two checkpoints, tensor by tensor: parameters, both moments, and all fields.",
+         "For each tensor that is not equal bit for bit: how many elements differ, max |a - b|,\n"
+         "max |a - b| / max(|a|, |b|), index and values of the first one. One block of about 1 MiB of each is in\n"
+         "memory. Exit code 0 where the two are equal, 1 where they differ, 3 where one cannot be read.\n"
+         "Example:\n  dekoder checkpoint diff runs/first runs/second/checkpoints/ckpt-00002000.h5");
+}
+
 void add_commands(CLI::App& app, CommandLine& line) {
   Command& c = line.command;
   const auto sub = [&](const char* name, const char* text, const char* example) {
@@ -139,11 +165,16 @@ void add_commands(CLI::App& app, CommandLine& line) {
   status->add_option("--set", c.sets, "with a configuration: section.key=value; may be repeated")
       ->allow_extra_args(false);
   add_switch(*status, "--json", c.json, "one JSON object on stdout");
+
+  add_checkpoint(*sub("checkpoint", "List, verify and compare checkpoints; changes none, also while a run writes.",
+                      "dekoder checkpoint list runs/first"),
+                 c);
 }
 
 /// An empty word says no more than one that is left out, and would mean the current folder, or the default,
 /// silently.
 void refuse_empty_words(const CLI::App& command) {
+  for (const CLI::App* inner : command.get_subcommands()) refuse_empty_words(*inner);
   for (const CLI::Option* option : command.get_options())
     for (const std::string& word : option->results())
       if (word.empty())
@@ -162,19 +193,21 @@ void place_status_words(Command& command) {
 
 /// "; did you mean 'train'?" for the first word that no subcommand or option has.
 std::string suggestion(const CLI::App& app, int argc, char** argv) {
-  std::vector<std::string> names;
   const CLI::App* chosen = &app;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+  int first = 1;
+  const auto inner = [&](const char* word) {
+    return chosen->get_subcommands([&](const CLI::App* command) { return command->get_name() == word; });
+  };
+  while (first < argc && !inner(argv[first]).empty()) chosen = inner(argv[first++]).front();
+  std::vector<std::string> names;
+  for (const CLI::App* command : chosen->get_subcommands([](const CLI::App*) { return true; }))
     names.push_back(command->get_name());
-    if (argc > 1 && command->get_name() == argv[1]) chosen = command;
-  }
-  const int first = chosen == &app ? 1 : 2;
-  if (chosen != &app) names.clear();
+  const bool takes_commands = !names.empty();
   for (const CLI::Option* option : chosen->get_options())
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   for (int i = first; i < argc; ++i) {
     const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
-    if (chosen != &app && !word.starts_with('-')) continue;
+    if (!takes_commands && !word.starts_with('-')) continue;
     if (std::find(names.begin(), names.end(), word) != names.end()) continue;
     if (const std::string close = closest_word(word, names); !close.empty())
       return fmt::format("; '{}': did you mean '{}'?", word, close);
@@ -189,9 +222,11 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   app.set_version_flag("--version", "dekoder " DEKODER_VERSION);
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 finished, 85 saved and wants to go on, 1 a fault of the program, 2 usage, configuration, "
-      "environment\n"
-      "or memory, 3 no usable data or checkpoint, or not written, 4 numbers diverged. `dekoder COMMAND --help` "
+      "Exit codes: 0 finished, 85 saved and wants to go on, 1 a fault of the program (checkpoint diff: different), "
+      "2 "
+      "usage,\n"
+      "configuration, environment or memory, 3 no usable data or checkpoint, or not written, 4 numbers diverged. "
+      "`dekoder COMMAND --help` "
       "shows an example.");
   CommandLine line;
   add_commands(app, line);
@@ -205,6 +240,8 @@ std::optional<CommandLine> read_command_line(int argc, char** argv) {
   }
   refuse_empty_words(*app.get_subcommands().front());
   line.command.name = app.get_subcommands().front()->get_name();
+  for (const CLI::App* action : app.get_subcommands().front()->get_subcommands())
+    line.command.action = action->get_name();
   place_status_words(line.command);
   check_command(line.command);
   const std::string& config = line.command.config;

@@ -68,6 +68,11 @@ bool runs_on_several_ranks(const std::string& command) {
   return command == "train" || command == "bench";
 }
 
+/// Commands that need a device; the others look at files alone.
+bool computes(const std::string& command) {
+  return command != "status" && command != "prepare" && command != "checkpoint";
+}
+
 /// All that may be refused before the backend has work; nothing where there is nothing to do.
 std::optional<Work> prepare(int argc, char** argv, int ranks) {
   std::optional<CommandLine> line = read_command_line(argc, argv);
@@ -83,7 +88,7 @@ std::optional<Work> prepare(int argc, char** argv, int ranks) {
   const CpuMask& cpus = process_start().cpus;
   check_address_space(cpus);
   bind_threads(cpus);
-  const LoadedBackend backend = load_backend(line->backend);
+  const LoadedBackend backend = load_backend(line->backend, computes(command.name));
   command.backend = backend.description;
   return Work{command, backend.plugin};
 }

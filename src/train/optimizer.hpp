@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/run_config.hpp"
+#include "io/run/checkpoint.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/shards.hpp"
 #include "tensor/parameter_store.hpp"
@@ -49,7 +50,7 @@ class Optimizer {
   /// What a restart needs besides the parameters: first_moment, second_moment; the owned ranges one after the
   /// other.
   std::vector<NamedBuffer> state() const {
-    return {{"first_moment", first_moment_}, {"second_moment", second_moment_}};
+    return {{state_groups[1], first_moment_}, {state_groups[2], second_moment_}};
   }
 
  private:

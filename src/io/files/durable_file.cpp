@@ -91,14 +91,19 @@ const std::string& process_space() {
   return space;
 }
 
+}  // namespace
+
+bool is_unfinished_file(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.starts_with(unfinished_prefix) && name.ends_with(unfinished_suffix);
+}
+
+namespace {
+
 /// ".dekoder-<process space>-<process>-<number>.tmp": short, as the target's own name may be as long as the file
 /// system allows.
 std::string unfinished_name(long number) {
   return fmt::format("{}{}-{}-{}{}", unfinished_prefix, process_space(), ::getpid(), number, unfinished_suffix);
-}
-
-bool is_unfinished_name(std::string_view name) {
-  return name.starts_with(unfinished_prefix) && name.ends_with(unfinished_suffix);
 }
 
 /// Whether nobody will go on with a file of unfinished_name.
@@ -119,7 +124,7 @@ template <class Condition>
 void remove_unfinished(const fs::path& folder, Condition condition) {
   std::error_code failure, ignored;
   for (const fs::path& entry : folder_entries(folder, failure)) {
-    if (!is_unfinished_name(entry.filename().string()) || !condition(entry)) continue;
+    if (!is_unfinished_file(entry) || !condition(entry)) continue;
     if (fs::remove(entry, ignored)) log_info("removed {}, left by a writer that did not finish", entry.string());
   }
 }

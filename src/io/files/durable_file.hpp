@@ -19,6 +19,9 @@ void sync_folder(const std::filesystem::path& folder);
 /// a FIFO, a socket or a device is there, which a file would replace.
 std::filesystem::path output_target(const std::filesystem::path& output);
 
+/// Whether a file is by its name one that a PendingFile writes, or left.
+bool is_unfinished_file(const std::filesystem::path& file);
+
 /// Removes what PendingFiles left in `folder` whose process died. Call where no other process writes to the folder
 /// (a locked run directory); PendingFile itself removes only those whose writer is surely gone.
 void remove_unfinished_files(const std::filesystem::path& folder);

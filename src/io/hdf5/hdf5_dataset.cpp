@@ -78,12 +78,16 @@ Hdf5Handle memory_space(hid_t file_space, const std::string& file, const std::st
 }  // namespace
 
 void Hdf5Dataset::read_slab(std::span<const std::size_t> offset, std::span<const std::size_t> count,
-                            std::span<std::byte> values, Hdf5Type type) const {
+                            std::span<std::byte> values, Hdf5Type type, Hdf5Checksums checksums) const {
   const Call call;
   const Hdf5Handle file_space = select(offset, count, values.size(), type);
   if (values.empty()) return;
   const Hdf5Handle memory = memory_space(file_space.id(), file_, name_);
-  if (H5Dread(handle_.id(), type_ids(type).memory, memory.id(), file_space.id(), H5P_DEFAULT, values.data()) < 0)
+  const Hdf5Handle transfer =
+      checked(H5Pcreate(H5P_DATASET_XFER), Kind::property_list, file_, name_, "no transfer properties");
+  if (checksums == Hdf5Checksums::ignored && H5Pset_edc_check(transfer.id(), H5Z_DISABLE_EDC) < 0)
+    fail(file_, name_, "no transfer properties");
+  if (H5Dread(handle_.id(), type_ids(type).memory, memory.id(), file_space.id(), transfer.id(), values.data()) < 0)
     fail(file_, name_, "cannot be read");
 }
 

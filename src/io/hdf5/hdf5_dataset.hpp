@@ -19,6 +19,9 @@ struct Hdf5Storage {
   int gzip = 0;                    ///< level of compression, 1 to 9; 0: none
 };
 
+/// Whether chunks are held against their Fletcher32 as they are read.
+enum class Hdf5Checksums { heeded, ignored };
+
 /// One open dataset. Errors: DataError naming file, dataset, what and HDF5's reason.
 class Hdf5Dataset {
  public:
@@ -43,8 +46,9 @@ class Hdf5Dataset {
   }
   /// Reads the hyperslab of `count` elements per axis from `offset` on.
   template <class T>
-  void read(std::span<T> values, std::span<const std::size_t> offset, std::span<const std::size_t> count) const {
-    read_slab(offset, count, std::as_writable_bytes(values), hdf5_type_of<T>());
+  void read(std::span<T> values, std::span<const std::size_t> offset, std::span<const std::size_t> count,
+            Hdf5Checksums checksums = Hdf5Checksums::heeded) const {
+    read_slab(offset, count, std::as_writable_bytes(values), hdf5_type_of<T>(), checksums);
   }
   /// Writes all elements.
   template <class T>
@@ -66,7 +70,7 @@ class Hdf5Dataset {
   Hdf5Handle select(std::span<const std::size_t> offset, std::span<const std::size_t> count, std::size_t bytes,
                     Hdf5Type type) const;
   void read_slab(std::span<const std::size_t> offset, std::span<const std::size_t> count,
-                 std::span<std::byte> values, Hdf5Type type) const;
+                 std::span<std::byte> values, Hdf5Type type, Hdf5Checksums checksums = Hdf5Checksums::heeded) const;
   void write_slab(std::span<const std::size_t> offset, std::span<const std::size_t> count,
                   std::span<const std::byte> values, Hdf5Type type);
 

@@ -10,6 +10,7 @@
 // older minor version gives them their defaults.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -64,7 +65,8 @@ std::string checkpoint_file_name(long step);
 inline constexpr const char* parameter_group = "parameters";
 
 /// Of the state of a run: the parameters and the optimizer's two moments.
-inline constexpr std::size_t buffers_of_state = 3;
+inline constexpr std::array state_groups = {parameter_group, "first_moment", "second_moment"};
+inline constexpr std::size_t buffers_of_state = state_groups.size();
 
 /// Bytes of the file of the state of a run, at most, beside its texts.
 std::uint64_t checkpoint_bytes(const ParameterLayout& layout);

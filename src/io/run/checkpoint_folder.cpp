@@ -70,17 +70,28 @@ LoadedCheckpoint newest_checkpoint(const fs::path& folder, const ReadCheckpoint&
   return first_valid(files, read);
 }
 
-void rotate_checkpoints(const fs::path& folder, int keep, long best_step, long superseded_step) {
-  int kept = 0;
-  for (const fs::path& file : list_checkpoints(folder)) {
+std::vector<bool> kept_checkpoints(const std::vector<fs::path>& files, int keep, long best_step,
+                                   long superseded_step) {
+  std::vector<bool> kept;
+  int newest = 0;
+  for (const fs::path& file : files) {
     const long step = checkpoint_step(file);
-    const bool superseded = step == superseded_step && kept > 0;
-    const bool among_newest = !superseded && kept < std::max(keep, 1);
-    if (among_newest) ++kept;
-    if (among_newest || step == best_step) continue;
+    const bool superseded = step == superseded_step && newest > 0;
+    const bool among_newest = !superseded && newest < std::max(keep, 1);
+    if (among_newest) ++newest;
+    kept.push_back(among_newest || step == best_step);
+  }
+  return kept;
+}
+
+void rotate_checkpoints(const fs::path& folder, int keep, long best_step, long superseded_step) {
+  const std::vector<fs::path> files = list_checkpoints(folder);
+  const std::vector<bool> kept = kept_checkpoints(files, keep, best_step, superseded_step);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (kept[i]) continue;
     std::error_code failure;
-    fs::remove(file, failure);
-    if (failure) log_warning("{}: old checkpoint cannot be deleted: {}", file.string(), failure.message());
+    fs::remove(files[i], failure);
+    if (failure) log_warning("{}: old checkpoint cannot be deleted: {}", files[i].string(), failure.message());
   }
 }
 

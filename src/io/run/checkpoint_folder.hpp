@@ -45,6 +45,10 @@ std::optional<LoadedCheckpoint> restart_checkpoint(const std::filesystem::path& 
 /// The same for those who only look: changes nothing on the disk. Throws DataError also where there is no file.
 LoadedCheckpoint newest_checkpoint(const std::filesystem::path& folder, const ReadCheckpoint& read);
 
+/// Whether rotation leaves each of `files`, newest step first (list_checkpoints), as rotate_checkpoints says.
+std::vector<bool> kept_checkpoints(const std::vector<std::filesystem::path>& files, int keep, long best_step,
+                                   long superseded_step);
+
 /// Deletes all but the newest `keep` (at least 1) files and that of `best_step`. That of `superseded_step`, which
 /// only a stop asked for, does not count and goes once there is a newer one: a run that was stopped keeps the files
 /// of one that was not. -1: no such step. Call after write_checkpoint, which has verified the newest. A file that

@@ -23,6 +23,12 @@ long step_of_name(std::string_view name, std::string_view prefix) {
   return step >= 0 && name == step_file_name(prefix, step) ? step : -1;
 }
 
+/// ".<prefix><step>.h5.tmp"
+bool is_unfinished_of_older_program(const fs::path& file, std::string_view prefix) {
+  const fs::path name = file.filename();
+  return name.extension() == ".tmp" && step_of_name(name.stem().string(), fmt::format(".{}", prefix)) >= 0;
+}
+
 }  // namespace
 
 std::string step_file_name(std::string_view prefix, long step) {
@@ -45,14 +51,17 @@ std::vector<fs::path> list_step_files(const fs::path& folder, std::string_view p
   return files;
 }
 
+bool is_unfinished_step_file(const fs::path& file, std::string_view prefix) {
+  return is_unfinished_file(file) || is_unfinished_of_older_program(file, prefix);
+}
+
 void remove_left_over(const fs::path& folder, std::string_view prefix) {
   remove_unfinished_files(folder);
   std::error_code failure;
   for (const fs::path& entry : folder_entries(folder, failure)) {
-    const fs::path name = entry.filename();
-    if (name.extension() != ".tmp" || step_of_name(name.stem().string(), fmt::format(".{}", prefix)) < 0) continue;
     std::error_code ignored;
-    if (fs::remove(entry, ignored)) log_info("removed {}, left by a writer that did not finish", entry.string());
+    if (is_unfinished_of_older_program(entry, prefix) && fs::remove(entry, ignored))
+      log_info("removed {}, left by a writer that did not finish", entry.string());
   }
 }
 

@@ -19,8 +19,11 @@ long step_of_file(const std::filesystem::path& file, std::string_view prefix);
 /// the folder cannot be listed.
 std::vector<std::filesystem::path> list_step_files(const std::filesystem::path& folder, std::string_view prefix);
 
-/// Removes what a writer that died has left: unfinished PendingFiles, and ".<prefix><step>.h5.tmp" of older
-/// programs. Call with the run directory locked.
+/// Whether a file is by its name one that a writer has not finished: a PendingFile, or ".<prefix><step>.h5.tmp" of
+/// older programs.
+bool is_unfinished_step_file(const std::filesystem::path& file, std::string_view prefix);
+
+/// Removes those, which a writer that died has left. Call with the run directory locked.
 void remove_left_over(const std::filesystem::path& folder, std::string_view prefix);
 
 }  // namespace dekoder
