@@ -122,8 +122,12 @@ done
 unset LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH \
   PYTHONPATH PYTHONHOME PERL5LIB CC CXX FC AR LD NM RANLIB OPENBLAS_CORETYPE BASH_ENV ENV DEKODER_TOOLBOX_CHANGE
 export PATH=$path DEKODER_TOOLBOX=$root CCACHE_DIR=${CCACHE_DIR:-${root%/*}/ccache}
+# The root of the whole namespace, unlike chroot's: programs that make namespaces of their own, Apptainer's say, refuse a chroot.
+cd "$tree"
+pivot_root . .
+umount -l .
 if [ "$user" = 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
-  exec chroot "$tree" env -C "$here" -- "$@"
+  exec env -C "$here" -- "$@"
 fi
-exec chroot "$tree" setpriv --reuid "$user" --regid "$group" --groups "$DEKODER_GROUPS" env -C "$here" -- "$@"
+exec setpriv --reuid "$user" --regid "$group" --groups "$DEKODER_GROUPS" env -C "$here" -- "$@"

@@ -43,6 +43,7 @@ if [ -n "$may_mount" ] && [ -n "${DEKODER_TOOLBOX:-}" ] && [ -e "$(toolbox --whe
   check "environment" "$(DEKODER_PROBE='x y' toolbox printenv DEKODER_PROBE)" "x y"
   check "the machine's libraries stay outside" "$(LD_LIBRARY_PATH=/nowhere toolbox sh -c 'echo "${LD_LIBRARY_PATH:-none}"')" "none"
   check "the checkout at its own path" "$(toolbox head -n 1 "$source_dir/jobs/toolbox")" "#!/usr/bin/env bash"
+  check "namespaces of a program's own, which a chroot is refused" "$(outcome toolbox unshare --user --map-root-user id -u)" "0: 0"
   check "Debian 13" "$(toolbox sed -n 's/^VERSION_ID=//p' /etc/os-release)" '"13"'
   check "terminal" "$(toolbox script -qec 'test -t 1 && echo yes' /dev/null | tr -d '\r')" "yes"
   check "post-processing is on the PATH" "$(toolbox bash -c 'type -P dekoder-report dekoder-compare dekoder-watch dekoder-figures dekoder-tensorboard' | tr '\n' ' ')" \
