@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdint>
+#include <ctime>
 #include <string_view>
 
 #include "launcher/process_start.hpp"
@@ -64,17 +66,24 @@ constexpr Row table[] = {
 
 /// Written by the handler, on whatever thread it runs.
 std::atomic<int> first_signal = 0;
-static_assert(std::atomic<int>::is_always_lock_free, "a signal handler must not wait for a lock");
+std::atomic<std::int64_t> interrupted_at = 0;  ///< of the first SIGINT, nanoseconds; 0: none came
+static_assert(std::atomic<std::int64_t>::is_always_lock_free, "a signal handler must not wait for a lock");
+
+/// One Ctrl-C reaches a program in a container twice: from the terminal, and passed on by the container's runtime.
+constexpr std::int64_t same_interrupt = 100'000'000;  // nanoseconds
 
 void on_signal(int signal) {
-  int first = 0;
-  if (first_signal.compare_exchange_strong(first, signal) || signal != SIGINT) return;
-  if (first == SIGINT) {
-    constexpr std::string_view text = "\ndekoder: second interrupt: ending at once; the last checkpoint stands\n";
-    [[maybe_unused]] const auto written = write(STDERR_FILENO, text.data(), text.size());
-    _exit(130);
-  }
-  first_signal = signal;  // so that the next one is the second
+  int none = 0;
+  first_signal.compare_exchange_strong(none, signal);
+  if (signal != SIGINT) return;
+  timespec clock = {};
+  clock_gettime(CLOCK_MONOTONIC, &clock);
+  const std::int64_t now = std::int64_t{clock.tv_sec} * 1'000'000'000 + clock.tv_nsec;
+  std::int64_t first = 0;
+  if (interrupted_at.compare_exchange_strong(first, now) || now - first < same_interrupt) return;
+  constexpr std::string_view text = "\ndekoder: second interrupt: ending at once; the last checkpoint stands\n";
+  [[maybe_unused]] const auto written = write(STDERR_FILENO, text.data(), text.size());
+  _exit(130);
 }
 
 struct sigaction action_of(const Row& row, const std::string& command) {
