@@ -19,6 +19,7 @@
 #include "commands/initial_values.hpp"
 #include "commands/job_plan.hpp"
 #include "commands/replay_command.hpp"
+#include "commands/self_test.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/run_origin.hpp"
 #include "config/time_left.hpp"
@@ -312,6 +313,7 @@ ExitCode run_command(const Command& command) {
   if (command.name == "bench") return run_bench(command);
   if (command.name == "status") return run_status(command);
   if (command.name == "checkpoint") return run_checkpoint_command(command, print);
+  if (command.name == "selftest") return run_self_test(command, print);
   if (command.name == "replay") return run_replay(command);
   throw ConfigError("unknown command '{}'; expected launcher and plug-in of one build", command.name);
 }

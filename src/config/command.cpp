@@ -31,6 +31,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("time_left", c.time_left, "--time-left");
   visit("text", c.text, c.name == "attention" ? "--text" : "the text file's name");
   visit("output", c.output, "--output");
+  visit("folder", c.folder, "--folder");
   visit("step", c.step, elsewhere);
   visit("tokenizer", c.tokenizer, elsewhere);
   visit("validation_fraction", c.validation_fraction, elsewhere);

@@ -10,7 +10,7 @@ namespace dekoder {
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
   std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, replay,
-                       ///< initial-values, checkpoint
+                       ///< initial-values, checkpoint, selftest
   std::string action;  ///< checkpoint: list, verify or diff
   std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints
   std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none
@@ -22,8 +22,9 @@ struct Command {
   std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
   std::string text;       ///< prepare: text file; attention: the text itself
   std::string
-      output;      ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory
-  long step = -1;  ///< attention: of the checkpoint; -1: the newest
+      output;  ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory
+  std::string folder = ".";          ///< selftest: where files are tried
+  long step = -1;                    ///< attention: of the checkpoint; -1: the newest
   std::string tokenizer = "byte";    ///< prepare: byte or char
   double validation_fraction = 0.1;  ///< prepare: share of the tokens held out at the end
   std::string tokens_file;           ///< eval: another token file than the run's

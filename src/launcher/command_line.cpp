@@ -152,6 +152,12 @@ void add_commands(CLI::App& app, CommandLine& line) {
           "dekoder replay runs/first/black_box/step-00000014.h5");
   add_run(*replay, c, "file that `dekoder train` wrote");
 
+  CLI::App* selftest =
+      sub("selftest", "Whether these nodes train right, in a minute: numbers, ranks, placement, files.",
+          "srun dekoder selftest --folder runs");
+  selftest->add_option("--folder", c.folder, "where files are tried, such as the one of run directories")
+      ->capture_default_str();
+
   CLI::App* initial_values =
       sub("initial-values", "Digests of the values that a run's tensors begin with, as JSON.",
           "dekoder initial-values runs/first");

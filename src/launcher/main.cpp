@@ -65,7 +65,7 @@ struct Work {
 
 /// Commands that several ranks share; the others are one process's.
 bool runs_on_several_ranks(const std::string& command) {
-  return command == "train" || command == "bench";
+  return command == "train" || command == "bench" || command == "selftest";
 }
 
 /// Commands that need a device; the others look at files alone.

@@ -91,7 +91,8 @@ struct sigaction action_of(const Row& row, const std::string& command) {
   struct sigaction action = {};
   sigemptyset(&action.sa_mask);
   action.sa_handler = SIG_IGN;
-  const bool stops_in_order = command == "train" || command == "eval" || command == "generate";
+  const bool stops_in_order =
+      command == "train" || command == "eval" || command == "generate" || command == "selftest";
   const bool nohup = row.action == Action::save_or_nohup && inherited.sa_handler == SIG_IGN;
   switch (row.action) {
     case Action::ignore:

@@ -124,10 +124,15 @@ std::vector<std::string> shared_devices(const std::vector<RankPlace>& places) {
   return lines;
 }
 
-void log_ranks(const Communicator& ranks, const std::string& device) {
-  if (ranks.size() == 1) return;
+std::vector<RankPlace> all_places(const Communicator& ranks, const std::string& device) {
   std::vector<RankPlace> places;
   for (const std::string& line : ranks.gather(to_line(own_place(device)))) places.push_back(from_line(line));
+  return places;
+}
+
+void log_ranks(const Communicator& ranks, const std::string& device) {
+  if (ranks.size() == 1) return;
+  const std::vector<RankPlace> places = all_places(ranks, device);
   for (std::size_t rank = 0; rank < places.size(); ++rank) {
     const RankPlace& p = places[rank];
     log_info("rank {}: {}, {} threads on CPUs {}, NUMA node {}{}", rank, p.host, p.threads, p.cpus, p.nodes,

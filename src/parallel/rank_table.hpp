@@ -30,6 +30,9 @@ std::vector<std::string> oversubscribed_hosts(const std::vector<RankPlace>& plac
 /// Hosts and GPUs that several ranks share; empty where none does.
 std::vector<std::string> shared_devices(const std::vector<RankPlace>& places);
 
+/// On rank 0 those of all ranks, on the others nothing.
+std::vector<RankPlace> all_places(const Communicator& ranks, const std::string& device);
+
 /// Logs where each rank computes, and warns of hosts with more threads than CPUs. Throws ConfigError on all ranks
 /// where two share a GPU, unless DEKODER_SHARE_GPU is 1.
 void log_ranks(const Communicator& ranks, const std::string& device);

@@ -7,7 +7,6 @@
 #include "base/exit_report.hpp"
 #include "base/log.hpp"
 #include "data/batch_loader.hpp"
-#include "io/files/xxh64.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "io/run/metrics_log.hpp"
 #include "kernels/gemm.hpp"
@@ -142,10 +141,7 @@ RunStart start_on_root(const RunConfig& config, const TokenDataset& data, const 
 void require_equal_parameters(const TrainingModel& model) {
   const Communicator& ranks = model.ranks();
   if (ranks.size() == 1) return;
-  const auto values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), model.store().values());
-  Xxh64 hash;
-  hash.update(std::as_bytes(std::span(values.data(), values.size())));
-  const std::uint64_t own = hash.digest();
+  const std::uint64_t own = model.parameter_digest();
   std::string others;
   for (const std::string& text : ranks.gather(own != ranks.from_root(own) ? std::to_string(ranks.rank()) : ""))
     if (!text.empty()) others += (others.empty() ? "" : ", ") + text;

@@ -8,6 +8,7 @@
 
 #include "base/elapsed.hpp"
 #include "io/files/fault_point.hpp"
+#include "io/files/xxh64.hpp"
 #include "io/run/checkpoint.hpp"
 #include "kernels/reduction.hpp"
 #include "model/model_summary.hpp"
@@ -82,6 +83,13 @@ std::vector<NamedBuffer> TrainingModel::state() const {
   std::vector<NamedBuffer> buffers = optimizer_.state();
   buffers.insert(buffers.begin(), {parameter_group, store_.values()});
   return buffers;
+}
+
+std::uint64_t TrainingModel::parameter_digest() const {
+  const auto values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), store_.values());
+  Xxh64 hash;
+  hash.update(std::as_bytes(std::span(values.data(), values.size())));
+  return hash.digest();
 }
 
 double TrainingModel::accumulate_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,

@@ -64,6 +64,8 @@ class TrainingModel {
   const Optimizer& optimizer() const { return optimizer_; }
   /// What a checkpoint holds: the parameters and the optimizer's state, of which this rank may own a part.
   std::vector<NamedBuffer> state() const;
+  /// XXH64 of the parameters' bits, to compare them between ranks or runs.
+  std::uint64_t parameter_digest() const;
   const Decoder& decoder() const { return decoder_; }
   const DecoderActivations& activations() const { return activations_; }
   std::size_t activation_bytes() const { return arena_.bytes(); }

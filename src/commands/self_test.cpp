@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "commands/self_test.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <vector>
+
+#include "base/stop_signal.hpp"
+#include "commands/folder_check.hpp"
+#include "io/files/fault_point.hpp"
+#include "kernels/gemm.hpp"
+#include "parallel/rank_table.hpp"
+#include "parallel/threads.hpp"
+#include "tensor/device.hpp"
+#include "train/training_model.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// Small enough for a second, with every kind of layer.
+RunConfig tiny_config(int batch) {
+  RunConfig config;
+  ModelConfig& model = config.model;
+  model.layers = 2;
+  model.heads = 2;
+  model.channels = 32;
+  model.feed_forward = 64;
+  model.context = 16;
+  model.vocabulary = 64;
+  model.positions = Positions::learned;
+  model.dropout = 0.1;
+  config.training.steps = 10;
+  config.training.batch = batch;
+  config.training.micro_batch = 1;
+  config.training.learning_rate = 1e-2;
+  config.training.warmup_steps = 2;
+  return config;
+}
+
+/// A text that can be learnt: every token follows from the one before.
+void fill(HostTokenTensor2 inputs, HostTokenTensor2 targets, std::uint64_t first_sample) {
+  for (std::size_t b = 0; b < inputs.extent(0); ++b) {
+    auto token = Token((first_sample + b) * 7 % 64);
+    for (std::size_t t = 0; t < inputs.extent(1); ++t) {
+      inputs(b, t) = token;
+      token = (5 * token + 3) % 64;
+      targets(b, t) = token;
+    }
+  }
+}
+
+struct Numbers {
+  std::vector<double> losses;  ///< of each step, nats per token
+  std::uint64_t digest = 0;    ///< of the parameters at the end
+  bool operator==(const Numbers&) const = default;
+};
+
+/// The training of `config`, as Trainer does it.
+Numbers train(const RunConfig& config, const Communicator& ranks) {
+  const ExecSpace exec;
+  TrainingModel model(config, ranks);
+  model.store().initialise(exec, config.training.seed);
+  const auto B = std::size_t(config.micro_batch()), T = std::size_t(config.model.context);
+  HostTokenTensor2 inputs("selftest.inputs", B, T), targets("selftest.targets", B, T);
+  const double tokens = double(config.training.batch) * config.model.context;
+  Numbers numbers;
+  for (long step = 0; step < config.training.steps; ++step) {
+    std::vector<double> losses(std::size_t(leaves_of_step(config)), 0);
+    const LeafRange& leaves = model.reducer().leaves();
+    for (long leaf = leaves.begin; leaf < leaves.end; ++leaf) {
+      const auto sample = std::uint64_t(step * config.training.batch) + std::uint64_t(leaf) * B;
+      fill(inputs, targets, sample);
+      model.load(exec, inputs, targets);
+      const DropoutKey dropout{Real(config.model.dropout), config.training.seed, std::uint64_t(step), sample};
+      losses[std::size_t(leaf)] = model.leaf_gradients(exec, dropout, Real(1 / tokens)) / tokens;
+    }
+    ranks.unite(losses);
+    numbers.losses.push_back(std::accumulate(losses.begin(), losses.end(), 0.0));
+    model.update(exec, step);
+  }
+  numbers.digest = model.parameter_digest();
+  return numbers;
+}
+
+/// What a check says on one rank: figures, or why it failed.
+struct Finding {
+  bool failed = false;
+  std::string text;
+};
+
+/// Of each tensor the derivative along its own gradient, which is the gradient's norm, against the central
+/// difference (f(x + h d) - f(x - h d)) / 2 h. The loss, about 4, is good to some 1e-6 in fp32, hence a difference
+/// to 1e-6 / 2 h; what h leaves of the third derivative is below 1 %.
+Finding check_gradients() {
+  constexpr double h = 0.02, relative = 0.03, absolute = 1e-4;
+  const ExecSpace exec;
+  RunConfig config = tiny_config(8);
+  config.training.micro_batch = 8;
+  config.model.dropout = 0;
+  TrainingModel model(config);
+  model.store().initialise(exec, config.training.seed);
+  HostTokenTensor2 inputs("selftest.inputs", 8, 16), targets("selftest.targets", 8, 16);
+  fill(inputs, targets, 0);
+  model.load(exec, inputs, targets);
+  const double tokens = 8 * 16;
+  const auto loss = [&] {
+    Kokkos::deep_copy(exec, model.store().gradients(), Master(0));
+    const double sum = model.accumulate_gradients(exec, DropoutKey{}, Real(1 / tokens));
+    exec.fence("dekoder::selftest");
+    return sum / tokens;
+  };
+  loss();
+  const auto start = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), model.store().values());
+  const HostBuffer values("selftest.values", start.size()), gradients("selftest.gradients", start.size()),
+      moved("selftest.moved", start.size());
+  Kokkos::deep_copy(values, start);
+  Kokkos::deep_copy(gradients, model.store().gradients());
+  if (fault_point("selftest:gradient")) gradients(gradients.size() / 2) += Master(0.5);
+  std::string worst = "none";
+  double worst_share = 0;
+  for (const ParameterEntry& entry : model.store().layout().entries()) {
+    const Master* gradient = gradients.data() + entry.offset;
+    const double norm = std::sqrt(std::inner_product(gradient, gradient + entry.size(), gradient, 0.0));
+    if (!(norm > 0)) return {true, fmt::format("the gradient of {} has the norm {}", entry.name, norm)};
+    std::array<double, 2> at{};
+    for (const int side : {0, 1}) {
+      Kokkos::deep_copy(moved, values);
+      for (std::size_t i = 0; i < entry.size(); ++i)
+        moved(entry.offset + i) += Master((side == 0 ? h : -h) * double(gradient[i]) / norm);
+      Kokkos::deep_copy(model.store().values(), moved);
+      at[std::size_t(side)] = loss();
+    }
+    const double difference = (at[0] - at[1]) / (2 * h);
+    const double share = std::abs(difference - norm) / (relative * norm + absolute);
+    if (!(share <= 1))
+      return {true, fmt::format("the gradient of {} has the norm {:.6g}, and {:.6g} by finite differences",
+                                entry.name, norm, difference)};
+    if (share > worst_share) {
+      worst_share = share;
+      worst = entry.name;
+    }
+  }
+  return {false,
+          fmt::format("those of {} tensors are what finite differences say; the worst, {}, takes {:.0f} % of the "
+                      "tolerance",
+                      model.store().layout().entries().size(), worst, 100 * worst_share)};
+}
+
+/// Of train(tiny_config(8)) with OpenMP and AVX-512. SSE 4.1 and AVX2, with the products that go with them, differ
+/// by up to 5e-8 of them; products of 10 or 11 bits (TF32, half precision) by a thousandth.
+constexpr std::array golden_losses =
+    std::to_array<double>({4.1639149394, 4.0805792585, 3.9156519156, 3.8021031376, 3.6581573468, 3.5474451222,
+                           3.3972098380, 3.3014454115, 3.2388213221, 3.1776382830});
+constexpr double golden_tolerance = 2e-5;  // relative
+
+Finding check_losses() {
+  const RunConfig config = tiny_config(8);
+  Numbers first = train(config, Communicator::single());
+  const Numbers again = train(config, Communicator::single());
+  if (fault_point("selftest:loss")) first.losses[4] *= 1.001;
+  if (fault_point("selftest:bits")) first.digest ^= 1;
+  double worst = 0;
+  for (std::size_t step = 0; step < golden_losses.size(); ++step) {
+    const double difference = std::abs(first.losses[step] / golden_losses[step] - 1);
+    if (!(difference <= golden_tolerance))
+      return {true, fmt::format("step {}: the loss is {:.8f}, expected {:.8f}", step + 1, first.losses[step],
+                                golden_losses[step])};
+    worst = std::max(worst, difference);
+  }
+  if (first != again) return {true, "the same training twice, and other bits the second time"};
+  return {false, fmt::format("{} steps as recorded (to {:.1e} of them, up to {:.0e} is allowed), twice with the "
+                             "same bits; products by {}",
+                             golden_losses.size(), worst, golden_tolerance, product_library())};
+}
+
+Finding check_ranks(const Communicator& ranks) {
+  const RunConfig config = tiny_config(std::max(8, ranks.size()));
+  Numbers together = train(config, ranks);
+  if (fault_point("selftest:ranks")) together.digest ^= 1;
+  Finding finding{false, fmt::format("{} ranks train as one does, to the last bit", ranks.size())};
+  Numbers alone;
+  ranks.on_root([&] { alone = train(config, Communicator::single()); });
+  alone.digest = ranks.from_root(alone.digest);
+  if (together.digest != alone.digest || (ranks.root() && together != alone))
+    finding = {true, "its parameters are not those of one rank alone"};
+  return finding;
+}
+
+class SelfTest {
+ public:
+  SelfTest(const Communicator& ranks, void (*print)(const std::string&)) : ranks_(ranks), print_(print) {}
+
+  /// Runs check() on all ranks; what ranks have found is told apart where one failed.
+  void run(const char* name, const char* remedy, const std::function<Finding()>& check) {
+    if (stopped_) return;
+    Finding own;
+    try {
+      own = check();
+    } catch (const ElsewhereError&) {
+      throw;
+    } catch (const std::exception& error) {
+      own = {true, error.what()};
+    }
+    const std::vector<std::string> all = ranks_.gather(own.failed ? own.text : "");
+    std::string failures;
+    for (std::size_t rank = 0; rank < all.size(); ++rank)
+      if (!all[rank].empty())
+        failures +=
+            (failures.empty() ? "" : "; ") + (all.size() > 1 ? fmt::format("rank {}: ", rank) : "") + all[rank];
+    failed_ = ranks_.max(own.failed ? 1 : 0) != 0 || failed_;
+    if (ranks_.root())
+      print_(failures.empty() ? fmt::format("ok       {}: {}\n", name, own.text)
+                              : fmt::format("FAILED   {}: {}\n         {}\n", name, failures, remedy));
+    stopped_ = ranks_.max(stop_requested()) != 0;
+  }
+  void skip(const char* name, const char* why) {
+    if (ranks_.root() && !stopped_) print_(fmt::format("skipped  {}: {}\n", name, why));
+  }
+  ExitCode result() const {
+    return stopped_ ? ExitCode::wants_to_go_on : failed_ ? ExitCode::usage : ExitCode::finished;
+  }
+
+ private:
+  const Communicator& ranks_;
+  void (*print_)(const std::string&);
+  bool failed_ = false, stopped_ = false;
+};
+
+}  // namespace
+
+ExitCode run_self_test(const Command& command, void (*print)(const std::string&)) {
+  const Communicator ranks = Communicator::world();
+  const std::vector<RankPlace> places = all_places(ranks, device_id());
+  SelfTest test(ranks, print);
+  test.run("placement",
+           "ask for one CPU for each thread: srun --cpus-per-task, mpirun --map-by slot:pe=N, and OMP_NUM_THREADS",
+           [&] {
+             if (!ranks.root()) return Finding{};
+             const std::vector<std::string> crowded = oversubscribed_hosts(places), shared = shared_devices(places);
+             if (!crowded.empty() || !shared.empty())
+               return Finding{true, fmt::format("{}", fmt::join(crowded.empty() ? shared : crowded, "; "))};
+             const ThreadFacts facts = thread_facts();
+             return Finding{
+                 false, fmt::format("{} rank{} of {} threads; rank 0 on CPUs {} of {}, bound: {}{}", ranks.size(),
+                                    ranks.size() == 1 ? "" : "s", facts.threads, places[0].cpus, places[0].host,
+                                    facts.binding, places[0].device.empty() ? "" : ", GPU " + places[0].device)};
+           });
+  test.run("gradients",
+           "the processor, its memory or a library computes wrongly: name this node to the administrators",
+           check_gradients);
+  test.run(
+      device_is_host ? "losses" : "losses, GPU against CPU",
+      "the processor, the GPU, their memory or a library computes wrongly: name this node to the administrators",
+      check_losses);
+  if (device_is_host) test.skip("GPU against CPU", "the backend is openmp");
+  if (ranks.size() == 1)
+    test.skip("ranks", "there is one; with more of them, as a job starts them: srun or mpirun dekoder selftest");
+  else
+    test.run("ranks",
+             "messages between these nodes arrive changed, or the nodes compute differently: name them to the "
+             "administrators",
+             [&] { return check_ranks(ranks); });
+  test.run("files", "choose another --folder, or ask the administrators for one that has room, locks and fsync",
+           [&] {
+             return ranks.root() ? Finding{false, command.folder + ": " + check_folder(command.folder)} : Finding{};
+           });
+  return test.result();
+}
+
+}  // namespace dekoder
