@@ -228,6 +228,12 @@ COMMAND_LINES = [
     (["attention", "run", "--text", "It", "-o", ""], 2, ["--output is empty; expected: file of the maps"]),
     *(([command, ""], 2, ["run is empty; expected: run directory"])
       for command in ("eval", "generate", "initial-values")),
+    (["checkpoint"], 2, ["subcommand is required"]),
+    (["checkpoint", "verfy", "run"], 2, ["did you mean 'verify'?"]),
+    (["checkpoint", "diff", "run"], 2, ["paths: At least 2 required"]),
+    (["checkpoint", "list", "run", "--bakend", "openmp"], 2, ["command line: "]),
+    (["checkpoint", "verify", WORD], 2, ["a path is 'xxx", "... (100000 bytes)'"]),
+    (["checkpoint", "verify", "run", ""], 2, ["paths is empty; expected: checkpoint files"]),
     (["status", ""], 2, ["run_or_config is empty; expected: run directory, or configuration file"]),
 ]
 
@@ -320,6 +326,8 @@ PROMPTS = [
 RUNS = [
     (["status", "nowhere"], 3, ["nowhere"]),
     (["eval", "nowhere"], 3, ["nowhere"]),
+    *((["checkpoint", *words], 3, ["nowhere"]) for words in (["list", "nowhere"], ["diff", "run", "nowhere"])),
+    (["checkpoint", "verify", "run", "nowhere"], 3, ["1 of 2 are not valid checkpoints"]),
     (["generate", "nowhere"], 3, ["nowhere"]),
     (["generate", "text.txt"], 3, ["text.txt"]),
     (["generate", "byte.h5"], 3, ["byte.h5"]),

@@ -3,6 +3,7 @@
 import struct
 
 import h5py
+import numpy
 
 MASK = (1 << 64) - 1
 PRIMES = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
@@ -88,6 +89,6 @@ def change(path, edit):
         edit(file)
         for group in file.values():
             for dataset in group.values():
-                dataset.attrs["digest"] = tensor_digest(dataset)
-        file.attrs["digest"] = root_digest(file)
-        file.attrs["digest_1"] = xxh64(("dekoder-checkpoint 1.1\n" + fields_text(file, FIELDS_1)).encode())
+                dataset.attrs["digest"] = numpy.uint64(tensor_digest(dataset))
+        file.attrs["digest"] = numpy.uint64(root_digest(file))
+        file.attrs["digest_1"] = numpy.uint64(xxh64(("dekoder-checkpoint 1.1\n" + fields_text(file, FIELDS_1)).encode()))

@@ -180,7 +180,14 @@ TEST(CheckpointFormat, AnotherShapeIsNamed) {
         }).find(fmt::format("{}:/parameters/norm.gain: has shape ({}), expected (3)", file, fmt::join(shape, ","))),
         0u);
     const std::string said = message_of<DataError>([&] { verify_checkpoint(file); });
-    EXPECT_EQ(said, shape.empty() ? file + ":/parameters/norm.gain: is damaged (digest differs)" : "");
+    const std::string heading =
+        "/parameters/norm.gain\n" + std::string(hdf5_type_name(hdf5_type_of<Real>())) + "\n\nC\n";
+    const std::uint64_t stored = Hdf5File::open(file).attribute<std::uint64_t>("/parameters/norm.gain", "digest");
+    EXPECT_EQ(said, shape.empty()
+                        ? fmt::format("{}:/parameters/norm.gain: is damaged (digest differs: stored {:016x}, "
+                                      "computed {:016x})",
+                                      file, stored, xxh64(heading))
+                        : "");
   }
 }
 

@@ -27,6 +27,8 @@ Command named(const std::string& name) {
 
 TEST(Command, CrossesTheBorderUnchanged) {
   Command c = named("generate");
+  c.action = "verify";
+  c.paths = {"a: b", "", "- c\n"};
   c.config = "a folder/with: colon #.yaml";
   c.config_text = "\xef\xbb\xbfmodel:\r\n  layers: 5\t# \"\n";
   c.sets = {"a.b=c d", "e.f=\"g\"", ""};
@@ -49,6 +51,8 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.backend = "openmp (auto: \"/a: b\")";
   const Command back = command_from_yaml(to_yaml(c));
   EXPECT_EQ(back.name, c.name);
+  EXPECT_EQ(back.action, c.action);
+  EXPECT_EQ(back.paths, c.paths);
   EXPECT_EQ(back.config, c.config);
   EXPECT_EQ(back.config_text, c.config_text);
   EXPECT_EQ(back.sets, c.sets);
@@ -78,7 +82,7 @@ TEST(Command, ABrokenTextIsRefused) {
 }
 
 TEST(Command, DefaultsAreInRange) {
-  for (const char* name : {"train", "prepare", "eval", "generate", "describe", "bench", "status"})
+  for (const char* name : {"train", "prepare", "eval", "generate", "describe", "bench", "status", "checkpoint"})
     EXPECT_EQ(refusal(named(name)), "") << name;
 }
 
@@ -99,6 +103,9 @@ TEST(Command, ATextThatIsNotUtf8IsRefused) {
   c = named("status");
   c.run = "\xff";
   EXPECT_EQ(refusal(c), "the run directory's name is not UTF-8: byte 0xFF at offset 0; expected UTF-8 text");
+  c = named("checkpoint");
+  c.paths = {"good", "caf\xe9"};
+  EXPECT_EQ(refusal(c), "a path is not UTF-8: byte 0xE9 at offset 3; expected UTF-8 text");
   c = named("attention");
   c.text = "\u00e9\xc3";
   EXPECT_EQ(refusal(c), "--text is not UTF-8: byte 0xC3 at offset 2; expected UTF-8 text");

@@ -24,9 +24,7 @@ struct Faults {
   void add(const std::string& fault) {
     if (tensors++ == 0) first = fault;
   }
-  std::string text() const {
-    return tensors < 2 ? first : fmt::format("{}, and {} tensors more", first, tensors - 1);
-  }
+  std::string text() const { return tensors < 2 ? first : fmt::format("{}, and {} more", first, tensors - 1); }
 };
 
 /// Reads a whole tensor. Returns what is to be said of values that are not finite, "" where all are.
