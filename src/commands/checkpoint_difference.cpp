@@ -7,6 +7,7 @@
 #include <array>
 #include <cfenv>
 #include <map>
+#include <sstream>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -48,7 +49,16 @@ std::string settings_text(const OpenCheckpoint& left, const OpenCheckpoint& righ
       text += fmt::format("  {}: {}\n", setting.key, two_texts(setting.before, setting.now));
     return text;
   } catch (const ConfigError&) {  // of another program: as texts
-    return fmt::format("  configuration: {}\n", two_texts(left.info.config_yaml, right.info.config_yaml));
+    std::istringstream left_lines(left.info.config_yaml), right_lines(right.info.config_yaml);
+    std::string a, b;
+    int line = 0;
+    while (a == b) {
+      ++line;
+      if (!std::getline(left_lines, a)) a = "(its end)";
+      if (!std::getline(right_lines, b)) b = "(its end)";
+      if (!left_lines && !right_lines) break;
+    }
+    return fmt::format("  configuration, line {}: {}\n", line, two_texts(a, b));
   }
 }
 

@@ -240,11 +240,9 @@ class CheckpointCommand(unittest.TestCase):
                 (lambda file: seal.replace(file["parameters"], QKV, file[f"parameters/{QKV}"][:-1]), "has shape (47,16), expected (48,16)"),
                 (lambda file: file["second_moment"].pop(QKV), f"holds no tensor /second_moment/{QKV}"),
                 (lambda file: file.move("second_moment", "third_moment"), "holds no group /second_moment"),
-                (lambda file: file.attrs.modify("config_yaml", file.attrs["config_yaml"].replace(b"layers: 2", b"layers: 1")
-                                                if isinstance(file.attrs["config_yaml"], bytes) else
-                                                numpy.bytes_(file.attrs["config_yaml"].replace("layers: 2", "layers: 1"))),
+                (lambda file: seal.set_text(file, "config_yaml", seal.text_of(file.attrs["config_yaml"]).replace("layers: 2", "layers: 1")),
                  "the model has no such tensor"),
-                (lambda file: file.attrs.modify("config_yaml", numpy.bytes_("model: {layers: none}")), "model.layers")):
+                (lambda file: seal.set_text(file, "config_yaml", "model: {layers: none}"), "model.layers is 'none'")):
             with self.subTest(words):
                 shutil.copy(self.trained / "checkpoints" / self.newest.name, self.newest)
                 seal.change(self.newest, edit)
@@ -313,13 +311,28 @@ class CheckpointCommand(unittest.TestCase):
 
     def test_one_field_that_differs(self):
         other = self.folder / "other.h5"
-        for field, value, words in (("best_step", numpy.int64(7), "  best_step: "), ("tokenizer", numpy.bytes_("odd"), "  tokenizer: byte | odd"),
-                                    ("validation_hash", numpy.bytes_("odd"), "  validation_hash: ")):
+        for field, value, words in (("best_step", numpy.int64(7), "  best_step: "), ("tokenizer", "odd", "  tokenizer: byte | odd"),
+                                    ("validation_hash", "another set", " | another set")):
             shutil.copy(self.newest, other)
-            seal.change(other, lambda file: file.attrs.modify(field, value))
+            put = seal.set_text if isinstance(value, str) else lambda file, *pair: file.attrs.modify(*pair)
+            seal.change(other, lambda file: put(file, field, value))
             text = run("diff", self.newest, other, code=1)
             self.assertIn(words, text)
             self.assertEqual(text.count("tensors, equal bit for bit"), 3)
+
+    def test_configurations_that_this_program_cannot_read(self):
+        """A later program's settings: what differs is their text."""
+        other = self.folder / "other.h5"
+        shutil.copy(self.newest, other)
+
+        def edit(file, key):
+            text = seal.text_of(file.attrs["config_yaml"])
+            seal.set_text(file, "config_yaml", text + f"later: {{{key}: 1}}\n")
+
+        seal.change(self.newest, lambda file: edit(file, "this"))
+        seal.change(other, lambda file: edit(file, "that"))
+        self.assertRegex(run("diff", self.newest, other, code=1), r"(?m)^  configuration, line \d+: later: \{this: 1\} \| later: \{that: 1\}$")
+        self.assertIn("unknown", run("verify", other, code=3))
 
     def test_double_precision(self):
         """No program writes such files so far; the format has them."""
@@ -425,6 +438,7 @@ class CheckpointCommand(unittest.TestCase):
                 self.assertLessEqual(states, {"VALID", "gone", "unfinished"}, text)
                 text = run("verify", root)
                 self.assertNotIn("damaged", text)
+                self.assertRegex(run("diff", self.run, root, code=1), r"(?m)^b: .*/busy/checkpoints/ckpt-\d+\.h5, step ")
             self.assertIsNone(process.poll(), process.log.read_text())
         finally:
             dk.stop(process)

@@ -83,6 +83,12 @@ def replace(group, name, values):
     group.create_dataset(name, data=values).attrs["axes"] = axes
 
 
+def set_text(file, name, text):
+    """Of any length, which attrs.modify would cut to that of the old one."""
+    del file.attrs[name]
+    file.attrs[name] = numpy.bytes_(text.encode())
+
+
 def change(path, edit):
     """edit(file) changes tensors and fields; the digests become those of what is there then."""
     with h5py.File(path, "r+") as file:

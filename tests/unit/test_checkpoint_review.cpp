@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "io/run/checkpoint_folder.hpp"
 #include "support/host_tensor.hpp"
 #include "support/scratch_folder.hpp"
 
@@ -121,6 +122,41 @@ TEST(CheckpointReview, AFileThatIsGoneIsNoDamagedOne) {
   require_intact_tensor(open, open.records.at(0));  // readable as long as it is open
   fs::create_symlink("nowhere", file);
   EXPECT_EQ(review_checkpoint(file, layout_of).verdict, CheckpointVerdict::unreadable);
+}
+
+TEST(CheckpointReview, WhoLooksForTheNewestLooksAgainWhereItIsDeletedMeanwhile) {
+  const ScratchFolder scratch("checkpoint-rotated");
+  write(scratch, 1, {8});
+  int looked = 0;
+  const LoadedCheckpoint loaded = newest_checkpoint(scratch.path(), [&](const fs::path& file) {
+    if (++looked < 4) {  // a run that keeps one file saves the next state
+      fs::remove(file);
+      write(scratch, looked + 1, {8});
+    }
+    return read_checkpoint_info(file);
+  });
+  EXPECT_EQ(loaded.info.step, 4);
+  EXPECT_TRUE(loaded.rejected.empty());
+  const auto never = [](const fs::path& file) -> CheckpointInfo {
+    fs::remove(file);
+    throw DataError("{}: no such file", file.string());
+  };
+  EXPECT_NE(message_of<DataError>([&] { newest_checkpoint(scratch.path(), never); }).find("no checkpoint yet"),
+            std::string::npos);
+}
+
+TEST(CheckpointReview, AFormatThatThereIsNotIsDamage) {
+  const ScratchFolder scratch("checkpoint-minor");
+  for (const auto& [major, minor] : {std::pair{1, -1}, {0, 1}, {-1, 0}}) {
+    Hdf5File file = Hdf5File::create(scratch / "odd.h5");
+    file.write_attribute("/", "format", checkpoint_format_name);
+    file.write_attribute("/", "major", std::int32_t(major));
+    file.write_attribute("/", "minor", std::int32_t(minor));
+    file.close();
+    EXPECT_EQ(message_of<DataError>([&] { open_checkpoint(scratch / "odd.h5"); }),
+              fmt::format("{}: is damaged (checkpoint format {}.{}, which there is not)",
+                          (scratch / "odd.h5").string(), major, minor));
+  }
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ int require_format(const Hdf5File& file) {
         "{}: has checkpoint format {}.{}, this program reads up to {}.x; use the newer program that "
         "wrote it, or start afresh in another run directory",
         name, major, minor, checkpoint_format_major);
+  if (major < 1 || minor < 0)  // its digests would not be looked at
+    throw DataError("{}: is damaged (checkpoint format {}.{}, which there is not)", name, major, minor);
   return minor;
 }
 

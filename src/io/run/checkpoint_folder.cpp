@@ -12,6 +12,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool is_gone(const fs::path& file) {
+  std::error_code ignored;
+  return fs::symlink_status(file, ignored).type() == fs::file_type::not_found;
+}
+
 /// Tries `read` on each file, newest first.
 LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheckpoint& read) {
   LoadedCheckpoint loaded;
@@ -28,7 +33,7 @@ LoadedCheckpoint first_valid(const std::vector<fs::path>& files, const ReadCheck
       throw ReadError("{}; no older checkpoint is used in its place, and nothing was changed", error.what());
     } catch (const DataError& error) {
       loaded.rejected.push_back({file, error.what()});
-      log_warning("checkpoint not used: {}", error.what());
+      if (!is_gone(file)) log_warning("checkpoint not used: {}", error.what());
     }
   }
   std::string reasons;
@@ -63,11 +68,17 @@ std::optional<LoadedCheckpoint> restart_checkpoint(const fs::path& folder, const
 }
 
 LoadedCheckpoint newest_checkpoint(const fs::path& folder, const ReadCheckpoint& read) {
-  const std::vector<fs::path> files = list_checkpoints(folder);
-  if (files.empty())
-    throw DataError("{}: there is no checkpoint yet (ckpt-<step>.h5); train, or wait for the first one",
-                    folder.string());
-  return first_valid(files, read);
+  for (int tries = 1;; ++tries) {
+    const std::vector<fs::path> files = list_checkpoints(folder);
+    if (files.empty())
+      throw DataError("{}: there is no checkpoint yet (ckpt-<step>.h5); train, or wait for the first one",
+                      folder.string());
+    try {
+      return first_valid(files, read);
+    } catch (const DataError&) {
+      if (tries == 10 || std::none_of(files.begin(), files.end(), is_gone)) throw;
+    }
+  }
 }
 
 std::vector<bool> kept_checkpoints(const std::vector<fs::path>& files, int keep, long best_step,

@@ -42,7 +42,8 @@ using ReadCheckpoint = std::function<CheckpointInfo(const std::filesystem::path&
 /// its reason where there are files but none is taken.
 std::optional<LoadedCheckpoint> restart_checkpoint(const std::filesystem::path& folder, const ReadCheckpoint& read);
 
-/// The same for those who only look: changes nothing on the disk. Throws DataError also where there is no file.
+/// The same for those who only look: changes nothing on the disk, and looks again where a run that goes on has
+/// deleted files meanwhile. Throws DataError also where there is no file.
 LoadedCheckpoint newest_checkpoint(const std::filesystem::path& folder, const ReadCheckpoint& read);
 
 /// Whether rotation leaves each of `files`, newest step first (list_checkpoints), as rotate_checkpoints says.
