@@ -158,6 +158,17 @@ class Slurm(TrainingJobs):
             shown = self.wait_for(job, run, "FAILED")
             self.assertEqual((shown["ExitCode"], shown["Restarts"]), (f"{code}:0", "0"), self.log(run))
 
+    def test_a_self_test_comes_first(self):
+        job = self.train("tested", "--set", "training.steps=20", DEKODER_SELFTEST="1")
+        self.wait_for(job, "tested", "COMPLETED")
+        self.assertIn("ok       ranks: 2 ranks train as one does, to the last bit", self.log("tested"))
+        program = self.program("computes-wrongly", "export DEKODER_FAULT=selftest:loss!SPOIL")
+        job = self.train("untested", program=program, DEKODER_SELFTEST="1")
+        shown = self.wait_for(job, "untested", "FAILED")
+        self.assertEqual((shown["ExitCode"], shown["Restarts"]), ("2:0", "0"), self.log("untested"))
+        self.assertIn("do not pass dekoder selftest", self.log("untested"))
+        self.assertFalse((self.work / "untested/metrics.jsonl").exists())
+
     def test_without_scontrol(self):
         """As in some containers: the job ends with 85, and says how to go on."""
         tools = self.work / "tools"
