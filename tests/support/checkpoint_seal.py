@@ -9,7 +9,7 @@ MASK = (1 << 64) - 1
 PRIMES = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
 FIELDS = ("step", "tokens_seen", "config_yaml", "tokenizer", "data_hash", "validation_loss", "best_validation_loss", "best_step",
           "sampled_step", "metrics_bytes", "samples_bytes", "run_id", "writer")
-FIELDS_1 = ("validation_hash", "best_validation_hash", "restarts")
+LATER_FIELDS = {1: ("validation_hash", "best_validation_hash", "restarts"), 2: ("skipped_steps",)}  # by minor version
 
 
 def rotated(value, bits):
@@ -97,4 +97,6 @@ def change(path, edit):
             for dataset in group.values():
                 dataset.attrs["digest"] = numpy.uint64(tensor_digest(dataset))
         file.attrs["digest"] = numpy.uint64(root_digest(file))
-        file.attrs["digest_1"] = numpy.uint64(xxh64(("dekoder-checkpoint 1.1\n" + fields_text(file, FIELDS_1)).encode()))
+        for minor in range(1, int(file.attrs["minor"]) + 1):
+            text = f"dekoder-checkpoint 1.{minor}\n" + fields_text(file, LATER_FIELDS[minor])
+            file.attrs[f"digest_{minor}"] = numpy.uint64(xxh64(text.encode()))
