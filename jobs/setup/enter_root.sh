@@ -120,7 +120,7 @@ done
 
 # Settings that describe the machine's own tool chain mean nothing, or harm, inside.
 unset LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH PKG_CONFIG_PATH CMAKE_PREFIX_PATH \
-  PYTHONPATH PYTHONHOME PERL5LIB CC CXX FC AR LD NM RANLIB OPENBLAS_CORETYPE BASH_ENV ENV DEKODER_TOOLBOX_CHANGE
+  PYTHONPATH PYTHONHOME PERL5LIB CC CXX FC AR LD NM RANLIB OPENBLAS_CORETYPE BASH_ENV ENV CDPATH DEKODER_TOOLBOX_CHANGE
 export PATH=$path DEKODER_TOOLBOX=$root CCACHE_DIR=${CCACHE_DIR:-${root%/*}/ccache}
 # The root of the whole namespace, unlike chroot's: programs that make namespaces of their own, Apptainer's say, refuse a chroot.
 cd "$tree"
