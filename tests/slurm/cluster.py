@@ -32,7 +32,7 @@ CredType=cred/munge
 # The second is also the wait before a requeued job may start, 120 s by default.
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool.%n
+SlurmdSpoolDir={spool}/spool.%n
 TmpFS={folder}/tmp.%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
@@ -137,10 +137,11 @@ def wait_until(condition, what, seconds=60, explain=lambda: ""):
 
 class Cluster:
     """`preempt_signal`: a preempted job gets the signal of its --signal at the start of the grace, else TERM. Times in seconds; a node
-    that is lost is noticed after `slurmd_timeout` and up to as long again."""
+    that is lost is noticed after `slurmd_timeout` and up to as long again. `spool`: the folder of the slurmds' own, else the cluster's."""
 
-    def __init__(self, preempt_signal=True, grace=10, kill_wait=5, slurmd_timeout=60):
+    def __init__(self, preempt_signal=True, grace=10, kill_wait=5, slurmd_timeout=60, spool=None):
         self.folder = Path(os.environ[FOLDER])
+        self.spool = Path(spool or self.folder)
         self.conf = self.folder / "slurm.conf"
         self.environment = {**os.environ, **RANKS, "SLURM_CONF": str(self.conf), "TMPDIR": str(self.folder / "tmp")}
         for name in [name for name in self.environment if re.match("(SLURM|SBATCH|OMPI_COMM|PMIX?)_(?!CONF)", name)]:
@@ -155,7 +156,7 @@ class Cluster:
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         (self.folder / "gres.conf").write_text("".join(f"NodeName=n[1-2] Name=gpu File=/dev/{file}\n" for file in ("zero", "full")))
         self.grace = grace
-        self.conf.write_text(SLURM_CONF.format(folder=self.folder, user_signal="" if preempt_signal else "# ", grace=grace,
+        self.conf.write_text(SLURM_CONF.format(folder=self.folder, spool=self.spool, user_signal="" if preempt_signal else "# ", grace=grace,
                                                kill_wait=kill_wait, slurmd_timeout=slurmd_timeout))
         self.start()
 
@@ -177,9 +178,9 @@ class Cluster:
         self.wait_until_idle()
 
     def start_node(self, node):
-        for folder in (f"spool.{node}", f"tmp.{node}"):  # a socket of a lost step would hinder the next
-            shutil.rmtree(self.folder / folder, ignore_errors=True)
-            (self.folder / folder).mkdir()
+        for folder in (self.spool / f"spool.{node}", self.folder / f"tmp.{node}"):  # a socket of a lost step would hinder the next
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
         self.daemon(node, [*NAMESPACE, sys.executable, __file__, "--node", node, "slurmd", "-D", "-N", node])
 
     def lose_node(self, node):

@@ -31,6 +31,8 @@ class TrainingJobs(unittest.TestCase):
     """`self.work`: a folder with config.yaml and its tokens, from which jobs are submitted."""
 
     options = {}  # of the Cluster
+    prefix = ()  # of jobs/train.slurm, a container's
+    dekoder = PROGRAM  # behind it
 
     @classmethod
     def setUpClass(cls):
@@ -40,7 +42,7 @@ class TrainingJobs(unittest.TestCase):
         cls.work.mkdir(exist_ok=True)
         (cls.work / "text").write_text("".join(path.read_text() for path in sorted((ROOT / "src/base").iterdir())))
         (cls.work / "config.yaml").write_text(CONFIG)
-        subprocess.run([PROGRAM, "prepare", "text", "-o", "tokens.h5"], cwd=cls.work, check=True, capture_output=True)
+        subprocess.run([*cls.prefix, cls.dekoder, "prepare", "text", "-o", "tokens.h5"], cwd=cls.work, check=True, capture_output=True)
         cls.references = {}
 
     def setUp(self):
@@ -53,10 +55,10 @@ class TrainingJobs(unittest.TestCase):
 
     # ---- jobs
 
-    def submit(self, *words, job="job", options=("-N2", "--ntasks-per-node=1", "--exclusive"), program=PROGRAM, **environment):
+    def submit(self, *words, job="job", options=("-N2", "--ntasks-per-node=1", "--exclusive"), program=None, **environment):
         """train.slurm with two ranks on two nodes; `job` is its name, and that of its log."""
         return self.cluster.submit("-p", "low", *options, f"--job-name={job}", f"--output={self.work}/{job}.out", JOB, *words, cwd=self.work,
-                                   DEKODER_PROGRAM=str(program), **environment)
+                                   DEKODER_PREFIX=" ".join(self.prefix), DEKODER_PROGRAM=str(program or self.dekoder), **environment)
 
     def train(self, run, *words, **options):
         return self.submit("config.yaml", "--run", run, *words, job=run, **options)
@@ -80,7 +82,7 @@ class TrainingJobs(unittest.TestCase):
 
     def pids(self, run):
         """The ranks, on both nodes."""
-        found = subprocess.run(["pgrep", "-f", f"^{PROGRAM} train .*--run {run}( |$)"], capture_output=True, text=True)
+        found = subprocess.run(["pgrep", "-f", f"^{self.dekoder} train .*--run {run}( |$)"], capture_output=True, text=True)
         return [int(pid) for pid in found.stdout.split()]
 
     def wait_until_gone(self, run, seconds=10):
@@ -114,7 +116,7 @@ class TrainingJobs(unittest.TestCase):
         return int(found[-1]) if found else 0
 
     def status(self, run):
-        return json.loads(self.cluster.ask(PROGRAM, "status", self.work / run, "--json"))
+        return json.loads(self.cluster.ask(*self.prefix, self.dekoder, "status", self.work / run, "--json"))
 
     def digests(self, run, step):
         return subprocess.run([DIGESTS, self.work / run / f"checkpoints/ckpt-{step:08d}.h5"], check=True, capture_output=True, text=True).stdout
@@ -133,8 +135,8 @@ class TrainingJobs(unittest.TestCase):
         key = (steps, *words)
         if key not in self.references:
             run = "reference" + re.sub(r"\W+", "-", " ".join(map(str, ("", *key))))
-            subprocess.run([PROGRAM, "train", "config.yaml", "--run", run, "--set", f"training.steps={steps}", *words], cwd=self.work, check=True,
-                           capture_output=True, env=self.cluster.environment)
+            subprocess.run([*self.prefix, self.dekoder, "train", "config.yaml", "--run", run, "--set", f"training.steps={steps}", *words],
+                           cwd=self.work, check=True, capture_output=True, env=self.cluster.environment)
             self.references[key] = self.results(run, steps)
         return self.references[key]
 
