@@ -48,6 +48,6 @@ ctest --test-dir "$build" --output-on-failure --no-tests=error --timeout 900 "${
 failed=$(sed -nE 's/^.* tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1/p' "$build/ctest.log")
 total=$(sed -nE 's/^.* tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\2/p' "$build/ctest.log")
 echo "tests: $((SECONDS - start)) s in all"
-skipped=$(grep -c '\*\*\*Skipped' "$build/ctest.log" || true)  # those that need a card
+skipped=$(grep -c '\*\*\*Skipped' "$build/ctest.log" || true)  # those that need a card, or Apptainer
 echo "$((${total:-0} - ${failed:-0} - skipped)) passed, ${failed:-0} failed$([ "$skipped" -eq 0 ] || echo ", $skipped skipped")"
 exit "$status"
