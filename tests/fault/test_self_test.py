@@ -59,6 +59,9 @@ class SelfTest(unittest.TestCase):
             self.assertEqual(self.failed(found), {name})
             self.assertIn(text, found[name][1])
             self.assertIn("administrators", found[name][2])
+        for tensor, name in ((1, "token_embedding.weight"), (15, "blocks.01.attention_norm.gain"), (28, "final_norm.bias")):  # half of it is lost
+            found = self.lines(code=2, DEKODER_FAULT=f"selftest:gradient@{tensor}!SPOIL")
+            self.assertIn(f" of {name} is ", found["gradients"][1])
 
     def test_ranks(self):
         crowded = len(os.sched_getaffinity(0)) < 3
@@ -67,7 +70,7 @@ class SelfTest(unittest.TestCase):
         self.assertEqual(found["ranks"], ("ok", "3 ranks train as one does, to the last bit"))
         only_one = ["bash", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 2 ]; then export DEKODER_FAULT=selftest:gradient!SPOIL; fi; exec "$@"', "-"]
         found = self.lines(ranks=3, code=2, launch=only_one)
-        self.assertRegex(found["gradients"][1], "^rank 2: the gradient of ")
+        self.assertRegex(found["gradients"][1], "^rank 2: the derivative of the loss along direction ")
         found = self.lines(ranks=3, code=2, DEKODER_FAULT="selftest:ranks!SPOIL")
         self.assertIn("ranks", self.failed(found))
         found = self.lines(ranks=9, code=None)  # more than the micro-batches of the tiny training
