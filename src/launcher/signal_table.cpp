@@ -16,7 +16,7 @@ namespace dekoder {
 namespace {
 
 enum class Action {
-  save,           ///< train saves, eval and generate end in order; every other command dies of it, as programs do
+  save,  ///< train saves, eval, generate and selftest end in order; every other command dies of it, as programs do
   save_or_nohup,  ///< the same, but ignored where the process was started with it ignored
   ignore,         ///< in every command: the system call fails, and its error is reported
   unread,         ///< train ignores it: a training outlives the reader of its log; every other command dies of it

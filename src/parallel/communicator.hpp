@@ -91,7 +91,7 @@ bool mpi_reaches_devices();
 
 /// What messages between two ranks are told apart by. Those of gradients, one for each sum of each bucket, count on
 /// from theirs.
-enum MessageTag : int { state_tag, wanted_tag, saved_tag, gradient_tag };
+enum MessageTag : int { state_tag, wanted_tag, saved_tag, test_tag, gradient_tag };
 
 /// Point-to-point messages under way.
 class Messages {

@@ -11,10 +11,14 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "base/cpu_mask.hpp"
+#include "base/cpu_quota.hpp"
+#include "base/decimal.hpp"
 #include "base/log.hpp"
 #include "base/process_space.hpp"
 
@@ -56,16 +60,51 @@ std::string nodes_of_cpus(const std::string& cpus) {
 }
 
 std::string to_line(const RankPlace& p) {
-  return fmt::format("{}\t{}\t{}\t{}\t{}", p.host, p.cpus, p.nodes, p.device, p.threads);
+  return fmt::format("{}\t{}\t{}\t{}\t{}\t{}", p.host, p.cpus, p.nodes, p.device, p.threads, p.quota);
 }
 
 RankPlace from_line(const std::string& line) {
   std::istringstream fields(line);
   RankPlace p;
-  std::string threads;
-  for (std::string* field : {&p.host, &p.cpus, &p.nodes, &p.device, &threads}) std::getline(fields, *field, '\t');
+  std::string threads, quota;
+  for (std::string* field : {&p.host, &p.cpus, &p.nodes, &p.device, &threads, &quota})
+    std::getline(fields, *field, '\t');
   p.threads = std::atoi(threads.c_str());
+  read_decimal(quota, p.quota);
   return p;
+}
+
+/// Ranks of one host.
+struct Group {
+  std::vector<int> ranks;
+  int threads = 0;
+  std::set<int> cpus;
+  double quota = 0;
+
+  void add(int rank, const RankPlace& place, const std::vector<int>& given) {
+    ranks.push_back(rank);
+    threads += place.threads;
+    cpus.insert(given.begin(), given.end());
+    quota = std::max(quota, place.quota);
+  }
+  bool crowded() const { return threads > int(cpus.size()); }
+};
+
+/// The ranks that have no CPUs but those of one of them, the narrowest first that are too many for them: with CPUs
+/// that are disjoint or one in the other, as launchers give them, no others can be.
+std::optional<Group> crowded_ranks(const std::vector<std::pair<int, RankPlace>>& ranks) {
+  std::vector<std::vector<int>> cpus;
+  for (const auto& [rank, place] : ranks) cpus.push_back(numbers_of(place.cpus));
+  std::optional<Group> narrowest;
+  for (const std::vector<int>& outer : cpus) {
+    if (narrowest && outer.size() >= narrowest->cpus.size()) continue;
+    Group group;
+    for (std::size_t i = 0; i < ranks.size(); ++i)
+      if (std::includes(outer.begin(), outer.end(), cpus[i].begin(), cpus[i].end()))
+        group.add(ranks[i].first, ranks[i].second, cpus[i]);
+    if (group.crowded()) narrowest = std::move(group);
+  }
+  return narrowest;
 }
 
 }  // namespace
@@ -90,26 +129,35 @@ RankPlace own_place(const std::string& device) {
   place.nodes = nodes_of_cpus(place.cpus);
   place.device = device;
   place.threads = omp_get_max_threads();
+  place.quota = cpu_quota();
   return place;
 }
 
+std::string RankPlace::text() const {
+  return fmt::format("{}, {} threads on CPUs {}, NUMA node {}{}", host, threads, cpus, nodes,
+                     device.empty() ? "" : ", GPU " + device);
+}
+
 std::vector<std::string> oversubscribed_hosts(const std::vector<RankPlace>& places) {
-  struct Host {
-    int ranks = 0, threads = 0;
-    std::set<int> cpus;
-  };
-  std::map<std::string, Host> hosts;
-  for (const RankPlace& place : places) {
-    Host& host = hosts[place.host];
-    ++host.ranks;
-    host.threads += place.threads;
-    for (const int cpu : numbers_of(place.cpus)) host.cpus.insert(cpu);
-  }
+  std::map<std::string, std::vector<std::pair<int, RankPlace>>> hosts;
+  for (std::size_t rank = 0; rank < places.size(); ++rank)
+    hosts[places[rank].host].emplace_back(int(rank), places[rank]);
   std::vector<std::string> lines;
-  for (const auto& [name, host] : hosts)
-    if (host.threads > int(host.cpus.size()))
+  for (const auto& [name, ranks] : hosts) {
+    Group all;
+    for (const auto& [rank, place] : ranks) all.add(rank, place, numbers_of(place.cpus));
+    if (all.crowded())
       lines.push_back(
-          fmt::format("{}: {} ranks with {} threads on {} CPUs", name, host.ranks, host.threads, host.cpus.size()));
+          fmt::format("{}: {} ranks with {} threads on {} CPUs", name, ranks.size(), all.threads, all.cpus.size()));
+    else if (const std::optional<Group> some = crowded_ranks(ranks))
+      lines.push_back(fmt::format("{}: rank{} {} with {} threads on CPU{} {}", name,
+                                  some->ranks.size() > 1 ? "s" : "", fmt::join(some->ranks, ", "), some->threads,
+                                  some->cpus.size() > 1 ? "s" : "", fmt::join(some->cpus, ", ")));
+    else if (all.quota > 0 && all.threads > all.quota)
+      lines.push_back(
+          fmt::format("{}: {} threads, which may take the time of {:g} CPUs (its control group's limit)", name,
+                      all.threads, all.quota));
+  }
   return lines;
 }
 
@@ -133,11 +181,7 @@ std::vector<RankPlace> all_places(const Communicator& ranks, const std::string& 
 void log_ranks(const Communicator& ranks, const std::string& device) {
   if (ranks.size() == 1) return;
   const std::vector<RankPlace> places = all_places(ranks, device);
-  for (std::size_t rank = 0; rank < places.size(); ++rank) {
-    const RankPlace& p = places[rank];
-    log_info("rank {}: {}, {} threads on CPUs {}, NUMA node {}{}", rank, p.host, p.threads, p.cpus, p.nodes,
-             p.device.empty() ? "" : ", GPU " + p.device);
-  }
+  for (std::size_t rank = 0; rank < places.size(); ++rank) log_info("rank {}: {}", rank, places[rank].text());
   for (const std::string& line : oversubscribed_hosts(places))
     log_warning("{}: they take turns; lower OMP_NUM_THREADS or the number of ranks", line);
   const std::vector<std::string> shared = shared_devices(places);

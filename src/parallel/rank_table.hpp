@@ -15,6 +15,10 @@ struct RankPlace {
   std::string nodes;   ///< NUMA nodes of these: "0"
   std::string device;  ///< PCI id of its GPU; empty on CPUs
   int threads = 1;
+  double quota = 0;  ///< cpu_quota(); 0: none
+
+  /// "n1, 4 threads on CPUs 0-3, NUMA node 0".
+  std::string text() const;
 };
 
 /// This process's. `device`: of the backend.
@@ -23,8 +27,8 @@ RankPlace own_place(const std::string& device);
 /// Numbers of a list such as "0-3,8".
 std::vector<int> numbers_of(const std::string& list);
 
-/// What is wrong with these places: hosts on which more threads compute than there are CPUs for, a line each; empty
-/// where nothing is.
+/// What is wrong with these places: hosts on which more threads compute than there are CPUs for, or than there is
+/// CPU time for, and ranks that were given so few, a line for each host; empty where nothing is.
 std::vector<std::string> oversubscribed_hosts(const std::vector<RankPlace>& places);
 
 /// Hosts and GPUs that several ranks share; empty where none does.

@@ -47,14 +47,16 @@ class SelfTest(unittest.TestCase):
     def test_a_machine_that_is_well(self):
         found = self.lines()
         self.assertEqual({name: line[0] for name, line in found.items()},
-                         {"placement": "ok", "gradients": "ok", "losses": "ok", "GPU against CPU": "skipped", "ranks": "skipped", "files": "ok"})
+                         {"placement": "ok", "gradients": "ok", "losses": "ok", "GPU against CPU": "skipped", "messages": "skipped",
+                          "ranks": "skipped", "files": "ok"})
         self.assertRegex(found["files"][1], r"GB free; HDF5 of 67 MB written, synced and renamed in \d+\.\d\d s")
+        self.assertIn("mpirun dekoder selftest", found["ranks"][1])
         threads = self.lines(OMP_NUM_THREADS="2")
         self.assertEqual(threads["losses"], found["losses"], "two threads compute something else")
 
     def test_each_check_can_fail(self):
         for point, name, text in (("gradient", "gradients", "by finite differences"), ("loss", "losses", "step 5: the loss is"),
-                                  ("bits", "losses", "other bits the second time")):
+                                  ("bits", "losses", "other bits the second time"), ("files", "files", "reads back other than it was written")):
             found = self.lines(code=2, DEKODER_FAULT=f"selftest:{point}!SPOIL")
             self.assertEqual(self.failed(found), {name})
             self.assertIn(text, found[name][1])
@@ -73,6 +75,12 @@ class SelfTest(unittest.TestCase):
         self.assertRegex(found["gradients"][1], "^rank 2: the derivative of the loss along direction ")
         found = self.lines(ranks=3, code=2, DEKODER_FAULT="selftest:ranks!SPOIL")
         self.assertIn("ranks", self.failed(found))
+        found = self.lines(ranks=3, code=2, DEKODER_FAULT="selftest:messages@7!SPOIL")
+        self.assertIn("rank 1: messages of rank 0 arrive changed", found["messages"][1])
+        rank_0 = ["bash", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 0 ]; then export DEKODER_FAULT=train:gradients@190!SPOIL; fi; exec "$@"', "-"]
+        found = self.lines(ranks=3, code=2, launch=rank_0)  # its training alone is not finite, and no rank waits for another
+        self.assertIn("rank 0: step 2: the gradient is not finite", found["ranks"][1])
+        self.assertEqual(found["files"][0], "ok")
         found = self.lines(ranks=9, code=None)  # more than the micro-batches of the tiny training
         self.assertEqual(found["ranks"], ("ok", "9 ranks train as one does, to the last bit"))
 
@@ -81,6 +89,27 @@ class SelfTest(unittest.TestCase):
         self.assertEqual(self.failed(found), {"placement"})
         self.assertIn("2 threads on 1 CPUs", found["placement"][1])
         self.assertIn("OMP_NUM_THREADS", found["placement"][2])
+
+    def test_two_ranks_on_one_processor(self):
+        found = self.lines(ranks=2, launch=["taskset", "-c", str(min(os.sched_getaffinity(0)))], code=2)
+        self.assertIn("2 ranks with 2 threads on 1 CPUs", found["placement"][1])
+
+    def test_less_processor_time_than_threads(self):
+        """A container's limit, which no list of CPUs shows."""
+        version_1 = pathlib.Path("/sys/fs/cgroup/cpu")
+        group = (version_1 if version_1.is_dir() else version_1.parent) / f"dekoder-test-{os.getpid()}"
+        try:
+            group.mkdir()
+            self.addCleanup(group.rmdir)
+            if version_1.is_dir():
+                (group / "cpu.cfs_quota_us").write_text("50000")
+            else:
+                (group / "cpu.max").write_text("50000 100000")
+        except OSError as error:
+            self.skipTest(f"no control group can be made: {error}")
+        found = self.lines(code=2, launch=["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "-"])
+        self.assertEqual(self.failed(found), {"placement"})
+        self.assertIn("1 threads, which may take the time of 0.5 CPUs", found["placement"][1])
 
     def test_folders(self):
         for folder, text in (("missing", "No such file or directory"), ("/proc", ""), ("/dev/null", "Not a directory")):
@@ -100,6 +129,34 @@ class SelfTest(unittest.TestCase):
             self.assertEqual(os.listdir(disk), [])
         finally:
             subprocess.run(["umount", disk], check=True)
+
+    def test_a_read_only_folder(self):
+        disk = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, disk)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", disk], check=True)
+        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        found = self.lines("--folder", disk, code=2)
+        self.assertEqual(self.failed(found), {"files"})
+        self.assertIn("Read-only file system", found["files"][1])
+
+    def test_a_folder_that_one_node_lacks(self):
+        disk = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, disk)
+        other = ["bash", "-c", f'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then mount -t tmpfs tmpfs {disk} || exit; fi; exec "$@"', "-"]
+        found = self.lines("--folder", disk, ranks=2, code=2, launch=["unshare", "--mount", *other])
+        self.assertRegex(found["files"][1], "^rank 1: .*/lock: the lock that rank 0 has taken is not seen on ")
+        self.assertIn("all nodes have", found["files"][2])
+        found = self.lines("--folder", disk, ranks=2, code=None)
+        self.assertRegex(found["files"][1], "; lock taken and seen$")
+
+    def test_signals(self):
+        """What was written goes, after a kill at the next self test."""
+        self.lines(code=85, DEKODER_FAULT="file:before_rename@5!TERM")
+        killed = subprocess.run([dk.PROGRAM, "selftest"], cwd=self.work, env={**ENVIRONMENT, "DEKODER_FAULT": "file:before_rename@5"},
+                                capture_output=True)
+        self.assertEqual(killed.returncode, -9)
+        self.assertEqual(len(os.listdir(self.work)), 1)
+        self.lines()
 
     def test_output_that_cannot_be_written(self):
         with open("/dev/full", "w") as full:
