@@ -52,7 +52,7 @@ class SelfTest {
     if (ranks_.root() && !stopped_) print_(fmt::format("skipped  {}: {}\n", name, why));
   }
   ExitCode result() const {
-    return stopped_ ? ExitCode::wants_to_go_on : failed_ ? ExitCode::usage : ExitCode::finished;
+    return failed_ ? ExitCode::usage : stopped_ ? ExitCode::wants_to_go_on : ExitCode::finished;
   }
 
  private:
@@ -64,7 +64,8 @@ class SelfTest {
 /// On rank 0 what `places`, of all ranks, are.
 Finding check_placement(const std::vector<RankPlace>& places) {
   std::vector<std::string> faults = oversubscribed_hosts(places);
-  for (const std::string& shared : shared_devices(places)) faults.push_back(shared);
+  if (!devices_may_be_shared())
+    for (const std::string& shared : shared_devices(places)) faults.push_back(shared);
   if (!faults.empty()) return {true, fmt::format("{}", fmt::join(faults, "; "))};
   constexpr std::size_t most = 8;
   const ThreadFacts facts = thread_facts();

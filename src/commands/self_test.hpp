@@ -9,8 +9,8 @@
 namespace dekoder {
 
 /// `dekoder selftest`, on all ranks: whether the nodes of a job train right. Prints a line for each check as it
-/// ends, and what to tell the administrators after one that failed. finished: none failed; usage: one did;
-/// wants_to_go_on: a signal came.
+/// ends, and what to tell the administrators after one that failed. usage: one did; finished: none;
+/// wants_to_go_on: none up to a signal.
 ExitCode run_self_test(const Command& command, void (*print)(const std::string&));
 
 }  // namespace dekoder

@@ -172,6 +172,11 @@ std::vector<std::string> shared_devices(const std::vector<RankPlace>& places) {
   return lines;
 }
 
+bool devices_may_be_shared() {
+  const char* allowed = std::getenv("DEKODER_SHARE_GPU");  // the launcher has checked it
+  return allowed != nullptr && allowed[0] == '1';
+}
+
 std::vector<RankPlace> all_places(const Communicator& ranks, const std::string& device) {
   std::vector<RankPlace> places;
   for (const std::string& line : ranks.gather(to_line(own_place(device)))) places.push_back(from_line(line));
@@ -185,8 +190,7 @@ void log_ranks(const Communicator& ranks, const std::string& device) {
   for (const std::string& line : oversubscribed_hosts(places))
     log_warning("{}: they take turns; lower OMP_NUM_THREADS or the number of ranks", line);
   const std::vector<std::string> shared = shared_devices(places);
-  const char* allowed = std::getenv("DEKODER_SHARE_GPU");  // the launcher has checked it
-  if (ranks.from_root(!shared.empty()) && (allowed == nullptr || allowed[0] != '1'))
+  if (ranks.from_root(!shared.empty()) && !devices_may_be_shared())
     throw ConfigError(
         "several ranks share a GPU ({}); start one rank for each GPU (srun --gpus-per-task=1, or mpirun --map-by "
         "ppr:GPUS:node), or set DEKODER_SHARE_GPU=1",

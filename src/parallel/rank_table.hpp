@@ -34,11 +34,14 @@ std::vector<std::string> oversubscribed_hosts(const std::vector<RankPlace>& plac
 /// Hosts and GPUs that several ranks share; empty where none does.
 std::vector<std::string> shared_devices(const std::vector<RankPlace>& places);
 
+/// Whether they may: DEKODER_SHARE_GPU is 1.
+bool devices_may_be_shared();
+
 /// On rank 0 those of all ranks, on the others nothing.
 std::vector<RankPlace> all_places(const Communicator& ranks, const std::string& device);
 
 /// Logs where each rank computes, and warns of hosts with more threads than CPUs. Throws ConfigError on all ranks
-/// where two share a GPU, unless DEKODER_SHARE_GPU is 1.
+/// where two share a GPU and may not.
 void log_ranks(const Communicator& ranks, const std::string& device);
 
 /// Throws ConfigError on all ranks where `text`, of `what` ("the configuration"), is not the same on all of them,

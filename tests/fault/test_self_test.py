@@ -152,6 +152,7 @@ class SelfTest(unittest.TestCase):
     def test_signals(self):
         """What was written goes, after a kill at the next self test."""
         self.lines(code=85, DEKODER_FAULT="file:before_rename@5!TERM")
+        self.lines(code=2, DEKODER_FAULT="file:before_rename@5!TERM,selftest:loss!SPOIL")
         killed = subprocess.run([dk.PROGRAM, "selftest"], cwd=self.work, env={**ENVIRONMENT, "DEKODER_FAULT": "file:before_rename@5"},
                                 capture_output=True)
         self.assertEqual(killed.returncode, -9)
