@@ -82,7 +82,7 @@ class TrainingJobs(unittest.TestCase):
 
     def pids(self, run):
         """The ranks, on both nodes."""
-        found = subprocess.run(["pgrep", "-f", f"^{self.dekoder} train .*--run {run}( |$)"], capture_output=True, text=True)
+        found = subprocess.run(["pgrep", "-f", f"^([^ ]*/)?{self.dekoder} train .*--run {run}( |$)"], capture_output=True, text=True)
         return [int(pid) for pid in found.stdout.split()]
 
     def wait_until_gone(self, run, seconds=10):
