@@ -34,7 +34,8 @@ class Container(TrainingJobs):
         self.assertEqual(self.cluster.ask(*self.prefix, "sh", "-c", "command -v dekoder; command -v dekoder-report").split(),
                          ["/usr/local/bin/dekoder", "/usr/local/bin/dekoder-report"])
         self.assertIn("Usage: dekoder", self.cluster.ask("apptainer", "run", "--userns", IMAGE, "--help"))
-        self.cluster.ask(*self.prefix, "bash", container.ROOT / "jobs/setup/native.sh")
+        *apptainer, image = self.prefix
+        self.cluster.ask(*apptainer, "--bind", container.ROOT, image, "bash", container.ROOT / "jobs/setup/native.sh")
 
     def test_by_hand(self):
         """Exit codes arrive outside; a signal to the container's process, or Ctrl-C to all of its group, saves."""
