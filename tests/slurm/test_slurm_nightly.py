@@ -58,10 +58,10 @@ class NoGrace(TrainingJobs):
 class Nightly(TrainingJobs):
     def test_three_time_limits(self):
         """Slurm looks at limits every half a minute, and sends the signal up to a minute early."""
-        steps, large = 1600, ["--set", "training.batch=64"]
+        steps, large = 1600, ["--set", "training.batch=192"]  # a start has half a minute, and here does some 400 of them
         job = self.train("limits", "--set", f"training.steps={steps}", *large,
                          options=("-N2", "--ntasks-per-node=1", "--exclusive", "-t1", "--signal=B:USR1@55"))
-        shown = self.wait_for(job, "limits", "COMPLETED", "FAILED", seconds=900)
+        shown = self.wait_for(job, "limits", "COMPLETED", "FAILED", seconds=1800)
         self.assertEqual(shown["JobState"], "COMPLETED", self.log("limits"))
         self.assertGreaterEqual(int(shown["Restarts"]), 3, self.log("limits"))
         self.assert_undisturbed("limits", *large, steps=steps)
