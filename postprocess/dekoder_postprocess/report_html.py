@@ -100,7 +100,7 @@ def summary(runs, names):
 
 
 def missing(runs, names):
-    """What the page cannot show, one line each."""
+    """What the page cannot show, and what a curve alone would hide, one line each."""
     lines = []
     for run, name in zip(runs, names):
         name = name if len(runs) > 1 else "This run"
@@ -109,6 +109,9 @@ def missing(runs, names):
             lines.append(f"{name}: {sentence}.")
         if not len(run.steps["step"]):
             lines.append(f"{name}: no training step in metrics.jsonl yet.")
+        if run.skipped:
+            lines.append(f"{name}: loss or gradients were not finite at step" + ("s " if len(run.skipped) > 1 else " ")
+                         + ", ".join(f"{step:,}" for step in run.skipped) + ", which changed no parameter.")
         if not len(run.evaluations["step"]):
             lines.append(f"{name}: no evaluation in metrics.jsonl, so no validation loss and no bits per byte.")
         lines += [f"{name}: {note}; best is the best on the newest ones." for note in run.validation_notes()]

@@ -44,6 +44,7 @@ class Run:
     config: dict  # the same, section -> key -> value
     steps: dict  # STEP_COLUMNS -> array, one element per optimizer step; nats per token, tokens/s
     seconds: list  # per optimizer step: phase -> seconds; empty where the log has none
+    skipped: list  # steps that changed no parameter, as their loss or gradients were not finite
     evaluations: dict  # EVALUATION_COLUMNS -> array, one element per evaluation
     validation_hashes: list  # per evaluation, of its validation tokens: only losses of equal hashes are comparable
     restarts: list  # steps at which the run was resumed, in order
@@ -114,6 +115,7 @@ def read_run(path, with_attention=True) -> Run:
         config=config,
         steps=table(rows["steps"], STEP_COLUMNS),
         seconds=[row.get("seconds", {}) for row in rows["steps"]],
+        skipped=[row["step"] for row in rows["steps"] if row.get("skipped") is True],
         evaluations=table(evaluations, EVALUATION_COLUMNS),
         validation_hashes=[row.get("validation_hash") for row in evaluations],
         restarts=[row["step"] for row in rows["restarts"]],
@@ -128,7 +130,8 @@ def check_run_directory(path):
     """Raises RunError where the path is no folder with the files that every run has."""
     expected = "expected the folder of a run, with config.yaml and metrics.jsonl (dekoder train ... --run FOLDER)"
     if not present(path):
-        raise RunError(f"{path}: no such folder: there is no such run directory; {expected}; check the path")
+        raise RunError(f"{path}: no such folder: there is no such run directory; {expected}; check the path, or wait until "
+                       "the run has begun")
     if not path.is_dir():
         raise RunError(f"{path}: is a file; {expected}")
     for name in ("config.yaml", "metrics.jsonl"):

@@ -228,6 +228,17 @@ class Incomplete(Scratch):
         for words in ("not finished: step 1 of 40", "no evaluation", "no samples", "no attention maps", "none so far"):
             self.assertIn(words, page)
 
+    def test_names_skipped_steps(self):
+        for steps, words in (([7], "at step 7, which"), ([7, 1007], "at steps 7, 1,007, which"), ([], None)):
+            run = read_run(write_run(self.folder / "a").path)
+            run.skipped = steps
+            page = report.build_page([run])
+            self.assertEqual("not finite" in page, bool(steps))
+            self.assertIn(words or "", page)
+        log = self.folder / "a" / "metrics.jsonl"
+        log.write_text(log.read_text().replace('{"step":7,', '{"step":7,"skipped":true,'))
+        self.assertEqual(read_run(self.folder / "a").skipped, [7])
+
     def test_restarts(self):
         for restarts, words in (((), "ran through"), ((7,), "from step 7"), ((7, 9), "from steps 7, 9")):
             run = read_run(write_run(self.folder / "a", restarts=restarts).path)

@@ -221,6 +221,7 @@ class WithoutATerminal(Runs):
         done = self.start(self.folder / "none")
         self.assertEqual((done.returncode, done.stderr.count(b"\n"), done.stdout), (3, 1, b""))
         self.assertIn(b"there is no such run directory", done.stderr)
+        self.assertIn(b"or wait until the run has begun", done.stderr)
 
 
 @unittest.skipUnless(shutil.which("tmux"), "needs tmux")

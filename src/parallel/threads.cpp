@@ -4,6 +4,7 @@
 #include <omp.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "base/cpu_mask.hpp"
+#include "base/cpu_quota.hpp"
 #include "base/error.hpp"
 #include "base/helper_thread.hpp"
 #include "base/log.hpp"
@@ -95,6 +97,12 @@ void log_threads() {
            std::getenv("OMP_NUM_THREADS") == nullptr)
     log_warning("{} gave this process 1 of the machine's {} cores; for more: {}", launcher->name,
                 facts.machine_cores, more_cores);
+  else if (const double quota = cpu_quota(); quota > 0 && facts.threads > quota)
+    log_warning(
+        "{} threads may take the time of {:g} CPUs, the limit of their control group; {}give the container or "
+        "the job more",
+        facts.threads, quota,
+        facts.threads > 1 ? fmt::format("set OMP_NUM_THREADS to {:.0f}, or ", std::max(1.0, quota)) : "");
 }
 
 }  // namespace dekoder

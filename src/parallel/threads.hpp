@@ -19,7 +19,8 @@ ThreadFacts thread_facts();
 /// more than `most`, or fewer than were asked for.
 void start_openmp(int most);
 
-/// Logs one line: threads, cores, binding; and a warning where threads share cores, or a launcher gave one alone.
+/// Logs one line: threads, cores, binding; and a warning where threads share cores or less CPU time than they are
+/// (cpu_quota), or a launcher gave one core alone.
 void log_threads();
 
 }  // namespace dekoder

@@ -222,6 +222,13 @@ class Cores(Case):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn(f"warning: {threads} threads share ", done.stderr)
 
+    def test_less_processor_time_than_threads(self):
+        for threads, remedy in ((1, "; give "), (2, "; set OMP_NUM_THREADS to 1, or give ")):
+            done = run(self.train(), start=dk.limited_to(0.5, self), env=environment(OMP_NUM_THREADS=str(threads)))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            if threads <= len(CPUS):
+                self.assertIn(f"warning: {threads} threads may take the time of 0.5 CPUs, the limit of their control group{remedy}", done.stderr)
+
 
 # What the launcher asks of libcuda.so.1, with FAULT as cuInit's answer.
 DRIVER = """

@@ -96,18 +96,7 @@ class SelfTest(unittest.TestCase):
 
     def test_less_processor_time_than_threads(self):
         """A container's limit, which no list of CPUs shows."""
-        version_1 = pathlib.Path("/sys/fs/cgroup/cpu")
-        group = (version_1 if version_1.is_dir() else version_1.parent) / f"dekoder-test-{os.getpid()}"
-        try:
-            group.mkdir()
-            self.addCleanup(group.rmdir)
-            if version_1.is_dir():
-                (group / "cpu.cfs_quota_us").write_text("50000")
-            else:
-                (group / "cpu.max").write_text("50000 100000")
-        except OSError as error:
-            self.skipTest(f"no control group can be made: {error}")
-        found = self.lines(code=2, launch=["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "-"])
+        found = self.lines(code=2, launch=dk.limited_to(0.5, self))
         self.assertEqual(self.failed(found), {"placement"})
         self.assertIn("1 threads, which may take the time of 0.5 CPUs", found["placement"][1])
 

@@ -29,6 +29,24 @@ def check(condition, message):
         sys.exit(f"FAILED: {message}")
 
 
+def limited_to(cpus, case):
+    """Words before a command that give it the time of `cpus` CPUs, as containers are limited; `case` (a TestCase) is skipped
+    where that cannot be done."""
+    version_1 = pathlib.Path("/sys/fs/cgroup/cpu")
+    group = (version_1 if version_1.is_dir() else version_1.parent) / f"dekoder-test-{os.getpid()}"
+    quota = round(cpus * 100000)  # microseconds of 0.1 s
+    try:
+        group.mkdir(exist_ok=True)
+        case.addCleanup(lambda: group.exists() and group.rmdir())
+        if version_1.is_dir():
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+        else:
+            (group / "cpu.max").write_text(f"{quota} 100000")
+    except OSError as error:
+        case.skipTest(f"no control group can be made: {error}")
+    return ["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "-"]
+
+
 class Workshop:
     """A folder with a token file of about 40 steps per epoch."""
 
