@@ -26,6 +26,7 @@ COLOURS = (curses.COLOR_CYAN, curses.COLOR_YELLOW, curses.COLOR_GREEN, curses.CO
            curses.COLOR_BLUE)  # of the runs, in turn
 LEAST_ROWS = 6  # of a chart with its axes
 SECONDS = 1.0  # from one look to the next
+WIDEST = 1000  # columns, and rows, of a picture
 
 
 def parse_options(arguments):
@@ -284,7 +285,7 @@ def main(arguments=None) -> int:
         if not options.once and not all(run.over for run in runs) and terminal_can_be_drawn_on():
             if not live(runs, signs, options):
                 return
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = (min(size, WIDEST) for size in shutil.get_terminal_size())  # COLUMNS and LINES may say anything
         print(plain(picture(runs, columns, rows - 1, signs, options.first), signs), end="")
 
     return run_command("dekoder-watch", work)

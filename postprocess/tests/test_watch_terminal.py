@@ -190,7 +190,7 @@ class WithoutATerminal(Runs):
     def test_piped(self):
         """One picture of plain text, 80 by 24 or as COLUMNS says."""
         run = self.run_of()
-        for environment, width in (({}, 80), ({"COLUMNS": "40"}, 40), ({"LC_ALL": "C"}, 80)):
+        for environment, width in (({}, 80), ({"COLUMNS": "40"}, 40), ({"LC_ALL": "C"}, 80), ({"COLUMNS": "99999999999"}, 1000)):
             done = self.start(run, **environment)
             self.assertEqual((done.returncode, done.stderr), (0, b""))
             self.assertNotIn(ESCAPE, done.stdout)

@@ -234,8 +234,11 @@ const char* state_name(const RunStatus& status, const std::optional<RunLock::Hol
 }
 
 std::string status_json(const fs::path& root, const RunStatus& status, const LastMetrics& last,
-                        const std::optional<RunLock::Holder>& trainer) {
+                        const std::optional<RunLock::Holder>& trainer,
+                        const std::vector<ConfigDifference>& changes) {
   using Json = nlohmann::ordered_json;  // NaN is written as null
+  Json changed = Json::object();
+  for (const ConfigDifference& change : changes) changed[change.key] = {change.before, change.now};
   const auto number = [](const auto& row, auto member) { return row ? Json((*row).*member) : Json(); };
   const Json report = {{"run", root.string()},
                        {"state", state_name(status, trainer)},
@@ -252,15 +255,17 @@ std::string status_json(const fs::path& root, const RunStatus& status, const Las
                        {"best_step_on_another_set", number(last.best_on_another_set, &EvaluationMetrics::step)},
                        {"best_validation_loss_on_another_set",
                         number(last.best_on_another_set, &EvaluationMetrics::validation_loss)},
-                       {"message", status.message}};
+                       {"message", status.message},
+                       {"changed", changed}};
   return report.dump() + "\n";
 }
 
 std::string status_text(const RunStatus& status, const LastMetrics& last,
-                        const std::optional<RunLock::Holder>& trainer) {
+                        const std::optional<RunLock::Holder>& trainer,
+                        const std::vector<ConfigDifference>& changes) {
   const char* state = state_name(status, trainer);
   std::string text = status.step == 0
-                         ? fmt::format("{}: nothing saved yet, {} steps to go\n", state, status.steps)
+                         ? fmt::format("{}: at the beginning, {} steps to go\n", state, status.steps)
                          : fmt::format("{}: saved at step {} of {}\n", state, status.step, status.steps);
   if (trainer) text += "trained by " + trainer->text + "\n";
   if (last.step)
@@ -274,6 +279,8 @@ std::string status_text(const RunStatus& status, const LastMetrics& last,
   if (last.best_on_another_set)
     text += fmt::format("best on other validation tokens than the last one's, not comparable: {:.4f}, at step {}\n",
                         last.best_on_another_set->validation_loss, last.best_on_another_set->step);
+  for (const ConfigDifference& change : changes)
+    text += fmt::format("{}: {} in the run, {} here\n", change.key, change.before, change.now);
   return status.message.empty() ? text : text + status.message + "\n";
 }
 
@@ -285,17 +292,32 @@ RunStatus status_of_training(const RunConfig& config, const std::optional<RunSta
   return status;
 }
 
+/// The settings in which `config` differs from that of the run's last start; none where there was none, or it
+/// cannot be read.
+std::vector<ConfigDifference> changes_since(const RunPaths& paths, RunConfig config) {
+  const auto text = read_text_file(paths.config(), "configuration of a run");
+  if (!text) return {};
+  const RunConfig before = recorded_run_config(*text, paths.config().string());
+  if (config.model.vocabulary == 0) config.model.vocabulary = before.model.vocabulary;  // that of the token file
+  return config_differences(before, config);
+}
+
 ExitCode run_status(const Command& command) {
   const RunPaths paths{run_directory(command)};
   auto status = read_run_status(paths);
-  if (!command.config.empty())
-    status = status_of_training(parse_run_config(command.config_text, command.config, command.sets), status);
+  std::vector<ConfigDifference> changes;
+  if (!command.config.empty()) {
+    const RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
+    if (status) changes = changes_since(paths, config);
+    status = status_of_training(config, status);
+  }
   if (!status)
     throw DataError("{}: no run here (there is no file {}); expected the run directory of `dekoder train`",
                     command.run, paths.status().string());
   const LastMetrics last = read_last_metrics(paths.metrics());
   const auto trainer = RunLock::holder(paths.lock());
-  print(command.json ? status_json(paths.root, *status, last, trainer) : status_text(*status, last, trainer));
+  print(command.json ? status_json(paths.root, *status, last, trainer, changes)
+                     : status_text(*status, last, trainer, changes));
   return ExitCode::finished;
 }
 

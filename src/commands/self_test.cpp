@@ -107,10 +107,10 @@ ExitCode run_self_test(const Command& command, void (*print)(const std::string&)
     test.run("messages", between, [&] { return check_messages(ranks); });
     test.run("ranks", between, [&] { return check_ranks(ranks); });
   }
-  test.run(
-      "files",
-      "choose another --folder, or ask the administrators for one that all nodes have, with room, locks and fsync",
-      [&] { return Finding{false, check_folder(command.folder, ranks)}; });
+  test.run("files",
+           "choose another --folder or make this one, or ask the administrators for one that all nodes have, with "
+           "room, locks and fsync",
+           [&] { return Finding{false, check_folder(command.folder, ranks)}; });
   return test.result();
 }
 

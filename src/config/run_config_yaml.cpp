@@ -84,7 +84,9 @@ std::string to_yaml(const RunConfig& config) {
   return text;
 }
 
-std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& now) {
+std::vector<ConfigDifference> config_differences(RunConfig before, RunConfig now) {
+  // 0 and the whole batch are the same micro-batch.
+  for (RunConfig* config : {&before, &now}) config->training.micro_batch = config->micro_batch();
   std::vector<std::string> values;
   visit_fields(before,
                [&](std::string_view, const auto& member, const Range&) { values.push_back(yaml_value(member)); });

@@ -32,6 +32,6 @@ struct ConfigDifference {
   std::string key, before, now;
   bool may_change = false;  ///< a restart may go on with the new value
 };
-std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& now);
+std::vector<ConfigDifference> config_differences(RunConfig before, RunConfig now);
 
 }  // namespace dekoder

@@ -2,6 +2,7 @@
 #include "config/time_left.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "base/decimal.hpp"
@@ -28,8 +29,9 @@ std::string read_time_left(std::string_view text, std::optional<double>& seconds
       "MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, as squeue -o %L prints it, or UNLIMITED";
   constexpr long most_days = 36'500;
   seconds.reset();
-  for (const char* no_limit : {"UNLIMITED", "NOT_SET", "INVALID"})
-    if (text == no_limit) return "";
+  if (text == "UNLIMITED") return seconds = std::numeric_limits<double>::infinity(), "";
+  for (const char* not_known : {"NOT_SET", "INVALID"})
+    if (text == not_known) return "";
   const std::size_t dash = text.find('-');
   const bool with_days = dash != std::string_view::npos;
   std::vector<long> numbers = numbers_between_colons(with_days ? text.substr(dash + 1) : text);

@@ -191,6 +191,10 @@ void refuse_empty_words(const CLI::App& command) {
 void place_status_words(Command& command) {
   std::error_code ignored;
   if (command.name != "status" || std::filesystem::is_regular_file(command.config, ignored)) return;
+  const std::filesystem::path path = command.config;
+  if ((path.extension() == ".yaml" || path.extension() == ".yml") && !std::filesystem::exists(path, ignored))
+    throw ConfigError("{}: no such configuration; expected a file; check the path, which is relative to {}",
+                      excerpt(command.config), std::filesystem::current_path(ignored).string());
   if (!command.run.empty() || !command.sets.empty())
     throw ConfigError("status: {} is no configuration file; expected one in front of --run and --set",
                       excerpt(command.config));

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "base/decimal.hpp"
@@ -16,6 +17,7 @@ namespace dekoder {
 std::optional<double> job_end(const std::optional<double>& time_left) {
   const double now = local_time();
   long end = 0;
+  if (time_left && std::isinf(*time_left)) return std::nullopt;
   if (time_left) {
     log_info("the job has {} left (--time-left)", time_text(*time_left));
     return now - process_age() + *time_left;
@@ -61,6 +63,10 @@ std::string JobTime::text(double now) const {
       "kept in reserve",
       time_text(std::max(end_.value_or(now) - now, 0.0)), of(Work::step), of(Work::evaluation), of(Work::save),
       reserve);
+}
+
+std::string JobTime::left_text(double now) const {
+  return end_ ? fmt::format(", {} before the job's time limit", time_text(std::max(*end_ - now, 0.0))) : "";
 }
 
 }  // namespace dekoder

@@ -49,6 +49,8 @@ class JobTime {
   }
   /// "0:41 of the job's time are left: a step takes 1.20 s, a save 5.00 s, ...".
   std::string text(double now) const;
+  /// ", 2:58 before the job's time limit", which tells a preemption from a signal for the limit; "" without one.
+  std::string left_text(double now) const;
 
  private:
   static constexpr double reserve = 10;         ///< seconds

@@ -88,9 +88,10 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
   const double norm = norm_of_gradients(exec, store);
   if (!std::isfinite(norm)) {
     const long index = first_bad_gradient(exec, store);
-    const std::string where = index < 0 ? "the norm itself (the gradients are finite but too large)"
-                                        : store.layout().owner_of(static_cast<std::size_t>(index)).name;
-    throw DivergedError("step {}: the gradient is not finite; first bad tensor: {}", step + 1, where);
+    const std::string where =
+        index < 0 ? "its numbers are finite, their norm is too large"
+                  : "the first of them is of " + store.layout().owner_of(static_cast<std::size_t>(index)).name;
+    throw DivergedError("step {}: the gradient is not finite ({})", step + 1, where);
   }
   AdamWStep adam;
   adam.learning_rate = static_cast<Real>(learning_rate(training, step));

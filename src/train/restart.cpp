@@ -18,20 +18,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// 0 and the whole batch are the same micro-batch.
-RunConfig with_resolved_micro_batch(RunConfig config) {
-  config.training.micro_batch = config.micro_batch();
-  return config;
-}
-
 RunConfig config_of(const CheckpointInfo& saved) {
-  return with_resolved_micro_batch(recorded_run_config(saved.config_yaml, "checkpoint"));
+  return recorded_run_config(saved.config_yaml, "checkpoint");
 }
 
 /// The settings that differ from the checkpoint's. Throws ConfigError naming those that a restart cannot change.
 std::vector<ConfigDifference> checked_changes(const CheckpointInfo& saved, const RunConfig& config,
                                               const RunPaths& paths) {
-  std::vector<ConfigDifference> changes = config_differences(config_of(saved), with_resolved_micro_batch(config));
+  std::vector<ConfigDifference> changes = config_differences(config_of(saved), config);
   std::string refused;
   for (const ConfigDifference& change : changes)
     if (!change.may_change)

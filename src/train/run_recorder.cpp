@@ -3,7 +3,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/log.hpp"
@@ -12,6 +15,21 @@
 #include "io/run/checkpoint_folder.hpp"
 
 namespace dekoder {
+
+namespace {
+
+/// The text as one word of a command line.
+std::string shell_word(const std::string& text) {
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::strchr("%+,-./:=@_", c) != nullptr;
+  };
+  if (std::all_of(text.begin(), text.end(), plain)) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? "'\\''" : std::string(1, c);
+  return word + "'";
+}
+
+}  // namespace
 
 RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory, const RunStart& start,
                          const AttentionFileInfo* attention, const StartOptions& options, int ranks)
@@ -58,7 +76,7 @@ void RunRecorder::step(const StepMetrics& metrics, double seconds) {
   begin();
   unsaved_ = true;
   metrics_->write(metrics);
-  restarts_->step_done(seconds);
+  restarts_->step_done(metrics.skipped ? 0 : seconds);
   progress_.step_done(metrics.step, metrics.loss, seconds);
 }
 
@@ -100,7 +118,7 @@ std::string RunRecorder::black_box(BlackBox box, const ParameterStore& store) {
     box.metrics = read_last_lines(directory_.paths().metrics(), lines);
     const std::filesystem::path file = directory_.paths().black_box() / black_box_file_name(box.step);
     write_black_box(file, box, store);
-    return fmt::format("; it is kept whole: dekoder replay {}", file.string());
+    return fmt::format("; it is kept whole: dekoder replay {}", shell_word(file.string()));
   } catch (const DataError& error) {
     log_warning("{}", error.what());
     return "";
@@ -164,7 +182,7 @@ void RunRecorder::status(RunState state, const std::string& message) {
 void RunRecorder::end(long step, const std::string& reason) {
   if (!begun_) return;
   directory_.stop_if_lost();
-  restarts_->end(step, reason);
+  restarts_->end(step, std::max(saved_step_, 0L), reason);
   log_info("{}", restarts_->summary());
 }
 

@@ -2,6 +2,7 @@
 #include "train/step_trace.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "data/batch_loader.hpp"
@@ -65,6 +66,26 @@ void look_at_forward(Examiner& examiner, const DecoderActivations& saved, long m
   for (const NormActivations& norm : saved.final_norm) look_at_norm(examiner, "final_norm", micro, norm);
 }
 
+/// Backward meets the parameters in the reverse order of forward. That is the layout's, but for norms behind their
+/// sublayers (`post`), which the layout has in front of them.
+std::vector<ParameterEntry> in_order_of_backward(std::vector<ParameterEntry> entries, bool post) {
+  const auto block_of = [](const ParameterEntry& entry) { return entry.name.substr(0, entry.name.find('.', 7)); };
+  const auto place = [](const ParameterEntry& entry) {
+    constexpr std::array parts{".attention.", ".attention_norm.", ".feed_forward.", ".feed_forward_norm."};
+    return std::find_if(parts.begin(), parts.end(),
+                        [&](const char* part) { return entry.name.find(part) != std::string::npos; }) -
+           parts.begin();
+  };
+  for (auto begin = entries.begin(); post && begin != entries.end();) {
+    const auto end = std::find_if(begin, entries.end(),
+                                  [&](const ParameterEntry& entry) { return block_of(entry) != block_of(*begin); });
+    std::stable_sort(begin, end, [&](const auto& left, const auto& right) { return place(left) < place(right); });
+    begin = end;
+  }
+  std::reverse(entries.begin(), entries.end());
+  return entries;
+}
+
 }  // namespace
 
 BlackBox black_box_of_step(const RunConfig& config, const TokenDataset& data, const CheckpointInfo& state,
@@ -114,6 +135,7 @@ std::vector<TensorHealth> trace_step(const ExecSpace& exec, TrainingModel& model
   Examiner parameters;
   for (const ParameterEntry& entry : entries)
     parameters.look(entry.name, "parameter", -1, ParameterStore::flat_slice(model.store().values(), entry));
+  const auto backward = in_order_of_backward(entries, config.model.norm == NormPlacement::post);
   Examiner examiner;
   for_each_micro_batch(exec, model, box, [&](long micro, const DropoutKey& dropout) {
     examiner = Examiner();
@@ -122,9 +144,9 @@ std::vector<TensorHealth> trace_step(const ExecSpace& exec, TrainingModel& model
     exec.fence("dekoder::trace_step");
     look_at_forward(examiner, model.activations(), micro);
     examiner.look("losses", "head and cross-entropy", micro, model.activations().losses);
-    for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry)
-      examiner.look("gradient of " + entry->name, "backward", micro,
-                    ParameterStore::flat_slice(model.store().gradients(), *entry));
+    for (const ParameterEntry& entry : backward)
+      examiner.look("gradient of " + entry.name, "backward", micro,
+                    ParameterStore::flat_slice(model.store().gradients(), entry));
     return !examiner.bad();
   });
   Kokkos::deep_copy(exec, model.store().gradients(), Master(0));
@@ -133,22 +155,27 @@ std::vector<TensorHealth> trace_step(const ExecSpace& exec, TrainingModel& model
   return parameters.tensors;
 }
 
+bool all_finite(const BlackBox& box) {
+  return std::all_of(box.tensors.begin(), box.tensors.end(), [](const auto& tensor) { return tensor.first < 0; });
+}
+
 std::string first_bad_tensor_text(const BlackBox& box) {
-  const auto bad = std::find_if(box.tensors.begin(), box.tensors.end(),
-                                [](const TensorHealth& tensor) { return tensor.first >= 0; });
-  if (bad == box.tensors.end())
+  if (all_finite(box))
     return "every tensor is finite when the step is computed once more on one rank: the memory or processor of a "
            "node may have failed";
+  const auto bad =
+      std::find_if(box.tensors.begin(), box.tensors.end(), [](const auto& tensor) { return tensor.first >= 0; });
   std::string where;
   if (bad->micro >= 0) {
     int rank = 0;
     while (leaves_of(rank, box.ranks, long(box.losses.size())).end <= bad->micro) ++rank;
     where = fmt::format(", micro-batch {}{}", bad->micro, box.ranks > 1 ? fmt::format(" of rank {}", rank) : "");
   }
-  return fmt::format(
-      "first bad tensor: {} ({}{}), with {} NaN and {} Inf among {} elements, the first at {}; the largest of the "
-      "others is {:.3g}",
-      bad->name, bad->operation, where, bad->nans, bad->infinities, bad->elements, bad->first, bad->largest);
+  return fmt::format("first bad tensor: {} ({}{}), with {} NaN and {} Inf among {} elements, the first at {}{}",
+                     bad->name, bad->operation, where, bad->nans, bad->infinities, bad->elements, bad->first,
+                     bad->nans + bad->infinities == bad->elements
+                         ? ""
+                         : fmt::format("; the largest of the others is {:.3g}", bad->largest));
 }
 
 }  // namespace dekoder

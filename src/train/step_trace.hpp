@@ -28,6 +28,10 @@ std::vector<TensorHealth> trace_step(const ExecSpace& exec, TrainingModel& model
 void for_each_micro_batch(const ExecSpace& exec, TrainingModel& model, const BlackBox& box,
                           const std::function<bool(long micro, const DropoutKey&)>& compute);
 
+/// Whether the step was computed once more without a bad tensor, so that what computed it before is to be
+/// suspected.
+bool all_finite(const BlackBox& box);
+
 /// "first bad tensor: blocks.01.attention.qkv (linear C -> 3C), micro-batch 3 of rank 1: 4 NaN and 0 Inf ..."; that
 /// all is finite, where it is.
 std::string first_bad_tensor_text(const BlackBox& box);

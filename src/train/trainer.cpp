@@ -155,21 +155,26 @@ void Trainer::compute_step(BatchLoader& loader, StepMetrics& row) {
 void Trainer::skip_or_stop(const std::string& what, StepMetrics& row) {
   const bool skips = config_.training.on_nonfinite == OnNonfinite::skip;
   const bool stops = !skips || state_.skipped_steps >= config_.training.skip_at_most;
-  std::string kept;
+  std::string kept,
+      remedy = fmt::format(
+          "Lower training.learning_rate, lengthen training.warmup_steps or set a lower training.clip_norm (0: "
+          "none){}",
+          skips ? "" : ", or leave such steps out: training.on_nonfinite=skip");
   if (stops || state_.skipped_steps == 0)  // not each of those skipped: a file has the size of the parameters
     ranks_.on_root([&] {
       BlackBox box = black_box_of_step(config_, data_, state_, losses_, what, ranks_.size());
       box.tensors = trace_step(exec_, model_, box);
       kept = "; " + first_bad_tensor_text(box) + recorder_->black_box(box, model_.store());
+      if (all_finite(box))
+        remedy = "Run dekoder selftest on the nodes of this run, and go on on others: the same command does";
     });
   if (stops)
     throw DivergedError(
-        "{}{}. The parameters were not updated; {}. {}Lower training.learning_rate, lengthen training.warmup_steps "
-        "or set a lower training.clip_norm (0: none){}",
-        what, kept, last_saved(),
-        skips ? fmt::format("So many steps were skipped before: {} (training.skip_at_most). ", state_.skipped_steps)
+        "{}{}. The parameters were not updated; {}. {}{}", what, kept, last_saved(),
+        skips ? fmt::format("{} steps were skipped before, training.skip_at_most of a run over all its restarts. ",
+                            state_.skipped_steps)
               : "",
-        skips ? "" : ", or leave such steps out: training.on_nonfinite=skip");
+        remedy);
   Kokkos::deep_copy(exec_, model_.store().gradients(), Master(0));
   ++state_.skipped_steps;
   row.skipped = true;
@@ -319,7 +324,7 @@ int Trainer::ask_files_and_clock() {
 }
 
 std::string Trainer::stop_reason() const {
-  if (signal_ != 0) return fmt::format("signal {}", signal_);
+  if (signal_ != 0) return signal_name(signal_) + job_time_.left_text(local_time());
   return (asked_ & stop_file) != 0 ? "the file stop" : "the time limit";
 }
 

@@ -113,8 +113,10 @@ class BlackBox(unittest.TestCase):
 
     def test_a_fault_of_the_machine_is_not_reproduced(self):
         said = self.train("machine", code=4, **spoilt(40))
-        self.assertRegex(said, r"error: step 14: the gradient is not finite; first bad tensor: \S+; every tensor is finite when the "
+        self.assertRegex(said, r"error: step 14: the gradient is not finite \(the first of them is of \S+\); every tensor is finite when the "
                                "step is computed once more")
+        self.assertIn("Run dekoder selftest on the nodes of this run", said)
+        self.assertNotIn("Lower training.learning_rate", said)
         said = self.dekoder("replay", self.box("machine", 14))
         self.assertIn("not reproduced: here the step is finite", said)
         self.assertEqual(said.count(" same\n"), 3, said)  # the losses, to the last bit
@@ -150,7 +152,7 @@ class BlackBox(unittest.TestCase):
         self.train("bounded", *words, code=85, DEKODER_FAULT="train:gradients@42!SPOIL,train:step@20!TERM")
         said = self.train("bounded", *words, code=4, **spoilt(3, 9))  # one more is left out, and not a third
         self.assertIn("(2 of at most 2 such steps)", said)
-        self.assertIn("So many steps were skipped before: 2 (training.skip_at_most)", said)
+        self.assertIn("2 steps were skipped before, training.skip_at_most of a run over all its restarts", said)
         self.train("bounded", *words)
         self.assertEqual([row[0] for row in self.steps("bounded")], list(range(1, 31)))
 
@@ -160,12 +162,29 @@ class BlackBox(unittest.TestCase):
             run = f"hopeless-{ranks}"
             said = self.train(run, *DIVERGES, *SKIP, ranks=ranks, code=4)
             self.assertEqual(said.count("error:"), 1, said)
-            self.assertIn("So many steps were skipped before: 10 (training.skip_at_most)", said)
+            self.assertIn("10 steps were skipped before, training.skip_at_most of", said)
             self.assertEqual(sorted(os.listdir(self.work / run / "black_box")), [self.box(run, step).name for step in (2, 12)])
             rows = self.steps(run)
             self.assertEqual([row[0] for row in rows if row[4]], list(range(2, 12)))
             self.assertTrue(all(row[1] is None for row in rows if row[4]))
+            # Time of steps that were left out is none that counted.
+            lines = [json.loads(line) for line in (self.work / run / "restarts.jsonl").read_text().splitlines()]
+            phases = [json.loads(line).get("seconds", {}) for line in (self.work / run / "metrics.jsonl").read_text().splitlines()]
+            self.assertLess(lines[-1]["step_seconds"], sum(sum(seconds.values()) for seconds in phases))
         self.assertEqual(self.steps("hopeless-1"), rows)
+
+    def test_tensors_come_in_the_order_of_backward(self):
+        for norm, parts in (("pre", ("feed_forward", "feed_forward_norm", "attention", "attention_norm")),
+                            ("post", ("feed_forward_norm", "feed_forward", "attention_norm", "attention"))):
+            run = f"{norm} norm"
+            said = self.train(run, *DIVERGES, "--set", f"model.norm={norm}", code=4)
+            file = next((self.work / run / "black_box").iterdir())
+            self.assertIn(f"dekoder replay '{run}/black_box/{file.name}'", said)
+            with h5py.File(file) as box:
+                names = [name.decode() for name in box["tensors/name"][:]]
+            for block in ("01", "00"):
+                prefix = f"gradient of blocks.{block}."
+                self.assertEqual(tuple(dict.fromkeys(name[len(prefix):].split(".")[0] for name in names if name.startswith(prefix))), parts)
 
     def test_what_keeps_the_file_from_being_written(self):
         run = self.work / "in-the-way"

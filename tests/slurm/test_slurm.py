@@ -2,6 +2,7 @@
 """Training as jobs of a real Slurm of two nodes: the bits of one rank through preemption, crashes and cancelling."""
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -79,7 +80,7 @@ class Slurm(TrainingJobs):
         print(f"the other job runs {running - saved:.1f} s after the save")
         self.assertLess(running - saved, self.cluster.grace, self.log("preempted"))  # it did not wait for the end of the grace
         self.assertGreaterEqual(int(self.wait_for(job, "preempted", "COMPLETED")["Restarts"]), 1)
-        self.assertIn("saved after signal 10", self.log("preempted"))
+        self.assertRegex(self.log("preempted"), r"saved after SIGUSR1, \d+:\d\d(:\d\d)? before the job's time limit")
         self.assertGreaterEqual(stopped, 70)
         self.assert_undisturbed("preempted")
 
@@ -149,6 +150,53 @@ class Slurm(TrainingJobs):
         again = self.train("crash")
         self.wait_for(again, "crash", "COMPLETED")
         self.assert_undisturbed("crash")
+
+    def test_crashes_before_the_run_has_a_folder(self):
+        """They are counted all the same, also where the name of the run has what JSON and a shell have a meaning for."""
+        dies = self.program("dies", 'if [ "$1" = train ]; then kill -SEGV $$; fi')
+        run = '-new "run" \\ ü'
+        job = self.submit("config.yaml", f"--run={run}", job="dies", program=dies)
+        self.assertEqual(self.wait_for(job, "dies", "FAILED")["Restarts"], "3", self.log("dies"))
+        self.assertIn("crashed 4 times in a row without a further checkpoint: not started again", self.log("dies"))
+        self.assertEqual([path.name for path in (self.work / run).iterdir()], ["crashes"])
+        (self.work / "no-count/crashes").mkdir(parents=True)
+        job = self.train("no-count", program=dies)
+        self.assertEqual(self.wait_for(job, "no-count", "FAILED")["Restarts"], "0", self.log("no-count"))
+        self.assertIn("a crash that cannot be counted in no-count/crashes: not started again", self.log("no-count"))
+
+    def test_fresh_stays_until_the_old_run_is_out_of_the_way(self):
+        short = ("--set", "training.steps=20")
+        self.wait_for(self.train("old", *short), "old", "COMPLETED")
+        job = self.train("old", *short, "--fresh", "--set", "data.tokens=gone.h5")
+        self.assertEqual(self.wait_for(job, "old", "FAILED")["ExitCode"], "3:0", self.log("old"))
+        first_dies = self.program("first-dies", 'if [ "$1" = train ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then kill -SEGV $$; fi')
+        before = (self.work / "old/restarts.jsonl").read_text()
+        job = self.train("old", *short, "--fresh", program=first_dies)
+        self.assertEqual(self.wait_for(job, "old", "COMPLETED")["Restarts"], "1", self.log("old"))
+        self.assertEqual((self.work / "old/previous-1/restarts.jsonl").read_text(), before)
+        self.assertFalse((self.work / "old/previous-2").exists())
+        shutil.rmtree(self.work / "old/previous-1")
+        self.assert_undisturbed("old", steps=20)
+        # A finished run is not trained with other settings, and the log says so.
+        job = self.train("old", *short, "--set", "training.learning_rate=0.5")
+        self.wait_for(job, "old", "COMPLETED")
+        self.assertRegex(self.log("old"), r'warning: it has finished with other settings .*"training.learning_rate":\["0.001","0.5"\]')
+
+    def test_lines_of_an_array(self):
+        """Words are taken as they stand: no comment and no command hides what follows them."""
+        (self.work / "lines.txt").write_text("config.yaml --run 'a b' --set training.seed=7\r\n# none\n\nconfig.yaml --run 'open\n"
+                                             "config.yaml --run c # comment\nconfig.yaml --run d; touch injected\ngone.yaml\n")
+        job = self.submit("lines.txt", "--set", "training.steps=20", "--time-left", "30:00", job="lines",
+                          options=("--array=0-6", "-N1", "-n1", f"--output={self.work}/lines-%a.out"))
+        for line, state, said in ((0, "COMPLETED", "30:00 left (--time-left)"), (1, "FAILED", "line 1 of lines.txt (the first is 0) is '# none'; expected"),
+                                  (2, "FAILED", "line 2 of lines.txt"), (3, "FAILED", "expected words, each quote closed"),
+                                  (4, "FAILED", "line 4 of lines.txt (the first is 0), config.yaml --run c # comment"),
+                                  (5, "FAILED", "line 5 of lines.txt"), (6, "FAILED", "gone.yaml: no such configuration")):
+            shown = self.wait_for(f"{job}_{line}", "lines", state)
+            self.assertEqual(shown["ExitCode"], "0:0" if line == 0 else "2:0", self.log(f"lines-{line}"))
+            self.assertIn(said, self.log(f"lines-{line}"))
+        self.assert_undisturbed("a b", "--set", "training.seed=7", steps=20)
+        self.assertFalse((self.work / "injected").exists())
 
     def test_a_run_that_cannot_go_on(self):
         """What a further start would meet with too ends the job, with the program's exit code."""

@@ -24,7 +24,7 @@ class TermOnly(TrainingJobs):
         status = self.status("term-srun")
         self.assertEqual(status["saved_step"], status["step"], "steps were lost")
         self.assertGreaterEqual(int(self.wait_for(job, "term-srun", "COMPLETED")["Restarts"]), 1)
-        self.assertIn("saved after signal 15", self.log("term-srun"))
+        self.assertIn("saved after SIGTERM", self.log("term-srun"))
         self.assert_undisturbed("term-srun")
 
     def test_mpirun(self):
@@ -93,7 +93,7 @@ class Nightly(TrainingJobs):
         self.assert_undisturbed("element-1", "--set", "training.seed=7")
         job = self.submit("sweep.txt", job="beyond", options=("--array=2", "-N1"))
         self.assertEqual(self.wait_for(f"{job}_2", "beyond", "FAILED")["ExitCode"], "2:0")
-        self.assertIn("sweep.txt has no line 2", self.log("beyond"))
+        self.assertIn("line 2 of sweep.txt (the first is 0) is ''; expected a configuration there", self.log("beyond"))
 
     def test_a_rank_that_is_stopped(self):
         for index in (0, 1):

@@ -57,7 +57,7 @@ class TrainingJobs(unittest.TestCase):
 
     def submit(self, *words, job="job", options=("-N2", "--ntasks-per-node=1", "--exclusive"), program=None, **environment):
         """train.slurm with two ranks on two nodes; `job` is its name, and that of its log."""
-        return self.cluster.submit("-p", "low", *options, f"--job-name={job}", f"--output={self.work}/{job}.out", JOB, *words, cwd=self.work,
+        return self.cluster.submit("-p", "low", f"--job-name={job}", f"--output={self.work}/{job}.out", *options, JOB, *words, cwd=self.work,
                                    DEKODER_PREFIX=" ".join(self.prefix), DEKODER_PROGRAM=str(program or self.dekoder), **environment)
 
     def train(self, run, *words, **options):

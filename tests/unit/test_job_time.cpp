@@ -89,7 +89,10 @@ TEST(TimeLeft, ReadsWhatSqueuePrints) {
     ASSERT_TRUE(read.has_value()) << text;
     EXPECT_EQ(*read, seconds) << text;
   }
-  for (const char* text : {"UNLIMITED", "NOT_SET", "INVALID"}) {
+  std::optional<double> unlimited;
+  EXPECT_EQ(read_time_left("UNLIMITED", unlimited), "");
+  EXPECT_EQ(unlimited, std::numeric_limits<double>::infinity());
+  for (const char* text : {"NOT_SET", "INVALID"}) {
     std::optional<double> read = 1;
     EXPECT_EQ(read_time_left(text, read), "") << text;
     EXPECT_FALSE(read.has_value()) << text;

@@ -61,7 +61,7 @@ TEST_F(RestartsLogTest, AStartHasALineForItsBeginningAndItsEnd) {
     log.step_done(0.25);
     log.step_done(0.5);
     log.waited_for_save(0.125);
-    log.end(2, "signal 10");
+    log.end(2, 2, "SIGUSR1");
   }
   ::unsetenv("SLURM_JOB_ID");
   const auto lines = rows();
@@ -81,7 +81,7 @@ TEST_F(RestartsLogTest, AStartHasALineForItsBeginningAndItsEnd) {
   end.erase("effective_time");
   EXPECT_EQ(end, json({{"event", "end"},
                        {"step", 2},
-                       {"reason", "signal 10"},
+                       {"reason", "SIGUSR1"},
                        {"steps", 2},
                        {"step_seconds", 0.75},
                        {"save_seconds", 0.125}}));
@@ -101,18 +101,29 @@ TEST_F(RestartsLogTest, EffectiveTimeIsThatOfStepsThatCounted) {
             "effective time 2.5 % of 1:20:0" + said.substr(30, 1) + " in 3 starts (8 steps were computed twice)");
 }
 
+TEST_F(RestartsLogTest, StepsBehindTheLastCheckpointDoNotCount) {
+  put({begin_row("2026-11-24T21:40:03.250Z", 0, 0), end_row(3600)});
+  RestartsLog log(paths, 0, 1);
+  log.begin();
+  put_steps(30);
+  log.step_done(15);  // 30 of half a second
+  log.end(30, 24, "the disk is full");
+  EXPECT_EQ(rows().back()["step_seconds"], 15);
+  EXPECT_NEAR(rows().back()["effective_time"].get<double>(), 12. / 3600, 1e-4);
+}
+
 TEST_F(RestartsLogTest, StepsOfProgramsWithoutThisLogDoNotCount) {
   put_steps(1000);
   {
     RestartsLog log(paths, 1000, 1);
     log.begin();
-    log.end(1000, "finished");
+    log.end(1000, 1000, "finished");
     EXPECT_EQ(rows().back()["effective_time"], 0);
   }
   put_steps(1001);
   RestartsLog log(paths, 1001, 1);
   log.begin();
-  log.end(1001, "finished");
+  log.end(1001, 1001, "finished");
   const double wall = rows()[1]["wall_seconds"].get<double>() + rows()[3]["wall_seconds"].get<double>();
   EXPECT_NEAR(rows().back()["effective_time"].get<double>() * wall, 0.5, 0.05);
 }

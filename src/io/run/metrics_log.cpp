@@ -178,7 +178,7 @@ std::vector<StepTime> read_step_times(const std::filesystem::path& path) {
       const StepMetrics row = step_of(Json::parse(line));
       // Every step of a run has the same number of tokens.
       const double seconds = double(row.tokens) / double(row.step) / row.tokens_per_second;
-      if (row.step > 0 && std::isfinite(seconds)) times.push_back({row.step, seconds});
+      if (row.step > 0 && std::isfinite(seconds)) times.push_back({row.step, row.skipped ? 0 : seconds});
     });
   });
   return times;

@@ -87,7 +87,7 @@ LastMetrics read_last_metrics(const std::filesystem::path& path);
 /// The last `count` lines that are whole, at most; else as read_last_metrics.
 std::vector<std::string> read_last_lines(const std::filesystem::path& path, std::size_t count);
 
-/// Seconds that a step took, without what is done by period.
+/// Seconds that a step took, without what is done by period; 0 of one that was left out, as it counts for nothing.
 struct StepTime {
   long step = 0;
   double seconds = 0;

@@ -53,7 +53,7 @@ struct Begin {
   long step = 0, lost_steps = 0;
 };
 
-/// What is known of earlier starts. Lines that were edited, so that they cannot be read, are left out.
+/// What is known of earlier starts. Lines that were edited, so that they cannot be read or cannot be, are left out.
 struct EarlierStarts {
   std::vector<Begin> begins;
   bool ended = true;        ///< the last of them
@@ -70,13 +70,21 @@ struct EarlierStarts {
   }
 
  private:
+  static constexpr long most_steps = 1L << 40;
+  static constexpr double most_seconds = 1e9;  // thirty years
+
   void add(const Json& row) {
     if (row.at("event") == "begin") {
-      begins.push_back({seconds_of_utc(row.at("time").get<std::string>()), row.at("step").get<long>(),
-                        row.at("lost_steps").get<long>()});
+      const Begin begin{seconds_of_utc(row.at("time").get<std::string>()), row.at("step").get<long>(),
+                        row.at("lost_steps").get<long>()};
+      if (!(begin.time >= 0 && begin.step >= 0 && begin.lost_steps >= 0 && begin.lost_steps < most_steps))
+        throw std::runtime_error("no start of a run");
+      begins.push_back(begin);
       ended = false;
     } else if (row.at("event") == "end") {
-      wall_seconds += row.at("wall_seconds").get<double>();
+      const double seconds = row.at("wall_seconds").get<double>();
+      if (!(seconds >= 0 && seconds < most_seconds)) throw std::runtime_error("no time of a start");
+      wall_seconds += seconds;
       ended = true;
     }
   }
@@ -91,7 +99,8 @@ double modification_time(const std::filesystem::path& file) {
 
 }  // namespace
 
-RestartsLog::RestartsLog(const RunPaths& paths, long step, int ranks) : first_step_(step), ranks_(ranks) {
+RestartsLog::RestartsLog(const RunPaths& paths, long step, int ranks)
+    : first_step_(step), ranks_(ranks), paths_(paths) {
   std::error_code ignored;  // a link whose target is missing gets one
   const bool there = std::filesystem::exists(paths.restarts(), ignored);
   const EarlierStarts earlier(there ? read_text_file(paths.restarts(), "log of a run's starts").value_or("") : "");
@@ -142,7 +151,11 @@ void RestartsLog::step_done(double seconds) {
   counted_seconds_ += seconds;
 }
 
-void RestartsLog::end(long step, const std::string& reason) {
+void RestartsLog::end(long step, long saved_step, const std::string& reason) {
+  if (saved_step < step)
+    for (const StepTime& time : read_step_times(paths_.metrics()))
+      if (time.step > saved_step) counted_seconds_ -= time.seconds;
+  counted_seconds_ = std::max(counted_seconds_, 0.0);  // of none but those: the log has times rounded
   const double wall_seconds = process_age();
   const Json row = {{"event", "end"},
                     {"time", utc_text(local_time())},
