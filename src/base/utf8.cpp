@@ -70,6 +70,12 @@ std::string with_invalid_bytes_named(std::string_view text) {
   return result;
 }
 
+std::string as_readable_utf8(std::string_view bytes) {
+  std::string text = with_invalid_bytes_named(bytes);
+  for (std::size_t at = 0; (at = text.find('\0', at)) != std::string::npos;) text.replace(at, 1, "\\x00");
+  return text;
+}
+
 std::string excerpt(std::string_view text, std::size_t most) {
   const auto is_control = [](char32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); };
   std::string result;

@@ -16,8 +16,10 @@
 #include "commands/attention_command.hpp"
 #include "commands/benchmark.hpp"
 #include "commands/checkpoint_command.hpp"
+#include "commands/command_files.hpp"
 #include "commands/initial_values.hpp"
 #include "commands/job_plan.hpp"
+#include "commands/predictions_command.hpp"
 #include "commands/replay_command.hpp"
 #include "commands/self_test.hpp"
 #include "config/run_config_yaml.hpp"
@@ -44,21 +46,6 @@ namespace fs = std::filesystem;
 void print(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     throw SaveError("standard output cannot be written: {}", std::strerror(errno));
-}
-
-TokenDataset open_tokens(const RunConfig& config) {
-  if (config.data.tokens.empty())
-    throw ConfigError(
-        "data.tokens is not set; expected a token file: make one with `dekoder prepare TEXT -o FILE` and name it");
-  const fs::path file = config.data.tokens;
-  std::error_code ignored;
-  if (file.is_relative() && fs::symlink_status(file, ignored).type() == fs::file_type::not_found)
-    throw DataError(
-        "{}: no such token file; data.tokens is relative to the current folder, {}; make it with "
-        "`dekoder prepare TEXT -o FILE`, go to the folder that it is meant from, or give the whole path (--set "
-        "data.tokens=PATH; eval: --tokens-file PATH)",
-        file.string(), fs::current_path(ignored).string());
-  return TokenDataset(file);
 }
 
 /// The vocabulary that the token file gives, where the configuration leaves it open.
@@ -139,22 +126,11 @@ ExitCode run_prepare(const Command& command) {
 
 ExitCode run_eval(const Command& command) {
   const auto model = load_inference_model(command.run);
-  RunConfig config = model->config;
-  if (!command.tokens_file.empty()) config.data.tokens = command.tokens_file;
-  const TokenDataset data = open_tokens(config);
-  if (command.tokens_file.empty())
-    require_own_text(model->info, data, command.run,
-                     "restore the run's own file, or name another text with --tokens-file");
-  else if (data.tokenizer().to_text() != model->info.tokenizer)
-    throw DataError(
-        "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
-        data.path().string());
+  const RunConfig& config = model->config;
+  const TokenDataset data = open_held_out_tokens(*model, command);
   ActivationArena arena(activation_bytes(config.model, config.micro_batch(), ActivationUse::losses));
   const DecoderActivations activations(arena, config.model, config.micro_batch(), ActivationUse::losses);
   const Evaluator evaluator(data, config.evaluation, model->decoder, activations);
-  if (!evaluator.has_tokens())
-    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",
-                    data.path().string());
   const auto validation = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
   if (!validation) return ExitCode::wants_to_go_on;
   if (!std::isfinite(validation->loss))
@@ -329,6 +305,7 @@ ExitCode run_command(const Command& command) {
   if (command.name == "eval") return run_eval(command);
   if (command.name == "generate") return run_generate(command);
   if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
+  if (command.name == "predictions") return print(record_predictions(command)), ExitCode::finished;
   if (command.name == "describe") return run_describe(command);
   if (command.name == "plan") return run_plan(command);
   if (command.name == "initial-values") return run_initial_values(command);

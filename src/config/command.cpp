@@ -42,6 +42,8 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("top_k", c.top_k, elsewhere);
   visit("top_p", c.top_p, elsewhere);
   visit("seed", c.seed, elsewhere);
+  visit("windows", c.windows, elsewhere);
+  visit("top", c.top, elsewhere);
   visit("steps", c.steps, elsewhere);
   visit("json", c.json, elsewhere);
   visit("ranks", c.ranks, elsewhere);
@@ -89,10 +91,15 @@ void check_command(const Command& c) {
     expect(!std::filesystem::equivalent(c.text, c.output, ignored),
            fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, c.text));
   }
-  if (c.name == "attention") {
-    expect(!c.text.empty(), "--text is empty; expected at least one character");
-    expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
+  if (c.name == "attention") expect(!c.text.empty(), "--text is empty; expected at least one character");
+  if (c.name == "predictions") {
+    expect(c.windows >= 0,
+           fmt::format("--windows is {}; expected at least 0 (0: all of the held-out part)", c.windows));
+    expect(c.top >= 0,
+           fmt::format("--top is {}; expected at least 0 (0: 10, or all of a smaller vocabulary)", c.top));
   }
+  if (c.name == "attention" || c.name == "predictions")
+    expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   if (c.name == "describe" || c.name == "plan")
     expect(c.ranks >= 1 && c.ranks <= 65536, fmt::format("--ranks is {}; expected from 1 to 65536", c.ranks));
   if (c.name == "plan")

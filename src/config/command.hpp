@@ -9,31 +9,34 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, replay,
-                       ///< initial-values, checkpoint, selftest
+  std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, predictions,
+                       ///< replay, initial-values, checkpoint, selftest
   std::string action;  ///< checkpoint: list, verify or diff
   std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints
   std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none
   std::string config_text;         ///< its contents, read once by the launcher
   std::vector<std::string> sets;   ///< train, describe, plan, bench, status: "section.key=value"
-  std::string run;        ///< train, plan, eval, generate, status, attention, initial-values: run directory (eval,
-                          ///< generate, attention: or a checkpoint file); replay: black box
+  std::string run;  ///< train, plan, eval, generate, status, attention, predictions, initial-values: run directory
+                    ///< (eval, generate, attention, predictions: or a checkpoint file); replay: black box
   bool fresh = false;     ///< train: start over in a run directory that has checkpoints
   std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
   std::string text;       ///< prepare: text file; attention: the text itself
   std::string
-      output;  ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory
+      output;  ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory;
+               ///< predictions: the table, empty: predictions/step-<step>.h5 of the run directory
   std::string folder = ".";          ///< selftest: where files are tried
-  long step = -1;                    ///< attention: of the checkpoint; -1: the newest
+  long step = -1;                    ///< attention, predictions: of the checkpoint; -1: the newest
   std::string tokenizer = "byte";    ///< prepare: byte or char
   double validation_fraction = 0.1;  ///< prepare: share of the tokens held out at the end
-  std::string tokens_file;           ///< eval: another token file than the run's
+  std::string tokens_file;           ///< eval, predictions: another token file than the run's
   std::string prompt = "\n";         ///< generate
   int tokens = 200;                  ///< generate: length
   double temperature = 0.8;          ///< generate: 0 takes the most likely token
   int top_k = 0;                     ///< generate: 0 keeps all
   double top_p = 1.0;                ///< generate
   std::uint64_t seed = 1;            ///< generate
+  int windows = 8;                   ///< predictions: of held-out text; 0: all of it
+  int top = 0;                       ///< predictions: best tokens kept of each; 0: 10, or all of fewer
   int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
   bool json = false;                 ///< bench, status
   int ranks = 1;                     ///< describe, plan: as started on so many

@@ -121,6 +121,19 @@ void add_commands(CLI::App& app, CommandLine& line) {
   attention->add_option("-o,--output", c.output,
                         "file of the maps (default: attention-text.h5 in the run directory)");
 
+  CLI::App* predictions =
+      sub("predictions",
+          "Of each token of held-out windows: truth, guess, rank, probabilities, best tokens, into HDF5.",
+          "dekoder predictions runs/first --windows 16");
+  add_run(*predictions, c, "run directory or checkpoint file");
+  add_number(*predictions, "--windows", c.windows,
+             "of the model's context, spread evenly over the held-out part; 0: all of it, one after the other");
+  add_number(*predictions, "--top", c.top, "best tokens kept of each; 0: 10, or all of a smaller vocabulary");
+  add_number(*predictions, "--step", c.step, "step of the checkpoint (default: the newest)", false);
+  predictions->add_option("--tokens-file", c.tokens_file, "another token file than the run's");
+  predictions->add_option("-o,--output", c.output,
+                          "file of the table (default: predictions/step-<step>.h5 in the run directory)");
+
   CLI::App* describe =
       sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
           "dekoder describe input/gpt2-124m.yaml");

@@ -220,12 +220,20 @@ void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dr
   if (grad_positions.size() > 0) position_backward(exec, saved.grad_residual, T, grad_positions);
 }
 
-void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const {
+void Decoder::logits_by_chunk(const ExecSpace& exec, const DecoderActivations& saved,
+                              const std::function<void(long, const StoredTensor2&)>& body) const {
   const Region region("head");
   const StoredTensor2 x = final_output(saved);
-  const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
   for_each_chunk(saved, [&](long begin, long end, const StoredTensor2& logits) {
     head.forward(exec, rows(x, begin, end), logits);
+    body(begin, logits);
+  });
+}
+
+void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const {
+  const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
+  logits_by_chunk(exec, saved, [&](long begin, const StoredTensor2& logits) {
+    const long end = begin + logits.extent_int(0);
     cross_entropy_loss(exec, rows(target, begin, end), model_.vocabulary, logits, rows(saved.losses, begin, end));
   });
 }

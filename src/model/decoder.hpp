@@ -84,6 +84,11 @@ class Decoder {
   void backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                 const DecoderActivations& saved, const std::function<void(int)>& block_done = {}) const;
 
+  /// body(begin, logits(M,V) of the tokens from `begin` on) for the chunks of tokens of the last forward, in order;
+  /// each takes the memory of the one before it.
+  void logits_by_chunk(const ExecSpace& exec, const DecoderActivations& saved,
+                       const std::function<void(long, const StoredTensor2&)>& body) const;
+
   /// Cross-entropies alone, into saved.losses (evaluation). Targets must lie in [0, vocabulary).
   void losses(const ExecSpace& exec, ConstTokenTensor2 targets, const DecoderActivations& saved) const;
 

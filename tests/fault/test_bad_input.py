@@ -180,6 +180,13 @@ COMMAND_LINES = [
     (["attention", "run", "--text", ""], 2, ["--text is empty"]),
     (["attention", "run"], 2, ["--text is required"]),
     (["attention", "run", "--text", "It", "--step", "-2"], 2, ["--step is -2"]),
+    (["predictions"], 2, ["run is required"]),
+    (["predictions", "run", "--windows", "-1"], 2, ["--windows is -1; expected at least 0"]),
+    (["predictions", "run", "--windows", "all"], 2, ["--windows is all; expected a whole number"]),
+    (["predictions", "run", "--top", "-1", "--step", "-2"], 2, ["--top is -1; expected at least 0", "--step is -2"]),
+    (["predictions", "run", "--window", "3"], 2, ["did you mean '--windows'?"]),
+    (["predictions", "run", "-o", ""], 2, ["--output is empty; expected: file of the table"]),
+    (["predictions", "run", "-o", WORD], 2, ["--output is 'xxx", "... (100000 bytes)'"]),
     (["generate", "run", "--tempreature", "1"], 2, ["did you mean '--temperature'?"]),
     (["generate", "run", "--prompt", os.fsdecode(b"caf\xe9")], 2, ["--prompt is not UTF-8"]),
     (["generate", "run", "--prompt", "It", "--tokens", "0x10"], 2, ["--tokens is 0x10; expected a whole number"]),
@@ -227,7 +234,7 @@ COMMAND_LINES = [
     (["eval", "run", "--tokens-file", ""], 2, ["--tokens-file is empty; expected: another token file"]),
     (["attention", "run", "--text", "It", "-o", ""], 2, ["--output is empty; expected: file of the maps"]),
     *(([command, ""], 2, ["run is empty; expected: run directory"])
-      for command in ("eval", "generate", "initial-values")),
+      for command in ("eval", "generate", "predictions", "initial-values")),
     (["checkpoint"], 2, ["subcommand is required"]),
     (["checkpoint", "verfy", "run"], 2, ["did you mean 'verify'?"]),
     (["checkpoint", "diff", "run"], 2, ["paths: At least 2 required"]),
@@ -342,6 +349,16 @@ RUNS = [
     (["train", "char.yaml", "--set", "sampling.prompt=7", "--run", "r"], 2, ["prompt", "7"]),
     (["train", "good.yaml", "--run", "text.txt"], 2, ["text.txt"]),
     (["attention", "run", "--text", "It", "--step", "77"], 3, ["no checkpoint of step 77"]),
+    (["predictions", "nowhere"], 3, ["nowhere: no such run directory or checkpoint"]),
+    (["predictions", "byte.h5"], 3, ["byte.h5"]),
+    (["predictions", "run", "--step", "77"], 3, ["no checkpoint of step 77"]),
+    (["predictions", "run", "--windows", "100000"], 2,
+     ["--windows is 100000; expected at most ", "model.context 8 tokens", "or 0 for all of it"]),
+    (["predictions", "run", "--top", "27"], 2, ["--top is 27; expected at most 26, the vocabulary of the model"]),
+    (["predictions", "run", "--tokens-file", "nowhere.h5"], 3, ["nowhere.h5"]),
+    (["predictions", "run", "--tokens-file", "byte.h5"], 3, ["byte.h5: has another tokenizer"]),
+    (["predictions", "run", "-o", "text.txt"], 3, ["text.txt: ", "it is left alone: name another file with -o"]),
+    (["predictions", "run", "-o", "nowhere/table.h5"], 3, ["nowhere", "make it first"]),
     (["attention", "run", "--text", "It is a truth universally"], 2, ["--text has 25 tokens", "context, 8"]),
     (["train", "char.yaml", "--set", "model.layers=2", "--run", "run"], 2, ["model.layers", "1 in the checkpoint, 2 now", "--fresh"]),
     (["train", "char.yaml", "--set", "training.seed=2", "--run", "run"], 2, ["training.seed", "2"]),
@@ -420,6 +437,12 @@ class BadInput(unittest.TestCase):
         """The path of the tokens was relative to where the run was trained."""
         self.refused(["eval", "run"], 3, ["char.h5: no such token file", "relative to the current folder, /", "--tokens-file"],
                      lambda folder: (folder / "char.h5").unlink())
+
+    def test_nothing_held_out(self):
+        for command in ("eval", "predictions"):
+            self.refused([command, "run", "--tokens-file", "none.h5"], 3, ["none.h5: has no held-out part", "--validation-fraction above 0"],
+                         lambda folder: dekoder(["prepare", "text.txt", "-o", "none.h5", "--tokenizer", "char",
+                                                 "--validation-fraction", "0"], folder))
 
     def test_numbers_are_decimal(self):
         """Zeros in front do not make a number octal: step 00000001 is step 1, seed 010 draws what seed 10 draws."""

@@ -46,6 +46,8 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.top_k = 7;
   c.top_p = 0.95;
   c.seed = std::numeric_limits<std::uint64_t>::max();
+  c.windows = 5;
+  c.top = 6;
   c.steps = 3;
   c.json = true;
   c.backend = "openmp (auto: \"/a: b\")";
@@ -70,6 +72,8 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.top_k, c.top_k);
   EXPECT_EQ(back.top_p, c.top_p);
   EXPECT_EQ(back.seed, c.seed);
+  EXPECT_EQ(back.windows, c.windows);
+  EXPECT_EQ(back.top, c.top);
   EXPECT_EQ(back.steps, c.steps);
   EXPECT_EQ(back.json, c.json);
   EXPECT_EQ(back.backend, c.backend);

@@ -269,11 +269,11 @@ TEST_F(RunDirectoryTest, EverythingOfARunIsSetAside) {
   directory.set_aside();
   EXPECT_FALSE(fs::exists(root / "previous-1")) << "there was nothing";
   for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "restarts.jsonl", "samples.txt",
-                           "attention.h5", "status", "checkpoints/ckpt-00000001.h5", "notes"})
+                           "attention.h5", "predictions", "status", "checkpoints/ckpt-00000001.h5", "notes"})
     std::ofstream(root / name) << name;
   directory.set_aside();
   for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "restarts.jsonl", "samples.txt",
-                           "attention.h5", "status", "checkpoints/ckpt-00000001.h5"}) {
+                           "attention.h5", "predictions", "status", "checkpoints/ckpt-00000001.h5"}) {
     EXPECT_EQ(contents(root / "previous-1" / name), name);
     EXPECT_FALSE(fs::exists(root / name)) << name;
   }

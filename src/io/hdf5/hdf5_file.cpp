@@ -37,6 +37,13 @@ Hdf5Handle access_properties(const std::string& file) {
   return access;
 }
 
+/// Properties of a new object of `what` (a file: its root group): no times, so that equal contents are equal bytes.
+Hdf5Handle timeless(hid_t what, const std::string& file, const std::string& name) {
+  Hdf5Handle creation = checked(H5Pcreate(what), Kind::property_list, file, name, "no layout");
+  if (H5Pset_obj_track_times(creation.id(), false) < 0) fail(file, name, "no layout");
+  return creation;
+}
+
 /// Makes the groups on the way to a new object.
 Hdf5Handle link_properties(const std::string& file) {
   Hdf5Handle link = checked(H5Pcreate(H5P_LINK_CREATE), Kind::property_list, file, "", "no link properties");
@@ -50,7 +57,8 @@ Hdf5Handle link_properties(const std::string& file) {
 Hdf5File Hdf5File::create(const std::filesystem::path& path, const std::filesystem::path& named) {
   const Call call;
   const Hdf5Handle access = access_properties(named.string());
-  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id());
+  const Hdf5Handle creation = timeless(H5P_FILE_CREATE, named.string(), "/");
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
   if (file < 0) throw DataError("{}: cannot be created: {}", named.string(), failure_reason());
   return Hdf5File(named, Hdf5Handle(file, Kind::file));
 }
@@ -112,8 +120,9 @@ void Hdf5File::create_group(std::string_view group) {
   const Call call;
   const std::string name(group);
   const Hdf5Handle link = link_properties(path_.string());
-  checked(H5Gcreate2(handle_.id(), name.c_str(), link.id(), H5P_DEFAULT, H5P_DEFAULT), Kind::group, path_.string(),
-          name, "cannot be created");
+  const Hdf5Handle creation = timeless(H5P_GROUP_CREATE, path_.string(), name);
+  checked(H5Gcreate2(handle_.id(), name.c_str(), link.id(), creation.id(), H5P_DEFAULT), Kind::group,
+          path_.string(), name, "cannot be created");
 }
 
 Hdf5Dataset Hdf5File::dataset(std::string_view name) const {
@@ -138,7 +147,7 @@ namespace {
 /// Chunks and filters of a new dataset. The checksum comes last: it is of the compressed bytes.
 Hdf5Handle creation_properties(std::span<const std::size_t> shape, std::size_t element_bytes,
                                const Hdf5Storage& storage, const std::string& file, const std::string& name) {
-  Hdf5Handle creation = checked(H5Pcreate(H5P_DATASET_CREATE), Kind::property_list, file, name, "no layout");
+  Hdf5Handle creation = timeless(H5P_DATASET_CREATE, file, name);
   if (shape.empty() || product(shape) == 0) return creation;
   const std::vector<hsize_t> chunk =
       to_hdf5(storage.chunk.empty() ? default_chunk(shape, element_bytes) : storage.chunk);

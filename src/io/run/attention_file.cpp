@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -28,13 +27,6 @@ Extents map_shape(const AttentionFileInfo& info, const AttentionProbe& probe) {
 }
 Extents statistics_shape(const AttentionFileInfo& info) {
   return {info.layers.size(), info.heads.size(), info.statistic_names.size()};
-}
-
-/// Bytes as text that every reader of UTF-8 takes: a byte that is none, and a NUL, as \xC3.
-std::string readable(std::string_view bytes) {
-  std::string text = with_invalid_bytes_named(bytes);
-  for (std::size_t at = 0; (at = text.find('\0', at)) != std::string::npos;) text.replace(at, 1, "\\x00");
-  return text;
 }
 
 void check_sizes(const AttentionFileInfo& info, std::span<const AttentionMaps> one_per_probe) {
@@ -104,8 +96,8 @@ AttentionFileInfo as_written(AttentionFileInfo info) {
     if (probe.tokens.empty() || probe.token_texts.size() != probe.tokens.size())
       throw ShapeError(fmt::format("attention file: probe {} has {} tokens and {} texts of them", probe.name,
                                    probe.tokens.size(), probe.token_texts.size()));
-    probe.text = readable(probe.text);
-    for (std::string& text : probe.token_texts) text = readable(text);
+    probe.text = as_readable_utf8(probe.text);
+    for (std::string& text : probe.token_texts) text = as_readable_utf8(text);
   }
   return info;
 }

@@ -36,6 +36,8 @@ struct RunPaths {
   std::filesystem::path attention() const { return root / "attention"; }
   /// All attention maps of a run begun by a program of attention format 1.
   std::filesystem::path single_attention_file() const { return root / "attention.h5"; }
+  /// What `dekoder predictions` wrote.
+  std::filesystem::path predictions() const { return root / "predictions"; }
   /// Steps that were not finite.
   std::filesystem::path black_box() const { return root / "black_box"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
@@ -43,8 +45,9 @@ struct RunPaths {
   std::filesystem::path lock() const { return root / "lock"; }
   /// All that a run leaves; the status, which says that there is one, last.
   std::vector<std::filesystem::path> of_a_run() const {
-    return {config(),    metrics(),     samples(), restarts(), samples_text(), attention(), single_attention_file(),
-            black_box(), checkpoints(), status()};
+    return {
+        config(),      metrics(),   samples(),     restarts(), samples_text(), attention(), single_attention_file(),
+        predictions(), black_box(), checkpoints(), status()};
   }
 };
 
