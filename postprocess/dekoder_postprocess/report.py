@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """dekoder-report RUN [RUN2 ...] -o report.html: one self-contained page of one or more runs.
 
-The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl and the attention files:
-attention maps are embedded as the float16 bits of the file. A run may still be training.
+The page opens from disk and loads nothing. Its numbers are those of metrics.jsonl, the attention files and the prediction
+files: attention maps are embedded as the float16 bits of the file, predictions as its 32-bit words. A run may still be training.
 """
 
 import argparse
@@ -10,9 +10,10 @@ import re
 import sys
 from pathlib import Path
 
-from . import report_html
+from . import report_html, report_predictions
 from .errors import RunError, run_command
 from .files import OutputFile, path_name
+from .predictions_reader import read_run_predictions
 from .report_data import json_for_html, run_data
 from .report_maps import Source, embed
 from .run_reader import read_run
@@ -20,7 +21,8 @@ from .visible_text import escaped
 
 MEGABYTE = 1_000_000
 _FOLDER = Path(__file__).resolve().parent
-_SCRIPTS = ("report_charts.js", "report_maps.js", "report_panel.js", "report_attention.js", "report_page.js")
+_SCRIPTS = ("report_charts.js", "report_maps.js", "report_panel.js", "report_attention.js",
+            "report_predictions.js", "report_page.js")
 _MAP_TAG = 120  # bytes of a map's element around its text, at most
 
 
@@ -52,9 +54,11 @@ def sources_of(runs):
 
 def build_page(runs, megabytes=10):
     """The page as text. Raises RunError where a file is damaged or the page cannot be that small."""
+    tables = report_predictions.sources_of([read_run_predictions(run.path) for run in runs])
     names = report_html.distinct_names([run.path for run in runs])
     probe_names, sources = sources_of(runs)
-    data = {"runs": [run_data(run, name) for run, name in zip(runs, names)], "probes": probe_names}
+    data = {"runs": [run_data(run, name) for run, name in zip(runs, names)], "probes": probe_names,
+            "predictions": {"files": [], "texts": []}}
     parts = {
         "title": escaped(", ".join(names)),
         "style": resource("report_page.css"),
@@ -67,7 +71,8 @@ def build_page(runs, megabytes=10):
         "phases": report_html.phases(runs, names),
         "samples": report_html.samples(runs, names),
         "configuration": report_html.configuration(runs, names),
-        "data": json_for_html(data), "maps": "", "attention_note": "",
+        "predictions": report_predictions.summary(tables, names),
+        "data": json_for_html(data), "maps": "", "attention_note": "", "prediction_data": "", "prediction_note": "",
     }
     template = resource("report_page.html")
     count = sum(len(source.reader.steps) for source in sources)
@@ -75,8 +80,15 @@ def build_page(runs, megabytes=10):
     rest = len(fill(template, parts).encode("utf-8", "replace")) + count * (_MAP_TAG + 16) + 1000
     budget = int(megabytes * MEGABYTE) - rest
     if budget < 0:
-        raise RunError(f"the page without attention maps takes {rest / MEGABYTE:.2f} MB, more than --max-megabytes "
+        raise RunError(f"the page without attention maps and predictions takes {rest / MEGABYTE:.2f} MB, more than --max-megabytes "
                        f"{megabytes:g}; give a greater number or fewer runs")
+    predicted = report_predictions.embed(tables, budget // 2 if sources else budget)
+    if predicted.texts:
+        without = len(parts["data"])
+        parts["data"] = json_for_html({**data, "predictions": predicted.data})
+        parts["prediction_data"] = report_predictions.elements(predicted)
+        budget -= len(parts["prediction_data"]) + len(parts["data"]) - without
+    parts["prediction_note"] = report_predictions.note(predicted, megabytes)
     maps = embed(sources, budget)
     parts["maps"] = map_elements(maps)
     parts["attention_note"] = report_html.attention_note(maps, megabytes)

@@ -25,16 +25,22 @@ class HeadMaps {
   }
 }
 
-async function decodeBits(element) {
+/// The bytes that the text of an element stands for; `what` they are, for the message.
+async function decodeBytes(element, what) {
   const text = atob(element.textContent.trim());
   let bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; ++i) bytes[i] = text.charCodeAt(i);
   if (element.dataset.encoding === "deflate") {
     if (typeof DecompressionStream === "undefined")
-      throw new Error("This browser cannot unpack the maps (it has no DecompressionStream). Any browser since 2023 can.");
+      throw new Error(`This browser cannot unpack the ${what} (it has no DecompressionStream). Any browser since 2023 can.`);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   }
+  return bytes;
+}
+
+async function decodeBits(element) {
+  const bytes = await decodeBytes(element, "maps");
   const count = bytes.length / 2, bits = new Uint16Array(count);
   for (let i = 0; i < count; ++i) bits[i] = bytes[i] | (bytes[count + i] << 8);
   return bits;

@@ -17,13 +17,20 @@ def lower_triangles(weights):
     return np.ascontiguousarray(weights, dtype=np.float16).view(np.uint16)[..., queries, keys].reshape(-1)
 
 
-def pack(bits, compress):
-    """Base64 of the bits' low bytes, then of their high bytes; deflated (zlib's format) where asked for.
+def planes(values):
+    """The first byte of each value, then the second of each, ...: those of a kind stand together because sign and exponent
+    repeat and the last bits do not."""
+    return np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes()
 
-    The two kinds of bytes stand apart because sign and exponent repeat and the last bits do not.
-    """
-    planes = bits.astype("<u2").view(np.uint8).reshape(-1, 2).T.tobytes()
-    return base64.b64encode(zlib.compress(planes, 6) if compress else planes).decode("ascii")
+
+def encoded(content, compress):
+    """Base64 of bytes; deflated (zlib's format) where asked for."""
+    return base64.b64encode(zlib.compress(content, 6) if compress else content).decode("ascii")
+
+
+def pack(bits, compress):
+    """A map's float16 bits as text."""
+    return encoded(planes(bits.astype("<u2")), compress)
 
 
 @dataclass(frozen=True)

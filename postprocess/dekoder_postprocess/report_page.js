@@ -273,6 +273,7 @@ function start() {
   } else {
     byId("statistics-none").hidden = false;
   }
+  new PredictionView(data);
   byId("log-steps").addEventListener("change", (event) => {
     chartSettings.logSteps = event.target.checked;
     redrawCharts();

@@ -3,6 +3,7 @@
 attention/. Numbers follow formulas below, so that a test knows what must come out."""
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 
 STATISTICS = ("entropy", "mean_distance", "previous_token", "first_token", "same_token", "duplicate_token",
               "induction")
+HELD_OUT = ("Mr. Bennet was so odd a mixture of quick parts,\nsarcastic humour, reserve, and caprice, that the experience of "
+            "three-and-twenty years had been insufficient to make his wife understand his character. Na\u00efve.\n") * 3
 TEXTS = ("It is a truth,\nit is $5.", "Na\u00efve \u2014 ab ab")
 
 
@@ -137,6 +140,47 @@ def write_checkpoint(folder, step, **fields):
     with new_file(folder / f"ckpt-{step:08}.h5") as file:
         for name, value in {"format": "dekoder-checkpoint", "major": np.int32(1), "minor": np.int32(0), **values}.items():
             file.attrs[name] = fixed(value) if isinstance(value, str) else value
+
+
+def write_predictions(folder, step, *, windows=4, context=48, top=5, seed=1, text=HELD_OUT, vocabulary=256) -> dict:
+    """The file of `dekoder predictions` of a step in the run directory `folder`: windows spread evenly over `text`, the
+    held-out part, after a token " "; random logits of (seed, place in the text), in which that of the truth is raised the
+    more, the later the step is. Returns its columns."""
+    tokens = np.frombuffer(b" " + text.encode(), np.uint8).astype(np.int32)
+    held_out = len(tokens) - 1
+    places = np.concatenate([np.arange(context) + i * held_out // windows for i in range(windows)])
+    logits = np.stack([np.random.default_rng([seed, place]).normal(size=vocabulary) for place in places])
+    truth = tokens[places + 1]
+    logits[np.arange(len(places)), truth] += 6 * step / (step + 20)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    order = np.argsort(-log_p, axis=1, kind="stable")
+    of_truth = np.take_along_axis(log_p, truth[:, None], 1)[:, 0]
+    best = np.take_along_axis(log_p, order[:, :top], 1)
+    columns = {"window": np.repeat(np.arange(windows, dtype=np.int32), context), "position": places.astype(np.int64),
+               "input": tokens[places], "truth": truth, "guess": order[:, 0].astype(np.int32),
+               "rank": np.argmax(order == truth[:, None], axis=1).astype(np.int32), "surprise": (-of_truth).astype(np.float32),
+               "truth_probability": np.exp(of_truth).astype(np.float32), "guess_probability": np.exp(best[:, 0]).astype(np.float32),
+               "top_tokens": order[:, :top].astype(np.int32), "top_log_probabilities": best.astype(np.float32)}
+    path = predictions_file(folder, step)
+    path.parent.mkdir(exist_ok=True)
+    with new_file(path) as file:
+        for name, value in {"format": "dekoder-predictions", "major": np.int32(1), "minor": np.int32(0), "step": np.int64(step),
+                            "run_id": "0123456789abcdef", "config": "model: {}\n", "writer": "dekoder 0.1.0", "tokenizer": "byte",
+                            "source": "text.txt", "data_hash": "c312fa7a/2700", "validation_tokens": np.uint64(held_out),
+                            "validation_hash": hashlib.sha256(tokens.tobytes()).hexdigest(), "context": np.int32(context),
+                            "vocabulary": np.int32(vocabulary), "top": np.int32(top)}.items():
+            file.attrs[name] = fixed(value) if isinstance(value, str) else value
+        texts = [text.encode() for text in token_text(range(vocabulary))]
+        texts[0] = b"\\x00"
+        file["token_text"] = np.array(texts, dtype=h5py.string_dtype("utf-8", max(map(len, texts))))
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, shuffle=True, compression="gzip", fletcher32=True)
+    return columns
+
+
+def predictions_file(run, step):
+    """Path of the predictions of a step of the run directory `run`."""
+    return Path(run) / f"predictions/step-{step:08}.h5"
 
 
 def new_file(path):
