@@ -26,7 +26,8 @@ class PredictionView {
     Object.assign(this, { data, files: data.predictions.files, tables: new Map(), serial: 0, shown: 25 });
     if (!this.files.length) return;
     byId("predictions-body").hidden = false;
-    this.state = { a: this.files.length - 1, b: -1, first: 0, token: 0 };
+    const newest = new Map(this.files.map((file, i) => [file.run, i])), [a, b = -1] = newest.values();
+    this.state = { a, b, first: 0, token: 0 };
     this.sort = { column: "surprise", down: true };
     this.wire();
     this.chooseFiles();
