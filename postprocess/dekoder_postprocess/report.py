@@ -57,8 +57,7 @@ def build_page(runs, megabytes=10):
     tables = report_predictions.sources_of([read_run_predictions(run.path) for run in runs])
     names = report_html.distinct_names([run.path for run in runs])
     probe_names, sources = sources_of(runs)
-    data = {"runs": [run_data(run, name) for run, name in zip(runs, names)], "probes": probe_names,
-            "predictions": {"files": [], "texts": []}}
+    data = {"runs": [run_data(run, name) for run, name in zip(runs, names)], "probes": probe_names}
     parts = {
         "title": escaped(", ".join(names)),
         "style": resource("report_page.css"),
@@ -76,18 +75,17 @@ def build_page(runs, megabytes=10):
     }
     template = resource("report_page.html")
     count = sum(len(source.reader.steps) for source in sources)
-    # Bytes of everything else; the note on what is left out names each step at most once.
-    rest = len(fill(template, parts).encode("utf-8", "replace")) + count * (_MAP_TAG + 16) + 1000
+    # Bytes of everything else; the notes on what is left out name each step at most once.
+    rest = len(fill(template, parts).encode("utf-8", "replace")) + count * (_MAP_TAG + 16) + len(tables) * 16 + 1000
     budget = int(megabytes * MEGABYTE) - rest
     if budget < 0:
         raise RunError(f"the page without attention maps and predictions takes {rest / MEGABYTE:.2f} MB, more than --max-megabytes "
                        f"{megabytes:g}; give a greater number or fewer runs")
     predicted = report_predictions.embed(tables, budget // 2 if sources else budget)
-    if predicted.texts:
-        without = len(parts["data"])
-        parts["data"] = json_for_html({**data, "predictions": predicted.data})
-        parts["prediction_data"] = report_predictions.elements(predicted)
-        budget -= len(parts["prediction_data"]) + len(parts["data"]) - without
+    budget += len(parts["data"])
+    parts["data"] = json_for_html({**data, "predictions": predicted.data})
+    parts["prediction_data"] = report_predictions.elements(predicted)
+    budget -= len(parts["data"]) + len(parts["prediction_data"])
     parts["prediction_note"] = report_predictions.note(predicted, megabytes)
     maps = embed(sources, budget)
     parts["maps"] = map_elements(maps)
