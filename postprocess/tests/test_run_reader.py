@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import re
 import shutil
 import sys
@@ -10,7 +11,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess import run_reader  # noqa: E402
 from dekoder_postprocess.run_reader import RunError, read_run  # noqa: E402
 from synthetic_run import phase_seconds, write_run  # noqa: E402
 
@@ -118,6 +122,28 @@ class RunReader(unittest.TestCase):
                             ("model: {}\n", "no section training")):
             (self.folder / "config.yaml").write_text(text)
             self.refused("config.yaml", words, "expected")
+
+    def test_libyaml_reads_what_pyyaml_does(self):
+        """Configurations as dekoder writes them go through libyaml, faster; what is edited so that it might crash does not."""
+        text = (self.folder / "config.yaml").read_text(encoding="utf-8").replace("[\"It is a truth,\\nit is $5.\", ", "[\"so: it's #1\", ")
+        flat = 0
+        for seed in range(400):
+            draw, changed = random.Random(seed), list(text)
+            for _ in range(draw.choice((0, 1, 2))):
+                changed[draw.randrange(len(changed))] = draw.choice("a0159.:-+eE[]{},\"'#&*!|>%@` \n\t\\~?\u00e9\x85\u2028\ufeff")
+            changed = "".join(changed)
+            if run_reader._FLAT.fullmatch(changed):
+                flat += 1
+                self.assertEqual(*(self.loaded(changed, loader) for loader in (run_reader._FastLoader, run_reader._ConfigLoader)))
+        self.assertGreater(flat, 100)
+        for nested in ("a: " + "[" * 9 + "\n", "- - -\n", "? ? ?\n", "a:\n  b:\n    c:\n", "a: {b: 1}\n", "a: *b\n"):
+            self.assertIsNone(run_reader._FLAT.fullmatch(nested))
+
+    def loaded(self, text, loader):
+        try:
+            return repr(yaml.load(text, Loader=loader))
+        except (yaml.YAMLError, ValueError):
+            return "refused"
 
     def test_foreign_status(self):
         for text in ("", "state: dancing\nstep: 1\nsteps: 2\n", "state: finished\nstep: one\nsteps: 2\n"):
