@@ -325,6 +325,10 @@ class Table(unittest.TestCase):
         self.assertEqual(text_table([["", "head 0"], ["layer 10", "1"], ["b"]]),
                          "            head 0\n  layer 10       1\n  b\n")
 
+    def test_characters_of_other_widths(self):
+        self.assertEqual(text_table([["\u4e2d\u6587", "x"], ["e\u0301", "\u4e2d"], ["abcdef", ""]]),
+                         "  \u4e2d\u6587     x\n  e\u0301       \u4e2d\n  abcdef\n")
+
 
 if __name__ == "__main__":
     unittest.main()
