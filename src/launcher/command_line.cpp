@@ -159,6 +159,9 @@ void add_commands(CLI::App& app, CommandLine& line) {
       "dekoder compare runs/positions runs/no-positions");
   sub("watch", "Losses of runs in the terminal, live: dekoder-watch of the post-processing, by this name too.",
       "dekoder watch runs/first");
+  sub("runs",
+      "A table of all runs below folders, best first: dekoder-runs of the post-processing, by this name too.",
+      "dekoder runs runs --where 'training.batch>16 and model.norm==pre'");
 
   CLI::App* replay =
       sub("replay", "Compute a step that was not finite again, from its black box, and say where it began.",

@@ -38,11 +38,11 @@ std::filesystem::path own_path(const char* called) {
 
 /// Commands of the post-processing that are reached by this program too.
 bool is_of_post_processing(std::string_view command) {
-  return command == "compare" || command == "watch";
+  return command == "compare" || command == "watch" || command == "runs";
 }
 
-/// Becomes dekoder-compare or dekoder-watch, which read what runs have written and ask this program for the rest:
-/// they find the way back in DEKODER_PROGRAM. Throws ConfigError where it cannot be started.
+/// Becomes such a command, dekoder-compare say, which reads what runs have written and asks this program for the
+/// rest: it finds the way back in DEKODER_PROGRAM. Throws ConfigError where it cannot be started.
 [[noreturn]] void become_post_processing(char** argv) {
   if (const std::filesystem::path self = own_path(argv[0]); !self.empty())
     ::setenv("DEKODER_PROGRAM", self.c_str(), 1);

@@ -69,6 +69,13 @@ def is_read(folder, run):
     seen = tool("dekoder-watch", run, cwd=folder)
     for words in ("finished  step 30 / 30 (100 %)", f"validation {validation:.4f} at step 30", "1 restart", "^ restart"):
         dk.check(words in seen, f"{run}: no {words!r} in\n{seen}")
+    listed = subprocess.run([dk.PROGRAM, "runs", run, "--json"], cwd=folder, capture_output=True, text=True,
+                            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"})
+    dk.check(listed.returncode == 0, listed.stderr)
+    row, = json.loads(listed.stdout)["runs"]
+    of_status = (status["state"], status["step"], status["steps"], status["best_validation_loss"], status["best_step"], validation)
+    of_table = [row[key] for key in ("state", "step", "planned_steps", "validation_loss", "best_step", "last_validation_loss")]
+    dk.check(tuple(of_table) == of_status and row["restarts"] == 1, f"{run}: {row}, expected {of_status}")
     print(f"{run} is read: passed")
 
 
