@@ -5,6 +5,7 @@
     attention_reader  read_attention(run, folder or file) -> Attention: attention maps and head statistics
     report            dekoder-report: one self-contained HTML page
     compare           dekoder-compare: whether runs are a pair, and what differs
+    runs.collect      collect(folders) -> [RunSummary]: all runs below folders; runs.command: dekoder-runs, their table
     figures           dekoder-figures: PNG and PDF
     tensorboard_export  dekoder-tensorboard: event files
     circuits          attention maps as BertViz and CircuitsVis take them

@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import run_command
 
 MODULES = {"dekoder-report": "report", "dekoder-figures": "figures", "dekoder-tensorboard": "tensorboard_export",
-           "dekoder-compare": "compare", "dekoder-watch": "watch"}
+           "dekoder-compare": "compare", "dekoder-watch": "watch", "dekoder-runs": "runs.command"}
 DRAW = ("dekoder-figures", "dekoder-tensorboard")  # with matplotlib
 
 
@@ -61,3 +61,7 @@ def compare() -> int:
 
 def watch() -> int:
     return start("dekoder-watch")
+
+
+def runs() -> int:
+    return start("dekoder-runs")

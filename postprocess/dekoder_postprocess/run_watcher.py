@@ -11,13 +11,13 @@ from pathlib import Path
 from .errors import RunError
 from .log_reader import MetricsReader
 from .program import NotKnown
+from .run_lock import LOCK_TIMEOUT
 from .run_reader import check_run_directory, read_status
 
 CHUNK = 1 << 22  # bytes of the log read at once
 TAIL = 512  # bytes before the place read last that are compared with the file
 RECENT = 50  # steps whose speed is shown
 HEARTBEAT = 10.0  # seconds between two renewals of a lock by its holder (src/io/run/run_lock.hpp)
-LOCK_TIMEOUT = 120.0  # seconds after the last of them at which a lock counts for nothing
 
 
 class RunWatcher:

@@ -17,18 +17,19 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import compare, errors, report, watch  # noqa: E402
 from dekoder_postprocess.files import OutputFile, check_folder  # noqa: E402
+from dekoder_postprocess.runs import command as runs_command  # noqa: E402
 from synthetic_run import write_checkpoint, write_run  # noqa: E402
 
 BIN = Path(__file__).resolve().parents[1] / "bin"
 NOBODY = 54321  # a user that no list of users has
-COMMANDS = ("report", "compare", "watch", "figures", "tensorboard")
+COMMANDS = ("report", "compare", "watch", "runs", "figures", "tensorboard")
 
 
 def words_for(name, run, out):
     """The command line of a command that reads `run` and writes below `out`."""
     return [sys.executable, "-B", str(BIN / f"dekoder-{name}"), os.fspath(run),
             *(["--format", "png"] if name == "figures" else []),
-            *([os.fspath(run)] if name in ("compare", "watch") else ["-o", os.fspath(Path(out) / name)])]
+            *([os.fspath(run)] if name in ("compare", "watch", "runs") else ["-o", os.fspath(Path(out) / name)])]
 
 
 class Processes(unittest.TestCase):
@@ -235,7 +236,8 @@ class OddContents(unittest.TestCase):
         write_checkpoint(whole / "checkpoints", 12)
         mains = {"report": lambda run: report.main([str(run), str(whole), "-o", str(root / "page.html")]),
                  "compare": lambda run: compare.main([str(run), str(whole), "--json"]),
-                 "watch": lambda run: watch.main([str(run), str(whole)])}
+                 "watch": lambda run: watch.main([str(run), str(whole)]),
+                 "runs": lambda run: runs_command.main([str(run), str(whole), "--json"])}
         program = mock.patch.dict(os.environ, {"DEKODER_PROGRAM": "/nowhere/dekoder"})
         program.start()
         self.addCleanup(program.stop)

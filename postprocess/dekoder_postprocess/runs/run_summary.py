@@ -27,9 +27,10 @@ class RunSummary:
     bits_per_byte: Optional[float] = None  # at the best
     training_loss: Optional[float] = None  # mean of the last 100 steps
     tokens: Optional[int] = None  # seen in training
-    tokens_per_second: Optional[float] = None  # median over steps
+    tokens_per_second: Optional[float] = None  # median of the last 100 steps
     seconds: Optional[float] = None  # wall time of all starts
     effective_time: Optional[float] = None  # share of it for steps that counted, 0 to 1
     restarts: Optional[int] = None
     validation_hash: Optional[str] = None  # only losses of equal ones can be compared
     settings: dict[str, Setting] = field(default_factory=dict)  # "section.key" -> value, of config.yaml
+    message: Optional[str] = None  # of its status: why it failed, or who stopped it

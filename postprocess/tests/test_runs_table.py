@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of dekoder-runs, for people and for programs: columns, order, conditions, page and importance."""
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import unittest
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.runs import command  # noqa: E402
+from dekoder_postprocess.runs.collect import collect  # noqa: E402
+from dekoder_postprocess.runs.sweep_scales import scales  # noqa: E402
+from runs_scratch import Scratch, write_starts  # noqa: E402
+
+BIN = Path(__file__).resolve().parents[1] / "bin"
+
+
+class Table(Scratch):
+    def command(self, *words, code=0):
+        with mock.patch("sys.stdout", io.StringIO()) as out, mock.patch("sys.stderr", io.StringIO()) as err:
+            try:
+                got = command.main([str(word) for word in (self.folder, *words)])
+            except SystemExit as end:
+                got = end.code
+        self.assertEqual(got, code, err.getvalue())
+        return out.getvalue() if code == 0 else err.getvalue()
+
+    def setUp(self):
+        super().setUp()
+        self.run_in("with")
+        self.run_in("without", positions="none", seed=2)
+        self.run_in("other tokens", other_tokens_from=0, steps=30)
+
+    def first_words(self, *words):
+        return [row["run"] for row in json.loads(self.command("--json", *words))["runs"]]
+
+    def test_text(self):
+        for name in ("with", "without", "other tokens"):
+            write_starts(self.folder / name, ("2026-11-28T07:16:28.328Z", 0, (3661.5, 0.9)))
+        self.assertEqual(self.command(), """\
+  run           step  planned  best loss  at step  last loss  tokens  positions  seed
+  with            40       40    2.3615        40    2.3615    5,120    learned     1
+  without         40       40    2.5615        40    2.5615    5,120       none     2
+  other tokens    30       30    1.4400*       30    1.4400*   3,840    learned     1
+The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, effective 90.0 %, restarts 0
+* on other validation tokens than those of most runs: not to be compared with theirs
+""")
+
+    def test_one_run_shows_all(self):
+        shutil.rmtree(self.folder / "without")
+        shutil.rmtree(self.folder / "other tokens")
+        lines = self.command().splitlines()
+        self.assertEqual(len(lines), 2)
+        self.assertRegex(lines[0], "run .*state .*created .*step .*planned .*best loss .*last loss .*tokens .*time .*effective .*restarts$")
+
+    def test_damaged_and_failed_runs_have_their_reasons_below(self):
+        (self.folder / "with/config.yaml").write_text("model: [\n")
+        (self.folder / "without/status").write_text("state: failed\nstep: 0\nsteps: 40\nmessage: diverged\x1b[31m\n")
+        text = self.command()
+        self.assertIn("\nwith: damaged: ", text)
+        self.assertIn("\nwithout: failed: diverged\\x1B[31m\n", text)
+        self.assertRegex(text, r"\n  with +damaged +-( +-)+\n")
+
+    def test_settings_that_are_long_or_no_words(self):
+        text = (self.folder / "with/config.yaml").read_text()
+        text = text.replace('"It is"', '"' + "ab\\n\\e" * 30 + '"').replace("0.002", "0.0012345678901")
+        (self.folder / "with/config.yaml").write_text(text)
+        table = self.command()
+        self.assertIn("ab\u21b5\\x1B" * 5 + "ab...", table)
+        self.assertIn(" 0.0012346 ", table)
+
+    def test_sort(self):
+        by_loss = ["with", "without", "other tokens"]
+        self.assertEqual(self.first_words(), by_loss, "losses on other tokens are behind, however low")
+        self.assertEqual(self.first_words("--sort", "validation_loss"), by_loss)
+        self.assertEqual(self.first_words("--sort", "-validation_loss"), ["without", "with", "other tokens"])
+        self.assertEqual(self.first_words("--sort", "planned_steps,-training.seed"), ["other tokens", "without", "with"])
+        self.assertEqual(self.first_words("--sort", "-step, run"), ["with", "without", "other tokens"])
+        self.assertEqual(self.first_words("--sort=-seed,positions,-training.steps"), ["without", "with", "other tokens"])
+        (self.folder / "with/config.yaml").write_text("model: [\n")
+        for key in ("seed", "-seed", "validation_loss", "-validation_loss"):
+            self.assertEqual(self.first_words("--sort", key)[-1], "with", "what there is not stands last")
+        self.assertIn("--sort: no run has 'sed'; did you mean training.seed?", self.command("--sort", "sed", code=2))
+        self.assertIn("--sort: no run has ''", self.command("--sort", "", code=2))
+
+    def test_where(self):
+        self.assertEqual(self.first_words("--where", "positions==none or step<40"), ["without", "other tokens"])
+        text = self.command("--where", "training.seed == 2")
+        self.assertTrue(text.endswith("\n1 of 3 runs\n"), text)
+        self.assertTrue(self.command("--where", "training.seed == 3").endswith("\n0 of 3 runs\n"))
+        self.assertEqual(self.first_words("--where", "validation_hash == " + "0123abcd" * 8), ["other tokens"])
+        self.assertNotIn("*", self.command("--where", "step < 40"), "among themselves they can be compared")
+        self.assertIn("--where: column 1: no run has 'training.sed'; did you mean training.seed?",
+                      self.command("--where", "training.sed == 3", code=2))
+        self.assertIn("--where: column 16: 'x' is no value of training.seed", self.command("--where", "training.seed==x", code=2))
+
+    def test_columns(self):
+        self.assertEqual(self.command("--columns", "batch, run,training.seed,state", "--sort", "seed,run").splitlines(),
+                         ["  batch           run  seed     state", "  4      other tokens     1  finished",
+                          "  4              with     1  finished", "  4           without     2  finished"])
+        self.assertEqual(list(json.loads(self.command("--json", "--columns", "run,seed"))["runs"][0]), ["run", "training.seed"])
+        self.assertIn("--columns: no run has 'x'", self.command("--columns", "run,x", code=2))
+
+    def test_programs_get_every_column_with_all_digits(self):
+        rows = json.loads(self.command("--json", "--sort", "run"))["runs"]
+        read = list(csv.DictReader(io.StringIO(self.command("--csv", "--sort", "run"))))
+        self.assertEqual([list(row) for row in rows], [list(row) for row in read])
+        self.assertEqual(list(rows[0])[:19], [
+            "run", "path", "state", "problem", "message", "created", "step", "planned_steps", "validation_loss", "best_step",
+            "last_validation_loss", "bits_per_byte", "training_loss", "tokens", "tokens_per_second", "seconds", "effective_time",
+            "restarts", "validation_hash"])
+        of = {run.name: run for run in collect([self.folder])}
+        for row, text in zip(rows, read):
+            run = of[row["run"]]
+            self.assertEqual((row["path"], row["validation_loss"], row["tokens"], row["created"]),
+                             (str(self.folder / run.name), run.best_loss, run.tokens, None))
+            self.assertEqual({name: row[name] for name in run.settings}, run.settings)
+            self.assertEqual((float(text["validation_loss"]), int(text["step"]), text["created"]), (run.best_loss, run.step, ""))
+            self.assertEqual((json.loads(text["attention.heads"]), text["model.positions"]), ([], run.settings["model.positions"]))
+
+    def test_names_of_any_kind(self):
+        odd = Path(os.fsdecode(os.fsencode(self.folder) + b"/r\xff\n, \"x\""))
+        (self.folder / "with").rename(odd)
+        words = [sys.executable, "-B", BIN / "dekoder-runs", self.folder]
+        done = [subprocess.run([*words, *more], capture_output=True) for more in ([], ["--csv"], ["--json"])]
+        self.assertEqual([(of.returncode, of.stderr) for of in done], [(0, b"")] * 3)
+        self.assertIn("r\\uDCFF\u21b5, \"x\"".encode(), done[0].stdout)
+        self.assertIn("r\ufffd\n, \"x\"", [row["run"] for row in json.loads(done[2].stdout)["runs"]])
+        rows = list(csv.DictReader(io.StringIO(done[1].stdout.decode("utf-8", "surrogateescape"), newline="")))
+        self.assertIn("r\udcff\n, \"x\"", [row["run"] for row in rows])
+
+    def test_usage(self):
+        self.assertIn("--csv and --json are two outputs; expected one of them", self.command("--csv", "--json", code=2))
+        self.assertIn("--csv and --importance are two outputs", self.command("--csv", "--importance", code=2))
+        self.assertIn("an empty name; expected a file or folder", self.command("", code=2))
+
+    @unittest.skipUnless(find_spec("dekoder_postprocess.runs.page"), "the page is not there")
+    def test_page(self):
+        page = self.folder / "page/runs.html"
+        self.assertIn("choose another -o", self.command("-o", self.folder / "with/status/x", code=3))
+        page.parent.mkdir()
+        self.assertRegex(self.command("-o", page, "--where", "seed==1"), rf"^{page}: \d\.\d\d MB\n$")
+        text = page.read_text()
+        self.assertTrue(text.startswith("<!DOCTYPE html>"))
+        self.assertIn("other tokens", text)
+        self.assertNotIn("without", text)
+        rows = json.loads(self.command("-o", page, "--json"))["runs"]
+        self.assertEqual(len(rows), 3)
+        self.assertEqual([path.name for path in page.parent.iterdir()], ["runs.html"])
+
+    @unittest.skipUnless(find_spec("dekoder_postprocess.runs.importance"), "importance is not there")
+    def test_importance(self):
+        self.assertIn("too few", self.command("--importance"))
+        report = json.loads(self.command("--importance", "--json", "--where", "seed==1"))
+        self.assertEqual((len(report["runs"]), report["importance"]["finished"]), (2, 1), "one is on other validation tokens")
+
+    @unittest.skipUnless(find_spec("dekoder_postprocess.sweep.definition"), "sweeps are not there")
+    def test_scales_are_those_of_the_sweep(self):
+        sweep = self.folder / "sweep \u4e2d"
+        self.run_in("sweep \u4e2d/trials/0000")
+        shutil.copy(sweep / "trials/0000/config.yaml", sweep / "base.yaml")
+        text = ("base: base.yaml\nsteps: 40\ntrials: 4\nmethod: random\nparameters:\n"
+                "  training.learning_rate: {range: [1.0e-4, 1.0e-2], scale: log}\n  model.dropout: {range: [0.0, 0.5]}\n"
+                "  training.warmup_steps: {range: [1, 30], scale: int-log}\n  training.batch: {values: [4, 8]}\n")
+        (sweep / "sweep.yaml").write_text(text)
+        self.assertEqual(scales(collect([self.folder])), {"training.learning_rate": "log", "model.dropout": "linear",
+                                                          "training.warmup_steps": "log"})
+        (sweep / "sweep.yaml").write_text("parameters: [\n")
+        self.assertEqual(scales(collect([self.folder])), {})
+
+
+if __name__ == "__main__":
+    unittest.main()
