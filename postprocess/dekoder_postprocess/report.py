@@ -6,13 +6,12 @@ files: attention maps are embedded as the float16 bits of the file, predictions 
 """
 
 import argparse
-import re
 import sys
-from pathlib import Path
 
 from . import report_html, report_predictions
 from .errors import RunError, run_command
 from .files import OutputFile, path_name
+from .page_template import fill, resource
 from .predictions_reader import read_run_predictions
 from .report_data import json_for_html, run_data
 from .report_maps import Source, embed
@@ -20,19 +19,9 @@ from .run_reader import read_run
 from .visible_text import escaped
 
 MEGABYTE = 1_000_000
-_FOLDER = Path(__file__).resolve().parent
 _SCRIPTS = ("report_charts.js", "report_maps.js", "report_panel.js", "report_attention.js",
             "report_predictions.js", "report_page.js")
 _MAP_TAG = 120  # bytes of a map's element around its text, at most
-
-
-def fill(template, parts):
-    """Puts parts into the template's <!--name--> marks; what is put in is not searched again."""
-    return re.sub(r"<!--(\w+)-->", lambda mark: parts[mark.group(1)], template)
-
-
-def resource(name):
-    return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def map_elements(maps):
@@ -61,7 +50,7 @@ def build_page(runs, megabytes=10):
     parts = {
         "title": escaped(", ".join(names)),
         "style": resource("report_page.css"),
-        "script": "\n".join(resource(name) for name in _SCRIPTS),
+        "script": resource(*_SCRIPTS),
         "runs": " <span>and</span> ".join(f"<bdi>{escaped(name)}</bdi>" for name in names),
         "missing": report_html.missing(runs, names),
         "summary": report_html.summary(runs, names),

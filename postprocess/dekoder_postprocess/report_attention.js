@@ -2,15 +2,8 @@
 // The attention section: a grid of all heads, one head enlarged, two runs and their difference, the text under it.
 "use strict";
 
-const byId = (id) => document.getElementById(id);
 const runColour = (run) => `var(--run-${run % 6})`;
 const signed = (value) => String(Number(value.toPrecision(5))).replace("-", "\u2212");
-
-/// Fills a select with [value, text] and keeps its value where that still stands.
-function fillSelect(select, options, value) {
-  select.replaceChildren(...options.map(([v, text]) => make("option", { value: v }, null, text)));
-  select.value = String(value);
-}
 
 class AttentionView {
   constructor(data, onChange) {

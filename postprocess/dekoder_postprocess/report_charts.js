@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Line charts over steps as SVG, drawn at the width they have.
+// Line charts over steps as SVG, drawn at the width they have, and what every script makes elements with.
 "use strict";
 
 const allCharts = [];
 const chartSettings = { logSteps: false };
+const byId = (id) => document.getElementById(id);
 
 function make(name, attributes, parent, text) {
   const element = document.createElement(name);
@@ -19,6 +20,12 @@ function makeSvg(name, attributes, parent, text) {
   if (text !== undefined) element.textContent = text;
   if (parent) parent.append(element);
   return element;
+}
+
+/// Fills a select with [value, text] and keeps its value where that still stands.
+function fillSelect(select, options, value) {
+  select.replaceChildren(...options.map(([v, text]) => make("option", { value: v }, null, text)));
+  select.value = String(value);
 }
 
 /// A number with commas; a small one as 2.5e-7; never -0.

@@ -56,12 +56,12 @@ class Browser:
         self.settle()
 
     def settle(self):
-        """Waits until the maps of the chosen step are there."""
+        """Waits until the page is there, and the maps of the chosen step where it has some."""
         wait = WebDriverWait(self.driver, 60)
         wait.until(lambda driver: driver.execute_script("return document.readyState === 'complete'"))
         wait.until(lambda driver: driver.execute_script(
-            "return document.getElementById('attention-body').hidden ||"
-            " document.body.dataset.step === document.getElementById('step').value"))
+            "const maps = document.getElementById('attention-body');"
+            "return !maps || maps.hidden || document.body.dataset.step === document.getElementById('step').value"))
 
     def messages(self):
         """What the console has said since the page was opened."""
