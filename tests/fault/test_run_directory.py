@@ -103,7 +103,10 @@ with tempfile.TemporaryDirectory() as folder:
     asked = lambda *words: subprocess.run([dk.PROGRAM, "status", *words, "--json"], capture_output=True, text=True, cwd=root)
     config = workshop.config(90, 40)
     done = asked(config, "--run", run)
-    dk.check(json.loads(done.stdout) == dict(answer, run=str(run)), f"{done.stdout}{done.stderr}")
+    changed = {"evaluation.tokens": ["32", "32768"]}  # in the run, here
+    dk.check(json.loads(done.stdout) == dict(answer, run=str(run), changed=changed), f"{done.stdout}{done.stderr}")
+    said = subprocess.run([dk.PROGRAM, "status", config, "--run", run], capture_output=True, text=True).stdout
+    dk.check("evaluation.tokens: 32 in the run, 32768 here\n" in said, said)
     more = json.loads(asked(config, "--run", run, "--set", "training.steps=91").stdout)
     dk.check((more["state"], more["saved_step"], more["steps"]) == ("resumable", 90, 91), f"{more}")
     none = json.loads(asked(config).stdout)  # no run yet
