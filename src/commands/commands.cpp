@@ -102,14 +102,16 @@ ExitCode run_train(const Command& command) {
   std::optional<RunDirectory> directory;
   ranks.on_root([&] { directory.emplace(root); });
   Trainer trainer(config, data, directory ? &*directory : nullptr, ranks,
-                  {command.fresh, origin_line(command.config, root), time_left(command)});
+                  {command.fresh, origin_line(command.config, root), time_left(command), command.until});
   log_placement(command, ranks);
   const ExitCode code = trainer.train();
+  const std::string reason = trainer.stop_reason();
   if (code == ExitCode::finished)
     log_info("finished; the run is in {}; try `dekoder generate {}`", root.string(), root.string());
+  else if (reason.starts_with("--until"))
+    log_info("saved, as asked by {}; the same command with a later step, or without --until, goes on", reason);
   else
-    log_info("saved {} {}; the same command goes on",
-             trainer.stop_reason() == "the time limit" ? "before" : "after", trainer.stop_reason());
+    log_info("saved {} {}; the same command goes on", reason == "the time limit" ? "before" : "after", reason);
   return code;
 }
 

@@ -29,6 +29,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("run", c.run, "the run directory's name");
   visit("fresh", c.fresh, elsewhere);
   visit("time_left", c.time_left, "--time-left");
+  visit("until", c.until, elsewhere);
   visit("text", c.text, c.name == "attention" ? "--text" : "the text file's name");
   visit("output", c.output, "--output");
   visit("folder", c.folder, "--folder");
@@ -73,6 +74,9 @@ void check_command(const Command& c) {
     const std::string expected = read_time_left(c.time_left, seconds);
     expect(expected.empty(), fmt::format("--time-left is '{}'; expected {}", excerpt(c.time_left), expected));
   }
+  if (c.name == "train")
+    expect(c.until == -1 || c.until >= 1,
+           fmt::format("--until is {}; expected a step of the run, at least 1", c.until));
   if (c.name == "generate") {
     expect(!c.prompt.empty(), "--prompt is empty; expected at least one character to go on from");
     expect(c.tokens >= 1, fmt::format("--tokens is {}; expected at least 1", c.tokens));

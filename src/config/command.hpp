@@ -20,6 +20,7 @@ struct Command {
                     ///< (eval, generate, attention, predictions: or a checkpoint file); replay: black box
   bool fresh = false;     ///< train: start over in a run directory that has checkpoints
   std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
+  long until = -1;        ///< train: saves and ends at this step; -1: at the last of the run
   std::string text;       ///< prepare: text file; attention: the text itself
   std::string
       output;  ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory;

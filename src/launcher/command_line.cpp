@@ -90,6 +90,10 @@ void add_commands(CLI::App& app, CommandLine& line) {
              "set the run directory's earlier checkpoints and logs aside and start over");
   train->add_option("--time-left", c.time_left,
                     "of the job, as squeue -o %L prints it: saves and stops before (default: SLURM_JOB_END_TIME)");
+  add_number(*train, "--until", c.until,
+             "step at which this start saves and ends, exit code 85; schedule and numbers stay those of "
+             "training.steps (default: the last)",
+             false);
 
   CLI::App* prepare = sub("prepare", "Turn a text file into a token file.",
                           "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte");
@@ -162,6 +166,9 @@ void add_commands(CLI::App& app, CommandLine& line) {
   sub("runs",
       "A table of all runs below folders, best first: dekoder-runs of the post-processing, by this name too.",
       "dekoder runs runs --where 'training.batch>16 and model.norm==pre'");
+  sub("sweep",
+      "Trials of a configuration with settings drawn: dekoder-sweep of the post-processing, by this name too.",
+      "dekoder sweep input/sweep-talk.yaml runs/sweep\n  dekoder sweep work runs/sweep");
 
   CLI::App* replay =
       sub("replay", "Compute a step that was not finite again, from its black box, and say where it began.",

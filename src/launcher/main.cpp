@@ -38,7 +38,7 @@ std::filesystem::path own_path(const char* called) {
 
 /// Commands of the post-processing that are reached by this program too.
 bool is_of_post_processing(std::string_view command) {
-  return command == "compare" || command == "watch" || command == "runs";
+  return command == "compare" || command == "watch" || command == "runs" || command == "sweep";
 }
 
 /// Becomes such a command, dekoder-compare say, which reads what runs have written and asks this program for the

@@ -18,6 +18,7 @@ struct StartOptions {
   bool fresh = false;               ///< begin anew, and set aside what is there
   std::string origin;               ///< first line of config.yaml: origin_line, or empty
   std::optional<double> time_left;  ///< seconds that the job had left as this process was started
+  long until = -1;                  ///< step at which this start ends, before the last one; -1: none
 };
 
 /// Where a start of `dekoder train` begins.

@@ -47,6 +47,7 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       start_(start_run(config, data, evaluator_.windows().digest(), directory ? directory->paths() : RunPaths{},
                        options.fresh, model_)),
       state_(start_.state),
+      until_(options.until),
       saves_(model_),
       job_time_(job_time(config, options, evaluator_, model_.store().layout(), ranks.root())) {
   ranks.on_root([&] {
@@ -109,7 +110,9 @@ ExitCode Trainer::run_loop() {
       whole = sample();
     if (whole && attention_ && captures_attention(config_, state_.step) && !recorder_->has_attention(state_.step))
       capture_attention();
-    const bool finished = whole && state_.step >= config_.training.steps, stop = !finished && stop_agreed(whole);
+    const bool finished = whole && state_.step >= config_.training.steps;
+    const bool up_to_here = whole && until_ >= 0 && state_.step >= until_;
+    const bool stop = !finished && (stop_agreed(whole) || up_to_here);
     if (!finished) serve_triggers();
     const bool periodic = state_.step > 0 && due(config_.checkpoint.every);
     if (periodic || stop || (asked_ & checkpoint_now) != 0) {
@@ -325,7 +328,8 @@ int Trainer::ask_files_and_clock() {
 
 std::string Trainer::stop_reason() const {
   if (signal_ != 0) return signal_name(signal_) + job_time_.left_text(local_time());
-  return (asked_ & stop_file) != 0 ? "the file stop" : "the time limit";
+  if ((asked_ & stop_file) != 0) return "the file stop";
+  return (asked_ & time_is_up) != 0 ? "the time limit" : fmt::format("--until {}", until_);
 }
 
 void Trainer::serve_triggers() {

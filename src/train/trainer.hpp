@@ -30,14 +30,13 @@ class Trainer {
   Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory* directory,
           const Communicator& ranks, const StartOptions& options);
 
-  /// Trains up to the last step (finished), or until a signal or a file asks to stop, or the job's time is up: then
-  /// it saves and returns wants_to_go_on.
-  /// Throws DivergedError before an update with a loss or gradient that is not finite, where such steps are not
-  /// skipped, and before a state whose
-  /// validation loss is not finite is saved.
+  /// Trains up to the last step (finished), or until this start's own last step, a signal or a file asks to stop,
+  /// or the job's time is up: then it saves and returns wants_to_go_on. Throws DivergedError before an update with
+  /// a loss or gradient that is not finite, where such steps are not skipped, and before a state whose validation
+  /// loss is not finite is saved.
   ExitCode train();
-  /// What made train() return wants_to_go_on: "signal 15", "the file stop", "the time limit". The same on all
-  /// ranks.
+  /// What made train() return wants_to_go_on: "signal 15", "the file stop", "the time limit", "--until 300". The
+  /// same on all ranks.
   std::string stop_reason() const;
 
  private:
@@ -83,6 +82,7 @@ class Trainer {
   Generator generator_;
   RunStart start_;
   CheckpointInfo state_;                       ///< of the parameters as they are now
+  const long until_;                           ///< step at which this start ends; -1: none
   std::optional<AttentionCapture> attention_;  ///< where the configuration names probes
   std::optional<RunRecorder> recorder_;        ///< on rank 0
   BackgroundSave saves_;                       ///< of what the recorder begins

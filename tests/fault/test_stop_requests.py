@@ -170,12 +170,37 @@ class StopRequests(unittest.TestCase):
         self.assertIn("dekoder: saved before the time limit; the same command goes on", said)
         self.assertLess(time.time(), end)
 
+    def test_a_start_with_a_last_step_of_its_own(self):
+        """What is due at that step is done; the run is none of fewer steps, and the next start goes on with it."""
+        for ranks in (1, 3):
+            run, due = f"until-{ranks}", ("--set", "evaluation.every=6", "--set", "training.steps=40")
+            said = self.train(ranks, run, *due, "--until", "6", code=85)
+            self.assertIn("dekoder: saved, as asked by --until 6; the same command with a later step, or without --until, goes on", said)
+            self.assertEqual([row["step"] for row in self.rows(run, "validation_loss")], [0, 6])
+            status = dk.status(self.work / run)
+            self.assertEqual((status["state"], status["message"], status["saved_step"], status["steps"]), ("resumable", "", 6, 40))
+            files = {path: path.read_bytes() for path in (self.work / run).rglob("*") if path.is_file()}
+            for step in ("6", "3"):  # it is there already
+                self.train(ranks, run, *due, "--until", step, code=85)
+                self.assertEqual({path: path.read_bytes() for path in (self.work / run).rglob("*") if path.is_file()}, files)
+            self.train(ranks, run, *due, "--until", "9", code=85)
+            self.train(ranks, run, *due, "--until", "1000000")
+            self.assertEqual([(end["steps"], end["reason"]) for _, end in self.starts(run)],
+                             [(6, "--until 6"), (3, "--until 9"), (31, "finished")])
+            if ranks == 1:
+                self.train(1, "until-never", *due)
+            self.assertEqual(self.numbers(run, 40), self.numbers("until-never", 40))
+            of = lambda name: [(row["step"], row["validation_loss"]) for row in self.rows(name, "validation_loss")]
+            self.assertEqual(of(run), of("until-never"))
+
     def test_no_limit(self):
         short = ("--set", "training.steps=9")
         self.train(1, "unlimited", *short, "--time-left", "UNLIMITED", SLURM_JOB_END_TIME=str(int(time.time()) + 5))
         said = self.train(1, "past", *short, SLURM_JOB_END_TIME="1700000000")
         self.assertIn("warning: SLURM_JOB_END_TIME is a time that has gone by", said)
-        for words, environment, fragment in ((["--time-left", "5m"], {}, "--time-left is '5m'; expected MM, MM:SS"),
+        for words, environment, fragment in ((["--until", "0"], {}, "--until is 0; expected a step of the run, at least 1"),
+                                             (["--until", "5.0"], {}, "--until is 5.0; expected a whole number"),
+                                             (["--time-left", "5m"], {}, "--time-left is '5m'; expected MM, MM:SS"),
                                              ([], {"SLURM_JOB_END_TIME": "soon"}, "SLURM_JOB_END_TIME is 'soon'; expected seconds since 1970")):
             said = self.train(1, "refused", *short, *words, code=2, **environment)
             self.assertIn(fragment, said)

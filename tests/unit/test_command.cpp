@@ -35,6 +35,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.run = "-run";
   c.fresh = true;
   c.time_left = "1-02:03:04";
+  c.until = 300;
   c.text = "t\\ext";
   c.output = "out";
   c.tokenizer = "char";
@@ -61,6 +62,7 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.run, c.run);
   EXPECT_EQ(back.fresh, c.fresh);
   EXPECT_EQ(back.time_left, c.time_left);
+  EXPECT_EQ(back.until, c.until);
   EXPECT_EQ(back.text, c.text);
   EXPECT_EQ(back.output, c.output);
   EXPECT_EQ(back.tokenizer, c.tokenizer);
@@ -97,6 +99,14 @@ TEST(Command, ATimeLeftThatIsNoneIsRefused) {
             "--time-left is '1:75:00'; expected MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, as squeue -o %L "
             "prints it, or UNLIMITED");
   c.time_left = "UNLIMITED";
+  EXPECT_EQ(refusal(c), "");
+}
+
+TEST(Command, AStepThatNoRunHasIsRefused) {
+  Command c = named("train");
+  c.until = 0;
+  EXPECT_EQ(refusal(c), "--until is 0; expected a step of the run, at least 1");
+  c.until = 1;
   EXPECT_EQ(refusal(c), "");
 }
 
