@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import run_command
 
 MODULES = {"dekoder-report": "report", "dekoder-figures": "figures", "dekoder-tensorboard": "tensorboard_export",
-           "dekoder-compare": "compare", "dekoder-watch": "watch", "dekoder-runs": "runs.command"}
+           "dekoder-compare": "compare", "dekoder-watch": "watch", "dekoder-runs": "runs.command", "dekoder-sweep": "sweep.command"}
 DRAW = ("dekoder-figures", "dekoder-tensorboard")  # with matplotlib
 
 
@@ -65,3 +65,7 @@ def watch() -> int:
 
 def runs() -> int:
     return start("dekoder-runs")
+
+
+def sweep() -> int:
+    return start("dekoder-sweep")

@@ -9,6 +9,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from .errors import RunError
+
+_NO_PROGRAM = "no program dekoder on the PATH; build it, or name it in DEKODER_PROGRAM"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -26,6 +29,13 @@ class Program:
                       next(filter(shutil.which, built), None))
         self._backend = ["--backend", backend] if backend else []
 
+    @property
+    def path(self) -> str:
+        """The program's file. Raises RunError where there is none."""
+        if self._path is None:
+            raise RunError(f"there is {_NO_PROGRAM}")
+        return os.path.abspath(self._path)
+
     def running(self, run):
         """Starts to ask; returns a function that gives the answer: whether a process trains in the directory `run`. It
         raises NotKnown."""
@@ -42,7 +52,7 @@ class Program:
         """Starts the command in `folder`, so that no name of any bytes is passed; returns a function that waits for the
         JSON it prints."""
         if self._path is None:
-            return _refusing("there is no program dekoder on the PATH; build it, or name it in DEKODER_PROGRAM")
+            return _refusing(f"there is {_NO_PROGRAM}")
         try:
             process = subprocess.Popen([os.path.abspath(self._path), command, *words, *self._backend], cwd=folder,
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the program `dekoder` whether a sweep's base configuration and the settings of its trials are right."""
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import RunError
+from .definition import DefinitionError
+from .parameters import setting_text
+from .samplers import planned, tpe_settings
+
+AT_ONCE = 4
+"""Processes."""
+DRAWN = 32
+"""Settings that stand for those of TPE, which are not known beforehand."""
+
+
+def check_with_program(definition, program):
+    """`dekoder describe` of every planned trial. Raises DefinitionError with its messages, those on a setting with the place of
+    its value in the sweep's file, and RunError where the program cannot be started."""
+    trials = planned(definition, []) or [tpe_settings(definition, index, []) for index in range(DRAWN)]
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base.yaml"
+        base.write_text(definition.base_text, "utf-8")
+
+        def ask(settings):
+            words = [program.path, "describe", os.fspath(base)]
+            for key, value in {**definition.fixed, **settings, "training.steps": definition.steps}.items():
+                words += ["--set", f"{key}={setting_text(value)}"]
+            try:
+                done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+            except OSError as error:
+                raise RunError(f"{program.path}: cannot be started: {error.strerror or error}; check DEKODER_PROGRAM") from error
+            return [] if done.returncode == 0 else _faults(definition, settings, done, base)
+
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            lines = [line for faults in threads.map(ask, trials) for line in faults]
+    if lines:
+        raise DefinitionError(sorted(set(lines), key=_by_place))
+
+
+def _faults(definition, settings, done, base):
+    text = done.stderr.decode("utf-8", "replace")
+    _, found, errors = text.partition("dekoder: error: ")
+    if not found:
+        return [definition.fault("base", f"dekoder describe ended with exit code {done.returncode}: {' '.join(text.split())}")]
+    texts = {setting_text(value): value for value in settings.values()}
+    lines = []
+    for line in errors.strip().splitlines():
+        of_setting = re.match(r"--set ([\w.]+)=(.*?): ", line)
+        if of_setting:
+            key, said = of_setting[1], line[of_setting.end():]
+            value = f"parameters.{key}.{texts.get(of_setting[2])!r}"
+            places = (value if not said.startswith("unknown key") else "", f"parameters.{key}", f"set.{key}", "steps")
+            lines.append(definition.fault(next(place for place in places if place in definition.places), said))
+        else:
+            lines.append(definition.fault("base", line.replace(os.fspath(base), "base")))
+    return lines
+
+
+def _by_place(line):
+    place = re.search(r":(\d+):(\d+): ", line)
+    return int(place[1]), int(place[2]), line

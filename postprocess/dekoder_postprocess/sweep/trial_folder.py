@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a sweep, which is all of its state.
+
+    sweep.yaml      what the sweep is, as it was given
+    base.yaml       the base configuration, as it was then
+    trials.jsonl    the settings of each planned trial (those of TPE are in the claims, as they depend on the other trials)
+    claims/         who works on which trial, and how far it came: see claims.py
+    trials/0007/    the run directory of trial 7, an ordinary one: `dekoder status`, `watch`, `compare` and `report` work on it
+    logs/0007.log   what `dekoder train` said"""
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from ..errors import RunError
+from ..files import present, read_file
+from .claims import Claimed, Claims
+from .definition import DefinitionError, read_definition
+from .fault_point import fault_point
+from .samplers import planned
+from .shared_file import create_alone, replace_whole
+
+# What a trial may be. The last five are outcomes of a claim; paused is one that was trained to its rung.
+WAITING, RUNNING = "waiting", "running"
+FINISHED, PAUSED, GIVEN_BACK, FAILED, STOPPED = "finished", "paused", "given back", "failed", "stopped"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as its claims tell it. A trial that is given back is to be taken up again, where it was, up to `target`."""
+
+    index: int
+    state: str
+    settings: Optional[dict]  # None: not drawn yet (TPE)
+    claims: int = 0  # number of the last one
+    target: int = 0  # step up to which it is, or was, to be trained; 0: not known
+    step: int = 0  # saved
+    losses: dict = None  # rung's step -> best validation loss up to there, nats per token; inf: diverged before
+    best_loss: Optional[float] = None
+    best_step: Optional[int] = None
+    crashes: int = 0  # in a row, without a further checkpoint
+    message: str = ""
+
+
+class SweepFolder:
+    def __init__(self, path):
+        """Raises RunError where `path` is no folder of a sweep."""
+        self.path = Path(path)
+        if not present(self.path / "sweep.yaml"):
+            raise RunError(f"{path}: is no folder of a sweep, as it has no sweep.yaml; expected one that `dekoder-sweep SWEEP.yaml FOLDER` made")
+        self.claims = Claims(self.path / "claims")
+        self._stamp = None
+        self._refresh()
+
+    @property
+    def base(self) -> Path:
+        return self.path / "base.yaml"
+
+    def run(self, index) -> Path:
+        """The run directory of a trial."""
+        return self.path / "trials" / f"{index:04d}"
+
+    def log(self, index) -> Path:
+        return self.path / "logs" / f"{index:04d}.log"
+
+    def _refresh(self):
+        """Trials may have been added."""
+        files = (self.path / "trials.jsonl", self.path / "sweep.yaml")
+        stamp = [(found.st_ino, found.st_mtime_ns, found.st_size) for found in map(os.stat, files)]
+        if stamp != self._stamp:
+            self.planned = read_plan(files[0])
+            try:
+                self.definition = read_definition(files[1], self.base)
+            except DefinitionError as error:
+                raise RunError(f"{files[1]}: was changed by hand: {error.lines[0]}; bring it back, or make the sweep again with "
+                               "`dekoder-sweep SWEEP.yaml FOLDER`") from error
+            self._stamp = stamp
+
+    def look(self) -> list:
+        """All trials (Trial), by number."""
+        self._refresh()
+        claimed = self.claims.look()
+        return [self._trial(index, claimed.get(index)) for index in range(max(self.definition.trials, *(index + 1 for index in claimed), 0))]
+
+    def _trial(self, index, claimed: Optional[Claimed]) -> Trial:
+        settings = self.planned[index] if index < len(self.planned) else None
+        if claimed is None:
+            return Trial(index, WAITING, settings, losses={})
+        content, outcome = claimed.content or {}, claimed.outcome or claimed.earlier or {}
+        state = claimed.outcome["state"] if claimed.outcome else GIVEN_BACK if self.claims.dead(index, claimed) else RUNNING
+        losses = {int(step): math.inf if loss is None else loss for step, loss in outcome.get("losses", {}).items()}
+        return Trial(index, state, content.get("settings", settings), claimed.number, content.get("target", 0), outcome.get("step", 0), losses,
+                     outcome.get("best_loss"), outcome.get("best_step"), outcome.get("crashes", 0), outcome.get("message", ""))
+
+
+def read_plan(path) -> list:
+    """Settings of the planned trials. Raises RunError."""
+    try:
+        return [json.loads(line)["settings"] for line in read_file(path).decode("utf-8").splitlines()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: is no list of trials; expected what dekoder-sweep wrote: make the sweep again with the same file") from error
+
+
+def _plan_lines(settings):
+    return "".join(json.dumps({"trial": index, "settings": of_trial}, ensure_ascii=False) + "\n"
+                   for index, of_trial in enumerate(settings)).encode()
+
+
+def make_sweep(definition, path) -> int:
+    """Makes the folder of a sweep, or adds to it what `definition` has more: trials, parameters, values, wider ranges. Trials
+    planned before stay. Returns how many trials are new. Raises DefinitionError where another sweep is there, RunError where
+    something else is, OSError."""
+    path = Path(path)
+    if present(path / "sweep.yaml"):
+        folder = SweepFolder(path)
+        if lines := differences(folder.definition, definition):
+            raise DefinitionError([f"{line}: another sweep than that in {path}; give that one's, or choose another folder" for line in lines])
+        plan = planned(definition, folder.planned)
+        before = folder.definition.trials
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        if strangers := sorted(set(os.listdir(path)) - {"base.yaml", "trials.jsonl", "claims", "trials", "logs"}):
+            raise RunError(f"{path}: is no folder of a sweep, and not empty: it has {strangers[0]}; choose another folder")
+        plan, before = planned(definition, []), 0
+        _put(path / "base.yaml", definition.base_text.encode())
+        fault_point("sweep:base_written")
+    for name in ("claims", "trials", "logs"):
+        (path / name).mkdir(exist_ok=True)
+    put = replace_whole if before else _put
+    put(path / "trials.jsonl", _plan_lines(plan))
+    fault_point("sweep:planned")
+    put(path / "sweep.yaml", definition.text.encode())  # the last: it says that there is a sweep
+    return definition.trials - before
+
+
+def _put(path, content):
+    """A file that no other process may have made differently at the same time."""
+    if not create_alone(path, content) and read_file(path) != content:
+        raise RunError(f"{path}: is another sweep's; choose another folder")
+
+
+def differences(before, now) -> list:
+    """Lines on what makes `now` another sweep than `before`, and no larger one."""
+    lines = []
+
+    def differs(place, what, was, is_):
+        lines.append(now.fault(place, f"{what} is {is_}, and was {was}"))
+
+    if now.base_text != before.base_text:
+        lines.append(now.fault("base", "the base configuration is another one than it was"))
+    for key in ("method", "steps", "seed", "halving"):
+        was, is_ = getattr(before, key), getattr(now, key)
+        if was != is_:
+            differs(key, key, was if key != "halving" else _halving_text(was), is_ if key != "halving" else _halving_text(is_))
+    if now.trials < before.trials:
+        differs("trials", "trials", before.trials, now.trials)
+    for key in {**before.fixed, **now.fixed}:
+        if before.fixed.get(key) != now.fixed.get(key):
+            differs(f"set.{key}" if key in now.fixed else "base", key, before.fixed.get(key, "not set"), now.fixed.get(key, "not set"))
+    by_key = {parameter.key: parameter for parameter in now.parameters}
+    for parameter in before.parameters:
+        other = by_key.get(parameter.key)
+        if other is None:
+            lines.append(now.fault("parameters", f"{parameter.key} is no parameter any more"))
+        elif not parameter.is_part_of(other):
+            lines.append(now.fault(f"parameters.{parameter.key}", f"{parameter.key} has lost values that it had, or has another scale, step or condition"))
+    return lines
+
+
+def _halving_text(halving):
+    return "none" if halving is None else f"first_rung {halving.first_rung}, factor {halving.factor}"

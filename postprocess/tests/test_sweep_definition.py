@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweep files: what they say, and every kind of mistake, all at once, each with line and column."""
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.sweep.definition import DefinitionError, read_definition  # noqa: E402
+from sweep_workshop import BASE, SWEEP, Workshop  # noqa: E402
+
+HEAD = "base: base.yaml\nsteps: 40\ntrials: 4\nmethod: random\nparameters:\n"
+
+# Text of the file, fragments of the message.
+MISTAKES = [
+    ("", ["sweep.yaml: is empty"]),
+    ("- base\n", ["sweep.yaml:1:1: is a list"]),
+    ("base: [x\n", ["sweep.yaml:2:1: not valid YAML"]),
+    ("base: x\n\tsteps: 3\n", ["sweep.yaml:2:1: not valid YAML"]),
+    (SWEEP + "---\nbase: x\n", ["sweep.yaml:11:1: a second YAML document"]),
+    ("seed: 1\n", ["1:1: 'base' is missing", "1:1: 'steps' is missing", "1:1: 'method' is missing; expected one of grid, random", "'parameters' is missing",
+                   "'trials' is missing"]),
+    (HEAD.replace("method", "methd") + "  a.b: {values: [1]}\n", ["4:1: unknown key 'methd'; did you mean 'method'?", "'method' is missing"]),
+    (HEAD + "  a.b: {values: [1]}\nzzz: 1\n", ["7:1: unknown key 'zzz'; expected one of base, steps"]),
+    (HEAD + "  a.b: {values: [1]}\nsteps: 3\n", ["7:1: 'steps' stands here a second time"]),
+    (HEAD.replace("random", "bayes"), ["4:9: method is 'bayes'; expected one of grid, random, quasi-random, tpe"]),
+    (HEAD.replace("random", "quasirandom"), ["did you mean 'quasi-random'?"]),
+    (HEAD.replace("40", "4.5"), ["2:8: steps is '4.5'; expected a whole number"]),
+    (HEAD.replace("40", "0"), ["2:8: steps is 0; expected a whole number from 1"]),
+    (HEAD.replace("40", '"40"'), ["2:8: steps is '40'; expected a whole number"]),
+    (HEAD.replace("trials: 4", "trials: many"), ["3:9: trials is 'many'"]),
+    (HEAD.replace("trials: 4", "seed: -1"), ["3:7: seed is -1; expected a whole number from 0"]),
+    (HEAD.replace("base.yaml", "nowhere.yaml"), ["1:7: base: ", "nowhere.yaml cannot be read: No such file"]),
+    (HEAD.replace("base.yaml", "[1]"), ["1:7: base is a list"]),
+    (HEAD + "  {}\n", ["6:3: parameters is empty"]),
+    (HEAD + "  batch: {values: [1]}\n", ["6:3: 'batch' in parameters is no key of a run's configuration; expected section.key"]),
+    (HEAD + "  a.b: {values: [1]}\n  a.b: {values: [2]}\n", ["7:3: 'a.b' stands here a second time"]),
+    (HEAD + "  training.steps: {values: [1]}\n", ["6:3: parameters.training.steps: it is the budget: give `steps`"]),
+    (HEAD + "  data.tokens: {values: [x, y]}\n", ["6:3: parameters.data.tokens: losses of several texts cannot be compared"]),
+    (HEAD + "  a.b: [1, 2]\n", ["6:8: parameters.a.b is a list; expected `key: value` lines: values, range"]),
+    (HEAD + "  a.b: {}\n", ["6:8: parameters.a.b has neither values and a range"]),
+    (HEAD + "  a.b: {values: [1], range: [1, 2]}\n", ["6:8: parameters.a.b has both values and a range"]),
+    (HEAD + "  a.b: {values: []}\n", ["6:17: parameters.a.b.values is an empty list"]),
+    (HEAD + "  a.b: {values: 3}\n", ["6:17: parameters.a.b.values is '3'; expected a list"]),
+    (HEAD + "  a.b: {values: [1, 2, 1.0]}\n", ["6:24: parameters.a.b.values has '1.0' twice"]),
+    (HEAD + "  a.b: {values: [1, {x: 1}, ]}\n", ["6:21: parameters.a.b.values is a map; expected a text, a number"]),
+    (HEAD + "  a.b: {values: [1, ~]}\n", ["6:21: parameters.a.b.values is '~'"]),
+    (HEAD + "  a.b: {values: [1], scale: log}\n", ["6:29: parameters.a.b.scale belongs to a range"]),
+    (HEAD + "  a.b: {value: [1]}\n", ["6:9: unknown key 'value' in parameters.a.b; did you mean 'values'?"]),
+    (HEAD + "  a.b: {range: 3}\n", ["6:16: parameters.a.b.range is '3'; expected its two ends"]),
+    (HEAD + "  a.b: {range: [1, 2, 3]}\n", ["6:16: parameters.a.b.range is a list; expected its two ends"]),
+    (HEAD + "  a.b: {range: [1, x]}\n", ["6:20: parameters.a.b.range is 'x'; expected a number"]),
+    (HEAD + "  a.b: {range: [1, 1e999]}\n", ["6:20: parameters.a.b.range is '1e999'; expected a number"]),
+    (HEAD + "  a.b: {range: [2, 1]}\n", ["6:16: parameters.a.b.range is from 2 to 1; expected the lower end first"]),
+    (HEAD + "  a.b: {range: [0, 1], scale: log}\n", ["6:17: parameters.a.b.range begins at 0; expected above 0"]),
+    (HEAD + "  a.b: {range: [1, 2], scale: logg}\n", ["6:31: parameters.a.b.scale is 'logg'", "did you mean 'log'?"]),
+    (HEAD + "  a.b: {range: [1, 2.5], scale: int}\n", ["6:20: parameters.a.b.range is '2.5'; expected a whole number"]),
+    (HEAD + "  a.b: {range: [1, 2], scale: log, step: 1}\n", ["6:42: parameters.a.b.step: scale log has no steps"]),
+    (HEAD + "  a.b: {range: [0, 1], step: 0.3}\n", ["6:30: parameters.a.b.step is 0.3; expected a number that divides the width of the range, 1"]),
+    (HEAD + "  a.b: {range: [0, 1], step: -0.5}\n", ["6:30: parameters.a.b.step is -0.5"]),
+    (HEAD.replace("random", "grid") + "  a.b: {range: [0.0, 1.0]}\n", ["6:16: parameters.a.b.range has no end of values, of which a grid takes all"]),
+    (HEAD.replace("random", "grid") + "  a.b: {values: [1, 2, 3]}\n", ["3:9: trials is 4, but the grid has 3 combinations"]),
+    (HEAD + "  a.b: {values: [1], where: x}\n", ["6:29: parameters.a.b.where is 'x'; expected `key == value`"]),
+    (HEAD + "  a.b: {values: [1], where: [x]}\n", ["6:29: parameters.a.b.where is a list"]),
+    (HEAD + "  a.b: {values: [1], where: a.b == 1}\n", ["6:29: parameters.a.b.where asks for 'a.b', which is itself"]),
+    (HEAD + "  a.b: {values: [1], where: a.d == 1}\n  a.cd: {values: [1]}\n", ["6:29: parameters.a.b.where asks for 'a.d', which is no parameter",
+                                                                                  "did you mean 'a.cd'?"]),
+    (HEAD + "  a.b: {values: [1], where: a.c == wsdd}\n  a.c: {values: [wsd, cosine]}\n", ["6:29: parameters.a.b.where: a.c is never wsdd; did you mean 'wsd'?"]),
+    (HEAD + "  a.b: {values: [1], where: a.c > wsd}\n  a.c: {values: [wsd]}\n", ["6:29: parameters.a.b.where: '>' is for numbers"]),
+    (HEAD + "  a.b: {values: [1], where: a.c > 7}\n  a.c: {range: [1, 7], scale: int}\n", ["6:29: parameters.a.b.where: a.c is never > 7"]),
+    (HEAD + "  a.b: {values: [1], where: a.c == 1}\n  a.c: {values: [1], where: a.b == 1}\n", ["6:29: the conditions of a.b, a.c ask for each other"]),
+    (HEAD + "  a.b: {values: [1]}\nset: {a.b: 2}\n", ["6:3: a.b is a parameter and stands under `set` too"]),
+    (HEAD + "  a.b: {values: [1]}\nset: {training.steps: 2}\n", ["7:7: set.training.steps: it is the budget"]),
+    (HEAD + "  a.b: {values: [1]}\nset: 3\n", ["7:6: set is '3'"]),
+    (HEAD + "  a.b: {values: [1]}\nhalving: 3\n", ["7:10: halving is '3'"]),
+    (HEAD + "  a.b: {values: [1]}\nhalving: {first_rung: 5, facto: 3}\n", ["7:26: unknown key 'facto' in halving; did you mean 'factor'?", "7:10: halving has no 'factor'"]),
+    (HEAD + "  a.b: {values: [1]}\nhalving: {first_rung: 40, factor: 1}\n", ["7:23: halving.first_rung is 40; expected less than the steps of a trial, 40",
+                                                                             "7:35: halving.factor is 1; expected a whole number from 2"]),
+    (HEAD + "  a.b: {values: [1]}\nhalving: {first_rung: 7, factor: 3}\n", ["7:10: halving.first_rung is 7, and evaluation.every is 5; expected a period that divides it"]),
+    (HEAD + "  evaluation.every: {values: [5, 3]}\nhalving: {first_rung: 10, factor: 3}\n", ["and evaluation.every is 3"]),
+]
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name)
+        (self.folder / "base.yaml").write_text(BASE)
+
+    def read(self, text):
+        path = self.folder / "sweep.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_definition(path)
+
+    def mistakes(self, text):
+        with self.assertRaises(DefinitionError, msg=text) as raised:
+            self.read(text)
+        return [line.replace(f"{self.folder}/", "", 1) for line in raised.exception.lines]
+
+
+class Mistakes(Folder):
+    def test_each(self):
+        for text, fragments in MISTAKES:
+            said = "\n".join(self.mistakes(text))
+            for fragment in fragments:
+                self.assertIn(fragment, said, text)
+
+    def test_no_text(self):
+        self.assertEqual(self.mistakes(b"base: base.yaml\n# caf\xe9\n"), ["sweep.yaml:2:6: byte 0xE9 is no UTF-8; save the file in that encoding"])
+        self.assertIn("not valid YAML", self.mistakes(b"base: \x00\n")[0])
+        self.assertIn("not valid YAML", self.mistakes(b"[" * 5000)[0])
+
+    def test_all_at_once(self):
+        """In the order of the file."""
+        lines = self.mistakes("base: nowhere.yaml\nsteps: 0\ntrials: x\nmethod: grd\nparameters:\n  a.b: {range: [2, 1]}\n  c: {values: [1]}\n"
+                              "  a.d: {values: [1], where: a.x == 1}\n  a.e: {values: [1, 1]}\nhalving: {factor: 1}\n")
+        places = [line.split(":")[1:3] for line in lines]
+        self.assertEqual(places, [["1", "7"], ["2", "8"], ["3", "9"], ["4", "9"], ["6", "16"], ["7", "3"], ["8", "29"], ["9", "21"], ["10", "10"],
+                                  ["10", "19"]], lines)
+
+
+class Meaning(Folder):
+    def test_a_file(self):
+        sweep = self.read(SWEEP + '  model.norm: {values: [pre, "post"]}\n  training.warmup_steps: {range: [1, 9], scale: int, step: 4}\n'
+                          "  training.decay_fraction: {range: [0.1, 0.5], where: model.norm == pre and training.batch>2}\n"
+                          "set: {evaluation.tokens: 100, sampling.prompt: \"40\"}\n")
+        self.assertEqual((sweep.steps, sweep.trials, sweep.seed, sweep.method, sweep.rungs), (40, 6, 5, "random", [10, 20, 40]))
+        self.assertEqual(sweep.fixed, {"evaluation.tokens": 100, "sampling.prompt": "40"})
+        batch, rate, norm, warmup, decay = sweep.parameters
+        self.assertEqual((batch.values, rate.low, rate.high, rate.scale, norm.values), ((2, 4), 1e-3, 1e-1, "log", ("pre", "post")))
+        self.assertEqual(warmup.grid(), [1, 5, 9])
+        self.assertEqual([(c.key, c.operator, c.value) for c in decay.where], [("model.norm", "==", "pre"), ("training.batch", ">", 2)])
+        values = {"training.batch": 4, "training.learning_rate": 0.01, "model.norm": "pre", "training.warmup_steps": 1, "training.decay_fraction": 0.2}
+        self.assertEqual(sweep.settings(values), values)
+        for other in ({"training.batch": 2}, {"model.norm": "post"}):
+            self.assertNotIn("training.decay_fraction", sweep.settings({**values, **other}))
+
+    def test_a_condition_on_what_is_not_set(self):
+        sweep = self.read(HEAD + "  a.a: {values: [1], where: a.b != 7}\n  a.b: {values: [1, 7], where: a.c == x}\n  a.c: {values: [x, y]}\n")
+        self.assertEqual(sweep.settings({"a.a": 1, "a.b": 1, "a.c": "x"}), {"a.a": 1, "a.b": 1, "a.c": "x"})
+        self.assertEqual(sweep.settings({"a.a": 1, "a.b": 1, "a.c": "y"}), {"a.c": "y"})
+
+    def test_rungs(self):
+        for first, factor, steps, expected in ((10, 3, 270, [10, 30, 90, 270]), (10, 3, 100, [10, 30, 90, 100]), (10, 2, 11, [10, 11])):
+            sweep = self.read(SWEEP.replace("steps: 40", f"steps: {steps}").replace("first_rung: 10, factor: 2", f"first_rung: {first}, factor: {factor}"))
+            self.assertEqual(sweep.rungs, expected)
+        self.assertEqual(self.read(HEAD + "  a.b: {values: [1]}\n").rungs, [40])
+
+
+class WhatDekoderSays(unittest.TestCase):
+    """Keys and values are those of a run's configuration: the real program looks at them."""
+
+    def test_each_with_its_place(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            shop = Workshop(scratch)
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("trials: 6", "trials: 12") + "  model.norm: {values: [pre, psot]}\n  model.haeds: {values: [1, 2]}\n"
+                                                    "  model.heads: {values: [1, 3]}\nset: {training.weight_decay: -1}\n")
+            said = shop.make(code=2)[1]
+            for line in ("sweep.yaml:10:30: model.norm is 'psot'; expected one of pre, post",
+                         "sweep.yaml:11:3: unknown key 'model.haeds'; did you mean 'model.heads'?",
+                         "sweep.yaml:13:30: training.weight_decay is '-1'; expected"):
+                self.assertEqual(said.count(f"dekoder-sweep: error: {line}"), 1, said)
+            self.assertFalse((shop.folder / "sweep").exists())
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("trials: 6", "trials: 12") + "  model.heads: {values: [1, 3]}\n")
+            said = shop.make(code=2)[1]
+            self.assertIn("sweep.yaml:10:29: model.heads 3 does not divide model.channels 16; choose a divisor", said)
+            (shop.folder / "base.yaml").write_text(BASE + "modle: {}\n")
+            (shop.folder / "sweep.yaml").write_text(SWEEP)
+            self.assertIn("sweep.yaml:1:7: base:6:1: unknown section 'modle'; did you mean 'model'?", shop.make(code=2)[1])
+            self.assertIn("no program dekoder", shop.run("sweep.yaml", "sweep", code=3, DEKODER_PROGRAM="", PATH="/nowhere")[1])
+
+
+if __name__ == "__main__":
+    unittest.main()
