@@ -2,6 +2,7 @@
 #include "train/restart.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "base/exit_report.hpp"
@@ -50,8 +51,10 @@ void forget_other_validation_sets(const std::string& validation_set, const RunPa
   const bool same_setting =
       std::none_of(start.changes.begin(), start.changes.end(),
                    [](const ConfigDifference& change) { return change.key == "evaluation.tokens"; });
-  for (std::string* set : {&state.validation_hash, &state.best_validation_hash})
-    if (set->empty() && same_setting) *set = validation_set;
+  if (same_setting && state.validation_hash.empty() && !std::isnan(state.validation_loss))
+    state.validation_hash = validation_set;
+  if (same_setting && state.best_validation_hash.empty() && state.best_step >= 0)
+    state.best_validation_hash = validation_set;
   if (state.validation_hash != validation_set) state.validation_loss = CheckpointInfo::none;
   const bool other_set = state.best_step >= 0 && state.best_validation_hash != validation_set;
   if (other_set)

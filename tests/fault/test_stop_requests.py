@@ -184,6 +184,10 @@ class StopRequests(unittest.TestCase):
                 self.train(ranks, run, *due, "--until", step, code=85)
                 self.assertEqual({path: path.read_bytes() for path in (self.work / run).rglob("*") if path.is_file()}, files)
             self.train(ranks, run, *due, "--until", "9", code=85)
+            if ranks == 1:  # in one piece
+                self.train(1, "until-9", *due, "--until", "9", code=85)
+                differences = subprocess.run([dk.PROGRAM, "checkpoint", "diff", run, "until-9"], cwd=self.work, capture_output=True, text=True)
+                self.assertEqual(differences.returncode, 0, differences.stdout)
             self.train(ranks, run, *due, "--until", "1000000")
             self.assertEqual([(end["steps"], end["reason"]) for _, end in self.starts(run)],
                              [(6, "--until 6"), (3, "--until 9"), (31, "finished")])

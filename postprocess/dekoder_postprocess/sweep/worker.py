@@ -84,9 +84,9 @@ class Worker:
         """Trains a trial up to its target; returns the exit code of the worker where it is to end."""
         run, began = self._folder.run(claim.trial), time.monotonic()
         fault_point("sweep:began")
-        before = _saved_step(run)
         if claim.number > 1 and not self._wait_until_free(claim, run):
-            return None if claim.lost else self._busy(claim, before)
+            return None if claim.lost else self._busy(claim, run)
+        before = _saved_step(run)
         goal = f"to step {claim.target}" if claim.target < self._folder.definition.steps else "to the end"
         self._say(f"trial {claim.trial:04d}: from step {before} {goal}: {settings_text(claim.settings)}")
         code = WANTS_TO_GO_ON if self._signal else self._run(claim, run)
@@ -177,7 +177,7 @@ class Worker:
         elif code in (WANTS_TO_GO_ON, 3):
             outcome = self._outcome(claim, run, GIVEN_BACK)
         elif code == 2 and self._in_use(run):
-            return self._busy(claim, before)
+            return self._busy(claim, run)
         else:
             crashes = 1 if step > before else self._crashes_of(claim) + 1
             state = FAILED if crashes >= CRASHES else GIVEN_BACK
@@ -199,10 +199,10 @@ class Worker:
         earlier = self._folder.claims.look()[claim.trial].earlier
         return (earlier or {}).get("crashes", 0)
 
-    def _busy(self, claim, step):
-        claim.end(self._outcome(claim, self._folder.run(claim.trial), GIVEN_BACK))
+    def _busy(self, claim, run):
+        claim.end(self._outcome(claim, run, GIVEN_BACK))
         self._busy_until[claim.trial] = time.monotonic() + BUSY
-        self._say(f"trial {claim.trial:04d}: another process trains in its run directory, saved at step {step}: left alone for {BUSY:.0f} s")
+        self._say(f"trial {claim.trial:04d}: another process trains in {run}: left alone for {BUSY:.0f} s")
 
     def _last_line(self, claim):
         """What dekoder said last, its errors first."""
