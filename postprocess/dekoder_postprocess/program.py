@@ -15,6 +15,15 @@ _NO_PROGRAM = "no program dekoder on the PATH; build it, or name it in DEKODER_P
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
+# What tells dekoder that it is one of several ranks (src/base/rank_launcher.cpp): this process may be, what it starts is not.
+_ANNOUNCEMENTS = ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE")
+
+
+def own_environment() -> dict:
+    """The environment for a program that is started by this process alone, not by the launcher of this process."""
+    return {name: value for name, value in os.environ.items() if name not in _ANNOUNCEMENTS}
+
+
 class NotKnown(Exception):
     """The program is not there or does not answer; why."""
 
@@ -54,7 +63,7 @@ class Program:
         if self._path is None:
             return _refusing(f"there is {_NO_PROGRAM}")
         try:
-            process = subprocess.Popen([os.path.abspath(self._path), command, *words, *self._backend], cwd=folder,
+            process = subprocess.Popen([os.path.abspath(self._path), command, *words, *self._backend], cwd=folder, env=own_environment(),
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as error:
             return _refusing(f"{self._path} cannot be started: {error.strerror or error}")

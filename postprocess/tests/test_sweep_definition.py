@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sweep files: what they say, and every kind of mistake, all at once, each with line and column."""
+import os
 import sys
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.program import Program  # noqa: E402
+from dekoder_postprocess.sweep.check import check_with_program  # noqa: E402
 from dekoder_postprocess.sweep.definition import DefinitionError, read_definition  # noqa: E402
-from sweep_workshop import BASE, SWEEP, Workshop  # noqa: E402
+from sweep_workshop import BASE, DEKODER, SOURCE, SWEEP, Workshop  # noqa: E402
 
 HEAD = "base: base.yaml\nsteps: 40\ntrials: 4\nmethod: random\nparameters:\n"
 
@@ -140,6 +145,14 @@ class Meaning(Folder):
         sweep = self.read(HEAD + "  a.a: {values: [1], where: a.b != 7}\n  a.b: {values: [1, 7], where: a.c == x}\n  a.c: {values: [x, y]}\n")
         self.assertEqual(sweep.settings({"a.a": 1, "a.b": 1, "a.c": "x"}), {"a.a": 1, "a.b": 1, "a.c": "x"})
         self.assertEqual(sweep.settings({"a.a": 1, "a.b": 1, "a.c": "y"}), {"a.c": "y"})
+
+    def test_those_of_the_checkout(self):
+        """Read, and their first trials right to dekoder, but for the text."""
+        for path in sorted((SOURCE / "input").glob("sweep-*.yaml")):
+            sweep = read_definition(path)
+            self.assertGreaterEqual(sweep.trials, 24)
+            with mock.patch.dict(os.environ, {"DEKODER_PROGRAM": str(DEKODER)}):
+                check_with_program(replace(sweep, trials=5, fixed={**sweep.fixed, "model.vocabulary": 256}), Program())
 
     def test_rungs(self):
         for first, factor, steps, expected in ((10, 3, 270, [10, 30, 90, 270]), (10, 3, 100, [10, 30, 90, 100]), (10, 2, 11, [10, 11])):

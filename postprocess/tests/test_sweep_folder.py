@@ -3,6 +3,7 @@
 import os
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from sweep_workshop import NO_HALVING, SWEEP, Case, wait_until
 
@@ -99,6 +100,15 @@ class Making(Case):
 
 
 class WhatGoesWrong(Case):
+    def test_without_optuna(self):
+        shop = self.shop(SWEEP.replace("method: random", "method: tpe"))
+        with mock.patch.dict("sys.modules", {"optuna": None}):
+            self.assertIn("needs the Python package optuna", shop.make(code=2)[1])
+        self.assertFalse((shop.folder / "sweep").exists())
+        shop.make()
+        shop.run("work", "sweep")
+        self.assertEqual(shop.status()["rungs"][0]["results"], 6)
+
     def test_a_trial_that_crashes(self):
         """It is tried three times, by one worker or several, and given up."""
         shop = self.shop(NO_HALVING)

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Every input/*.yaml is read by the command, starts with a one-line comment, and is described as its name says.
+# Every input/*.yaml is read by the command, starts with a one-line comment, and is described as its name says. Sweeps are no
+# configurations; postprocess/tests/test_sweep_definition.py reads them.
 set -u
 unset CDPATH
 source_dir=${DEKODER_SOURCE_DIR:-$(cd "$(dirname "$0")/../.." && pwd)}
@@ -17,6 +18,7 @@ for input in input/*.yaml; do
     '# '?*) ;;
     *) fail "$input does not start with a comment that says what it is for" ;;
   esac
+  case $input in input/sweep-*) continue ;; esac
   if ! described=$("$dekoder" describe "$input" --backend openmp --set model.vocabulary=50257 2>&1); then
     fail "$input: $described"
   elif [ -z "$described" ]; then

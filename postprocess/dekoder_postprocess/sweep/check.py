@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import RunError
+from ..program import own_environment
 from .definition import DefinitionError
 from .parameters import setting_text
 from .samplers import planned, tpe_settings
@@ -33,7 +34,7 @@ def check_with_program(definition, program):
             for key, value in {**definition.fixed, **settings, "training.steps": definition.steps}.items():
                 words += ["--set", f"{key}={setting_text(value)}"]
             try:
-                done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+                done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=own_environment())
             except OSError as error:
                 raise RunError(f"{program.path}: cannot be started: {error.strerror or error}; check DEKODER_PROGRAM") from error
             return [] if done.returncode == 0 else _faults(definition, settings, done, base)

@@ -12,7 +12,7 @@ import sys
 import time
 
 from ..errors import RunError
-from ..program import NotKnown
+from ..program import NotKnown, own_environment
 from ..run_reader import read_status
 from .fault_point import fault_point
 from .parameters import setting_text, settings_text
@@ -51,7 +51,7 @@ class Worker:
         """Returns the exit code: 0 where no trial is left, 85 where it was asked to end. Raises RunError where trials cannot be
         trained here."""
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:  # nohup
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._on_signal)
         self._folder.claims.remove_left_over()
         while not self._signal:
@@ -128,7 +128,7 @@ class Worker:
             self._log_begin = log.tell()
             try:
                 # In a session of its own: Ctrl-C reaches it through this process alone.
-                self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=own_environment(), start_new_session=True,
                                                preexec_fn=tied_to_this_process)
             except OSError as error:
                 claim.end(self._outcome(claim, run, GIVEN_BACK))
