@@ -6,6 +6,7 @@
     report            dekoder-report: one self-contained HTML page
     compare           dekoder-compare: whether runs are a pair, and what differs
     runs.collect      collect(folders) -> [RunSummary]: all runs below folders; runs.command: dekoder-runs, their table
+    sweep.command     dekoder-sweep: trials of a configuration with settings drawn, by any number of workers
     figures           dekoder-figures: PNG and PDF
     tensorboard_export  dekoder-tensorboard: event files
     circuits          attention maps as BertViz and CircuitsVis take them

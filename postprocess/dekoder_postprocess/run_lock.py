@@ -31,13 +31,13 @@ def held(run) -> bool:
         return True
     if len(fields) >= 9:  # host, boot, PID, start of the process, job, its restarts, since, PID namespace, token
         boot, pid, start, namespace = fields[1], fields[2], fields[3], fields[7]
-        if (boot, namespace) == _here() and "-" not in (boot, namespace):
-            return _lives(pid, start)
+        if (boot, namespace) == this_boot() and "-" not in (boot, namespace):
+            return process_lives(pid, start)
     return time.time() - found.st_mtime < LOCK_TIMEOUT
 
 
 @lru_cache(maxsize=None)
-def _here():
+def this_boot():
     """Boot of this machine, and PID namespace of this process; "-" where not known."""
     try:
         return (Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(), str(os.stat("/proc/self/ns/pid").st_ino))
@@ -45,7 +45,7 @@ def _here():
         return "-", "-"
 
 
-def _lives(pid, start) -> bool:
+def process_lives(pid, start) -> bool:
     """Whether the process of that number is the one that was started then (ticks since boot), and has not ended."""
     try:
         os.kill(int(pid), 0)
@@ -56,7 +56,20 @@ def _lives(pid, start) -> bool:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):  # the processes of another PID namespace
             return True
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return fields[19] == start and fields[0] not in "ZX"  # a zombie has ended
+        state, started = _state_and_start(pid)
+        return started == start and state not in "ZX"  # a zombie has ended
     except (OSError, IndexError):
         return True
+
+
+def own_start() -> str:
+    """When this process was started, ticks since boot; "-" where not known."""
+    try:
+        return _state_and_start("self")[1]
+    except (OSError, IndexError):
+        return "-"
+
+
+def _state_and_start(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    return fields[0], fields[19]

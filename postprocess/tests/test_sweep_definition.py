@@ -43,7 +43,7 @@ MISTAKES = [
     (HEAD + "  training.steps: {values: [1]}\n", ["6:3: parameters.training.steps: it is the budget: give `steps`"]),
     (HEAD + "  data.tokens: {values: [x, y]}\n", ["6:3: parameters.data.tokens: losses of several texts cannot be compared"]),
     (HEAD + "  a.b: [1, 2]\n", ["6:8: parameters.a.b is a list; expected `key: value` lines: values, range"]),
-    (HEAD + "  a.b: {}\n", ["6:8: parameters.a.b has neither values and a range"]),
+    (HEAD + "  a.b: {}\n", ["6:8: parameters.a.b has neither values nor a range"]),
     (HEAD + "  a.b: {values: [1], range: [1, 2]}\n", ["6:8: parameters.a.b has both values and a range"]),
     (HEAD + "  a.b: {values: []}\n", ["6:17: parameters.a.b.values is an empty list"]),
     (HEAD + "  a.b: {values: 3}\n", ["6:17: parameters.a.b.values is '3'; expected a list"]),

@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from pathlib import Path
 from typing import Optional
 
 from ..errors import RunError
+from ..run_lock import LOCK_TIMEOUT, own_start, process_lives, this_boot
 from .fault_point import fault_point
 from .shared_file import create_alone, file_system_time, remove_left_over, replace_whole
 
 HEARTBEAT = 10.0
 """Seconds between two touches of a claim by its holder."""
-TIMEOUT = 120.0
-"""Seconds after the last of them at which a holder counts as dead that cannot be looked at."""
 _NAME = re.compile(r"(\d{4,})\.(\d{4,})\.(claim|outcome)\Z")
 
 
@@ -92,19 +90,19 @@ class Claims:
         if holder:
             if holder["job"] and holder["job"] == here["job"] and holder["job_restarts"] < here["job_restarts"]:
                 return True
-            if holder["boot"] and (holder["boot"], holder["namespace"]) == (here["boot"], here["namespace"]):
-                return not _lives(holder["pid"], holder["start"])
+            if (holder["boot"], holder["namespace"]) == this_boot() and "-" not in this_boot():
+                return not process_lives(holder["pid"], holder["start"])
         path = self.folder / _name(trial, claimed.number, "claim")
         if self._now is None:
             self._now = file_system_time(self.folder) or time.time()
         age = self._now - os.stat(path).st_mtime
-        if age < -TIMEOUT:  # dated far ahead, by hand or by a clock that was put back since: it counts from now
+        if age < -LOCK_TIMEOUT:  # dated far ahead, by hand or by a clock that was put back since: it counts from now
             os.utime(path)
-        return age >= TIMEOUT
+        return age >= LOCK_TIMEOUT
 
     def take(self, trial, number, settings, target) -> Optional["Claim"]:
         """Claim `number` of the trial; None where another process has it."""
-        content = {"trial": trial, "settings": settings, "target": target, "holder": this_process(), "token": secrets.token_hex(8)}
+        content = {"trial": trial, "settings": settings, "target": target, "holder": this_process()}
         path = self.folder / _name(trial, number, "claim")
         if not create_alone(path, _json(content), "sweep:claim"):
             return None
@@ -112,7 +110,7 @@ class Claims:
         return Claim(self.folder, trial, number, settings, target)
 
     def remove_left_over(self):
-        remove_left_over(self.folder, TIMEOUT)
+        remove_left_over(self.folder, LOCK_TIMEOUT)
 
 
 class Claim:
@@ -127,7 +125,7 @@ class Claim:
 
     def beat(self) -> bool:
         """Touches the claim where it is time to; False where another process has taken the trial, as one may from a process
-        that was stopped, or cut off from its disk, for TIMEOUT."""
+        that was stopped, or cut off from its disk, for LOCK_TIMEOUT."""
         if time.monotonic() - self._touched >= HEARTBEAT:
             self._touched = time.monotonic()
             with contextlib.suppress(OSError):  # the disk may come back; meanwhile the run's own lock decides
@@ -142,36 +140,11 @@ class Claim:
 
 
 def this_process() -> dict:
-    """What tells this process from any other on any machine; "" for what is not known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-        start = _stat("self")[19]
-    except (OSError, IndexError):
-        boot, namespace, start = "", 0, ""
+    """What tells this process from any other on any machine."""
+    boot, namespace = this_boot()
     restarts = os.environ.get("SLURM_RESTART_COUNT", "")
-    return {"host": socket.gethostname(), "boot": boot, "namespace": namespace, "pid": os.getpid(), "start": start,
+    return {"host": socket.gethostname(), "boot": boot, "namespace": namespace, "pid": os.getpid(), "start": own_start(),
             "job": os.environ.get("SLURM_JOB_ID", ""), "job_restarts": int(restarts) if restarts.isdigit() else 0}
-
-
-def _lives(pid, start) -> bool:
-    """Whether the process of that number is the one that was started then (ticks since boot), and has not ended."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        pass
-    try:
-        fields = _stat(pid)
-        return fields[19] == start and fields[0] not in "ZX"  # a zombie has ended
-    except (OSError, IndexError):
-        return True
-
-
-def _stat(pid):
-    """The fields of /proc/PID/stat from the state on."""
-    return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
 
 
 def _name(trial, number, kind):

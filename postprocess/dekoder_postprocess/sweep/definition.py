@@ -276,7 +276,7 @@ class _Reader:
         if not isinstance(node, yaml.MappingNode):
             return None, None
         if ("values" in parts) == ("range" in parts):
-            self._fault(node, f"{what} has {'both' if 'values' in parts else 'neither'} values and a range; expected one of them: "
+            self._fault(node, f"{what} has {'both values and' if 'values' in parts else 'neither values nor'} a range; expected one of them: "
                               "{values: [8, 16]} or {range: [1.0e-4, 1.0e-2], scale: log}")
             return None, where
         if "values" in parts:

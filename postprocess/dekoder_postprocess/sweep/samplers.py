@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def planned(definition, earlier) -> list:
         return list(earlier)
     if definition.method == "grid":
         known = {frozenset(map(repr, settings.items())) for settings in earlier}
-        added = [settings for settings in definition.grid() if frozenset(map(repr, settings.items())) not in known][:count]
+        added = list(islice((settings for settings in definition.grid() if frozenset(map(repr, settings.items())) not in known), count))
     elif definition.method == "random":
         added = [random_settings(definition, index) for index in range(len(earlier), definition.trials)]
     else:

@@ -11,8 +11,8 @@ from ..visible_text import visible_token
 from .parameters import settings_text
 from .trial_folder import FAILED, FINISHED, GIVEN_BACK, PAUSED, RUNNING, STOPPED, WAITING
 
-STATES = {RUNNING: "running", GIVEN_BACK: "to be taken up again", WAITING: "not begun", PAUSED: "not promoted so far", FINISHED: "trained to the end",
-          FAILED: "failed", STOPPED: "stopped by the file stop in its run directory"}
+STATES = {RUNNING: "running", GIVEN_BACK: "to be taken up again", WAITING: "not begun", PAUSED: "not promoted so far",
+          FINISHED: "trained to the end", FAILED: "failed", STOPPED: "stopped by the file stop in its run directory"}
 
 
 def sweep_status(folder) -> dict:

@@ -160,7 +160,8 @@ def differences(before, now) -> list:
         differs("trials", "trials", before.trials, now.trials)
     for key in {**before.fixed, **now.fixed}:
         if before.fixed.get(key) != now.fixed.get(key):
-            differs(f"set.{key}" if key in now.fixed else "base", key, before.fixed.get(key, "not set"), now.fixed.get(key, "not set"))
+            place = f"set.{key}" if key in now.fixed else "base"
+            differs(place, key, before.fixed.get(key, "not set"), now.fixed.get(key, "not set"))
     by_key = {parameter.key: parameter for parameter in now.parameters}
     for parameter in before.parameters:
         other = by_key.get(parameter.key)

@@ -128,8 +128,8 @@ class Worker:
             self._log_begin = log.tell()
             try:
                 # In a session of its own: Ctrl-C reaches it through this process alone.
-                self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=own_environment(), start_new_session=True,
-                                               preexec_fn=tied_to_this_process)
+                self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=own_environment(),
+                                               start_new_session=True, preexec_fn=tied_to_this_process)
             except OSError as error:
                 claim.end(self._outcome(claim, run, GIVEN_BACK))
                 raise RunError(f"{words[0]}: cannot be started: {error.strerror or error}; check --launch, DEKODER_LAUNCH and "
