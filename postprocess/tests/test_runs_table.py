@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import unittest
-from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -140,7 +139,6 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
         self.assertIn("--csv and --importance are two outputs", self.command("--csv", "--importance", code=2))
         self.assertIn("an empty name; expected a file or folder", self.command("", code=2))
 
-    @unittest.skipUnless(find_spec("dekoder_postprocess.runs.page"), "the page is not there")
     def test_page(self):
         page = self.folder / "page/runs.html"
         self.assertIn("choose another -o", self.command("-o", self.folder / "with/status/x", code=3))
@@ -153,13 +151,16 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
         self.assertEqual(len(rows), 3)
         self.assertEqual([path.name for path in page.parent.iterdir()], ["runs.html"])
 
-    @unittest.skipUnless(find_spec("dekoder_postprocess.runs.importance"), "importance is not there")
     def test_importance(self):
         self.assertIn("too few", self.command("--importance"))
         report = json.loads(self.command("--importance", "--json", "--where", "seed==1"))
         self.assertEqual((len(report["runs"]), report["importance"]["finished"]), (2, 1), "one is on other validation tokens")
+        early = json.loads(self.command("--importance", "--json", "--at-step", "10"))["importance"]
+        self.assertEqual(early["at_step"], 10)
+        self.assertIn("up to step 10", self.command("--importance", "--at-step", "10"))
+        self.assertIn("'0' is no step", self.command("--importance", "--at-step", "0", code=2))
+        self.assertIn("--at-step without --importance", self.command("--at-step", "10", code=2))
 
-    @unittest.skipUnless(find_spec("dekoder_postprocess.sweep.definition"), "sweeps are not there")
     def test_scales_are_those_of_the_sweep(self):
         sweep = self.folder / "sweep \u4e2d"
         self.run_in("sweep \u4e2d/trials/0000")

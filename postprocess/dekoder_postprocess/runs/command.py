@@ -35,11 +35,21 @@ def parse_options(arguments):
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     parser.add_argument("--importance", action="store_true", help="which settings mattered, and how far that can be trusted; with "
                         "--json beside the runs")
+    parser.add_argument("--at-step", metavar="N", type=_step, help="importance for the best loss up to that step, of all runs that came "
+                        "so far: fair where runs were stopped early")
     parser.add_argument("-o", "--output", metavar="FILE", type=path_name, help="a page of all of it that needs no network: runs.html")
     options = parser.parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
+    if options.at_step is not None and not options.importance:
+        parser.error("--at-step without --importance; expected both")
     if options.csv and (options.json or options.importance):
         parser.error(f"--csv and --{'json' if options.json else 'importance'} are two outputs; expected one of them")
     return parser, options
+
+
+def _step(text):
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is no step; expected a whole number from 1")
+    return int(text)
 
 
 def _with_values(arguments):
@@ -85,13 +95,13 @@ def write_page(output, options, table):
     print(f"{options.output}: {len(page) / MEGABYTE:.2f} MB", file=sys.stderr if quiet else sys.stdout)
 
 
-def importance_of(table):
-    """Which settings mattered for the losses of the table's runs (importance.Importance)."""
+def importance_of(table, at_step):
+    """Which settings mattered for the losses of the table's runs, up to a step if there is one (importance.Importance)."""
     from .importance import importance
 
     of = scales(table.summaries)
-    return importance(table.summaries, **{kind: {name for name, scale in of.items() if scale == short}
-                                          for kind, short in (("logarithmic", "log"), ("linear", "linear"))})
+    return importance(table.summaries, at_step=at_step, **{kind: {name for name, scale in of.items() if scale == short}
+                                                           for kind, short in (("logarithmic", "log"), ("linear", "linear"))})
 
 
 def main(arguments=None) -> int:
@@ -107,11 +117,11 @@ def main(arguments=None) -> int:
         if options.csv:
             print(table.csv(columns), end="")
         elif options.json:
-            more = {"importance": importance_of(table).as_json()} if options.importance else {}
+            more = {"importance": importance_of(table, options.at_step).as_json()} if options.importance else {}
             print(table.json(columns, **more), end="")
         elif options.importance:
             from .importance_text import importance_text
-            print(importance_text(importance_of(table)), end="")
+            print(importance_text(importance_of(table, options.at_step)), end="")
         elif not output:
             print(table.text(shown), end="")
             if options.where is not None:
