@@ -454,6 +454,7 @@ TEST(RunConfigYaml, ReadsAFileWhichWasEmptyOrAFolder) {
 TEST(RunConfigYaml, InputsSayWhatTheyAre) {
   int count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(testing_support::source_folder() / "input")) {
+    if (entry.path().filename().string().starts_with("sweep-")) continue;  // no configurations
     ++count;
     const std::string text = read_config_text(entry.path()), name = entry.path().string();
     const RunConfig config = parse_run_config(text, name, {});
