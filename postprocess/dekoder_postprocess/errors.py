@@ -11,6 +11,10 @@ class RunError(Exception):
     """A file of a run is missing, damaged or of another program. One message: what, where, expected, remedy."""
 
 
+class MissingPackage(Exception):
+    """A Python package that one command alone needs cannot be loaded. One message, which says how to install it."""
+
+
 def run_command(name, body):
     """Runs body(), a command's work, and returns the exit code: what body() returns, 0 for None. Usage errors end in
     argparse with code 2. Everything else is printed as one line on the error stream and gives 2 (a Python package is
@@ -27,6 +31,8 @@ def run_command(name, body):
         return code or 0
     except RunError as error:
         return _said(name, error, 3)
+    except MissingPackage as error:
+        return _said(name, error, 2)
     except ModuleNotFoundError as error:
         return _said(name, f"needs the Python package {error.name}; run it in the toolbox (bash jobs/toolbox {name} ...) "
                            "or install it with its packages (pip install ./postprocess)", 2)

@@ -90,6 +90,14 @@ def check_folder(path):
         raise RunError(f"{path}: cannot be made: {_reason(error)}; choose another -o") from error
 
 
+def require_text(path, program):
+    """Raises RunError where the path is no UTF-8, which `program` cannot write to."""
+    try:
+        str(Path(path).absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise RunError(f"{path}: is no UTF-8, as {program} wants the name of a folder; choose another -o") from error
+
+
 def make_folder(path):
     """Makes a folder for output, with its parents. Raises RunError where the path cannot be one."""
     try:

@@ -1,81 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dekoder-tensorboard: a run as TensorBoard event files: curves, head statistics, samples, attention maps.
+"""dekoder-tensorboard: runs as TensorBoard event files: curves, head statistics, samples, attention maps; of many runs
+also what the HParams tab shows: the settings in which they differ beside their losses.
 
-The log of a run has no time of day. Events get the time that their step took by its tokens/s, counted back from the
-last change of the log, so that TensorBoard's relative time is training time.
+https://github.com/tensorflow/tensorboard/blob/master/tensorboard/plugins/hparams/api.proto says what that tab reads: an
+Experiment beside the runs, and in each run a SessionStartInfo and a SessionEndInfo.
 """
 from __future__ import annotations
 
 import argparse
 import io
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .errors import RunError, run_command
+from .errors import MissingPackage, RunError, run_command
 from .figure_style import COLOURS, NORM
-from .files import check_folder, make_folder, path_name
+from .files import check_folder, make_folder, path_name, require_text
 from .run_reader import changes_text, read_run
+from .runs.collect import collect
+from .runs.tracked_run import (BEST_LOSS, LAST_LOSS, differing_settings, read_tracked_runs, setting_text, step_times,
+                               track)
 
+COMMAND = "dekoder-tensorboard"
 SUFFIX = ".dekoder"  # of the event files made here: the next export replaces them and no others
-STEP_TAGS = {"loss": "training/loss", "learning_rate": "training/learning_rate",
-             "gradient_norm": "training/gradient_norm", "tokens_per_second": "training/tokens_per_second"}
-EVALUATION_TAGS = {"validation_loss": "validation/loss", "bits_per_byte": "validation/bits_per_byte"}
+METRICS = {BEST_LOSS: "best validation loss", LAST_LOSS: "last validation loss"}  # of the HParams tab
 GAP = 2  # pixels between the heads of an image
 SMALLEST_MAP = 160  # pixels: smaller maps are enlarged by a whole factor
 
 
-@dataclass
 class TensorBoard:
-    """What is used of the tensorboard package, which is loaded only here."""
+    """What is used of the tensorboard package, which is loaded only here. Raises MissingPackage."""
 
-    writer: type
-    event: type
-    summary: type
-    text_metadata: object
-    tensor: object
+    def __init__(self):
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+            from tensorboard.plugins.text.metadata import create_summary_metadata
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            from tensorboard.util.tensor_util import make_tensor_proto
+        except ImportError as error:
+            raise MissingPackage(f"the Python package tensorboard cannot be loaded ({error}); the toolbox has it (bash "
+                                 "jobs/toolbox dekoder-tensorboard RUN), elsewhere: pip install tensorboard") from error
+        self.event, self.summary, self.writer = Event, Summary, EventFileWriter
+        self.text_metadata, self.tensor = create_summary_metadata, make_tensor_proto
+        self.hparams, self.hparams_data, self.hparams_metadata = api_pb2, plugin_data_pb2, metadata
 
-
-def load_tensorboard() -> TensorBoard:
-    """Imports the tensorboard package. Raises RunError with the way to install it where it is missing."""
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.text.metadata import create_summary_metadata
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        from tensorboard.util.tensor_util import make_tensor_proto
-    except ImportError as error:
-        raise RunError(f"the Python package tensorboard cannot be loaded ({error}); the toolbox has it (bash "
-                       "jobs/toolbox dekoder-tensorboard RUN), elsewhere: pip install tensorboard") from error
-    return TensorBoard(EventFileWriter, Event, Summary, create_summary_metadata, make_tensor_proto)
+    def hparams_value(self, tag, **data):
+        """A summary's value that the HParams tab reads: its data stand in the metadata, without a tensor."""
+        return self.summary.Value(tag=tag, tensor=self.hparams_metadata.NULL_TENSOR,
+                                  metadata=self.hparams_metadata.create_summary_metadata(
+                                      self.hparams_data.HParamsPluginData(**data)))
 
 
 class Export:
-    """Writes the events of one run into one file."""
+    """Writes the events of a run (TrackedRun) into a new file of the folder."""
 
-    def __init__(self, board, run, folder):
-        self.board, self.run = board, run
-        self.times = step_times(run)
+    def __init__(self, board, tracked, folder):
+        self.board, self.tracked, self.run = board, tracked, tracked.run
+        self.time = step_times(self.run)
         self.writer = board.writer(str(folder), filename_suffix=SUFFIX)
-        self.counts = {"scalars": 0, "texts": 0, "images": 0}
+        self.counts = Counter(scalars=0, texts=0, images=0)
 
-    def write(self):
-        """All events in the order of their kinds; returns the number of each."""
-        for column, tag in STEP_TAGS.items():
-            for step, value in zip(self.run.steps["step"], self.run.steps[column]):
-                self._scalar(step, tag, value)
-        for step, seconds in zip(self.run.steps["step"], self.run.seconds):
-            for phase, value in seconds.items():
-                self._scalar(step, f"seconds/{phase}", np.nan if value is None else value)
-        for column, tag in EVALUATION_TAGS.items():
-            for step, value, tokens in zip(self.run.evaluations["step"], self.run.evaluations[column],
-                                           self.run.validation_hashes):
-                # A curve of its own for losses on other validation tokens than the newest.
-                other = "" if tokens == self.run.validation_hash else f"_on_{tokens[:12] if tokens else 'unknown'}"
-                self._scalar(step, tag.replace("/", other + "/"), value)
+    def write(self, settings=None):
+        """All events in the order of their kinds; returns the number of each. `settings`: key -> value, what the HParams
+        tab shows of the run; None: nothing for that tab."""
+        if settings is not None:
+            self._session(settings)
+        for step, _, metrics in self.tracked.rows:
+            self._scalars(step, metrics)
         for step, text in self.run.samples:
             self._text(step, "sample", text)
         first = next(iter(self.run.steps["step"]), 0)
@@ -89,15 +86,30 @@ class Export:
         self.writer.close()
         return self.counts
 
-    def _add(self, step, value):
+    def _add(self, step, *values):
         step = int(step)
-        self.writer.add_event(self.board.event(wall_time=self.times(step), step=step,
-                                               summary=self.board.summary(value=[value])))
+        self.writer.add_event(self.board.event(wall_time=self.time(step), step=step,
+                                               summary=self.board.summary(value=values)))
 
-    def _scalar(self, step, tag, value):
-        if np.isfinite(value):
-            self._add(step, self.board.summary.Value(tag=tag, simple_value=float(value)))
-            self.counts["scalars"] += 1
+    def _scalars(self, step, metrics):
+        self._add(step, *(self.board.summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()))
+        self.counts["scalars"] += len(metrics)
+
+    def _session(self, settings):
+        """A run's row in the HParams tab."""
+        board, (_, begun, _), (_, ended, _) = self.board, self.tracked.rows[0], self.tracked.rows[-1]
+        start = board.hparams_data.SessionStartInfo(group_name=self.tracked.name, start_time_secs=begun)
+        for key, value in settings.items():
+            kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+            setattr(start.hparams[key], f"{kind}_value", value)
+        values = [board.hparams_value(board.hparams_metadata.SESSION_START_INFO_TAG, session_start_info=start)]
+        state = self.tracked.summary.state
+        if state != "running":
+            status = {"finished": board.hparams.STATUS_SUCCESS, "failed": board.hparams.STATUS_FAILURE}
+            end = board.hparams_data.SessionEndInfo(status=status.get(state, board.hparams.STATUS_UNKNOWN),
+                                                    end_time_secs=ended)
+            values.append(board.hparams_value(board.hparams_metadata.SESSION_END_INFO_TAG, session_end_info=end))
+        self._add(0, *values)
 
     def _text(self, step, tag, text):
         # TensorBoard shows Markdown; an indented block keeps line ends and signs as they are.
@@ -109,9 +121,9 @@ class Export:
     def _head_statistics(self, attention):
         for probe in attention.probes.values():
             for step in probe.steps:
-                for (i, j, s), value in np.ndenumerate(probe.statistics(step)):
-                    head = f"layer_{attention.layers[i]}_head_{attention.heads[j]}"
-                    self._scalar(step, f"heads_{attention.statistic_names[s]}/{probe.name}/{head}", value)
+                self._scalars(step, {
+                    f"heads_{attention.statistic_names[s]}/{probe.name}/layer_{attention.layers[i]}_head_{attention.heads[j]}":
+                    float(value) for (i, j, s), value in np.ndenumerate(probe.statistics(step)) if np.isfinite(value)})
 
     def _maps(self, attention):
         for probe in attention.probes.values():
@@ -123,19 +135,6 @@ class Export:
                     tag = f"attention/{probe.name}/layer_{layer}"
                     self._add(step, self.board.summary.Value(tag=tag, image=image))
                     self.counts["images"] += 1
-
-
-def step_times(run):
-    """A function step -> seconds since 1970: the last row at the last change of the log, the others before it by the
-    time that tokens/s says their steps took."""
-    rate = run.steps["tokens_per_second"]
-    tokens = np.diff(run.steps["tokens"], prepend=0)
-    usable = np.isfinite(rate) & (rate > 0) & (tokens > 0)
-    elapsed = np.cumsum(np.where(usable, tokens / np.where(usable, rate, 1.0), 0.0))
-    start = (run.path / "metrics.jsonl").stat().st_mtime - (elapsed[-1] if len(elapsed) else 0.0)
-    steps = np.concatenate([[0], run.steps["step"]])
-    elapsed = np.concatenate([[0.0], elapsed])
-    return lambda step: float(start + np.interp(step, steps, elapsed))
 
 
 def layer_image(maps) -> np.ndarray:
@@ -157,49 +156,107 @@ def png(pixels) -> bytes:
     return buffer.getvalue()
 
 
-def export(path, folder=None):
-    """Writes the events of the run directory `path` into `folder` (RUN/tensorboard where None), in place of those of
-    an earlier export. Returns (folder, counts of scalars, texts and images). Raises RunError."""
-    if folder is not None:
-        check_folder(folder)
-    run = read_run(path)
-    folder = Path(folder) if folder is not None else run.path / "tensorboard"
-    check_folder(folder)
-    if run.last_step is None:
-        raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
-    _require_text(folder)
-    board = load_tensorboard()
+def write_events(board, tracked, folder, settings=None):
+    """Writes the events of a run into the folder, in place of those of an earlier export. Returns the number of each
+    kind."""
+    with replaced_events(folder):
+        counts = Export(board, tracked, folder).write(settings)
+    for line in tracked.run.attention.left_out if tracked.run.attention else ():
+        print(f"{COMMAND}: {line}", file=sys.stderr)
+    return counts
+
+
+@contextmanager
+def replaced_events(folder):
+    """A context in which new event files are written into the folder, which is made; then the earlier ones go. Raises
+    RunError."""
     make_folder(folder)
     earlier = sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
     try:
-        counts = Export(board, run, folder).write()
+        yield
         for file in earlier:
             file.unlink()
     except OSError as error:
         raise RunError(f"{folder}: event files cannot be written: {error.strerror or error}; free some space or "
                        "choose another -o") from error
-    for line in run.attention.left_out if run.attention else ():
-        print(f"dekoder-tensorboard: {line}", file=sys.stderr)
-    return folder, counts
 
 
-def _require_text(folder):
-    """TensorBoard's writer takes names in UTF-8 only."""
-    try:
-        str(folder.absolute()).encode()
-    except UnicodeEncodeError as error:
-        raise RunError(f"{folder}: is no UTF-8, as TensorBoard wants the name of a folder of events; choose another -o"
-                       ) from error
+def export_many(board, summaries, folder, with_attention):
+    """Writes each run's events into a folder of its name below `folder`, and what the HParams tab shows. Returns (runs,
+    counts). Raises RunError."""
+    settings = {key: of_one_kind(values) for key, values in differing_settings(summaries).items()}
+    runs, counts = 0, Counter()
+    for tracked in read_tracked_runs(COMMAND, summaries, with_attention):
+        own = {key: values[tracked.run.path] for key, values in settings.items() if tracked.run.path in values}
+        counts.update(write_events(board, tracked, folder / tracked.name, own))
+        runs += 1
+    with replaced_events(folder):
+        writer = board.writer(str(folder), filename_suffix=SUFFIX)
+        writer.add_event(board.event(summary=board.summary(value=[experiment(board, settings)])))
+        writer.close()
+    return runs, counts
+
+
+def of_one_kind(values) -> dict:
+    """run -> value of a setting, as the HParams tab takes them: all true or false, or all numbers, or all texts; what is
+    None is left out."""
+    values = {run: value for run, value in values.items() if value is not None}
+    kinds = {bool if isinstance(value, bool) else float if isinstance(value, (int, float)) else str
+             for value in values.values()}
+    return values if kinds in ({bool}, {float}) else {run: setting_text(value) for run, value in values.items()}
+
+
+def experiment(board, settings):
+    """The value that tells the HParams tab of its columns. settings: key -> run -> value."""
+    columns = []
+    for key, known in ((key, sorted(set(values.values()))) for key, values in settings.items() if values):
+        column = board.hparams.HParamInfo(name=key, differs=True)
+        if isinstance(known[0], (bool, str)):
+            column.type = board.hparams.DATA_TYPE_BOOL if isinstance(known[0], bool) else board.hparams.DATA_TYPE_STRING
+            column.domain_discrete.extend(known)
+        else:
+            column.type = board.hparams.DATA_TYPE_FLOAT64
+            column.domain_interval.min_value, column.domain_interval.max_value = known[0], known[-1]
+        columns.append(column)
+    metrics = [board.hparams.MetricInfo(name=board.hparams.MetricName(tag=tag), display_name=name,
+                                        dataset_type=board.hparams.DATASET_VALIDATION) for tag, name in METRICS.items()]
+    return board.hparams_value(board.hparams_metadata.EXPERIMENT_TAG, experiment=board.hparams.Experiment(
+        hparam_infos=columns, metric_infos=metrics))
+
+
+def export(paths, output=None, with_attention=False):
+    """Writes the events of one run directory into `output` (RUN/tensorboard where None), of many into a folder for each
+    below it (tensorboard where None), in place of those of an earlier export. Returns the line that says so. Raises
+    RunError and MissingPackage."""
+    if output:
+        check_folder(output)
+    summaries = collect(paths)
+    one = len(paths) == 1 and [summary.path for summary in summaries] == [Path(paths[0])]
+    folder = Path(output or (Path(paths[0]) / "tensorboard" if one else "tensorboard"))
+    check_folder(folder)
+    require_text(folder, "TensorBoard")
+    if one:
+        tracked = track(read_run(paths[0]), summaries[0])
+        which, counts = "", write_events(TensorBoard(), tracked, folder)
+    else:
+        runs, counts = export_many(TensorBoard(), summaries, folder, with_attention)
+        which = f"{runs} runs, "
+    return f"{folder}: {which}" + ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def parse_options(arguments):
     parser = argparse.ArgumentParser(
-        prog="dekoder-tensorboard", description="Writes a run as TensorBoard event files; look at them with "
-        "`tensorboard --logdir LOGDIR`. Made again, they replace those of the call before.",
-        epilog="Exit codes: 0 written, 2 usage, 3 a file is missing, damaged or of another program.")
-    parser.add_argument("run", metavar="RUN", type=path_name, help="run directory, also of a run that is still training")
+        prog=COMMAND, description="Writes runs as TensorBoard event files; look at them with `tensorboard --logdir "
+        "LOGDIR`. Made again, they replace those of the call before. Of many runs, the HParams tab shows the settings in "
+        "which they differ beside their best and last validation loss.",
+        epilog="Exit codes: 0 written, 2 usage or no package tensorboard, 3 a file is missing, damaged or of another "
+        "program. Of many runs, those that are damaged or have no row yet are left out, and named.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=path_name,
+                        help="run directory, also of a run that is still training, or a folder with such")
     parser.add_argument("-o", "--output", metavar="LOGDIR", type=path_name,
-                        help="folder of the events (default: RUN/tensorboard)")
+                        help="folder of the events (default: RUN/tensorboard; of many runs: tensorboard)")
+    parser.add_argument("--attention", action="store_true",
+                        help="of many runs, too: attention maps and head statistics, which one RUN always has")
     return parser.parse_args(arguments)
 
 
@@ -208,10 +265,9 @@ def main(arguments=None) -> int:
 
     def work():
         options = parse_options(arguments)
-        folder, counts = export(options.run, options.output)
-        print(f"{folder}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        print(export(options.runs, options.output, options.attention))
 
-    return run_command("dekoder-tensorboard", work)
+    return run_command(COMMAND, work)
 
 
 if __name__ == "__main__":
