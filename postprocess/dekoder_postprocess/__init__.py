@@ -9,6 +9,7 @@
     sweep.command     dekoder-sweep: trials of a configuration with settings drawn, by any number of workers
     figures           dekoder-figures: PNG and PDF
     tensorboard_export  dekoder-tensorboard: event files
+    runs.tracked_run  a run as trackers take it; runs.mlflow_export, runs.wandb_export: dekoder-mlflow, dekoder-wandb
     circuits          attention maps as BertViz and CircuitsVis take them
 
 Every reader takes the files of a run that is still training, and raises errors.RunError with one message (what, where,

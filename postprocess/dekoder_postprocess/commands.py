@@ -13,7 +13,8 @@ from pathlib import Path
 from .errors import run_command
 
 MODULES = {"dekoder-report": "report", "dekoder-figures": "figures", "dekoder-tensorboard": "tensorboard_export",
-           "dekoder-compare": "compare", "dekoder-watch": "watch", "dekoder-runs": "runs.command", "dekoder-sweep": "sweep.command"}
+           "dekoder-compare": "compare", "dekoder-watch": "watch", "dekoder-runs": "runs.command", "dekoder-sweep": "sweep.command",
+           "dekoder-mlflow": "runs.mlflow_export", "dekoder-wandb": "runs.wandb_export"}
 DRAW = ("dekoder-figures", "dekoder-tensorboard")  # with matplotlib
 
 
@@ -69,3 +70,11 @@ def runs() -> int:
 
 def sweep() -> int:
     return start("dekoder-sweep")
+
+
+def mlflow() -> int:
+    return start("dekoder-mlflow")
+
+
+def wandb() -> int:
+    return start("dekoder-wandb")

@@ -22,7 +22,7 @@ from .figure_style import COLOURS, NORM
 from .files import check_folder, make_folder, path_name, require_text
 from .run_reader import changes_text, read_run
 from .runs.collect import collect
-from .runs.tracked_run import (BEST_LOSS, LAST_LOSS, differing_settings, read_tracked_runs, setting_text, step_times,
+from .runs.tracked_run import (BEST_LOSS, LAST_LOSS, differing_settings, read_tracked_runs, exact_text, step_times,
                                track)
 
 COMMAND = "dekoder-tensorboard"
@@ -203,7 +203,7 @@ def of_one_kind(values) -> dict:
     values = {run: value for run, value in values.items() if value is not None}
     kinds = {bool if isinstance(value, bool) else float if isinstance(value, (int, float)) else str
              for value in values.values()}
-    return values if kinds in ({bool}, {float}) else {run: setting_text(value) for run, value in values.items()}
+    return values if kinds in ({bool}, {float}) else {run: exact_text(value) for run, value in values.items()}
 
 
 def experiment(board, settings):

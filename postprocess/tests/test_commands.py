@@ -23,6 +23,7 @@ from synthetic_run import write_checkpoint, write_run  # noqa: E402
 BIN = Path(__file__).resolve().parents[1] / "bin"
 NOBODY = 54321  # a user that no list of users has
 COMMANDS = ("report", "compare", "watch", "runs", "figures", "tensorboard")
+TRACKERS = ("mlflow", "wandb")  # whose packages the toolbox does not have
 
 
 def words_for(name, run, out):
@@ -56,7 +57,7 @@ class Processes(unittest.TestCase):
 
     def test_a_run_without_a_name(self):
         """It would be the current folder, silently."""
-        for name in COMMANDS:
+        for name in (*COMMANDS, *TRACKERS):
             done = subprocess.run(words_for(name, "", self.folder), capture_output=True, text=True, cwd=self.run_folder)
             self.assertEqual(done.returncode, 2, (name, done.stderr))
             self.assertIn("an empty name; expected a file or folder", done.stderr)
@@ -100,7 +101,7 @@ class Processes(unittest.TestCase):
     def test_without_a_package(self):
         code = ("import sys; sys.path.insert(0, {!r}); sys.modules['h5py'] = None\n"
                 "from dekoder_postprocess.commands import {}; sys.exit({}())")
-        for name in COMMANDS:
+        for name in (*COMMANDS, *TRACKERS):
             program = code.format(str(BIN.parent), name, name)
             done = subprocess.run([sys.executable, "-B", "-c", program, "run"], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)

@@ -164,6 +164,6 @@ def differing_settings(summaries) -> dict:
             if len(values) < len(summaries) or any(value != next(iter(values.values())) for value in values.values())}
 
 
-def setting_text(value) -> str:
+def exact_text(value) -> str:
     """A setting's value as YAML has it, a text without quotes: "true", "1e-05", "[1, 2]"."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
