@@ -46,8 +46,8 @@ if [ -n "$may_mount" ] && [ -n "${DEKODER_TOOLBOX:-}" ] && [ -e "$(toolbox --whe
   check "namespaces of a program's own, which a chroot is refused" "$(outcome toolbox unshare --user --map-root-user id -u)" "0: 0"
   check "Debian 13" "$(toolbox sed -n 's/^VERSION_ID=//p' /etc/os-release)" '"13"'
   check "terminal" "$(toolbox script -qec 'test -t 1 && echo yes' /dev/null | tr -d '\r')" "yes"
-  check "post-processing is on the PATH" "$(toolbox bash -c 'type -P dekoder-report dekoder-compare dekoder-watch dekoder-runs dekoder-figures dekoder-tensorboard dekoder-mlflow dekoder-wandb' | tr '\n' ' ')" \
-    "$source_dir/postprocess/bin/dekoder-report $source_dir/postprocess/bin/dekoder-compare $source_dir/postprocess/bin/dekoder-watch $source_dir/postprocess/bin/dekoder-runs $source_dir/postprocess/bin/dekoder-figures $source_dir/postprocess/bin/dekoder-tensorboard $source_dir/postprocess/bin/dekoder-mlflow $source_dir/postprocess/bin/dekoder-wandb "
+  check "post-processing is on the PATH" "$(toolbox bash -c 'type -P dekoder-report dekoder-compare dekoder-watch dekoder-runs dekoder-sweep dekoder-figures dekoder-tensorboard dekoder-mlflow dekoder-wandb' | tr '\n' ' ')" \
+    "$source_dir/postprocess/bin/dekoder-report $source_dir/postprocess/bin/dekoder-compare $source_dir/postprocess/bin/dekoder-watch $source_dir/postprocess/bin/dekoder-runs $source_dir/postprocess/bin/dekoder-sweep $source_dir/postprocess/bin/dekoder-figures $source_dir/postprocess/bin/dekoder-tensorboard $source_dir/postprocess/bin/dekoder-mlflow $source_dir/postprocess/bin/dekoder-wandb "
   check "packages of PyPI at their versions" \
     "$(toolbox python3 -c 'from importlib.metadata import version; print("tensorboard==" + version("tensorboard"))' 2>&1)" \
     "$(sed -n 's/^pip:\(tensorboard==\)/\1/p' "$source_dir/jobs/setup/packages.txt")"
