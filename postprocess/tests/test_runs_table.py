@@ -89,7 +89,7 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
         self.assertIn("--sort: no run has ''", self.command("--sort", "", code=2))
 
     def test_where(self):
-        self.assertEqual(self.first_words("--where", "positions==none or step<40"), ["without", "other tokens"])
+        self.assertEqual(self.first_words("--where", "positions==none or step<40"), ["other tokens", "without"])
         text = self.command("--where", "training.seed == 2")
         self.assertTrue(text.endswith("\n1 of 3 runs\n"), text)
         self.assertTrue(self.command("--where", "training.seed == 3").endswith("\n0 of 3 runs\n"))

@@ -15,7 +15,7 @@ from ..errors import RunError
 from ..log_reader import read_metrics
 from .importance_text import TITLES, importance_text as text  # noqa: F401
 from .loss_forest import PERCENTILES, TREES, Estimate, forest_estimates
-from .run_summary import RunSummary
+from .run_summary import RunSummary, compared_hash
 from .setting_columns import Dependence, SettingColumns, correlation, dependence, setting_columns
 
 TARGETS = tuple(TITLES)
@@ -142,11 +142,11 @@ def _taken(summaries, target, at_step, finished_only):
                 left_out["without a loss"] += 1
             else:
                 pairs.append((float(loss), summary))
-    hashes = Counter(summary.validation_hash for _, summary in pairs)
-    most = min(hashes, key=lambda of: (-hashes[of], str(of)), default=None)
-    if len(pairs) > hashes[most]:
-        left_out["on other validation tokens"] = len(pairs) - hashes[most]
-    return [pair for pair in pairs if pair[1].validation_hash == most], dict(sorted(left_out.items()))
+    most = compared_hash(summary for _, summary in pairs)
+    of_most = [pair for pair in pairs if pair[1].validation_hash == most]
+    if len(of_most) < len(pairs):
+        left_out["on other validation tokens"] = len(pairs) - len(of_most)
+    return of_most, dict(sorted(left_out.items()))
 
 
 def _loss_at(summary, step) -> Optional[float]:

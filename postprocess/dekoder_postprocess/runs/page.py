@@ -10,8 +10,8 @@ from ..page_template import fill, resource
 from ..report_data import json_for_html
 from ..report_html import duration, number
 from ..visible_text import escaped
-from .page_data import compared_hash, one_line, runs_data
-from .run_summary import RunSummary
+from .page_data import one_line, runs_data
+from .run_summary import RunSummary, compared_hash
 
 _SCRIPTS = ("report_charts.js", "runs/runs_model.js", "runs/runs_scales.js", "runs/runs_scatter.js", "runs/runs_parallel.js",
             "runs/runs_table.js", "runs/runs_dialogs.js", "runs/runs_importance.js", "runs/runs_page.js")

@@ -18,7 +18,7 @@ from ..log_reader import MetricsReader, table
 from ..report_data import finite
 from ..terminal_chart import smoothed
 from ..visible_text import visible_token
-from .run_summary import RunSummary
+from .run_summary import RunSummary, compared_hash
 from .setting_columns import FACTOR
 
 POINTS = 200
@@ -55,13 +55,6 @@ since 1970) are numbers that the page writes in that way."""
 def one_line(text) -> str:
     """Any text as one line, every character of which is seen."""
     return visible_token(str(text), spaces=False)
-
-
-def compared_hash(summaries: Sequence[RunSummary]) -> Optional[str]:
-    """The validation tokens of most runs that have a best loss, the first in the order of the runs among equals; None where
-    no run has one. Losses on others cannot be compared with theirs."""
-    counts = Counter(summary.validation_hash for summary in summaries if summary.best_loss is not None)
-    return counts.most_common(1)[0][0] if counts else None
 
 
 def column(key, title, kind, remark, values, known, **more) -> dict:

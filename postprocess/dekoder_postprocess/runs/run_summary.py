@@ -2,9 +2,10 @@
 """One run of many, as its own files tell it: what a row of the table holds."""
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterable, Optional
 
 Setting = Any
 """A value of a configuration: bool, int, float, str, None or a list of them."""
@@ -34,3 +35,10 @@ class RunSummary:
     validation_hash: Optional[str] = None  # only losses of equal ones can be compared
     settings: dict[str, Setting] = field(default_factory=dict)  # "section.key" -> value, of config.yaml
     message: Optional[str] = None  # of its status: why it failed, or who stopped it
+
+
+def compared_hash(summaries: Iterable[RunSummary]) -> Optional[str]:
+    """The validation tokens of most runs that have a loss: losses on others cannot be compared with theirs. None where no run
+    has one."""
+    counts = Counter(summary.validation_hash for summary in summaries if summary.best_loss is not None)
+    return min(counts, key=lambda of: (-counts[of], str(of)), default=None)  # in any order of the runs

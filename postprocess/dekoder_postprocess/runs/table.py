@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, Sequence
 from ..text_table import text_table
 from ..visible_text import visible_token
 from .collect import natural
-from .run_summary import RunSummary
+from .run_summary import RunSummary, compared_hash
 
 LONGEST = 40
 """Characters of a text in the table for people."""
@@ -193,13 +193,6 @@ class RunTable:
         rows = [{column.name: column.value(summary) for column in columns} for summary in self.summaries]
         text = json.dumps({"runs": rows, **more}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n"  # a name that is no text
-
-
-def compared_hash(summaries) -> Optional[str]:
-    """The validation tokens of most runs that have a loss: losses on others cannot be compared with theirs. None where no run
-    has one."""
-    counts = Counter(summary.validation_hash for summary in summaries if summary.best_loss is not None)
-    return max(counts, key=lambda of: (counts[of], of or ""), default=None)
 
 
 def _order(value):
