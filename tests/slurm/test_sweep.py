@@ -12,10 +12,10 @@ from training_job import PROGRAM, ROOT, TrainingJobs, wait_until  # noqa: E402
 JOB, COMMAND = ROOT / "jobs/sweep.slurm", ROOT / "postprocess/bin/dekoder-sweep"
 SWEEP = """\
 base: config.yaml
-steps: 160
+steps: {steps}
 trials: {trials}
 method: random
-halving: {{first_rung: 40, factor: 2}}
+halving: {{first_rung: {rung}, factor: 2}}
 set: {{evaluation.every: 40, checkpoint.every: 1000}}
 parameters:
   training.learning_rate: {{range: [1.0e-4, 1.0e-2], scale: log}}
@@ -24,8 +24,8 @@ parameters:
 
 
 class Sweeps(TrainingJobs):
-    def sweep(self, name, trials):
-        (self.work / f"{name}.yaml").write_text(SWEEP.format(trials=trials))
+    def sweep(self, name, trials, rung=40):
+        (self.work / f"{name}.yaml").write_text(SWEEP.format(trials=trials, rung=rung, steps=4 * rung))
         self.ask("python3", "-B", COMMAND, f"{name}.yaml", name)
 
     def ask(self, *words):
@@ -59,11 +59,12 @@ class Sweeps(TrainingJobs):
             self.assertRegex(self.cluster.ask("sbatch", "--test-only", *options, JOB, "sweep", check=False, cwd=self.work).stderr, r"sbatch: Job \d+ to start at")
 
     def test_an_array_of_workers_of_which_one_is_preempted(self):
-        self.sweep("array", 6)
+        self.sweep("array", 3, rung=240)
         job = self.worker("array", "--array=0-1", "-N1", "--exclusive")
-        begun = lambda: [claim["holder"]["host"] for claim in self.claims("array", "claim").values()]
-        wait_until(lambda: set(begun()) == {"n1", "n2"}, "a worker on each node", 120, lambda: self.logs("array"))
-        wait_until(lambda: any(self.last_step(f"array/trials/{trial:04d}") > 5 for trial in range(6)), "steps", 120, lambda: self.logs("array"))
+        held = lambda: {claim["holder"]["host"]: name[:4] for name, claim in self.claims("array", "claim").items()
+                        if name not in self.claims("array", "outcome")}
+        at_work = lambda: sum(10 < self.last_step(f"array/trials/{trial}") < 100 for trial in held().values())
+        wait_until(lambda: at_work() == 2, "a worker on each node amid its first rung", 120, lambda: self.logs("array"))
         self.preempt("array", nodes=1)
         for element in (0, 1):
             self.cluster.wait_for(f"{job}_{element}", "COMPLETED", seconds=300, explain=lambda: self.logs("array"))
@@ -74,7 +75,7 @@ class Sweeps(TrainingJobs):
         self.assertRegex(said, r", start 2, on n[12]")
         self.assertGreaterEqual(said.count("no trial is left"), 2, said)  # some versions start a job once more after it has ended
         status = self.status_of("array")
-        self.assertEqual((status["rungs"][0]["results"], status["states"]["failed"], status["states"]["given back"]), (6, 0, 0), said)
+        self.assertEqual((status["rungs"][0]["results"], status["states"]["failed"], status["states"]["given back"]), (3, 0, 0), said)
         self.assertGreaterEqual(status["states"]["finished"], 1)
         given_back = [name for name, outcome in self.claims("array", "outcome").items() if outcome["state"] == "given back"]
         self.assertTrue(given_back)
