@@ -6,6 +6,7 @@ import random
 import signal
 import time
 import unittest
+from pathlib import Path
 
 import cluster
 
@@ -63,7 +64,18 @@ class Soak(TrainingJobs):
         """Its ranks are there and have logged the step; a job that has crashed too often in a row is submitted again."""
         if self.cluster.job(self.job)["JobState"] == "FAILED":
             self.submit_run(self.nodes)
-        return len(self.pids(RUN)) == self.nodes and self.last_step(RUN) >= step
+        ranks = self.pids(RUN)
+        return len(ranks) == self.nodes and self.last_step(RUN) >= step and self.has_logged(ranks)
+
+    def has_logged(self, ranks):
+        """Whether these very ranks have logged a step, not a start before them: one that is stopped before that is waited for much longer."""
+        try:
+            ticks = max(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) for pid in ranks)
+        except OSError:  # gone
+            return False
+        log = (self.work / RUN / "metrics.jsonl").stat().st_mtime - time.time() + time.clock_gettime(time.CLOCK_BOOTTIME)
+        return log > ticks / os.sysconf("SC_CLK_TCK") + 0.5 and self.starts(RUN)[-1]["event"] == "begin" and \
+            self.last_step(RUN) > self.starts(RUN)[-1]["step"]
 
     def test_thirty_faults(self):
         seed = int(os.environ.get("DEKODER_SOAK_SEED", time.time()))
