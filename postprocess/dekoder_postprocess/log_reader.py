@@ -7,6 +7,7 @@ version does not know. Line ends may be those of Windows.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import numpy as np
 
@@ -72,6 +73,11 @@ def read_starts(path) -> list:
         elif row.get("event") == "end" and starts and starts[-1][1] is None:
             starts[-1] = (starts[-1][0], row)
     return starts
+
+
+def seconds_of_time(text) -> float:
+    """Seconds since 1970 of a row's "2026-11-24T21:40:03.250Z". Raises ValueError."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def table(rows, columns) -> dict:

@@ -5,15 +5,30 @@ import base64
 import os
 import tempfile
 import time
+import unittest
 from pathlib import Path
 
-from selenium import webdriver
-from selenium.webdriver.common.actions.action_builder import ActionBuilder
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys  # noqa: F401
+    from selenium.webdriver.support.ui import WebDriverWait
+    lacking = None
+except ModuleNotFoundError as error:
+    if "DEKODER_TOOLBOX" in os.environ:  # which has it
+        raise
+    lacking = f"needs a browser: the Python package {error.name}, Chromium and its driver, as in the toolbox"
+    Keys = WebDriverWait = None
 
 DESKTOP = (1280, 900)
 PHONE = (390, 844)
+
+
+def skip_without():
+    """Skips the tests of a module where no browser is."""
+    if lacking:
+        raise unittest.SkipTest(lacking)
 
 
 def screenshot_folder():

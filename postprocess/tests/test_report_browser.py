@@ -20,17 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report  # noqa: E402
 from dekoder_postprocess.run_reader import read_run  # noqa: E402
 from dekoder_postprocess.visible_text import visible_token  # noqa: E402
+from report_browser import DESKTOP, PHONE, Browser, Keys, skip_without  # noqa: E402
 from synthetic_run import step_file, write_run  # noqa: E402
-
-try:
-    from report_browser import DESKTOP, PHONE, Browser
-    from selenium.webdriver.common.keys import Keys
-    lacking = None
-except ModuleNotFoundError as error:
-    if "DEKODER_TOOLBOX" in os.environ:  # which has it
-        raise
-    lacking = f"needs a browser: the Python package {error.name}, Chromium and its driver, as in the toolbox"
-    DESKTOP = PHONE = None
 
 TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune,\n"
         "must be in want of a wife")
@@ -39,8 +30,7 @@ PROGRAM = Path(os.environ.get("DEKODER_BINARY_DIR", "/nowhere")) / "dekoder"
 
 def setUpModule():
     global browser, scratch
-    if lacking:
-        raise unittest.SkipTest(lacking)
+    skip_without()
     scratch = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(scratch.cleanup)
     browser = Browser()

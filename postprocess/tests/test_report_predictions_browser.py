@@ -2,7 +2,6 @@
 """Predictions of a report in a real browser, at desktop and phone width: the text, each token's numbers and the table equal
 the files, by mouse, keyboard and finger; two checkpoints and two runs beside each other; no console message. Screenshots are
 kept in the build's folder."""
-import os
 import sys
 import tempfile
 import unittest
@@ -13,26 +12,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess import report  # noqa: E402
 from dekoder_postprocess.visible_text import visible_token  # noqa: E402
+from report_browser import DESKTOP, PHONE, Browser, Keys, WebDriverWait, skip_without  # noqa: E402
 from synthetic_run import HELD_OUT, token_text, write_predictions, write_run  # noqa: E402
-
-try:
-    from report_browser import DESKTOP, PHONE, Browser
-    from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.ui import WebDriverWait
-    lacking = None
-except ModuleNotFoundError as error:
-    if "DEKODER_TOOLBOX" in os.environ:  # which has it
-        raise
-    lacking = f"needs a browser: the Python package {error.name}, Chromium and its driver, as in the toolbox"
-    DESKTOP = PHONE = None
 
 LABELS = [visible_token(text) for text in token_text(range(256))]
 
 
 def setUpModule():
     global browser, scratch
-    if lacking:
-        raise unittest.SkipTest(lacking)
+    skip_without()
     scratch = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(scratch.cleanup)
     browser = Browser()

@@ -3,7 +3,6 @@
 pinning and brushing do what they say; the numbers shown equal those of the files. Screenshots are kept in the build's folder."""
 import json
 import math
-import os
 import re
 import statistics
 import sys
@@ -14,17 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess.runs.page import build_page  # noqa: E402
+from report_browser import DESKTOP, PHONE, Browser, Keys, skip_without  # noqa: E402
 from synthetic_runs import HASH, write_one, write_runs  # noqa: E402
-
-try:
-    from report_browser import DESKTOP, PHONE, Browser
-    from selenium.webdriver.common.keys import Keys
-    lacking = None
-except ModuleNotFoundError as error:
-    if "DEKODER_TOOLBOX" in os.environ:  # which has it
-        raise
-    lacking = f"needs a browser: the Python package {error.name}, Chromium and its driver, as in the toolbox"
-    DESKTOP = PHONE = None
 
 SCALES = {"training.learning_rate": "log"}
 RATE, NORM, POSITIONS, BATCH = "training.learning_rate", "model.norm", "model.positions", "training.batch"
@@ -32,8 +22,7 @@ RATE, NORM, POSITIONS, BATCH = "training.learning_rate", "model.norm", "model.po
 
 def setUpModule():
     global browser, folder, runs, page, importance
-    if lacking:
-        raise unittest.SkipTest(lacking)
+    skip_without()
     scratch = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(scratch.cleanup)
     folder = Path(scratch.name)

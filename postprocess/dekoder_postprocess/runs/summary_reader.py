@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from datetime import datetime
 from pathlib import Path
 from typing import Optional
 
 from ..errors import RunError
 from ..files import present, read_file
-from ..log_reader import read_starts
+from ..log_reader import read_starts, seconds_of_time
 from ..run_reader import read_config, read_status
 from .log_excerpt import LogExcerpt, read_excerpt
 from .run_summary import RunSummary
@@ -105,7 +104,7 @@ def _wall_seconds(starts, changed) -> Optional[float]:
 def _time(text) -> Optional[float]:
     """Seconds since 1970 of "2026-11-24T21:40:03.250Z"."""
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        return seconds_of_time(text)
     except (AttributeError, ValueError, OverflowError):
         return None
 

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from ..errors import RunError
+from ..log_reader import seconds_of_time
 from ..run_reader import Run, read_run
 from ..visible_text import visible_token
 from .run_summary import RunSummary
@@ -147,7 +148,7 @@ def step_seconds(run) -> np.ndarray:
 def seconds_of(text, run) -> float:
     """Seconds since 1970 of "2026-11-24T21:40:03.250Z". Raises RunError."""
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        return seconds_of_time(text)
     except ValueError as error:
         raise RunError(f"{run.path}/restarts.jsonl: {text!r} is no time; expected one such as 2026-11-24T21:40:03.250Z; "
                        "restore the file") from error
