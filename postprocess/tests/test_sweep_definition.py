@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess import program  # noqa: E402
 from dekoder_postprocess.program import Program  # noqa: E402
 from dekoder_postprocess.sweep.check import check_with_program  # noqa: E402
 from dekoder_postprocess.sweep.definition import DefinitionError, read_definition  # noqa: E402
@@ -181,7 +182,8 @@ class WhatDekoderSays(unittest.TestCase):
             (shop.folder / "base.yaml").write_text(BASE + "modle: {}\n")
             (shop.folder / "sweep.yaml").write_text(SWEEP)
             self.assertIn("sweep.yaml:1:7: base:6:1: unknown section 'modle'; did you mean 'model'?", shop.make(code=2)[1])
-            self.assertIn("no program dekoder", shop.run("sweep.yaml", "sweep", code=3, DEKODER_PROGRAM="", PATH="/nowhere")[1])
+            with mock.patch.object(program, "_CHECKOUT", shop.folder):  # whose build it would take
+                self.assertIn("no program dekoder", shop.run("sweep.yaml", "sweep", code=3, DEKODER_PROGRAM="", PATH="/nowhere")[1])
 
 
 if __name__ == "__main__":
