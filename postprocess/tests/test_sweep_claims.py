@@ -65,6 +65,20 @@ class Workers(Case):
                 self.assertEqual((shop.status()["states"]["finished"], shop.status()["states"]["paused"]), (1, 2))
                 self.assertEqual([path.name for path in shop.folder.rglob("*.tmp") if fault not in ("claim_written", "claimed", "outcome_written")], [])
 
+    def test_again_by_several(self):
+        """Each failed trial is taken up once, and from none that trains it by now."""
+        shop = self.shop(NO_HALVING.replace("trials: 6", "trials: 4"))
+        shop.make()
+        shop.before('mkdir -p $run; printf "state: failed\\nstep: 0\\nsteps: 1\\nmessage: not finite\\n" > $run/status; exit 4')
+        shop.run("work", "sweep")
+        shop.before("sleep 2 & wait")
+        workers = [shop.start("work", "sweep", "--again") for _ in range(3)]
+        for worker in workers:
+            said = worker.communicate(timeout=120)[1]
+            self.assertEqual(worker.returncode, 0, said)
+            self.assertNotIn("another worker has taken it", said)
+        self.assertEqual((sorted(shop.starts()[4:]), set(shop.claims())), ([(trial, 40) for trial in range(4)], {(trial, n) for trial in range(4) for n in (1, 2)}))
+
     def test_what_a_dead_process_left_is_swept_up(self):
         shop = self.shop()
         shop.make()

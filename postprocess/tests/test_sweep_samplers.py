@@ -217,7 +217,10 @@ class Order(unittest.TestCase):
         self.assertIsNone(self.next(*two, self.trial(2, GIVEN_BACK, claims=1, target=10), left_alone={2}))
         stopped = self.trial(2, STOPPED, claims=1, target=10)
         self.assertEqual(self.next(*two, stopped), (0, 30))
-        self.assertEqual(self.next(*two, stopped, again={2}), (2, 10))
+        self.assertEqual(self.next(*two, stopped, again={2: 1}), (2, 10))
+        since = self.trial(2, RUNNING, claims=2, target=10)  # another worker was asked to take it up, too
+        self.assertIsNone(self.next(*two, since, again={2: 1}))
+        self.assertEqual(self.next(*two, replace(since, state=STOPPED), again={2: 1}), (0, 30))  # each once
         over = [self.trial(0, FINISHED, claims=3, target=90, losses={10: 1.0, 30: 1.0, 90: 1.0}), two[1], stopped]
         self.assertIsNone(self.next(*over))
 

@@ -17,12 +17,13 @@ class Job:
     target: int  # step up to which to train it
 
 
-def next_job(definition, trials, left_alone=(), again=()):
+def next_job(definition, trials, left_alone=(), again=None):
     """A Job; None where there is nothing to do now. In this order: trials that were given back, whose rungs others may wait for;
-    promotions; new trials; trials that crashed. `left_alone`, `again`: numbers of trials that are not to be taken up now, and of
-    those that are, whatever they are."""
+    promotions; new trials; trials that crashed. `left_alone`: numbers of trials that are not to be taken up now. `again`: trial ->
+    number of the claim that ended it, of those that are to be taken up all the same, unless they were claimed since."""
     first_rung = definition.rungs[0]
-    to_take_up = [trial for trial in trials if trial.state == GIVEN_BACK and trial.index not in left_alone or trial.index in again]
+    to_take_up = [trial for trial in trials if trial.state == GIVEN_BACK and trial.index not in left_alone
+                  or (again or {}).get(trial.index) == trial.claims]
     sound = [trial for trial in to_take_up if trial.crashes == 0]
     if sound:
         return _job(definition, trials, sound[0], sound[0].target or first_rung)

@@ -45,7 +45,8 @@ class Worker:
         self._crashes = 0  # of trials in a row
         self._log_begin = 0  # of the last start
         self._busy_until = {}  # trial -> monotonic time
-        self._again = {trial.index for trial in folder.look() if trial.state in (FAILED, STOPPED)} if again else set()
+        # With the claim that ended it: one that was claimed since, by this worker or by another, has been taken up again.
+        self._again = {trial.index: trial.claims for trial in folder.look() if trial.state in (FAILED, STOPPED)} if again else {}
 
     def work(self) -> int:
         """Returns the exit code: 0 where no trial is left, 85 where it was asked to end. Raises RunError where trials cannot be
@@ -57,7 +58,6 @@ class Worker:
         while not self._signal:
             trials = self._folder.look()
             if (job := next_job(self._folder.definition, trials, self._left_alone(), self._again)) is not None:
-                self._again.discard(job.trial.index)
                 claim = self._folder.claims.take(job.trial.index, job.trial.claims + 1, job.settings, job.target)
                 if claim is not None and (code := self._train(claim)) is not None:  # else another worker was faster
                     return code
