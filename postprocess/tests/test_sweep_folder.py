@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of a sweep: made, added to, refused; and what workers do with trials that fail. A stand-in takes the place of `dekoder`."""
 import os
+import sys
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
-from sweep_workshop import NO_HALVING, SWEEP, Case, wait_until
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.sweep.claims import Claims  # noqa: E402
+from sweep_workshop import NO_HALVING, SWEEP, Case, wait_until  # noqa: E402
 
 
 class Making(Case):
@@ -68,21 +72,84 @@ class Making(Case):
         (shop.folder / "sweep/trials.jsonl").write_text("{}\n")
         self.assertIn("trials.jsonl: is no list of trials", shop.run("work", "sweep", code=3)[1])
         (shop.folder / "sweep/sweep.yaml").write_text("seed: 1\n")
-        self.assertIn("make the sweep again", shop.run("status", "sweep", code=3)[1])
+        self.assertIn("was changed by hand", shop.run("status", "sweep", code=3)[1])
+
+    def test_a_folder_with_a_file_of_that_name(self):
+        """That which holds the sweep's own file, say."""
+        shop = self.shop()
+        self.assertIn(".: is no folder of a sweep, and not empty: it has ", shop.make(".", code=3)[1])
+        for action in ("work", "status"):
+            self.assertIn(".: is no folder of a sweep, as it has no trials.jsonl", shop.run(action, ".", code=3)[1])
+
+    def test_a_plan_that_is_short_or_damaged(self):
+        """Trials are trained with the settings that were planned, or not at all."""
+        for method in ("random", "quasi-random", "grid"):
+            shop = self.shop(NO_HALVING.replace("random", method).replace("{range: [1.0e-3, 1.0e-1], scale: log}", "{values: [1.0e-3, 1.0e-2, 1.0e-1, 1]}"))
+            shop.make()
+            plan = shop.folder / "sweep/trials.jsonl"
+            text, lines = plan.read_text(), plan.read_text().splitlines(keepends=True)
+            for changed, said in (("", "has settings of 0 trials, and sweep.yaml beside it says 6"), ("".join(lines[:4]), "has settings of 4 trials"),
+                                  ("".join([*lines[:2], *lines[3:]]), "is no list of trials"), (text[:-5], "is no list of trials"),
+                                  (text.replace('"settings": {', '"settings": 1, "x": {', 1), "is no list of trials"), ("[" * 10**6, "is no list of trials")):
+                plan.write_text(changed)
+                for words in (("work", "sweep"), ("status", "sweep"), ("sweep.yaml", "sweep")):
+                    self.assertIn(f"sweep/trials.jsonl: {said}", shop.run(*words, code=3)[1])
+            plan.write_text(text)
+            mine = shop.folder / "sweep/sweep.yaml"
+            mine.write_text(mine.read_text().replace("trials: 6", "trials: 7"))
+            self.assertIn("sweep.yaml beside it says 7", shop.run("work", "sweep", code=3)[1])
+            self.assertEqual(shop.starts(), [])
+
+    def test_several_add_to_it_at_once(self):
+        """One after the other: each finds what the others have made."""
+        shop = self.shop()
+        shop.make()
+        files = []
+        for trials in range(7, 19):
+            files.append(f"{trials}.yaml")
+            (shop.folder / files[-1]).write_text(SWEEP.replace("trials: 6", f"trials: {trials}").replace("1.0e-1]", f"{trials}.0]"))
+        for _ in range(3):
+            for process in [shop.start(file, "sweep") for file in files]:
+                said = process.communicate(timeout=120)[1]
+                self.assertTrue(process.returncode == 0 or "another sweep than that" in said, said)
+            shop.run("status", "sweep")
+        self.assertEqual(shop.status()["trials"], 18)
+        (shop.folder / "new").mkdir()
+        for process in [shop.start("9.yaml", "made") for _ in range(4)]:
+            said = process.communicate(timeout=120)
+            self.assertEqual(process.returncode, 0, said)
+
+    def test_another_process_that_does_not_end(self):
+        shop = self.shop()
+        shop.make()
+        Claims(shop.folder / "sweep/changes").take(0, 2, {}, 0)
+        with mock.patch("dekoder_postprocess.sweep.trial_folder.PATIENCE", 0.2):
+            self.assertIn("sweep: another process makes this sweep or adds to it: process " + str(os.getpid()), shop.make(code=3)[1])
+        shop.run("work", "sweep")
 
     def test_killed_while_it_is_made(self):
-        for fault in ("base_written", "planned"):
+        """At any point: the same command, or one for another sweep, makes it; nothing of what was not to be is in it."""
+        for fault in ("claim_written", "claimed", "base_written", "base", "plan_written", "planned", "definition_written"):
             shop = self.shop()
             shop.killed("sweep.yaml", "sweep", fault=fault)
             self.assertIn("is no folder of a sweep", shop.run("work", "sweep", code=3)[1])
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("seed: 5", "seed: 6"))
             shop.make()
             shop.run("work", "sweep")
-            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("trials: 6", "trials: 8"))
-            shop.killed("sweep.yaml", "sweep", fault="planned")
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("seed: 5", "seed: 6").replace("trials: 6", "trials: 8").replace("1.0e-1]", "9.0e+9]"))
+            shop.killed("sweep.yaml", "sweep", fault="planned" if "base" in fault else fault)
             shop.run("work", "sweep")
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("seed: 5", "seed: 6").replace("trials: 6", "trials: 8"))
             self.assertIn("8 trials, 2 of them new", shop.make()[0])
             shop.run("work", "sweep")
             self.assertEqual(shop.status()["rungs"][0]["results"], 8)
+            whole = self.shop(SWEEP.replace("seed: 5", "seed: 6").replace("trials: 6", "trials: 8"))
+            whole.make()
+            self.assertEqual((shop.folder / "sweep/trials.jsonl").read_text(), (whole.folder / "sweep/trials.jsonl").read_text())
+            for left in shop.folder.rglob("*.tmp"):
+                os.utime(left, (time.time() - 130,) * 2)
+            shop.make()
+            shop.run("work", "sweep")
             self.assert_whole(shop)
 
     def test_names(self):

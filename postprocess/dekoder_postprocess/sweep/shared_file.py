@@ -60,8 +60,13 @@ def remove_left_over(folder, age):
     for name in os.listdir(folder) if now is not None else ():
         path = Path(folder, name)
         with contextlib.suppress(OSError):
-            if name.startswith(".") and name.endswith(".tmp") and now - os.stat(path).st_mtime >= age:
+            if is_half_written(name) and now - os.stat(path).st_mtime >= age:
                 path.unlink()
+
+
+def is_half_written(name) -> bool:
+    """Whether a file of this name is one that a process writes, or wrote as it died."""
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 def _own_name(path):

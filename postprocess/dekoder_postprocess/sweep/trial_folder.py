@@ -5,28 +5,36 @@
     base.yaml       the base configuration, as it was then
     trials.jsonl    the settings of each planned trial (those of TPE are in the claims, as they depend on the other trials)
     claims/         who works on which trial, and how far it came: see claims.py
+    changes/        who made the sweep or added to it, as claims, so that one at a time does
     trials/0007/    the run directory of trial 7, an ordinary one: `dekoder status`, `watch`, `compare` and `report` work on it
     logs/0007.log   what `dekoder train` said"""
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from ..errors import RunError
-from ..files import present, read_file
+from ..files import names_in, present, read_file
+from ..run_lock import LOCK_TIMEOUT
 from .claims import Claimed, Claims
 from .definition import DefinitionError, read_definition
 from .fault_point import fault_point
 from .samplers import planned
-from .shared_file import create_alone, replace_whole
+from .shared_file import is_half_written, remove_left_over, replace_whole
 
 # What a trial may be. The last five are outcomes of a claim; paused is one that was trained to its rung.
 WAITING, RUNNING = "waiting", "running"
 FINISHED, PAUSED, GIVEN_BACK, FAILED, STOPPED = "finished", "paused", "given back", "failed", "stopped"
+MARKS = ("sweep.yaml", "trials.jsonl", "claims")
+"""What every folder of a sweep has."""
+PATIENCE = 60.0
+"""Seconds for which another process may make or change the sweep, before this one gives up."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,9 @@ class SweepFolder:
     def __init__(self, path):
         """Raises RunError where `path` is no folder of a sweep."""
         self.path = Path(path)
-        if not present(self.path / "sweep.yaml"):
-            raise RunError(f"{path}: is no folder of a sweep, as it has no sweep.yaml; expected one that `dekoder-sweep SWEEP.yaml FOLDER` made")
+        for name in MARKS:
+            if not present(self.path / name):
+                raise RunError(f"{path}: is no folder of a sweep, as it has no {name}; expected one that `dekoder-sweep SWEEP.yaml FOLDER` made")
         self.claims = Claims(self.path / "claims")
         self._stamp = None
         self._refresh()
@@ -69,22 +78,21 @@ class SweepFolder:
 
     def _refresh(self):
         """Trials may have been added."""
-        files = (self.path / "trials.jsonl", self.path / "sweep.yaml")
+        files = (self.path / "sweep.yaml", self.path / "trials.jsonl")
         stamp = [(found.st_ino, found.st_mtime_ns, found.st_size) for found in map(os.stat, files)]
         if stamp != self._stamp:
-            self.planned = read_plan(files[0])
             try:
-                self.definition = read_definition(files[1], self.base)
+                self.definition = read_definition(files[0], self.base)
             except DefinitionError as error:
-                raise RunError(f"{files[1]}: was changed by hand: {error.lines[0]}; bring it back, or make the sweep again with "
-                               "`dekoder-sweep SWEEP.yaml FOLDER`") from error
+                raise RunError(f"{files[0]}: was changed by hand: {error.lines[0]}; {_REMEDY}") from error
+            self.planned = read_plan(files[1], self.definition)  # after it: the plan grows first
             self._stamp = stamp
 
     def look(self) -> list:
         """All trials (Trial), by number."""
         self._refresh()
         claimed = self.claims.look()
-        return [self._trial(index, claimed.get(index)) for index in range(max(self.definition.trials, *(index + 1 for index in claimed), 0))]
+        return [self._trial(index, claimed.get(index)) for index in range(self.definition.trials)]
 
     def _trial(self, index, claimed: Optional[Claimed]) -> Trial:
         settings = self.planned[index] if index < len(self.planned) else None
@@ -97,12 +105,23 @@ class SweepFolder:
                      outcome.get("best_loss"), outcome.get("best_step"), outcome.get("crashes", 0), outcome.get("message", ""))
 
 
-def read_plan(path) -> list:
-    """Settings of the planned trials. Raises RunError."""
+_REMEDY = "bring it back, or make the sweep in another folder"
+
+
+def read_plan(path, definition) -> list:
+    """Settings of the planned trials of a sweep, none for TPE. What is planned beyond `definition`, by a process that died as it added
+    trials, is none of it. Raises RunError, also where a trial has none: they can be drawn once only, as the sweep may have grown."""
     try:
-        return [json.loads(line)["settings"] for line in read_file(path).decode("utf-8").splitlines()]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: is no list of trials; expected what dekoder-sweep wrote: make the sweep again with the same file") from error
+        lines = [json.loads(line) for line in read_file(path).decode("utf-8").splitlines()]
+        settings = [line["settings"] for line in lines]
+        if [line["trial"] for line in lines] != list(range(len(lines))) or not all(isinstance(of_trial, dict) for of_trial in settings):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: is no list of trials; expected what dekoder-sweep wrote; {_REMEDY}") from error
+    if definition.method != "tpe" and len(settings) < definition.trials:
+        raise RunError(f"{path}: has settings of {len(settings)} trials, and sweep.yaml beside it says {definition.trials}; expected a line for each, "
+                       f"as `dekoder-sweep SWEEP.yaml FOLDER` writes them, also to add trials; if one of the files was changed, {_REMEDY}")
+    return settings[:definition.trials]
 
 
 def _plan_lines(settings):
@@ -115,32 +134,54 @@ def make_sweep(definition, path) -> int:
     planned before stay. Returns how many trials are new. Raises DefinitionError where another sweep is there, RunError where
     something else is, OSError."""
     path = Path(path)
-    if present(path / "sweep.yaml"):
+    _made_so_far(definition, path)  # else nothing is written
+    for name in ("claims", "trials", "logs", "changes"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        folder = _made_so_far(definition, path)  # by now
+        remove_left_over(path, LOCK_TIMEOUT)
+        if folder is None:
+            replace_whole(path / "base.yaml", definition.base_text.encode(), "sweep:base")
+            fault_point("sweep:base")
+        replace_whole(path / "trials.jsonl", _plan_lines(planned(definition, folder.planned if folder else [])), "sweep:plan")
+        fault_point("sweep:planned")
+        replace_whole(path / "sweep.yaml", definition.text.encode(), "sweep:definition")  # the last: it says that there is a sweep
+    return definition.trials - (folder.definition.trials if folder else 0)
+
+
+def _made_so_far(definition, path):
+    """The SweepFolder that `definition` may be put into; None where there is none so far. Raises DefinitionError and RunError."""
+    if all(present(path / name) for name in MARKS):
         folder = SweepFolder(path)
         if lines := differences(folder.definition, definition):
             raise DefinitionError([f"{line}: another sweep than that in {path}; give that one's, or choose another folder" for line in lines])
-        plan = planned(definition, folder.planned)
-        before = folder.definition.trials
-    else:
-        path.mkdir(parents=True, exist_ok=True)
-        if strangers := sorted(set(os.listdir(path)) - {"base.yaml", "trials.jsonl", "claims", "trials", "logs"}):
-            raise RunError(f"{path}: is no folder of a sweep, and not empty: it has {strangers[0]}; choose another folder")
-        plan, before = planned(definition, []), 0
-        _put(path / "base.yaml", definition.base_text.encode())
-        fault_point("sweep:base_written")
-    for name in ("claims", "trials", "logs"):
-        (path / name).mkdir(exist_ok=True)
-    put = replace_whole if before else _put
-    put(path / "trials.jsonl", _plan_lines(plan))
-    fault_point("sweep:planned")
-    put(path / "sweep.yaml", definition.text.encode())  # the last: it says that there is a sweep
-    return definition.trials - before
+        return folder
+    strangers = set(names_in(path)) - {"base.yaml", "trials.jsonl", "claims", "trials", "logs", "changes"}
+    if strangers := sorted(name for name in strangers if not is_half_written(name)):
+        raise RunError(f"{path}: is no folder of a sweep, and not empty: it has {strangers[0]}; choose another folder")
+    return None
 
 
-def _put(path, content):
-    """A file that no other process may have made differently at the same time."""
-    if not create_alone(path, content) and read_file(path) != content:
-        raise RunError(f"{path}: is another sweep's; choose another folder")
+@contextlib.contextmanager
+def _alone(path):
+    """No other process makes or changes the sweep in `path` meanwhile. Raises RunError where one does, and does not end."""
+    claims, end = Claims(path / "changes"), time.monotonic() + PATIENCE
+    claims.remove_left_over()
+    claim = None
+    while claim is None:
+        last = claims.look().get(0)
+        if last is None or last.outcome is not None or claims.dead(0, last):
+            claim = claims.take(0, last.number + 1 if last else 1, {}, 0)
+        elif time.monotonic() > end:
+            holder = (last.content or {}).get("holder")
+            who = f"process {holder['pid']} of {holder['host']}" if holder else "not known which"
+            raise RunError(f"{path}: another process makes this sweep or adds to it: {who}; wait until it has ended, and give the command again")
+        else:
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        claim.end({"state": FINISHED})
 
 
 def differences(before, now) -> list:
