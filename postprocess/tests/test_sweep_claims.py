@@ -2,6 +2,7 @@
 """Workers share the trials of a sweep: each is done once, whoever dies at whatever point, whatever the clocks say. What is trained is
 not looked at here: a stand-in takes the place of `dekoder`."""
 import json
+import math
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.sweep import shared_file  # noqa: E402
 from dekoder_postprocess.sweep.claims import Claims  # noqa: E402
 from dekoder_postprocess.sweep.trial_folder import SweepFolder  # noqa: E402
 from sweep_workshop import NO_HALVING, SWEEP, Case, wait_until  # noqa: E402
@@ -161,6 +163,50 @@ class Elsewhere(Case):
         self.age(-60)
         self.assertEqual(self.state(), "running")
         self.assertGreater(self.file.stat().st_mtime, time.time() + 30)
+
+    def test_a_folder_that_may_not_be_written(self):
+        """A heartbeat of the future in it is left as it is."""
+        self.age(-5000)
+        with unittest.mock.patch("os.utime", side_effect=PermissionError(13, "Permission denied", "claim")):
+            self.assertIn("running  1", self.shop_.run("status", "sweep")[0])
+
+    def test_what_dekoder_sweep_has_not_written(self):
+        """A claim counts for its age alone; an outcome says that the claim is over; other names say nothing."""
+        claims, good = self.file.parent, json.loads(self.file.read_text())
+        for field, wrong in (("holder", 5), ("holder", {}), ("holder", {**good["holder"], "pid": "x"}), ("holder", {**good["holder"], "boot": []}),
+                             ("settings", []), ("target", "40"), ("target", -1), ("target", True)):
+            self.file = self.file.with_name(f"0000.{int(self.file.name[5:9]) + 1:04d}.claim")
+            self.file.write_text(json.dumps({**good, field: wrong}))
+            self.assertEqual(self.state(), "running", (field, wrong))
+            self.age(121)
+            self.assertEqual(self.state(), "given back", (field, wrong))
+        for name in ("9999999.0001.claim", "00000.0099.claim", "0000.\u0661\u0661\u0661\u0661.claim", "0000.0099.claim.orig"):
+            (claims / name).touch()
+        self.assertIn("1 trial of", self.shop_.run("status", "sweep")[0])
+        outcome = {"state": "finished", "step": 40, "losses": {"40": 2.5}, "best_loss": 2.5, "best_step": 40, "crashes": 0, "message": ""}
+        for field, wrong in (("losses", {"x": 1}), ("losses", {"40": "2"}), ("losses", []), ("best_loss", "2.5"), ("best_loss", math.nan), ("best_loss", 10**400),
+                             ("best_step", []), ("step", None), ("state", "hm"), ("state", []), ("crashes", "x"), ("message", 3)):
+            self.file.with_suffix(".outcome").write_text(json.dumps({**outcome, field: wrong}))
+            self.assertEqual(self.shop_.status()["states"]["given back"], 1, (field, wrong))
+        self.file.with_suffix(".outcome").write_text(json.dumps(outcome))
+        self.assertEqual(self.state(), "finished")
+        for wrong in (b"", b"[" * 10**6, b"\0" * 100):
+            self.file.with_suffix(".outcome").write_bytes(wrong)
+            self.assertEqual(self.state(), "given back")
+        self.shop_.run("work", "sweep")
+        self.assertEqual((self.shop_.starts(), self.state()), ([(0, 40)], "finished"))
+        self.file = self.file.with_name("0000.0098.claim")
+        os.mkfifo(self.file)
+        self.assertIn("0000.0098.claim: is a folder, a device or a pipe", self.shop_.run("status", "sweep", code=3)[1])
+
+    def test_a_file_that_cannot_be_written_is_named(self):
+        full = OSError(28, "No space left on device")
+        with unittest.mock.patch("os.fsync", side_effect=full):
+            for write in (shared_file.create_alone, shared_file.replace_whole):
+                with self.assertRaises(OSError) as raised:
+                    write(self.file.with_name("0000.0002.claim"), b"x")
+                self.assertEqual(raised.exception.filename, str(self.file.with_name("0000.0002.claim")))
+        self.assertEqual([path.name for path in self.file.parent.iterdir()], [self.file.name])
 
     def test_a_job_that_was_started_again(self):
         content = json.loads(self.file.read_text())

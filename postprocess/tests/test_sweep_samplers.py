@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from dekoder_postprocess.sweep.claims import FAILED, FINISHED, GIVEN_BACK, PAUSED, STOPPED  # noqa: E402
 from dekoder_postprocess.sweep.definition import Definition, Halving  # noqa: E402
 from dekoder_postprocess.sweep.halving import promotion, rungs  # noqa: E402
 from dekoder_postprocess.sweep.parameters import Condition, Parameter, plain_value, setting_text  # noqa: E402
 from dekoder_postprocess.sweep.samplers import Observed, planned, tpe_settings  # noqa: E402
 from dekoder_postprocess.sweep.schedule import next_job  # noqa: E402
-from dekoder_postprocess.sweep.trial_folder import FAILED, FINISHED, GIVEN_BACK, PAUSED, RUNNING, STOPPED, WAITING, Trial  # noqa: E402
+from dekoder_postprocess.sweep.trial_folder import RUNNING, WAITING, Trial  # noqa: E402
 
 BATCH = Parameter("training.batch", values=(4, 8, 16))
 NORM = Parameter("model.norm", values=("pre", "post"))

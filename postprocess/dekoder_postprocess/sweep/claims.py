@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -20,13 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from ..errors import RunError
+from ..files import read_file
 from ..run_lock import LOCK_TIMEOUT, own_start, process_lives, this_boot
 from .fault_point import fault_point
 from .shared_file import create_alone, file_system_time, remove_left_over, replace_whole
 
 HEARTBEAT = 10.0
 """Seconds between two touches of a claim by its holder."""
+# What an outcome may say of a trial; paused is one that was trained to its rung.
+FINISHED, PAUSED, GIVEN_BACK, FAILED, STOPPED = "finished", "paused", "given back", "failed", "stopped"
+OUTCOMES = (FINISHED, PAUSED, GIVEN_BACK, FAILED, STOPPED)
+_NOTHING_KNOWN = {"state": GIVEN_BACK, "step": 0, "losses": {}, "best_loss": None, "best_step": None, "crashes": 0,
+                  "message": "its outcome cannot be read"}
+"""Of a claim that is over: the trial is taken up again, and its run directory tells how far it is."""
 _NAME = re.compile(r"(\d{4,})\.(\d{4,})\.(claim|outcome)\Z")
 
 
@@ -36,7 +43,7 @@ class Claimed:
 
     number: int
     content: Optional[dict]  # settings, target, holder; None where it cannot be read
-    outcome: Optional[dict]  # of this claim; None while it is held
+    outcome: Optional[dict]  # of this claim; None while it is held; that of a trial given back where it cannot be read
     earlier: Optional[dict]  # the newest outcome of an earlier claim
 
 
@@ -52,8 +59,8 @@ class Claims:
         """Trial -> Claimed, of all trials that were ever claimed."""
         newest, outcomes, self._now = {}, {}, None
         for name in os.listdir(self.folder):
-            if found := _NAME.match(name):
-                trial, number = int(found[1]), int(found[2])
+            found = _NAME.match(name)
+            if found and name == _name(trial := int(found[1]), number := int(found[2]), found[3]):
                 if found[3] == "claim":
                     newest[trial] = max(number, newest.get(trial, 0))
                 else:
@@ -62,22 +69,19 @@ class Claims:
         for trial, number in newest.items():
             of_trial = outcomes.get(trial, {})
             before = max((n for n in of_trial if n < number), default=None)
-            looked[trial] = Claimed(number, self._content(_name(trial, number, "claim")),
-                                    self._content(of_trial[number]) if number in of_trial else None,
-                                    self._content(of_trial[before]) if before else None)
+            looked[trial] = Claimed(number, self._content(_name(trial, number, "claim"), _CLAIM),
+                                    self._content(of_trial[number], _OUTCOME) or _NOTHING_KNOWN if number in of_trial else None,
+                                    self._content(of_trial[before], _OUTCOME) if before else None)
         return looked
 
-    def _content(self, name):
+    def _content(self, name, fields):
+        """None where it is not what dekoder-sweep writes. Where there are no hard links a claim appears before its contents."""
         if name not in self._read:
             try:
-                content = json.loads((self.folder / name).read_bytes())
-            except ValueError:
-                content = None
-            if not isinstance(content, dict):
-                # Where there are no hard links a claim appears before its contents.
-                if name.endswith(".outcome"):
-                    raise RunError(f"{self.folder / name}: is no outcome of a trial; expected what dekoder-sweep wrote; delete it, and the "
-                                   "trial is taken up again")
+                content = json.loads(read_file(self.folder / name))
+            except (ValueError, RecursionError):
+                return None
+            if not _has(content, fields):
                 return None
             self._read[name] = content
         return self._read[name]
@@ -97,7 +101,8 @@ class Claims:
             self._now = file_system_time(self.folder) or time.time()
         age = self._now - os.stat(path).st_mtime
         if age < -LOCK_TIMEOUT:  # dated far ahead, by hand or by a clock that was put back since: it counts from now
-            os.utime(path)
+            with contextlib.suppress(OSError):  # who only looks may not be allowed to
+                os.utime(path)
         return age >= LOCK_TIMEOUT
 
     def take(self, trial, number, settings, target) -> Optional["Claim"]:
@@ -145,6 +150,31 @@ def this_process() -> dict:
     restarts = os.environ.get("SLURM_RESTART_COUNT", "")
     return {"host": socket.gethostname(), "boot": boot, "namespace": namespace, "pid": os.getpid(), "start": own_start(),
             "job": os.environ.get("SLURM_JOB_ID", ""), "job_restarts": int(restarts) if restarts.isdigit() else 0}
+
+
+def _whole(value):
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _text(value):
+    return isinstance(value, str)
+
+
+def _loss(value):
+    return value is None or (type(value) is float and math.isfinite(value)) or _whole(value)
+
+
+# What is read of a claim, of its holder, and of an outcome: name -> whether a value is right.
+_HOLDER = {**dict.fromkeys(("host", "boot", "namespace", "start", "job"), _text), "pid": _whole, "job_restarts": _whole}
+_CLAIM = {"settings": lambda value: isinstance(value, dict), "target": _whole, "holder": lambda value: _has(value, _HOLDER)}
+_OUTCOME = {"state": OUTCOMES.__contains__, "step": _whole, "best_loss": _loss, "best_step": lambda value: value is None or _whole(value),
+            "crashes": _whole, "message": _text,
+            "losses": lambda value: isinstance(value, dict) and all(key.isascii() and key.isdigit() and len(key) < 20 and _loss(loss)
+                                                                   for key, loss in value.items())}
+
+
+def _has(content, fields):
+    return isinstance(content, dict) and all(name in content and right(content[name]) for name, right in fields.items())
 
 
 def _name(trial, number, kind):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .claims import FINISHED, GIVEN_BACK, STOPPED
 from .halving import promotion
 from .samplers import Observed, tpe_settings
-from .trial_folder import FINISHED, GIVEN_BACK, RUNNING, STOPPED, WAITING, Trial
+from .trial_folder import RUNNING, WAITING, Trial
 
 
 @dataclass(frozen=True)

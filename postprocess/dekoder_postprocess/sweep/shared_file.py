@@ -25,7 +25,8 @@ def create_alone(path, content, fault=""):
             return _create_exclusively(path, content)
         return True
     finally:
-        own.unlink()
+        with contextlib.suppress(OSError):  # a left-over is removed later
+            own.unlink()
 
 
 def replace_whole(path, content, fault=""):
@@ -35,7 +36,8 @@ def replace_whole(path, content, fault=""):
         fault_point(f"{fault}_written")
         own.replace(path)
     except OSError:
-        own.unlink()
+        with contextlib.suppress(OSError):
+            own.unlink()
         raise
 
 
@@ -77,7 +79,7 @@ def _write_own(path, content):
     """A finished file beside `path`, under a name that no other process uses."""
     own = _own_name(Path(path))
     try:
-        with open(own, "xb") as file:
+        with _named(path), open(own, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -93,6 +95,15 @@ def _create_exclusively(path, content):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         return False
-    with open(descriptor, "wb") as file:
+    with _named(path), open(descriptor, "wb") as file:
         file.write(content)
     return True
+
+
+@contextlib.contextmanager
+def _named(path):
+    """A full disk, say, is told with the file that was to be written: write() and fsync() know none, and open() one's own name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error

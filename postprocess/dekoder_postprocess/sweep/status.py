@@ -8,8 +8,9 @@ import os
 
 from ..text_table import text_table
 from ..visible_text import visible_token
+from .claims import FAILED, FINISHED, GIVEN_BACK, PAUSED, STOPPED
 from .parameters import settings_text
-from .trial_folder import FAILED, FINISHED, GIVEN_BACK, PAUSED, RUNNING, STOPPED, WAITING
+from .trial_folder import RUNNING, WAITING
 
 STATES = {RUNNING: "running", GIVEN_BACK: "to be taken up again", WAITING: "not begun", PAUSED: "not promoted so far",
           FINISHED: "trained to the end", FAILED: "failed", STOPPED: "stopped by the file stop in its run directory"}

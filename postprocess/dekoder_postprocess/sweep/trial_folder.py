@@ -22,15 +22,14 @@ from typing import Optional
 from ..errors import RunError
 from ..files import names_in, present, read_file
 from ..run_lock import LOCK_TIMEOUT
-from .claims import Claimed, Claims
+from .claims import FINISHED, GIVEN_BACK, Claimed, Claims
 from .definition import DefinitionError, read_definition
 from .fault_point import fault_point
 from .samplers import planned
 from .shared_file import is_half_written, remove_left_over, replace_whole
 
-# What a trial may be. The last five are outcomes of a claim; paused is one that was trained to its rung.
 WAITING, RUNNING = "waiting", "running"
-FINISHED, PAUSED, GIVEN_BACK, FAILED, STOPPED = "finished", "paused", "given back", "failed", "stopped"
+"""What a trial may be besides the outcomes of a claim."""
 MARKS = ("sweep.yaml", "trials.jsonl", "claims")
 """What every folder of a sweep has."""
 PATIENCE = 60.0
@@ -181,7 +180,7 @@ def _alone(path):
     try:
         yield
     finally:
-        claim.end({"state": FINISHED})
+        claim.end({"state": FINISHED})  # that it is over is all that is asked
 
 
 def differences(before, now) -> list:

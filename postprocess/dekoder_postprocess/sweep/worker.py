@@ -14,10 +14,10 @@ import time
 from ..errors import RunError
 from ..program import NotKnown, own_environment
 from ..run_reader import read_status
+from .claims import FAILED, FINISHED, GIVEN_BACK, PAUSED, STOPPED
 from .fault_point import fault_point
 from .parameters import setting_text, settings_text
 from .schedule import at_work, next_job
-from .trial_folder import FAILED, FINISHED, GIVEN_BACK, PAUSED, STOPPED
 from .trial_result import validation_losses
 
 WANTS_TO_GO_ON = 85
