@@ -158,6 +158,8 @@ class Making(Case):
         (shop.folder / "sweep.yaml").rename(shop.folder / "ein Versuch.yaml")
         shop.make("Läufe 本 'x'", "ein Versuch.yaml")
         shop.run("work", "Läufe 本 'x'")
+        self.assertIn("next: dekoder-sweep work 'two words'\n", shop.make("two words", "ein Versuch.yaml")[0])
+        self.assertIn("next: dekoder-sweep work ./-x\n", shop.run("ein Versuch.yaml", "--", "-x")[0])
         self.assertEqual(shop.status("Läufe 本 'x'")["states"]["finished"], 1)
         self.assertIn("best: Läufe 本 'x'/trials/", shop.run("status", "Läufe 本 'x'")[0])
         odd = Path(os.fsdecode(os.fsencode(shop.folder) + b"/\xff odd"))
@@ -222,7 +224,8 @@ class WhatGoesWrong(Case):
         shop.make()
         shop.run("work", "sweep", "--launch", "env 'MARK=two words' bash -c 'echo \"$MARK\" > mark; exec \"$@\"' -", "--backend", "openmp")
         self.assertEqual((shop.folder / "mark").read_text(), "two words\n")
-        self.assertIn("no words of a command", shop.run("work", "sweep", "--launch", "'", code=3)[1])
+        self.assertIn("--launch: ''' has no words of a command", shop.run("work", "sweep", "--launch", "'", code=2)[1])
+        self.assertIn("no words of a command", shop.run("work", "sweep", code=2, DEKODER_LAUNCH='"x')[1])
 
 
 if __name__ == "__main__":

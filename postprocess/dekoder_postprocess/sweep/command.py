@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 
 from ..errors import run_command
@@ -28,7 +29,7 @@ def parse_options(arguments):
         parser.add_argument("sweep", metavar="SWEEP.yaml", type=path_name, help="what the sweep is")
     parser.add_argument("folder", metavar="FOLDER", type=path_name, help="the sweep's folder")
     if action == "work":
-        parser.add_argument("--launch", metavar="WORDS", default=os.environ.get("DEKODER_LAUNCH", ""),
+        parser.add_argument("--launch", metavar="WORDS", type=launch_words, default=os.environ.get("DEKODER_LAUNCH", ""),
                             help="words before `dekoder train`, e.g. 'srun --mpi=pmix -n 4' (default: DEKODER_LAUNCH, or none)")
         parser.add_argument("--backend", choices=("auto", "openmp", "cuda"), help="of dekoder train")
         parser.add_argument("--no-wait", action="store_true",
@@ -57,14 +58,15 @@ def make(options) -> int:
     print(f"dekoder-sweep: {definition.trials} trials; dekoder describe looks at their settings", file=sys.stderr)
     check_with_program(definition, program)
     added = make_sweep(definition, options.folder)
-    print(f"{options.folder}: {definition.trials} trials, {added} of them new; next: dekoder-sweep work {options.folder}")
+    word = shlex.quote(os.path.join(".", options.folder) if options.folder.startswith("-") else options.folder)
+    print(f"{options.folder}: {definition.trials} trials, {added} of them new; next: dekoder-sweep work {word}")
     return 0
 
 
 def work(options) -> int:
     folder = SweepFolder(options.folder)
     program = Program(options.backend)
-    code = Worker(folder, program, launch_words(options.launch), options.backend, not options.no_wait, options.again).work()
+    code = Worker(folder, program, options.launch, options.backend, not options.no_wait, options.again).work()
     if code == 0:
         print(status_text(folder), end="")
     else:

@@ -2,6 +2,7 @@
 """A worker of a sweep: takes trials one after the other, and trains each by the program `dekoder`, until none is left."""
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import os
@@ -232,8 +233,9 @@ def _saved_step(run):
 
 
 def launch_words(text) -> list:
-    """Words of --launch. Raises RunError."""
+    """Words of --launch: an argparse type, also of DEKODER_LAUNCH."""
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise RunError(f"--launch: '{text}' has no words of a command: {error}") from error
+        raise argparse.ArgumentTypeError(f"'{text}' has no words of a command: {error}; expected e.g. 'srun -n 4' (without --launch: "
+                                         "DEKODER_LAUNCH)") from error
