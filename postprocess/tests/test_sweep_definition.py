@@ -3,8 +3,10 @@
 import os
 import sys
 import tempfile
+import time
 import unittest
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +21,7 @@ HEAD = "base: base.yaml\nsteps: 40\ntrials: 4\nmethod: random\nparameters:\n"
 
 # Text of the file, fragments of the message.
 MISTAKES = [
-    ("", ["sweep.yaml: is empty"]),
+    ("", ["sweep.yaml:1:1: is empty"]),
     ("- base\n", ["sweep.yaml:1:1: is a list"]),
     ("base: [x\n", ["sweep.yaml:2:1: not valid YAML"]),
     ("base: x\n\tsteps: 3\n", ["sweep.yaml:2:1: not valid YAML"]),
@@ -36,7 +38,7 @@ MISTAKES = [
     (HEAD.replace("40", '"40"'), ["2:8: steps is '40'; expected a whole number"]),
     (HEAD.replace("trials: 4", "trials: many"), ["3:9: trials is 'many'"]),
     (HEAD.replace("trials: 4", "seed: -1"), ["3:7: seed is -1; expected a whole number from 0"]),
-    (HEAD.replace("base.yaml", "nowhere.yaml"), ["1:7: base: ", "nowhere.yaml cannot be read: No such file"]),
+    (HEAD.replace("base.yaml", "nowhere.yaml"), ["1:7: base: ", "nowhere.yaml: cannot be read: No such file"]),
     (HEAD.replace("base.yaml", "[1]"), ["1:7: base is a list"]),
     (HEAD + "  {}\n", ["6:3: parameters is empty"]),
     (HEAD + "  batch: {values: [1]}\n", ["6:3: 'batch' in parameters is no key of a run's configuration; expected section.key"]),
@@ -75,6 +77,14 @@ MISTAKES = [
     (HEAD + "  a.b: {values: [1], where: a.c > wsd}\n  a.c: {values: [wsd]}\n", ["6:29: parameters.a.b.where: '>' is for numbers"]),
     (HEAD + "  a.b: {values: [1], where: a.c > 7}\n  a.c: {range: [1, 7], scale: int}\n", ["6:29: parameters.a.b.where: a.c is never > 7"]),
     (HEAD + "  a.b: {values: [1], where: a.c == 1}\n  a.c: {values: [1], where: a.b == 1}\n", ["6:29: the conditions of a.b, a.c ask for each other"]),
+    (HEAD + "  a.b: {values: [1], where: a.c == 2 and a.c == 4}\n  a.c: {values: [2, 4]}\n", ["6:29: parameters.a.b.where is never true: a.c has no value"]),
+    (HEAD + "  a.b: {values: [1], where: a.c != 2}\n  a.c: {values: [2]}\n", ["6:29: parameters.a.b.where is never true"]),
+    (HEAD + "  a.b: {values: [1], where: a.c > 2 and a.c < 3}\n  a.c: {range: [1, 9], scale: int}\n", ["6:29: parameters.a.b.where is never true"]),
+    (HEAD + "  a.b: {values: [1], where: a.c == 1 and a.d == 2}\n  a.c: {values: [1], where: a.d == 1}\n  a.d: {values: [1, 2]}\n",
+     ["6:29: parameters.a.b.where is never true: a.d has no value"]),
+    (HEAD + "  a.b: {values: [1], where: 'a.c == [1, 3]'}\n  a.c: {values: [[1, 2]]}\n", ["6:29: parameters.a.b.where: a.c is never [1, 3]"]),
+    (HEAD + "  a.b: {values: [1], where: a.c == 1 and}\n  a.c: {values: [1]}\n", ["6:29: parameters.a.b.where is 'a.c == 1 and'"]),
+    (HEAD.replace("40", "\u0664\u0660"), ["2:8: steps is '\u0664\u0660'; expected a whole number"]),
     (HEAD + "  a.b: {values: [1]}\nset: {a.b: 2}\n", ["6:3: a.b is a parameter and stands under `set` too"]),
     (HEAD + "  a.b: {values: [1]}\nset: {training.steps: 2}\n", ["7:7: set.training.steps: it is the budget"]),
     (HEAD + "  a.b: {values: [1]}\nset: 3\n", ["7:6: set is '3'"]),
@@ -114,8 +124,58 @@ class Mistakes(Folder):
 
     def test_no_text(self):
         self.assertEqual(self.mistakes(b"base: base.yaml\n# caf\xe9\n"), ["sweep.yaml:2:6: byte 0xE9 is no UTF-8; save the file in that encoding"])
-        self.assertIn("not valid YAML", self.mistakes(b"base: \x00\n")[0])
-        self.assertIn("not valid YAML", self.mistakes(b"[" * 5000)[0])
+        self.assertEqual(self.mistakes(b"steps: 3\nbase: \x00\n"), ["sweep.yaml:2:7: character 0000: not valid YAML: remove it"])
+        self.assertIn("sweep.yaml:2:21: not valid YAML: more than 20 maps and lists in each other", self.mistakes(b"\n" + b"[" * 5000)[0])
+        for text in ('"\\U00110000"', '"\\Uffffffff"'):
+            self.assertRegex(self.mistakes(f"steps: 3\nbase: {text}\n")[0], r"^sweep.yaml:2:\d+: not valid YAML")
+        for text, place in ((HEAD.replace("base.yaml", '"\\ud800"'), "1:7"), (HEAD.replace("base.yaml", '"\\0"'), "1:7"),
+                            (HEAD + '  a.b: {values: [1, "x\\ud800"]}\n', "6:21"), (HEAD + '  "a.b\\0": {values: [1]}\n', "6:3")):
+            self.assertRegex("\n".join(self.mistakes(text)), rf"sweep.yaml:{place}: '.*' has the character U\+(D800|0000)")
+        self.assertEqual(self.mistakes(b"#" * 1_000_001), ["sweep.yaml:1:1: has 1000001 bytes; expected at most 1000000"])
+
+    def test_numbers_beyond_all_bounds(self):
+        """They end in a line with their place, wherever they stand."""
+        many, huge = "9" * 5000, "1" + "0" * 400
+        for text in (HEAD.replace("40", many), HEAD.replace("trials: 4", f"trials: {many}"), HEAD + f"  a.b: {{values: [1, {many}]}}\n",
+                     HEAD + f"  a.b: {{range: [1, {many}]}}\n", HEAD + f"  a.b: {{range: [1, {many}], scale: int}}\n", HEAD + f"  a.b: {{range: [1, {huge}]}}\n",
+                     HEAD + f"  a.b: {{range: [1, {huge}], scale: int-log}}\n", HEAD + f"  a.b: {{range: [1, 5], scale: int, step: {huge}}}\n",
+                     HEAD + "  a.b: {range: [0, 1], step: 1.0e-320}\n", HEAD + "  a.b: {range: [1, 5], step: 1.0e+300}\n",
+                     HEAD + "  a.b: {range: [-1.7e+308, 1.7e+308]}\n", HEAD + f"  a.b: {{values: [1], where: a.c == {many}}}\n  a.c: {{range: [1, 2]}}\n",
+                     HEAD + f"  a.b: {{values: [1]}}\nset: {{a.c: {many}}}\n", HEAD + f"  a.b: {{values: [1]}}\nhalving: {{first_rung: {many}, factor: 2}}\n",
+                     HEAD.replace("random", "quasi-random") + "".join(f"  a.b{i}: {{values: [1]}}\n" for i in range(22000)),
+                     HEAD + f"  a.b: {{values: [{', '.join(map(str, range(20000)))}]}}\n", HEAD + f"  {'a' * 100000}: {{values: [1]}}\n"):
+            for line in self.mistakes(text):
+                self.assertRegex(line, r"^sweep.yaml:\d+:\d+: ")
+                self.assertLess(len(line), 400)
+        (self.folder / "base.yaml").write_text(f"evaluation: {{every: {many}}}\n")
+        self.assertIn("evaluation.every is inf", self.mistakes(SWEEP)[0])
+        (self.folder / "base.yaml").write_text("a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{c}: &{c} [{', '.join(['*' + b] * 8)}]\n" for b, c in zip("abcdefghij", "bcdefghijk"))
+                                                + "evaluation: {every: *k}\n")
+        self.assertIn("evaluation.every is not given", self.mistakes(SWEEP)[0])
+
+    def test_more_values_than_can_be_listed(self):
+        """Told at once."""
+        grid, begin = HEAD.replace("random", "grid"), time.monotonic()
+        for of in ("[0, 1], step: 1.0e-8", "[0, 18446744073709551615], scale: int"):
+            self.assertIn("of which a grid takes all; expected at most 100000", self.mistakes(grid + f"  a.b: {{range: {of}}}\n")[0])
+        self.assertIn("evaluation.every is 3", self.mistakes(HEAD + "  evaluation.every: {range: [1, 2000000000], scale: int}\nhalving: {first_rung: 20, factor: 2}\n")[0])
+        nine = "".join(f"  a.p{i}: {{values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], where: a.z == 1}}\n" for i in range(9))
+        self.assertIn("trials is 4, but the grid has 3 combinations", self.mistakes(grid + "  a.z: {values: [0, 1]}\n  a.y: {values: [0, 1], where: a.z == 1}\n")[0])
+        sweep = self.read(grid + "  a.z: {values: [0, 1]}\n" + nine)
+        self.assertEqual(list(islice(sweep.grid(), 3)), [{"a.z": 0}, *({"a.z": 1, **{f"a.p{i}": 0 for i in range(8)}, "a.p8": last} for last in (0, 1))])
+        sweep = self.read(grid + nine + "  a.z: {values: [0, 1]}\n")
+        self.assertEqual([settings["a.z"] for settings in islice(sweep.grid(), 3)], [0, 1, 1])
+        self.assertLess(time.monotonic() - begin, 30)
+
+    def test_a_base_that_is_no_file(self):
+        os.mkfifo(self.folder / "pipe")
+        (line,) = self.mistakes(SWEEP.replace("base: base.yaml", "base: pipe"))
+        self.assertRegex(line, "^sweep.yaml:1:7: base: .*pipe: is a folder, a device or a pipe; expected a file")
+
+    def test_one_message_for_one_mistake(self):
+        for text in (SWEEP.replace("base: base.yaml\n", ""), SWEEP.replace("base.yaml", "nowhere.yaml"), SWEEP + "set: {evaluation.every: ~}\n",
+                     SWEEP + "  evaluation.every: {values: []}\n", HEAD.replace("random", "grid") + "  a.b: {range: [0, 1], step: x}\n"):
+            self.assertEqual(len(self.mistakes(text)), 1, text)
 
     def test_all_at_once(self):
         """In the order of the file."""
@@ -135,7 +195,7 @@ class Meaning(Folder):
         self.assertEqual(sweep.fixed, {"evaluation.tokens": 100, "sampling.prompt": "40"})
         batch, rate, norm, warmup, decay = sweep.parameters
         self.assertEqual((batch.values, rate.low, rate.high, rate.scale, norm.values), ((2, 4), 1e-3, 1e-1, "log", ("pre", "post")))
-        self.assertEqual(warmup.grid(), [1, 5, 9])
+        self.assertEqual(list(warmup.grid()), [1, 5, 9])
         self.assertEqual([(c.key, c.operator, c.value) for c in decay.where], [("model.norm", "==", "pre"), ("training.batch", ">", 2)])
         values = {"training.batch": 4, "training.learning_rate": 0.01, "model.norm": "pre", "training.warmup_steps": 1, "training.decay_fraction": 0.2}
         self.assertEqual(sweep.settings(values), values)
@@ -146,6 +206,13 @@ class Meaning(Folder):
         sweep = self.read(HEAD + "  a.a: {values: [1], where: a.b != 7}\n  a.b: {values: [1, 7], where: a.c == x}\n  a.c: {values: [x, y]}\n")
         self.assertEqual(sweep.settings({"a.a": 1, "a.b": 1, "a.c": "x"}), {"a.a": 1, "a.b": 1, "a.c": "x"})
         self.assertEqual(sweep.settings({"a.a": 1, "a.b": 1, "a.c": "y"}), {"a.c": "y"})
+
+    def test_texts_and_lists_in_conditions(self):
+        sweep = self.read(HEAD + "  a.a: {values: [1], where: 'a.b == \"x and y\" and a.c != [1, \"a, ]\"]'}\n  a.b: {values: [x and y, z]}\n"
+                          "  a.c: {values: [[1, \"a, ]\"], [2]]}\n")
+        self.assertEqual([(c.key, c.operator, c.value) for c in sweep.parameters[0].where], [("a.b", "==", "x and y"), ("a.c", "!=", [1, "a, ]"])])
+        for b, c, there in (("x and y", [2], True), ("x and y", [1, "a, ]"], False), ("z", [2], False)):
+            self.assertEqual("a.a" in sweep.settings({"a.a": 1, "a.b": b, "a.c": c}), there)
 
     def test_those_of_the_checkout(self):
         """Read, and their first trials right to dekoder, but for the text."""

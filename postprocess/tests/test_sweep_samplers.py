@@ -6,13 +6,15 @@ import sys
 import unittest
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess.sweep.claims import FAILED, FINISHED, GIVEN_BACK, PAUSED, STOPPED  # noqa: E402
+from dekoder_postprocess.sweep.combinations import combinations, never_in_force  # noqa: E402
 from dekoder_postprocess.sweep.definition import Definition, Halving  # noqa: E402
 from dekoder_postprocess.sweep.halving import promotion, rungs  # noqa: E402
-from dekoder_postprocess.sweep.parameters import Condition, Parameter, plain_value, setting_text  # noqa: E402
+from dekoder_postprocess.sweep.parameters import Condition, Parameter, in_force, plain_value, setting_text  # noqa: E402
 from dekoder_postprocess.sweep.samplers import Observed, planned, tpe_settings  # noqa: E402
 from dekoder_postprocess.sweep.schedule import next_job  # noqa: E402
 from dekoder_postprocess.sweep.trial_folder import RUNNING, WAITING, Trial  # noqa: E402
@@ -75,6 +77,25 @@ class FunctionsOfTheSeed(unittest.TestCase):
         self.assertEqual(len(list(sweep("grid", 1, (NORM, fraction)).grid())), 4)  # three with pre, one with post
 
 
+    def test_a_grid_with_conditions(self):
+        """Those of all combinations, each once, in their order; and a condition never holds where it does in none of them."""
+        draw = random.Random(1)
+        for _ in range(300):
+            order = [f"a.{i}" for i in range(draw.randint(1, 5))]
+            where = {key: tuple(Condition(draw.choice(order[:i]), draw.choice(("==", "!=", "<", ">=")), draw.randint(0, 2)) for _ in range(draw.randint(0, 3)) if i)
+                     for i, key in enumerate(order)}
+            parameters = [Parameter(key, values=tuple(draw.sample(range(4), draw.randint(1, 3))), where=where[key]) for key in draw.sample(order, len(order))]
+            every = [in_force(parameters, dict(zip([p.key for p in parameters], values))) for values in product(*(p.values for p in parameters))]
+            self.assertEqual(list(combinations(parameters)), [settings for i, settings in enumerate(every) if settings not in every[:i]])
+            self.assertEqual({key for key, _ in never_in_force(parameters)}, {p.key for p in parameters} - {key for settings in every for key in settings})
+        for _ in range(300):
+            low, step = draw.randint(0, 5), draw.choice((1, 2))
+            of = Parameter("a.x", low=low, high=low + 6, scale="int", step=step)
+            conditions = tuple(Condition("a.x", draw.choice(("==", "!=", "<", "<=", ">", ">=")), draw.randint(0, 20) / 2) for _ in range(draw.randint(1, 4)))
+            found = not never_in_force([of, Parameter("a.y", values=(1,), where=conditions)])
+            self.assertEqual(found, any(all(c.holds({"a.x": value}) for c in conditions) for value in of.grid()), (of, conditions))
+
+
 class Spread(unittest.TestCase):
     def test_all_values_come_as_often(self):
         for method, tolerance in (("random", 0.2), ("quasi-random", 0.06)):
@@ -131,6 +152,19 @@ class Tpe(unittest.TestCase):
         late = [self.loss(settings) for settings in found[25:]]
         drawn = [self.loss(settings) for settings in planned(sweep("random", 400), [])]
         self.assertLess(sum(late) / len(late), 0.6 * sum(drawn) / len(drawn))
+
+    def test_ranges_of_any_width(self):
+        for low, high, scale, step in ((0, 2**64 - 1, "int", 1), (-(2**63), 2**64 - 1, "int", 1), (1, 2**64 - 1, "int-log", None), (-1e100, 1e100, "linear", None),
+                                       (5e-324, 1e100, "log", None), (0.0, 1.0, "linear", 1 / 3), (0.0, 1.0, "linear", 2.0**-40), (1, 9, "int", 4)):
+            of, found = Parameter("a.b", low=low, high=high, scale=scale, step=step), []
+            for index in range(14):
+                observed = [Observed({"a.b": value}, {90: float(i)}, True) for i, value in enumerate(found)]
+                found.append(tpe_settings(sweep("tpe", parameters=(of,)), index, observed)["a.b"])
+            for method in ("random", "quasi-random"):
+                found += [settings["a.b"] for settings in planned(sweep(method, 20, (of,)), [])]
+            self.assertTrue(all(low <= value <= high for value in found), (of, found))
+        wider = Parameter("a.b", low=0, high=16, scale="int", step=4)
+        tpe_settings(sweep("tpe", parameters=(wider,)), 12, [Observed({"a.b": 1}, {90: float(i)}, True) for i in range(12)])
 
     def test_trials_of_narrower_ranges_and_trials_at_work(self):
         observed = [Observed({"training.batch": 4}, {90: 1.0}, True), Observed({"training.batch": 64}, {90: 1.0}, True),

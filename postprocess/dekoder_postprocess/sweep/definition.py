@@ -7,19 +7,29 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import Optional
 
 import yaml
 
+from ..errors import RunError
 from ..files import read_file
+from ..visible_text import visible_token
+from .combinations import combinations, never_in_force
 from .halving import rungs
 from .parameters import OPERATORS, SCALES, Condition, Parameter, in_force, plain_value, same
 
 METHODS = ("grid", "random", "quasi-random", "tpe")
 KEYS = ("base", "steps", "trials", "seed", "method", "halving", "set", "parameters")
 MOST_TRIALS = 100_000
+MOST_BYTES = 1_000_000
+MOST_KEYS = 200
+MOST_VALUES = 1000
+MOST_DEEP = 20
+"""Of a file, of `set` or `parameters`, of a list, of maps and lists in each other: more is a mistake, and would take long to tell."""
+WHOLE, REAL = (-(2**63), 2**64 - 1), (-1e100, 1e100)
+"""Ends of ranges, whose widths are to be numbers, too."""
 FIXED = {"training.steps": "it is the budget: give `steps` instead",
          "data.tokens": "losses of several texts cannot be compared: name one under `set`",
          "evaluation.tokens": "losses of several validation texts cannot be compared: give one under `set`"}
@@ -69,13 +79,7 @@ class Definition:
 
     def grid(self):
         """Settings of all combinations that differ; the last parameter changes first."""
-        keys = [parameter.key for parameter in self.parameters]
-        known = set()
-        for combination in product(*(parameter.grid() for parameter in self.parameters)):
-            settings = self.settings(dict(zip(keys, combination)))
-            if repr(settings) not in known:  # not where they differ in what is not in force
-                known.add(repr(settings))
-                yield settings
+        return combinations(self.parameters)
 
     def fault(self, place, text) -> str:
         """A line of a DefinitionError on what stands at a place of `places`."""
@@ -89,6 +93,35 @@ def read_definition(path, base=None) -> Definition:
     return _Reader(os.fspath(path)).read(read_file(path), base)
 
 
+class _Shallow:
+    """Of a loader of PyYAML, which goes down by Python's stack."""
+
+    _deep = 0
+
+    def compose_node(self, parent, index):
+        if self._deep == MOST_DEEP:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_DEEP} maps and lists in each other", problem_mark=self.peek_event().start_mark)
+        self._deep += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._deep -= 1
+
+
+class _Loader(_Shallow, yaml.SafeLoader):
+    pass
+
+
+class _BaseLoader(_Shallow, yaml.BaseLoader):
+    pass
+
+
+_YAML_ERRORS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
+"""ValueError, OverflowError: "\\U00110000" and its like, of which PyYAML makes no error of its own."""
+_CONDITION = re.compile(r"""([\w.-]+)\s*(==|!=|<=|>=|<|>)\s*("[^"]*"|'[^']*'|\[(?:"[^"]*"|'[^']*'|[^]"'])*]|[^\s=<>!\["'][^\s=<>!]*)(?:\s+and\s+|\Z)""",
+                        re.ASCII)
+
+
 class _Reader:
     def __init__(self, name):
         self._name = name
@@ -98,18 +131,20 @@ class _Reader:
     # ---- mistakes
 
     def _fault(self, node, text):
-        mark = getattr(node, "start_mark", node)
-        self._faults.append((mark.line + 1, mark.column + 1, text) if mark else (0, 0, text))
+        self._fault_at(*_place(node), text)
+
+    def _fault_at(self, line, column, text):
+        self._faults.append((line, column, visible_token(text, spaces=False)))  # what is quoted may be anything
 
     def _throw(self):
         if self._faults:
-            raise DefinitionError([f"{self._name}:{line}:{column}: {text}" if line else f"{self._name}: {text}"
-                                   for line, column, text in sorted(self._faults)])
+            raise DefinitionError([f"{self._name}:{line}:{column}: {text}" for line, column, text in sorted(self._faults)])
 
     # ---- the file
 
     def read(self, content, base):
         root = self._root(content)
+        self._check_texts(root)
         self._throw()
         top = self._map(root, KEYS, "")
         for key in ("base", "steps", "method", "parameters"):
@@ -130,21 +165,28 @@ class _Reader:
                           self._places, self._name)
 
     def _root(self, content):
+        documents, loader = [], None
         try:
+            if len(content) > MOST_BYTES:
+                self._fault_at(1, 1, f"has {len(content)} bytes; expected at most {MOST_BYTES}")
+                return None
             text = content.decode("utf-8")
-            documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+            loader = _Loader(text)
+            while loader.check_node():
+                documents.append(loader.get_node())
         except UnicodeDecodeError as error:
-            before = content[:error.start]
-            self._faults.append((before.count(b"\n") + 1, len(before) - before.rfind(b"\n"),
-                                 f"byte 0x{content[error.start]:02X} is no UTF-8; save the file in that encoding"))
+            self._fault_at(*_position(content, error.start, b"\n"), f"byte 0x{content[error.start]:02X} is no UTF-8; save the file in that encoding")
             return None
-        except (yaml.YAMLError, RecursionError) as error:
+        except yaml.reader.ReaderError as error:
+            self._fault_at(*_position(text, error.position, "\n"), f"character {error.character:04X}: not valid YAML: remove it")
+            return None
+        except _YAML_ERRORS as error:
             reason = getattr(error, "problem", None) or str(error)
-            self._fault(getattr(error, "problem_mark", None),
-                        f"not valid YAML: {' '.join(reason.split())}; indent with spaces and write `key: value`")
+            mark = getattr(error, "problem_mark", None) or loader.get_mark()
+            self._fault(mark, f"not valid YAML: {' '.join(reason.split())}; indent with spaces and write `key: value`")
             return None
         if not documents:
-            self._fault(None, "is empty; expected base, steps, trials, method and parameters")
+            self._fault_at(1, 1, "is empty; expected base, steps, trials, method and parameters")
         elif len(documents) > 1:
             self._fault(documents[1], "a second YAML document; expected one: remove the line `---`")
         elif not isinstance(documents[0], yaml.MappingNode):
@@ -152,6 +194,21 @@ class _Reader:
         else:
             return documents[0]
         return None
+
+    def _check_texts(self, root):
+        """No configuration, name of a file or word of a command has these characters, which YAML can write."""
+        seen, left = set(), [root] if root is not None else []
+        while left:
+            node = left.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                left += [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                left += node.value
+            elif found := re.search("[\0\ud800-\udfff]", node.value):
+                self._fault(node, f"{_shown(node)} has the character U+{ord(found[0]):04X}, which is none of a text; remove it")
 
     def _map(self, node, known, what):
         """Key -> node of what is known; mistakes are named."""
@@ -165,7 +222,7 @@ class _Reader:
                 self._fault(key, f"'{word}' stands here a second time; remove one")
             elif word not in known:
                 inside = f" in {what}" if what else ""
-                self._fault(key, f"unknown key '{word}'{inside}{_meant(word, known)}")
+                self._fault(key, f"unknown key {_quoted(word)}{inside}{_meant(word, known)}")
             else:
                 found[word] = value
         return found
@@ -176,12 +233,15 @@ class _Reader:
         if not isinstance(node, yaml.MappingNode):
             self._fault(node, f"{what} is {_shown(node)}; expected lines such as `training.batch: ...`")
             return []
+        if len(node.value) > MOST_KEYS:
+            self._fault(node, f"{what} has {len(node.value)} keys; expected at most {MOST_KEYS}")
+            return []
         for key, value in node.value:
             word = key.value if isinstance(key, yaml.ScalarNode) else _shown(key)
-            if not re.fullmatch(r"[a-z_]\w*\.[a-z_]\w*", word):
-                self._fault(key, f"'{word}' in {what} is no key of a run's configuration; expected section.key, e.g. training.batch")
+            if not re.fullmatch(r"[a-z_]\w*\.[a-z_]\w*", word, re.ASCII):
+                self._fault(key, f"{_quoted(word)} in {what} is no key of a run's configuration; expected section.key, e.g. training.batch")
             elif word in found:
-                self._fault(key, f"'{word}' stands here a second time; remove one")
+                self._fault(key, f"{_quoted(word)} stands here a second time; remove one")
             else:
                 found[word] = (key, value)
                 self._places[f"{what}.{word}"] = _place(key)
@@ -192,11 +252,14 @@ class _Reader:
     def _value(self, node, what):
         """A setting: text, number, true or false, or a list of them; None after a mistake."""
         if isinstance(node, yaml.SequenceNode):
+            if len(node.value) > MOST_VALUES:
+                self._fault(node, f"{what} has a list of {len(node.value)} elements; expected at most {MOST_VALUES}")
+                return None
             if all(isinstance(element, yaml.ScalarNode) for element in node.value):
                 return [self._value(element, what) for element in node.value]
         elif isinstance(node, yaml.ScalarNode):
             value = _scalar(node)
-            if value is not None:
+            if value is not None and not (type(value) is float and not math.isfinite(value)):
                 return value
         self._fault(node, f"{what} is {_shown(node)}; expected a text, a number, true or false, or a list of them")
         return None
@@ -290,6 +353,9 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self._fault(node, f"{what}.values is {_shown(node)}; expected a list, e.g. [8, 16, 32]")
             return None
+        if len(node.value) > MOST_VALUES:
+            self._fault(node, f"{what}.values has {len(node.value)} values; expected at most {MOST_VALUES}, or a range")
+            return None
         values = []
         for element in node.value:
             value = self._value(element, f"{what}.values")
@@ -310,7 +376,11 @@ class _Reader:
         whole = scale.startswith("int")
         low, high = (self._number(end, f"{what}.range", whole) for end in node.value)
         step = self._number(parts["step"], f"{what}.step", whole) if "step" in parts else (1 if scale == "int" else None)
-        if low is None or high is None:
+        if low is None or high is None or ("step" in parts and step is None):
+            return None
+        least, greatest = WHOLE if whole else REAL
+        if beyond := [end for end, value in zip(node.value, (low, high)) if not least <= value <= greatest]:
+            self._fault(beyond[0], f"{what}.range ends at {_shown(beyond[0])}; expected a number from {least} to {greatest}")
             return None
         if low >= high:
             self._fault(node, f"{what}.range is from {low} to {high}; expected the lower end first")
@@ -321,15 +391,21 @@ class _Reader:
         if "step" in parts and scale.endswith("log"):
             self._fault(parts["step"], f"{what}.step: scale {scale} has no steps; remove it, or list the values")
             return None
-        if step is not None and (step <= 0 or abs((high - low) / step - round((high - low) / step)) > 1e-9):
+        if step is not None and not _divides(step, high - low):
             self._fault(parts["step"], f"{what}.step is {step}; expected a number that divides the width of the range, {high - low:.12g}")
             return None
         if method == "grid" and step is None:
             self._fault(node, f"{what}.range has no end of values, of which a grid takes all; give a step or list the values")
+            return None
         for value in (low, high):
             self._places[f"{what}.{value!r}"] = _place(node)
         # 1 and 1.0 are one end, but a range of real numbers has real numbers in it.
-        return Parameter(key, low=low if whole else float(low), high=high if whole else float(high), scale=scale, step=step)
+        parameter = Parameter(key, low=low if whole else float(low), high=high if whole else float(high), scale=scale, step=step)
+        if method == "grid" and parameter.count > MOST_TRIALS:
+            self._fault(node, f"{what}.range has {parameter.count} values, of which a grid takes all; expected at most {MOST_TRIALS}: give a "
+                              "greater step or list the values")
+            return None
+        return parameter
 
     # ---- conditions
 
@@ -342,7 +418,11 @@ class _Reader:
                 continue
             where = tuple(self._conditions(parameter.key, node, by_key, keys)) if node is not None else ()
             complete.append(Parameter(**{**vars(parameter), "where": where}))
-        self._check_circles(complete, {p.key: n for p, n in zip(parameters, nodes) if p})
+        nodes = {parameter.key: node for parameter, node in zip(parameters, nodes) if parameter}
+        self._check_circles(complete, nodes)
+        for key, without in never_in_force(complete):
+            self._fault(nodes[key], f"parameters.{key}.where is never true: {without} has no value for all that is asked of it, by the "
+                                    "conditions of what is asked for, too; expected conditions that can hold together")
         return complete
 
     def _conditions(self, key, node, by_key, keys):
@@ -350,17 +430,19 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
             self._fault(node, f"{what} is {_shown(node)}; expected a condition, e.g. training.schedule == wsd")
             return
-        for part in re.split(r"\s+and\s+", node.value.strip()):
-            found = re.fullmatch(r"([\w.-]+)\s*(==|!=|<=|>=|<|>)\s*(\"[^\"]*\"|'[^']*'|[^\s=<>!]+)", part)
+        words, begin = node.value.strip(), 0
+        while begin < len(words):
+            found = _CONDITION.match(words, begin)
             if not found:
-                self._fault(node, f"{what} is '{part}'; expected `key == value`, or != < <= > >=, several joined by `and`")
-                continue
+                self._fault(node, f"{what} is {_quoted(words[begin:])}; expected `key == value`, or != < <= > >=, several joined by `and`")
+                return
+            begin = found.end()
             other, sign, text = found.groups()
             if other == key or other not in keys:
-                self._fault(node, f"{what} asks for '{other}', which is {'itself' if other == key else 'no parameter'}; expected "
+                self._fault(node, f"{what} asks for {_quoted(other)}, which is {'itself' if other == key else 'no parameter'}; expected "
                                   f"another parameter{'' if other == key else _meant(other, sorted(keys - {key}), '; did you mean')}")
                 continue
-            value = plain_value(text) if text[0] not in "\"'" else text[1:-1]
+            value = _compared(text)
             if other in by_key and self._can_hold(what, node, by_key[other], sign, value):
                 yield Condition(other, sign, value)
 
@@ -389,34 +471,41 @@ class _Reader:
     # ---- what hangs together
 
     def _base(self, node, instead):
-        """(text, section -> key -> value) of the base configuration, whose contents dekoder itself checks."""
+        """(text, section -> key -> value) of the base configuration, whose contents dekoder itself checks; ("", None) after a mistake."""
         if node is None:
-            return "", {}
+            return "", None
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             self._fault(node, f"base is {_shown(node)}; expected the file of a run's configuration, e.g. talk.yaml")
-            return "", {}
+            return "", None
         path = Path(instead) if instead else Path(self._name).parent / node.value
         try:
-            text = path.read_bytes().decode("utf-8")
-            config = yaml.load(text, Loader=yaml.BaseLoader)
-        except OSError as error:
-            self._fault(node, f"base: {path} cannot be read: {error.strerror}; expected a configuration, relative to the folder of this file")
-        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            content = read_file(path)
+            if len(content) > MOST_BYTES:
+                raise RunError(f"{path}: has {len(content)} bytes; expected the configuration of a run")
+            text = content.decode("utf-8")
+            config = yaml.load(text, Loader=_BaseLoader)
+        except RunError as error:
+            self._fault(node, f"base: {error}; its name is relative to the folder of this file")
+        except _YAML_ERRORS as error:
             self._fault(node, f"base: {path} is no YAML: {' '.join(str(error).split())}")
         else:
             return text, config if isinstance(config, dict) else {}
-        return "", {}
+        return "", None
 
     def _check_evaluations(self, node, halving, fixed, parameters, base):
         """A rung's loss is one that the run measures anyway."""
         if halving is None:
             return
-        of_base = base.get("evaluation")
-        periods = [fixed.get("evaluation.every", plain_value(str((of_base if isinstance(of_base, dict) else {}).get("every", ""))))]
-        for parameter in parameters:
-            if parameter.key == "evaluation.every":
-                periods = parameter.grid() or [parameter.low, parameter.high]
-        for period in periods:
+        key = "evaluation.every"
+        if f"parameters.{key}" in self._places:
+            periods = (period for p in parameters if p.key == key for period in p.grid() or (p.low, p.high))  # may be many
+        elif key in fixed:
+            periods = [fixed[key]] if fixed[key] is not None else []
+        else:
+            of_base = base.get("evaluation") if base else None
+            every = of_base.get("every", "") if isinstance(of_base, dict) else ""
+            periods = [plain_value(every if isinstance(every, str) else "")] if base is not None else []
+        for period in periods:  # none where its mistake is told already
             if type(period) is not int or period < 1 or halving.first_rung % period != 0:
                 shown = "not given" if period in ("", None) else period
                 self._fault(node, f"halving.first_rung is {halving.first_rung}, and evaluation.every is {shown}; expected a period that "
@@ -429,8 +518,7 @@ class _Reader:
             self._fault(root, "'trials' is missing; expected a number (a grid may leave it out)")
         if method != "grid" or self._faults:
             return trials
-        grid = Definition("", "", 0, 0, 0, method, None, {}, tuple(parameters), {}, "").grid()
-        size = sum(1 for _ in islice(grid, (trials or MOST_TRIALS) + 1))
+        size = sum(1 for _ in islice(combinations(parameters), (trials or MOST_TRIALS) + 1))
         if trials is None and size > MOST_TRIALS:
             self._fault(root, f"the grid has more than {MOST_TRIALS} combinations; expected fewer values, or `trials`")
         elif trials is not None and size < trials:
@@ -446,8 +534,37 @@ def _scalar(node):
     return node.value if node.style else plain_value(node.value) if node.value else None
 
 
+def _compared(text):
+    """The value that a condition compares with: a list, a text in quotes, or what a plain scalar is."""
+    if text[0] == "[":
+        try:
+            node = yaml.compose(text, Loader=_Loader)
+        except _YAML_ERRORS:
+            return text
+        return [_scalar(element) if isinstance(element, yaml.ScalarNode) else None for element in node.value]
+    return plain_value(text) if text[0] not in "\"'" else text[1:-1]
+
+
+def _divides(step, width):
+    """Whether there is at least one step, and no rest of one."""
+    if step <= 0:
+        return False
+    if type(step) is int and type(width) is int:
+        return width % step == 0
+    count = width / step
+    return count < 2**53 and round(count) >= 1 and abs(count - round(count)) <= 1e-9
+
+
 def _place(node):
-    return node.start_mark.line + 1, node.start_mark.column + 1
+    """Line and column of a node or mark, from 1."""
+    mark = getattr(node, "start_mark", node)
+    return mark.line + 1, mark.column + 1
+
+
+def _position(content, index, line_end):
+    """Line and column of a byte or character, from 1."""
+    before = content[:index]
+    return before.count(line_end) + 1, len(before) - before.rfind(line_end)
 
 
 def _shown(node):
@@ -457,12 +574,16 @@ def _shown(node):
         return "a map"
     if node is None or not (node.value or node.style):
         return "nothing"
-    return "'" + (node.value if len(node.value) <= 60 else node.value[:57] + "...") + "'"
+    return _quoted(node.value)
+
+
+def _quoted(text):
+    return "'" + (text if len(text) <= 60 else text[:57] + "...") + "'"
 
 
 def _meant(word, known, ask=None):
     """What was meant: the nearest known one."""
-    close = difflib.get_close_matches(word, known, 1, 0.6)
+    close = difflib.get_close_matches(word[:60], known, 1, 0.6)
     if ask:
         return f"{ask} '{close[0]}'?" if close else ""
     return f"; did you mean '{close[0]}'?" if close else f"; expected one of {', '.join(known)}"

@@ -7,9 +7,16 @@ import math
 import operator
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Optional
 
-OPERATORS = {"==": operator.eq, "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+def same(a, b) -> bool:
+    """Equality of settings: true is not 1, but 1 is 1.0."""
+    return a == b and (type(a) is bool) == (type(b) is bool)
+
+
+OPERATORS = {"==": same, "!=": lambda a, b: not same(a, b), "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 SCALES = ("linear", "log", "int", "int-log")
 
 
@@ -48,7 +55,7 @@ class Parameter:
         if self.values:
             return self.values[int(share * len(self.values))]
         if self.step is not None:
-            return self._on_step(int(share * (self._steps() + 1)))
+            return self.on_step(min(int(share * (self.steps + 1)), self.steps))
         if self.scale == "int-log":  # half a unit beyond both ends, so that these are as likely as their neighbours
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
             return min(max(round(math.exp(low + share * (high - low))), self.low), self.high)
@@ -57,11 +64,28 @@ class Parameter:
             return self.rounded(math.exp(low + share * (high - low)))
         return self.rounded(self.low + share * (self.high - self.low))
 
-    def grid(self) -> list:
-        """All values; None where they are a continuum, or not listed as their scale is logarithmic."""
+    def grid(self):
+        """All values, one after the other; None where they are a continuum, or not listed as their scale is logarithmic."""
+        if self.values:
+            return iter(self.values)
+        return None if self.step is None else (value for value, _ in groupby(map(self.on_step, range(self.count))))
+
+    @property
+    def count(self):
+        """Of the values that grid() gives, at most."""
+        return len(self.values) if self.values else self.steps + 1
+
+    def examples(self, compared) -> list:
+        """Values that meet any condition that some value meets, where conditions compare with the values `compared`."""
         if self.values:
             return list(self.values)
-        return None if self.step is None else [self._on_step(i) for i in range(self._steps() + 1)]
+        within = [value for value in compared if self.contains(value)]
+        if self.step is None and not self.whole:
+            points = sorted({self.low, self.high, *within})
+            return [*points, *(low + 0.5 * (high - low) for low, high in zip(points, points[1:]))]
+        step, last = self.step or 1, (self.high if self.step is None else self.on_step(self.steps))
+        near = {int((value - self.low) // step) + i for value in within for i in (-1, 0, 1, 2)}
+        return [self.low, last, *(self.rounded(self.low + i * step) for i in sorted(near) if self.low <= self.low + i * step <= last)]
 
     def rounded(self, value):
         """A value of the range with six significant digits, which are enough to tell two runs apart and can be read."""
@@ -84,16 +108,12 @@ class Parameter:
             return all(other.contains(value) for value in self.values)
         return (self.scale, self.step) == (other.scale, other.step) and other.low <= self.low and self.high <= other.high
 
-    def _steps(self):
-        return round((self.high - self.low) / self.step)
+    @property
+    def steps(self):
+        return (self.high - self.low) // self.step if self.whole else round((self.high - self.low) / self.step)
 
-    def _on_step(self, i):
+    def on_step(self, i):
         return self.rounded(self.low + i * self.step)
-
-
-def same(a, b) -> bool:
-    """Equality of settings: true is not 1, but 1 is 1.0."""
-    return a == b and (type(a) is bool) == (type(b) is bool)
 
 
 def in_force(parameters, values) -> dict:
@@ -112,9 +132,9 @@ def in_force(parameters, values) -> dict:
 
 def plain_value(text):
     """A plain scalar's value: number, true, false, None for nothing, else the text."""
-    if re.fullmatch(r"[-+]?\d+", text):
+    if re.fullmatch(r"[-+]?[0-9]{1,40}", text):
         return int(text)
-    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+    if re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):  # also what is more than any whole number of a configuration
         return float(text)
     return {"true": True, "false": False, "null": None, "~": None}.get(text, text)
 

@@ -69,11 +69,12 @@ def tpe_settings(definition, index, observed) -> dict:
     optuna.logging.set_verbosity(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of divisions by 0, in very wide or narrow ranges
         sampler = optuna.samplers.TPESampler(seed=_seed(definition.seed, index), n_startup_trials=10, multivariate=True, group=True,
                                              constant_liar=True)
-    study = optuna.create_study(sampler=sampler)
-    study.add_trials([_frozen(optuna, definition, trial) for trial in observed])
-    return in_force(definition.parameters, _Asked(definition.parameters, study.ask()))
+        study = optuna.create_study(sampler=sampler)
+        study.add_trials([_frozen(optuna, definition, trial) for trial in observed])
+        return in_force(definition.parameters, _Asked(definition.parameters, study.ask()))
 
 
 def _seed(*words):
@@ -91,8 +92,16 @@ class _Asked:
         parameter = self._parameters[key]
         if parameter.values:
             return parameter.values[self._trial.suggest_categorical(key, range(len(parameter.values)))]
+        if _in_steps(parameter):
+            return parameter.on_step(self._trial.suggest_int(key, 0, parameter.steps))
         suggest = self._trial.suggest_int if parameter.whole else self._trial.suggest_float
         return parameter.rounded(suggest(key, parameter.low, parameter.high, **_grain(parameter)))
+
+
+def _in_steps(parameter):
+    """Whether optuna is asked for the number of the step: it takes no value for one on a step that was rounded to a few digits, or
+    drawn before the range was made wider."""
+    return parameter.step is not None and (not parameter.whole or parameter.step != 1)
 
 
 def _grain(parameter):
@@ -103,13 +112,21 @@ def _distribution(optuna, parameter):
     """Values by their place in the list, as they may be lists themselves."""
     if parameter.values:
         return optuna.distributions.CategoricalDistribution(range(len(parameter.values)))
+    if _in_steps(parameter):
+        return optuna.distributions.IntDistribution(0, parameter.steps)
     kind = optuna.distributions.IntDistribution if parameter.whole else optuna.distributions.FloatDistribution
     return kind(parameter.low, parameter.high, **_grain(parameter))
 
 
+def _as_asked(parameter, value):
+    if parameter.values:
+        return parameter.place(value)
+    return round((value - parameter.low) / parameter.step) if _in_steps(parameter) else value
+
+
 def _frozen(optuna, definition, observed):
     parameters = [p for p in definition.parameters if p.key in observed.settings and p.contains(observed.settings[p.key])]
-    params = {p.key: p.place(observed.settings[p.key]) if p.values else observed.settings[p.key] for p in parameters}
+    params = {p.key: _as_asked(p, observed.settings[p.key]) for p in parameters}
     state = optuna.trial.TrialState
     kind = state.RUNNING if observed.running else state.COMPLETE if observed.ended else state.PRUNED
     return optuna.trial.create_trial(
