@@ -2,6 +2,7 @@
 """Errors that a user can mend, and the one place where a command's errors become a line and an exit code."""
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import traceback
@@ -15,15 +16,27 @@ class MissingPackage(Exception):
     """A Python package that one command alone needs cannot be loaded. One message, which says how to install it."""
 
 
+ANY_TEXT = "dekoder-any-text"
+"""Of str.encode: any text can be written. The bytes of a file's name that are no text pass through as they are, what else is
+half a character is spelled, \\ud800."""
+
+
+def _any_text(error):
+    bad = error.object[error.start:error.end]
+    return b"".join(c.encode("ascii", "surrogateescape" if "\udc80" <= c <= "\udcff" else "backslashreplace") for c in bad), error.end
+
+
+codecs.register_error(ANY_TEXT, _any_text)
+
+
 def run_command(name, body):
     """Runs body(), a command's work, and returns the exit code: what body() returns, 0 for None. Usage errors end in
     argparse with code 2. Everything else is printed as one line on the error stream and gives 2 (a Python package is
     missing), 3 (RunError, no memory, a stream or file that cannot be written), 130 (Ctrl-C) or 1 (a fault of the command itself; the whole trace is
     shown where the environment variable DEKODER_TRACEBACK is set)."""
     for stream in (sys.stdout, sys.stderr):  # None where it was closed
-        if hasattr(stream, "reconfigure"):  # names of files are bytes: what is no text passes through
-            utf8 = stream.encoding.lower() == "utf-8"
-            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=ANY_TEXT if stream.encoding.lower() == "utf-8" else "backslashreplace")
     try:
         code = body()
         if sys.stdout is not None:

@@ -2,7 +2,8 @@
 """Reads files of one JSON object per line, as a run appends them: metrics.jsonl, samples.jsonl and restarts.jsonl.
 
 A last line without its end is being written and is left out; empty lines are, too, and so are rows of kinds that this
-version does not know. Line ends may be those of Windows.
+version does not know. Line ends may be those of Windows. Whatever stands in a file, a row that is given is one to compute
+with: its numbers are null or can be summed and squared, its texts are UTF-8, but for those of samples.
 """
 from __future__ import annotations
 
@@ -13,10 +14,16 @@ import numpy as np
 
 from .errors import RunError
 from .files import read_file
+from .visible_text import is_utf8
 
 STEP_COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
 EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
 WHOLE_NUMBERS = ("step", "tokens")
+GREATEST = 1e150
+"""A number beyond it reads as one that is not finite does: null. Nothing that is measured is so great, and the sums and
+squares of lesser ones are finite."""
+END_OF_TIME = 253402300800.0
+"""The year 10000, seconds since 1970."""
 
 
 class MetricsReader:
@@ -76,8 +83,15 @@ def read_starts(path) -> list:
 
 
 def seconds_of_time(text) -> float:
-    """Seconds since 1970 of a row's "2026-11-24T21:40:03.250Z". Raises ValueError."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    """Seconds since 1970 of a row's "2026-11-24T21:40:03.250Z". Raises ValueError, also for what no calendar or tracker
+    takes back: before 1970, or from the year 10000 on."""
+    try:
+        seconds = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+    if not 0 <= seconds < END_OF_TIME:
+        raise ValueError(f"{text!r} is not within the years 1970 to 9999")
+    return seconds
 
 
 def table(rows, columns) -> dict:
@@ -116,16 +130,16 @@ def _rows(data, path, check, first=1):
 def _check_metrics(row):
     for key in (*STEP_COLUMNS, *EVALUATION_COLUMNS):
         if key in row:
-            _check_number(key, row[key])
-    if not isinstance(row.get("validation_hash"), (str, type(None))):
-        raise ValueError("validation_hash is no text")
+            row[key] = _number(key, row[key])
+    _check_text("validation_hash", row.get("validation_hash"))
     if "changed" in row:
         _check_changed(row["changed"])
     if "seconds" in row:
         if not isinstance(row["seconds"], dict):
             raise ValueError("seconds is no object")
         for phase, value in row["seconds"].items():
-            _check_number(f"seconds of {phase}", value)
+            _check_text("a phase of seconds", phase)
+            row["seconds"][phase] = _number(f"seconds of {phase}", value)
 
 
 def _check_changed(changed):
@@ -135,10 +149,12 @@ def _check_changed(changed):
     for key, pair in changed.items():
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(value, str) for value in pair)):
             raise ValueError(f"changed: {key} is no pair of texts")
+        for text in (key, *pair):
+            _check_text("changed", text)
 
 
 def _check_sample(row):
-    _check_number("step", row["step"])
+    _number("step", row["step"])
     for key in ("text", "prompt"):
         if not isinstance(row.get(key, ""), str):
             raise ValueError(f"{key} is no text")
@@ -151,17 +167,26 @@ def _check_start(row):
         if key in row and not (type(row[key]) is int and 0 <= row[key] < 2**63):
             raise ValueError(f"{key} is no whole number from 0 to 2^63")
     for key in ("wall_seconds", "step_seconds", "save_seconds", "effective_time"):
-        _check_number(key, row.get(key))
+        if key in row:
+            row[key] = _number(key, row[key])
     for key in ("time", "reason", "host", "job"):
-        if not isinstance(row.get(key), (str, type(None))):
-            raise ValueError(f"{key} is no text")
+        _check_text(key, row.get(key))
 
 
-def _check_number(key, value):
-    """Raises ValueError where the value of a row is not what the trainer writes: null, or one that an array holds."""
+def _check_text(key, value):
+    """Raises ValueError where the value of a row is neither null nor text. JSON can write halves of characters, "\\ud800", which
+    no file, stream or tracker takes."""
+    if value is not None and not (isinstance(value, str) and is_utf8(value)):
+        raise ValueError(f"{key} is no text")
+
+
+def _number(key, value):
+    """The value of a row as a number to compute with, or None. Raises ValueError where it is not what the trainer writes: null,
+    or one that an array holds."""
     kind = type(value)  # not isinstance: true and false are int
     if key in WHOLE_NUMBERS:
         if value is not None and not (kind is int and 0 <= value < 2**63):
             raise ValueError(f"{key} is no whole number from 0 to 2^63")
     elif not (value is None or kind is float or (kind is int and abs(value) < 2**63)):
         raise ValueError(f"{key} is no number")
+    return value if kind is not float or abs(value) <= GREATEST else None  # NaN is not

@@ -15,6 +15,7 @@ from .attention_reader import Attention, attention_files, read_attention
 from .errors import RunError
 from .files import present, read_file
 from .log_reader import EVALUATION_COLUMNS, STEP_COLUMNS, read_metrics, read_samples, read_starts, table
+from .visible_text import is_utf8, visible_token
 
 __all__ = ["Run", "RunError", "changes_text", "open_attention", "parse_config", "read_run"]
 
@@ -157,7 +158,8 @@ def parse_config(text, where) -> dict:
     """Configuration text as section -> key -> value. Raises RunError, which begins with `where` it stood."""
     try:
         config = yaml.load(text, Loader=_FastLoader if _FLAT.fullmatch(text) else _ConfigLoader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # 2020-13-45 is a ValueError
+    # 2020-13-45 is a ValueError; a value that is not of its tag, `!!int x`, may be anything.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{where}: is no YAML: {reason}; expected the configuration that dekoder wrote") from error
     sections = config if isinstance(config, dict) else {}
@@ -165,7 +167,25 @@ def parse_config(text, where) -> dict:
         if not isinstance(sections.get(section), dict):
             raise RunError(f"{where}: has no section {section}; expected the configuration that dekoder wrote there; "
                            "restore it, or name the folder of a run")
+    _check_values(config, where)
     return config
+
+
+def _check_values(config, where):
+    """Raises RunError where a key or value is one that no program could have read: a whole number beyond 64 bits, or half of a
+    character ("\\ud800"). So nobody who computes with a value or writes it down has to expect such."""
+    left = [((), config)]  # (keys that lead there, value)
+    while left:
+        keys, value = left.pop()
+        if isinstance(value, dict):
+            left += [((*keys, name), of) for name, of in value.items()]
+            left += [(keys, name) for name in value]  # taken before what they lead to
+        elif isinstance(value, (list, tuple, set)):
+            left += [(keys, of) for of in value]
+        elif (type(value) is int and not -2**63 <= value < 2**64) or (isinstance(value, str) and not is_utf8(value)):
+            kind = "a whole number beyond 64 bits" if type(value) is int else "no text that can be written"
+            raise RunError(f"{where}: {visible_token('.'.join(map(str, keys)), spaces=False)}: {kind}; expected the configuration "
+                           "that dekoder wrote; restore it from a copy")
 
 
 def config_texts(text) -> dict:
@@ -197,6 +217,8 @@ def read_status(path) -> Optional[dict]:
     try:
         if values["state"] not in ("resumable", "finished", "failed"):
             raise ValueError(values["state"])
+        if not all(re.fullmatch("-?[0-9]{1,18}", values[key]) for key in ("step", "steps")):
+            raise ValueError(values)
         return {"state": values["state"], "step": int(values["step"]), "steps": int(values["steps"]),
                 "message": values.get("message", "")}
     except (KeyError, ValueError) as error:

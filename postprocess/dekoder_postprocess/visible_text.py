@@ -15,6 +15,11 @@ def escape(character):
     return f"\\x{code:02X}" if code < 256 else f"\\u{code:04X}" if code < 65536 else f"\\U{code:08X}"
 
 
+def is_utf8(text) -> bool:
+    """Whether a text can be written: JSON and YAML can spell halves of characters, "\\ud800"."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def visible(text):
     """Text of many lines: controls, surrogates and reordering marks are escaped; line ends and tabs stay."""
     return "".join(escape(c) if c not in "\n\t" and (unicodedata.category(c) in ("Cc", "Cs") or c in _UNRULY) else c

@@ -63,4 +63,5 @@ def _named(summaries):
 
 def natural(text):
     """Sorts numbers in texts by their value: run-2 before run-10."""
-    return [(-1, part) if i % 2 == 0 else (int(part), "") for i, part in enumerate(re.split(r"([0-9]+)", str(text)))]
+    parts = re.split(r"0*([0-9]+)", str(text))  # of any length: more digits are a greater number
+    return [(-1, part) if i % 2 == 0 else (len(part), part) for i, part in enumerate(parts)]

@@ -156,7 +156,7 @@ def _loss_at(summary, step) -> Optional[float]:
     except RunError:
         return None
     losses = [row["validation_loss"] for row in rows if row["step"] <= step and row.get("validation_hash") == summary.validation_hash]
-    return min((loss for loss in losses if loss is not None and math.isfinite(loss)), default=None)
+    return min((loss for loss in losses if loss is not None), default=None)
 
 
 def _part(settings, losses, constant, seed, resamples) -> Part:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Collection, Optional, Sequence
 
 import numpy as np
+
+from ..log_reader import GREATEST
 
 FACTOR = 10
 """A number whose scale is not known is taken as its logarithm where its values are positive and span more than this factor."""
@@ -52,7 +53,7 @@ def setting_columns(name: str, values: Sequence[Any], logarithmic: Collection[st
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max  # not NaN, not infinite
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= GREATEST  # not NaN
 
 
 def _number_matrix(numbers, is_set):

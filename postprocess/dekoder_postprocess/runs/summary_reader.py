@@ -55,7 +55,7 @@ def _summarize(path):
         planned_steps=planned if type(planned) is int else None,
         **_of_steps(excerpt), **_of_evaluations(excerpt),
         seconds=_wall_seconds(starts, changed),
-        effective_time=_finite(starts[-1][1].get("effective_time")) if starts and starts[-1][1] else None,
+        effective_time=starts[-1][1].get("effective_time") if starts and starts[-1][1] else None,
         restarts=max(len(starts) - 1, len(excerpt.restarts)) if rows or starts else None,
         settings={f"{section}.{key}": _setting(value) for section, keys in config.items() if isinstance(keys, dict)
                   for key, value in keys.items()},
@@ -71,8 +71,8 @@ def _setting(value):
 
 
 def _of_steps(excerpt: LogExcerpt) -> dict:
-    losses = [row["loss"] for row in excerpt.steps if _is_finite(row["loss"])]
-    speeds = [row["tokens_per_second"] for row in excerpt.steps if _is_finite(row.get("tokens_per_second"))]
+    losses = [row["loss"] for row in excerpt.steps if row["loss"] is not None]
+    speeds = [row["tokens_per_second"] for row in excerpt.steps if row.get("tokens_per_second") is not None]
     return {"training_loss": math.fsum(losses) / len(losses) if losses else None,
             "tokens": excerpt.steps[-1].get("tokens") if excerpt.steps else None,
             "tokens_per_second": statistics.median(speeds) if speeds else None}
@@ -84,10 +84,10 @@ def _of_evaluations(excerpt: LogExcerpt) -> dict:
         return {}
     newest = excerpt.evaluations[-1]
     of = newest.get("validation_hash")
-    finite = [row for row in excerpt.evaluations if row.get("validation_hash") == of and _is_finite(row["validation_loss"])]
+    finite = [row for row in excerpt.evaluations if row.get("validation_hash") == of and row["validation_loss"] is not None]
     best = min(finite, key=lambda row: row["validation_loss"], default={})
     return {"best_loss": best.get("validation_loss"), "best_step": best.get("step"),
-            "bits_per_byte": _finite(best.get("bits_per_byte")), "last_loss": _finite(newest["validation_loss"]),
+            "bits_per_byte": best.get("bits_per_byte"), "last_loss": newest["validation_loss"],
             "validation_hash": of}
 
 
@@ -97,7 +97,7 @@ def _wall_seconds(starts, changed) -> Optional[float]:
     if starts and starts[-1][1] is None and changed is not None:
         begun = _time(starts[-1][0].get("time"))
         seconds.append(max(0.0, changed - begun) if begun is not None else None)
-    known = [value for value in seconds if _is_finite(value)]
+    known = [value for value in seconds if value is not None]
     return math.fsum(known) if known else None
 
 
@@ -105,13 +105,5 @@ def _time(text) -> Optional[float]:
     """Seconds since 1970 of "2026-11-24T21:40:03.250Z"."""
     try:
         return seconds_of_time(text)
-    except (AttributeError, ValueError, OverflowError):
+    except (AttributeError, ValueError):
         return None
-
-
-def _is_finite(value) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _finite(value):
-    return value if _is_finite(value) else None

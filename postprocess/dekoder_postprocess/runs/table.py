@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Sequence
 
+from ..errors import ANY_TEXT
 from ..text_table import text_table
 from ..visible_text import visible_token
 from .collect import natural
@@ -192,7 +193,7 @@ class RunTable:
         """One object on one line: {"runs": [{"run": ..., "training.batch": 16}], **more}; what there is not is null."""
         rows = [{column.name: column.value(summary) for column in columns} for summary in self.summaries]
         text = json.dumps({"runs": rows, **more}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n"  # a name that is no text
+        return text.encode("utf-8", ANY_TEXT).decode("utf-8", "replace") + "\n"  # a name that is no text
 
 
 def _order(value):

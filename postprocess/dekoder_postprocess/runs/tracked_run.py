@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from ..errors import RunError
-from ..log_reader import seconds_of_time
+from ..log_reader import END_OF_TIME, seconds_of_time
 from ..run_reader import Run, read_run
 from ..visible_text import visible_token
 from .run_summary import RunSummary
@@ -88,7 +88,11 @@ def track(run, summary) -> TrackedRun:
     """Raises RunError where the run has no row yet."""
     if run.last_step is None:
         raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
-    return TrackedRun(run, summary, metric_rows(run))
+    rows = metric_rows(run)
+    if not all(0 <= seconds < END_OF_TIME for _, seconds, _ in rows):
+        raise RunError(f"{run.path}/metrics.jsonl: its steps took so long that they end after the year 9999 (by seconds or "
+                       "tokens_per_second); expected a time of day; restore the file")
+    return TrackedRun(run, summary, rows)
 
 
 def metric_rows(run) -> list:
@@ -112,6 +116,7 @@ def metric_rows(run) -> list:
             for step in sorted(rows)]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # track looks at what comes out
 def step_times(run):
     """A function step -> seconds since 1970. The log itself has no time of day: a step's time is that of the beginning of
     the start that computed it (restarts.jsonl) and what the steps since then took. Without that file the last row has
@@ -127,6 +132,7 @@ def step_times(run):
     if not begins:
         begins = [(steps[-1], (run.path / "metrics.jsonl").stat().st_mtime)]
 
+    @np.errstate(over="ignore", invalid="ignore")
     def time(step):
         begin, seconds = next((start for start in reversed(begins) if start[0] < step), begins[0])
         return float(seconds + np.interp(step, steps, elapsed) - np.interp(begin, steps, elapsed))
