@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
+import os
+import socket
 import sys
+import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +24,18 @@ from PIL import Image
 from .errors import MissingPackage, RunError, run_command
 from .figure_style import COLOURS, NORM
 from .files import check_folder, make_folder, path_name, require_text
-from .run_reader import changes_text, read_run
+from .run_reader import changes_text
 from .runs.collect import collect
-from .runs.tracked_run import (BEST_LOSS, LAST_LOSS, differing_settings, read_tracked_runs, exact_text, step_times,
-                               track)
+from .runs.tracked_run import (BEST_LOSS, LAST_LOSS, Refused, differing_settings, exact_text, export_runs, step_times, track)
 
 COMMAND = "dekoder-tensorboard"
 SUFFIX = ".dekoder"  # of the event files made here: the next export replaces them and no others
 METRICS = {BEST_LOSS: "best validation loss", LAST_LOSS: "last validation loss"}  # of the HParams tab
 GAP = 2  # pixels between the heads of an image
 SMALLEST_MAP = 160  # pixels: smaller maps are enlarged by a whole factor
+LONGEST_NAME = 255  # bytes of a folder's name on most file systems
+
+_file_numbers = itertools.count()
 
 
 class TensorBoard:
@@ -41,12 +47,12 @@ class TensorBoard:
             from tensorboard.compat.proto.summary_pb2 import Summary
             from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
             from tensorboard.plugins.text.metadata import create_summary_metadata
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            from tensorboard.summary.writer.record_writer import RecordWriter
             from tensorboard.util.tensor_util import make_tensor_proto
         except ImportError as error:
             raise MissingPackage(f"the Python package tensorboard cannot be loaded ({error}); the toolbox has it (bash "
                                  "jobs/toolbox dekoder-tensorboard RUN), elsewhere: pip install tensorboard") from error
-        self.event, self.summary, self.writer = Event, Summary, EventFileWriter
+        self.event, self.summary, self.record_writer = Event, Summary, RecordWriter
         self.text_metadata, self.tensor = create_summary_metadata, make_tensor_proto
         self.hparams, self.hparams_data, self.hparams_metadata = api_pb2, plugin_data_pb2, metadata
 
@@ -58,12 +64,12 @@ class TensorBoard:
 
 
 class Export:
-    """Writes the events of a run (TrackedRun) into a new file of the folder."""
+    """Writes the events of a run (TrackedRun) with add_event(event)."""
 
-    def __init__(self, board, tracked, folder):
+    def __init__(self, board, tracked, add_event):
         self.board, self.tracked, self.run = board, tracked, tracked.run
         self.time = step_times(self.run)
-        self.writer = board.writer(str(folder), filename_suffix=SUFFIX)
+        self.add_event = add_event
         self.counts = Counter(scalars=0, texts=0, images=0)
 
     def write(self, settings=None):
@@ -83,13 +89,11 @@ class Export:
         if self.run.attention is not None:
             self._head_statistics(self.run.attention)
             self._maps(self.run.attention)
-        self.writer.close()
         return self.counts
 
     def _add(self, step, *values):
         step = int(step)
-        self.writer.add_event(self.board.event(wall_time=self.time(step), step=step,
-                                               summary=self.board.summary(value=values)))
+        self.add_event(self.board.event(wall_time=self.time(step), step=step, summary=self.board.summary(value=values)))
 
     def _scalars(self, step, metrics):
         self._add(step, *(self.board.summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()))
@@ -158,22 +162,39 @@ def png(pixels) -> bytes:
 
 def write_events(board, tracked, folder, settings=None):
     """Writes the events of a run into the folder, in place of those of an earlier export. Returns the number of each
-    kind."""
-    with replaced_events(folder):
-        counts = Export(board, tracked, folder).write(settings)
+    kind. Raises Refused where the run is damaged, or its name too long for a folder of its own, and RunError where events cannot be
+    written."""
+    if max(len(part.encode("utf-8", "surrogateescape")) for part in folder.parts) > LONGEST_NAME:
+        raise Refused(f"{tracked.run.path}: its name, with all characters visible, is too long for a folder; rename it")
+    with replaced_events(board, folder) as add_event:
+        try:
+            counts = Export(board, tracked, add_event).write(settings)
+        except RunError as error:  # of an attention file
+            raise Refused(str(error)) from error
     for line in tracked.run.attention.left_out if tracked.run.attention else ():
         print(f"{COMMAND}: {line}", file=sys.stderr)
     return counts
 
 
 @contextmanager
-def replaced_events(folder):
-    """A context in which new event files are written into the folder, which is made; then the earlier ones go. Raises
-    RunError."""
+def replaced_events(board, folder):
+    """A context whose value writes an event into a new event file of the folder, which is made; then the earlier ones go. Where the
+    context is left by an error, the new one does. Raises RunError. TensorBoard's own EventFileWriter writes in a thread, which tells
+    of errors beside whoever is to tell of them."""
     make_folder(folder)
     earlier = sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
+    path = folder / f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}{SUFFIX}"
     try:
-        yield
+        try:
+            with open(path, "wb") as file:
+                writer = board.record_writer(file)
+                writer.write(board.event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+                yield lambda event: writer.write(event.SerializeToString())
+            path.stat()  # not so where somebody has removed the folder meanwhile
+        except BaseException:
+            with suppress(OSError):
+                path.unlink()
+            raise
         for file in earlier:
             file.unlink()
     except OSError as error:
@@ -186,14 +207,16 @@ def export_many(board, summaries, folder, with_attention):
     counts). Raises RunError."""
     settings = {key: of_one_kind(values) for key, values in differing_settings(summaries).items()}
     runs, counts = 0, Counter()
-    for tracked in read_tracked_runs(COMMAND, summaries, with_attention):
+
+    def put(tracked):
+        nonlocal runs
         own = {key: values[tracked.run.path] for key, values in settings.items() if tracked.run.path in values}
         counts.update(write_events(board, tracked, folder / tracked.name, own))
         runs += 1
-    with replaced_events(folder):
-        writer = board.writer(str(folder), filename_suffix=SUFFIX)
-        writer.add_event(board.event(summary=board.summary(value=[experiment(board, settings)])))
-        writer.close()
+
+    export_runs(COMMAND, summaries, put, with_attention)
+    with replaced_events(board, folder) as add_event:
+        add_event(board.event(summary=board.summary(value=[experiment(board, settings)])))
     return runs, counts
 
 
@@ -236,7 +259,7 @@ def export(paths, output=None, with_attention=False):
     check_folder(folder)
     require_text(folder, "TensorBoard")
     if one:
-        tracked = track(read_run(paths[0]), summaries[0])
+        tracked = track(summaries[0], with_attention=True)
         which, counts = "", write_events(TensorBoard(), tracked, folder)
     else:
         runs, counts = export_many(TensorBoard(), summaries, folder, with_attention)

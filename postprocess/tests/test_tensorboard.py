@@ -165,6 +165,19 @@ class EventFiles(unittest.TestCase):
         self.assertEqual(len(events.Scalars("training/loss")), 40)
         self.assertEqual(len(events.Scalars("training/learning_rate")), 41)
 
+    def test_events_that_cannot_be_written(self):
+        """One line, and no part of a file."""
+        command = Path(__file__).resolve().parents[1] / "bin/dekoder-tensorboard"
+        words = [sys.executable, "-B", command, self.folder / "run", "-o", self.folder / "log"]
+        done = subprocess.run(["bash", "-c", 'ulimit -f 16; exec "$@"', "-", *words], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (3, "", 1), done.stderr)
+        self.assertRegex(done.stderr, "^dekoder-tensorboard: .*/log: event files cannot be written: File too large; free some space")
+        self.assertEqual(list((self.folder / "log").iterdir()), [])
+        with mock.patch.object(tensorboard_export.Export, "_text", lambda *_: shutil.rmtree(self.folder / "log", ignore_errors=True)):
+            code, said = quiet(self.folder / "run", "-o", self.folder / "log")
+        self.assertEqual((code, said.count("\n")), (3, 1), said)
+        self.assertIn("event files cannot be written: No such file", said)
+
     def test_refused(self):
         (self.folder / "file").write_text("")
         for output in ("file", "file/log", "n" * 300):
@@ -281,6 +294,20 @@ class ManyRuns(unittest.TestCase):
             code, said = quiet(self.folder / "runs", "-o", self.folder / "log", *words)
             self.assertEqual(code, 0)
             self.assertIn(f"{images} images", said)
+
+    def test_what_one_run_has_does_not_end_the_others(self):
+        """Maps that turn out to be damaged while they are written, and a name that no folder can have."""
+        runs = write_many(self.folder / "runs", 3, attention=True, captured=(40,), texts=("ab",))
+        with h5py.File(step_file(runs[0].path, 40), "r+") as file:
+            file["attention/text_0/weights"][...] = np.nan
+            del file["attention/text_0/statistics"]
+            file["attention/text_0/statistics"] = np.zeros(1)
+        runs[1].path.rename(self.folder / "runs" / ("\x01" * 80))
+        code, said = quiet(self.folder / "runs", "-o", self.folder / "log", "--attention")
+        self.assertEqual((code, said.count("; left out\n"), said.count("\n")), (0, 2, 3), said)
+        self.assertIn("is too long for a folder; rename it; left out\n", said)
+        self.assertIn(str(runs[0].path), said)
+        self.assertEqual(len(list((self.folder / "log").rglob("events*"))), 2)
 
     def test_runs_that_are_left_out(self):
         runs = write_many(self.folder / "runs", 3)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess.errors import RunError  # noqa: E402
 from dekoder_postprocess.runs import mlflow_export, wandb_export  # noqa: E402
 from dekoder_postprocess.runs.collect import collect  # noqa: E402
-from dekoder_postprocess.runs.tracked_run import differing_settings, read_tracked_runs, exact_text  # noqa: E402
+from dekoder_postprocess.runs.tracked_run import Refused, differing_settings, exact_text, export_runs  # noqa: E402
 from many_runs import (BEGIN_SECONDS, BEGINS, NAMES, expected_metrics, expected_time, learning_rate, replace_in,  # noqa: E402
                        write_many)
 from synthetic_run import write_run  # noqa: E402
@@ -30,7 +30,9 @@ class Folder(unittest.TestCase):
     def tracked(self, *paths):
         """[TrackedRun] of the paths, and what was said."""
         with mock.patch("sys.stderr", io.StringIO()) as said:
-            return list(read_tracked_runs("dekoder-x", collect(list(paths)))), said.getvalue()
+            found = []
+            export_runs("dekoder-x", collect(list(paths)), found.append)
+            return found, said.getvalue()
 
     def only(self, path):
         (tracked,), said = self.tracked(path)
@@ -84,7 +86,7 @@ class Rows(Folder):
         run = write_many(self.folder, 1)[0]
         replace_in(run.path / "restarts.jsonl", BEGINS[1], "yesterday")
         with self.assertRaisesRegex(RunError, "none of 1 runs"), contextlib.redirect_stderr(io.StringIO()) as said:
-            list(read_tracked_runs("dekoder-x", collect([run.path])))
+            export_runs("dekoder-x", collect([run.path]), lambda tracked: None)
         self.assertRegex(said.getvalue(), "^dekoder-x: .*restarts.jsonl.*'?yesterday'?.*; left out\n$")
 
     def test_other_validation_tokens(self):
@@ -156,6 +158,34 @@ class LeftOut(Folder):
         self.assertEqual(said.count("\n"), 2, said)
         self.assertRegex(said, r"(?m)^dekoder-x: .*plain.*; left out$")
         self.assertRegex(said, r"(?m)^dekoder-x: .*two words.*has no row yet.*; left out$")
+
+    def test_what_a_tracker_refuses_does_not_end_the_others(self):
+        """Whatever else goes wrong does."""
+        runs, taken = write_many(self.folder, 4), []
+
+        def put(tracked):
+            if tracked.run.path == runs[1].path:
+                raise Refused("its name")
+            taken.append(tracked.run.path)
+
+        with mock.patch("sys.stderr", io.StringIO()) as said:
+            export_runs("dekoder-x", collect([self.folder]), put)
+        self.assertEqual((set(taken), said.getvalue()), ({runs[i].path for i in (0, 2, 3)}, "dekoder-x: its name; left out\n"))
+        with self.assertRaisesRegex(RunError, "the disk"):
+            export_runs("dekoder-x", collect([self.folder]), mock.Mock(side_effect=RunError("the disk")))
+
+    def test_files_that_cannot_be_read(self):
+        tracked = self.only(write_many(self.folder, 1)[0].path)
+        with mock.patch("dekoder_postprocess.runs.tracked_run.require_file", side_effect=RunError("config.yaml: cannot be read")), \
+                self.assertRaisesRegex(Refused, "config.yaml: cannot be read"):
+            _ = tracked.artifacts
+
+    def test_steps_that_end_after_all_calendars(self):
+        run = write_many(self.folder, 1)[0].path
+        replace_in(run / "metrics.jsonl", '"forward": 0.01001', '"forward": 1e140')
+        with self.assertRaisesRegex(RunError, "none of 1"), mock.patch("sys.stderr", io.StringIO()) as said:
+            export_runs("dekoder-x", collect([run]), lambda tracked: None)
+        self.assertRegex(said.getvalue(), "metrics.jsonl: its steps took so long .*; left out\n$")
 
 
 class Commands(Folder):

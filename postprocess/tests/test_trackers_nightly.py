@@ -320,11 +320,31 @@ class MLflow(Folder):
                          {name: run["metrics"] for name, run in self.found(experiment="\u03b7 sweep").items()})
 
     def test_names_that_MLflow_refuses(self):
-        run = write_many(self.runs, 1)[0]
-        replace_in(run.path / "config.yaml", "  batch: 4\n", "  batch: 4\n  a?b: 1\n")
-        code, out, err = self.start("dekoder-mlflow", self.runs, "-o", self.folder / "out")
-        self.assertEqual((code, out, err.count("\n")), (3, "", 1), err)
-        self.assertRegex(err, "^dekoder-mlflow: .*MLflow refuses it: .*a\\?b")
+        """Of a new run and of one that is there already; the others are exported, and nothing half-made is left."""
+        runs = write_many(self.runs, 4)
+        for packages in (NEW, OLD):
+            shutil.rmtree(self.folder / "out", ignore_errors=True)
+            config, log = (runs[1].path / "config.yaml").read_text(), (runs[2].path / "metrics.jsonl").read_text()
+            replace_in(runs[1].path / "config.yaml", "  batch: 4\n", "  batch: 4\n  a<b>$: 1\n")
+            for expected in ("3 new", "3 as before"):
+                code, out, err = self.start("dekoder-mlflow", self.runs, "-o", self.folder / "out", packages=packages)
+                self.assertEqual((code, err.count("\n")), (0, 1), err)
+                self.assertTrue(out.endswith(f": {expected}\n"), out)
+                self.assertRegex(err, f"^dekoder-mlflow: {runs[1].path}: MLflow does not take what stands in it: .*a<b>.*; left out\n$")
+                self.assertEqual(set(self.found(packages)), {runs[i].path.name for i in (0, 2, 3)})
+                experiment = next(path for path in (self.folder / "out").iterdir() if path.name not in ("0", ".trash"))
+                self.assertEqual(sum(path.is_dir() and len(path.name) == 32 for path in experiment.iterdir()), 3)
+            with (runs[2].path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": 41, "loss": 1.25, "tokens": 1, "tokens_per_second": 1.0, "learning_rate": 1.0,
+                                       "gradient_norm": 1.0, "seconds": {"a<b>$": 1.0}}) + "\n")
+            code, out, err = self.start("dekoder-mlflow", self.runs, "-o", self.folder / "out", packages=packages)
+            self.assertEqual((code, err.count("; left out\n")), (0, 2), err)
+            self.assertEqual(set(self.found(packages)), {runs[i].path.name for i in (0, 2, 3)})
+            (runs[1].path / "config.yaml").write_text(config)
+            (runs[2].path / "metrics.jsonl").write_text(log)
+            self.assertEqual(self.start("dekoder-mlflow", self.runs, "-o", self.folder / "out", packages=packages)[0], 0)
+            for i, run in enumerate(runs):
+                self.check(run, i, self.found(packages)[run.path.name])
 
     def test_a_full_disk(self):
         self.full_disk("dekoder-mlflow", (64, 128))

@@ -15,12 +15,13 @@ import re
 import shutil
 import sys
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import MissingPackage, RunError, run_command
 from ..files import check_folder, path_name, require_text
 from .collect import collect
-from .tracked_run import read_tracked_runs, exact_text
+from .tracked_run import Refused, exact_text, export_runs
 
 COMMAND = "dekoder-mlflow"
 BATCH = 1000  # metrics that MLflow takes in one call
@@ -59,7 +60,9 @@ class Experiment:
         self._tags = {} if found is None else dict(found.tags)
 
     def put(self, tracked) -> str:
-        """Exports a run (TrackedRun): "new", "changed", or "as before"."""
+        """Exports a run (TrackedRun): "new", "changed", or "as before". Raises Refused, with nothing of a new run left, where MLflow
+        does not take a name or value of it."""
+        artifacts = tracked.artifacts
         state = STATES.get(tracked.summary.state, "KILLED")
         key = f"dekoder.{tracked.id}"
         run, count, outcome = self._earlier(tracked, key)
@@ -67,24 +70,38 @@ class Experiment:
         rows = tracked.rows[:max(count, len(tracked.rows) - (state == "RUNNING"))]
         if count < len(rows):
             self._tag(f"{key}.rows", "incomplete")
-        if run is None:
+        made = run is None
+        if made:
             self._tag(key, BEGUN)
             run = self._client.create_run(self._id, start_time=_milliseconds(tracked.rows[0][1]), run_name=tracked.name)
             run = run.info.run_id
             self._tag(key, run)
-            self._log(run, SMALL_BATCH, params=[self._entities.Param(name, exact_text(value))
-                                                for name, value in tracked.summary.settings.items()])
         elif count < len(rows):
             outcome = "changed"
-        self._log(run, BATCH, metrics=[self._entities.Metric(name, value, _milliseconds(seconds), step)
-                                       for step, seconds, metrics in rows[count:] for name, value in metrics.items()])
-        self._log(run, SMALL_BATCH, tags=[self._entities.RunTag(name, str(value)) for name, value in tracked.facts.items()])
-        for path in tracked.artifacts:
+        try:
+            self._fill(run, tracked, rows[count:], made)
+        except self._error as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            if made:
+                self._remove(run)
+            raise Refused(f"{tracked.run.path}: MLflow does not take what stands in it: {error}; expected what dekoder wrote; mend "
+                          "the name or value in config.yaml or metrics.jsonl") from error
+        for path in artifacts:
             self._client.log_artifact(run, str(path))
         if state != "RUNNING":
             self._client.set_terminated(run, state, _milliseconds(rows[-1][1]))
         self._tag(f"{key}.rows", f"{len(rows)} {tracked.digest(len(rows))}")
         return outcome
+
+    def _fill(self, run, tracked, rows, with_settings):
+        """Logs what MLflow keeps by name."""
+        if with_settings:
+            self._log(run, SMALL_BATCH, params=[self._entities.Param(name, exact_text(value))
+                                                for name, value in tracked.summary.settings.items()])
+        self._log(run, BATCH, metrics=[self._entities.Metric(name, value, _milliseconds(seconds), step)
+                                       for step, seconds, metrics in rows for name, value in metrics.items()])
+        self._log(run, SMALL_BATCH, tags=[self._entities.RunTag(name, str(value)) for name, value in tracked.facts.items()])
 
     def _tag(self, key, value):
         self._client.set_experiment_tag(self._id, key, value)
@@ -123,6 +140,12 @@ class Experiment:
                                                                                                 run.data.metrics):
                 self._client.delete_run(run.info.run_id)
 
+    def _remove(self, run):
+        """Deletes a run; of a file store also its files, which would be kept otherwise."""
+        self._client.delete_run(run)
+        if self._folder:
+            shutil.rmtree(self._folder / run)
+
     def _log(self, run, size, **kind):
         """Logs what the only keyword has, in parts of that size."""
         for name, values in kind.items():
@@ -144,11 +167,10 @@ def export(paths, output, name) -> str:
         uri = folder.as_uri()
     mlflow = load_mlflow()
     summaries = collect(paths)
-    experiment, outcomes = None, Counter()
+    outcomes = Counter()
+    experiment = lru_cache(lambda: Experiment(mlflow, uri, name, folder))  # made where there is a run for it
     try:
-        for tracked in read_tracked_runs(COMMAND, summaries):
-            experiment = experiment or Experiment(mlflow, uri, name, folder)
-            outcomes[experiment.put(tracked)] += 1
+        export_runs(COMMAND, summaries, lambda tracked: outcomes.update([experiment().put(tracked)]))
     except mlflow.exceptions.MlflowException as error:
         raise RunError(f"{uri}: MLflow refuses it: {error}; check the folder, free some space or choose another -o") from error
     return f"{output}: experiment {name}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
@@ -160,7 +182,7 @@ def parse_options(arguments):
         "as metrics, facts as tags, configuration, samples and report as artifacts. Made again, runs that have grown are "
         "added to and the others stay as they are.",
         epilog="Exit codes: 0 written, 2 usage or no package mlflow, 3 a file is missing, damaged or of another program. "
-        "Runs that are damaged or have no row yet are left out, and named.")
+        "Runs that are damaged, have no row yet or are refused by MLflow are left out, and named.")
     parser.add_argument("runs", metavar="DIR", nargs="+", type=path_name, help="run directory, or a folder with such")
     parser.add_argument("-o", "--output", metavar="MLRUNS", type=path_name, default="mlruns",
                         help="folder of the file store, or a tracking URI such as sqlite:///mlflow.db or "

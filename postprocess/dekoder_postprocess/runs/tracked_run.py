@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from ..errors import RunError
+from ..files import require_file
 from ..log_reader import END_OF_TIME, seconds_of_time
 from ..run_reader import Run, read_run
 from ..visible_text import visible_token
@@ -52,8 +53,14 @@ class TrackedRun:
 
     @property
     def artifacts(self) -> list:
-        """Paths of those of ARTIFACTS that are there."""
-        return [path for path in (self.run.path / name for name in ARTIFACTS) if path.is_file()]
+        """Paths of those of ARTIFACTS that are there. Raises Refused where one cannot be read."""
+        paths = [path for path in (self.run.path / name for name in ARTIFACTS) if path.is_file()]
+        for path in paths:
+            try:
+                require_file(path)
+            except RunError as error:
+                raise Refused(str(error)) from error
+        return paths
 
     @property
     def facts(self) -> dict:
@@ -68,24 +75,38 @@ class TrackedRun:
         return {key: value for key, value in values.items() if value not in (None, "")}
 
 
-def read_tracked_runs(command, summaries, with_attention=False):
-    """Yields a TrackedRun for each of the summaries. Runs that are damaged or have no row yet are left out: a line on the
-    error stream says so. Raises RunError where none is left."""
+class Refused(RunError):
+    """A tracker does not take what stands in a run. It takes other runs."""
+
+
+def export_runs(command, summaries, put, with_attention=False):
+    """Has put(TrackedRun) export the run of each of the summaries. Runs that are damaged, have no row yet or are Refused by put
+    are left out: a line on the error stream says so. Every other error of put ends it, as the next run would meet it, too. Raises
+    RunError where no run is left."""
     left_out = 0
     for summary in summaries:
+        error = None
         try:
-            if summary.problem:
-                raise RunError(summary.problem)
-            yield track(read_run(summary.path, with_attention), summary)
-        except RunError as error:
+            tracked = track(summary, with_attention)
+        except RunError as damage:
+            error = damage
+        else:
+            try:
+                put(tracked)
+            except Refused as refusal:
+                error = refusal
+        if error:
             left_out += 1
             print(f"{command}: {' '.join(str(error).split())}; left out", file=sys.stderr)
     if left_out == len(summaries):
         raise RunError(f"none of {left_out} runs can be exported")
 
 
-def track(run, summary) -> TrackedRun:
-    """Raises RunError where the run has no row yet."""
+def track(summary, with_attention=False) -> TrackedRun:
+    """Reads a run. Raises RunError where it is damaged or has no row yet."""
+    if summary.problem:
+        raise RunError(summary.problem)
+    run = read_run(summary.path, with_attention)
     if run.last_step is None:
         raise RunError(f"{run.path}/metrics.jsonl: has no row yet; expected a first step; wait for it")
     rows = metric_rows(run)

@@ -23,7 +23,7 @@ from pathlib import Path
 from ..errors import MissingPackage, RunError, run_command
 from ..files import check_folder, make_folder, path_name, require_text
 from .collect import collect
-from .tracked_run import read_tracked_runs
+from .tracked_run import export_runs
 
 COMMAND = "dekoder-wandb"
 EXPORT = "dekoder-export"
@@ -126,15 +126,18 @@ def export(paths, output, project) -> str:
         make_folder(folder)
         with tempfile.TemporaryDirectory(prefix=".dekoder-", dir=folder.absolute()) as scratch:
             os.environ.update((f"WANDB_{kind}_DIR", scratch) for kind in ("CACHE", "CONFIG", "DATA"))  # not in the home
+
+            def put(tracked):
+                content = content_of(tracked, project)
+                earlier = sorted(folder.glob(f"offline-run-*-{tracked.id}"))
+                if content in map(content_in, earlier):
+                    outcomes["as before"] += 1
+                    return
+                outcomes["changed" if earlier else "new"] += 1
+                written.append((write_offline_run(wandb, tracked, scratch, project), content, earlier))
+
             try:
-                for tracked in read_tracked_runs(COMMAND, summaries):
-                    content = content_of(tracked, project)
-                    earlier = sorted(folder.glob(f"offline-run-*-{tracked.id}"))
-                    if content in map(content_in, earlier):
-                        outcomes["as before"] += 1
-                        continue
-                    outcomes["changed" if earlier else "new"] += 1
-                    written.append((write_offline_run(wandb, tracked, scratch, project), content, earlier))
+                export_runs(COMMAND, summaries, put)
             finally:
                 wandb.teardown()
             for directory in written:
