@@ -157,6 +157,10 @@ class Summaries(Scratch):
         damage("log", "metrics.jsonl", log.replace(b'{"step":7,"loss":', b'{"step":7,"loss":x', 1))
         damage("zeros", "metrics.jsonl", log[:1000] + b"\0" * 512 + log[1512:])
         damage("two logs", "metrics.jsonl", log + log)
+        damage("empty log", "metrics.jsonl", b"")
+        damage("all zeros", "metrics.jsonl", b"\0" * 5000)
+        damage("no end", "metrics.jsonl", log[:-1].split(b"\n")[0])
+        damage("lost end", "metrics.jsonl", b"".join(log.splitlines(True)[:20]))
         damage("status", "status", b"hello\n")
         (self.run_in("starts").path / "restarts.jsonl").write_text("[]\n")
         path = self.run_in("pipe").path / "status"
@@ -167,6 +171,8 @@ class Summaries(Scratch):
         for name, words in (("config", "config.yaml: is no YAML"), ("sections", "has no section training"), ("bytes", "is no YAML"),
                             ("no config", "config.yaml: cannot be read: No such file"), ("no log", "has no metrics.jsonl"),
                             ("log", "metrics.jsonl:8: not a row of a log"), ("zeros", "not a row of a log"),
+                            ("empty log", "metrics.jsonl: ends at step 0, but"), ("all zeros", "tells of a checkpoint of step 40"),
+                            ("no end", "restore it from a copy"), ("lost end", "metrics.jsonl: ends at step 18, but"),
                             ("two logs", "metrics.jsonl:46: step 0 after step 40"), ("status", "is not the status of a run"),
                             ("starts", "restarts.jsonl:1: not a row of a log"), ("pipe", "is a folder, a device or a pipe")):
             of = rows.pop(name)
@@ -224,6 +230,14 @@ class States(Scratch):
         of = self.only()
         self.assertEqual((of.state, of.step, of.restarts, of.settings), ("running", None, None, {}))
         self.assertEqual(self.lock("", age=130), "not begun")
+
+    def test_a_log_that_a_restart_has_just_cut(self):
+        """To an older checkpoint, as the newest was damaged; its status comes next."""
+        log = self.run / "metrics.jsonl"
+        log.write_text("".join(line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= 10))
+        self.assertEqual((self.lock(here()), self.only().step), ("running", 10))
+        (self.run / "lock").unlink()
+        self.assertEqual(self.only().state, "damaged")
 
     def test_failed(self):
         (self.run / "status").write_text("state: failed\nstep: 20\nsteps: 40\nmessage: diverged: loss is NaN\n")

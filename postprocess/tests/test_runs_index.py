@@ -74,7 +74,7 @@ class Index(Scratch):
         every = ["b \u4e2d", "broken", "c", "run"]
         place = whole.index(b"2.36")
         body = b'{"c":[[],{}]}'
-        for content in (b"", b"hello", whole[:-5], whole[:place] + b"1" + whole[place + 1:], whole.replace(b" 1 ", b" 2 ", 1),
+        for content in (b"", b"hello", whole[:-5], whole[:place] + b"1" + whole[place + 1:], whole.replace(b" 2 ", b" 3 ", 1),
                         run_index._FORMAT + run_index._digest(body) + b"\n" + body,
                         run_index._FORMAT + run_index._digest(b"[") + b"\n["):
             self.index.write_bytes(content)

@@ -188,6 +188,9 @@ class EventFiles(unittest.TestCase):
         self.assertIn("an empty name", said.getvalue())
         (self.folder / "run/metrics.jsonl").write_text("")
         code, said = quiet(self.folder / "run")
+        self.assertEqual((code, "metrics.jsonl: ends at step 0, but" in said), (3, True), said)
+        (self.folder / "run/status").unlink()
+        code, said = quiet(self.folder / "run")
         self.assertEqual((code, "has no row yet" in said), (3, True), said)
 
     def test_command(self):

@@ -153,6 +153,7 @@ class LeftOut(Folder):
         runs = write_many(self.folder, 4)
         (runs[0].path / "metrics.jsonl").write_text("no row\n")
         (runs[1].path / "metrics.jsonl").write_text("")
+        replace_in(runs[1].path / "status", "step: 40", "step: 0")
         tracked, said = self.tracked(self.folder)
         self.assertEqual({run.run.path for run in tracked}, {runs[2].path, runs[3].path})
         self.assertEqual(said.count("\n"), 2, said)

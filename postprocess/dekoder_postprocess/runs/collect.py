@@ -49,8 +49,8 @@ def _read(run, index):
         now = None
     summary = index.get(run, now) if index and now else None
     if summary is None:
-        summary = summarize(run)
-        if index and now:
+        summary = summarize(run, running)
+        if index and now and not running:
             index.put(summary, now)
     return replace(summary, state="running") if running and summary.problem is None else summary
 

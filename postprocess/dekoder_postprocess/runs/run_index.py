@@ -20,7 +20,7 @@ WORTH = 32_000_000
 """Bytes of logs: where so many had to be read anew, the file is written."""
 SETTLED = 2.0
 """Seconds after its last change from which on a file is not changed again without another time of change."""
-_FORMAT = b"dekoder-runs index 1 "  # another number where summaries mean something else
+_FORMAT = b"dekoder-runs index 2 "  # another number where summaries mean something else
 
 
 class RunIndex:

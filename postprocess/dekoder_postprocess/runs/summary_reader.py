@@ -19,12 +19,12 @@ FILES = ("config.yaml", "metrics.jsonl", "status", "restarts.jsonl")
 """What a summary is made of, besides the lock."""
 
 
-def summarize(path) -> RunSummary:
+def summarize(path, running=False) -> RunSummary:
     """The run in the directory `path`. Its state is that of its files: a run that trains is resumable to them. A directory
-    that cannot be read, or is not what dekoder writes, becomes a damaged one."""
+    that cannot be read, or is not what dekoder writes, becomes a damaged one. `running`: whether a process may be at work in it."""
     path = Path(path)
     try:
-        return _summarize(path)
+        return _summarize(path, running)
     except (RunError, OSError) as error:
         return damaged(path, error)
 
@@ -33,7 +33,7 @@ def damaged(path, problem) -> RunSummary:
     return RunSummary(path=Path(path), name=Path(path).name, state="damaged", problem=" ".join(str(problem).split()))
 
 
-def _summarize(path):
+def _summarize(path, running):
     # The status first: a run that ends writes its log before it.
     status = read_status(path / "status")
     log = path / "metrics.jsonl"
@@ -41,6 +41,11 @@ def _summarize(path):
         raise RunError(f"{path}: has no metrics.jsonl; expected the log of the run; restore it from a copy")
     changed = os.stat(log).st_mtime if present(log) else None
     excerpt = read_excerpt(log, read_file(log) if present(log) else b"")
+    newest = max((of[-1]["step"] for of in (excerpt.steps, excerpt.evaluations) if of), default=None)
+    if status and not running and (newest or 0) < status["step"]:  # else a restart may have cut the log, and not yet said so
+        raise RunError(f"{log}: ends at step {newest or 0}, but {path / 'status'} tells of a checkpoint of step {status['step']}, before "
+                       "which the log is saved; expected the rows up to there; the log is damaged, as after a loss of power: restore it "
+                       "from a copy")
     rows = excerpt.steps or excerpt.evaluations
     config = {}
     if present(path / "config.yaml") or rows:
@@ -51,7 +56,7 @@ def _summarize(path):
         path=path, name=path.name, state=status["state"] if status else "not begun",
         message=(status["message"] or None) if status else None,
         created=_time(starts[0][0].get("time")) if starts else None,
-        step=max((of[-1]["step"] for of in (excerpt.steps, excerpt.evaluations) if of), default=None),
+        step=newest,
         planned_steps=planned if type(planned) is int else None,
         **_of_steps(excerpt), **_of_evaluations(excerpt),
         seconds=_wall_seconds(starts, changed),
