@@ -50,6 +50,10 @@ class Page(unittest.TestCase):
     def tearDown(self):
         self.assertEqual(browser.messages(), [])
 
+    def test_no_run(self):
+        browser.open(make_page("none", []))
+        self.assertEqual((browser.text("h1"), browser.text("#shown-count"), self.rows()), ("0 runs", "All 0 runs", []))
+
     def rows(self):
         """Names of the rows of the table, as they stand."""
         return browser.script("return [...document.querySelectorAll('#runs tr[data-run] th')].map((cell) => cell.textContent)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Mapping, Sequence
 
-from ..errors import RunError
 from ..page_template import fill, resource
 from ..report_data import json_for_html
 from ..report_html import duration, number
@@ -21,13 +20,11 @@ NAMED = 20
 
 def build_page(summaries: Sequence[RunSummary], scales: Mapping[str, str] = {}, folder=".") -> str:
     """The page as text. `scales`: settings -> "log" where their axes are logarithmic; `folder`: where the page will stand,
-    which links to reports begin at. Runs whose log cannot be read have no curves. Raises RunError where there is no run."""
-    if not summaries:
-        raise RunError("no runs to show; name folders of runs, or folders that hold them")
+    which links to reports begin at. Runs whose log cannot be read have no curves. There may be no run at all."""
     data = runs_data(summaries, scales, folder)
     data["importance"] = importance_data(summaries, scales)
     return fill(resource("runs/runs_page.html"), {
-        "title": f"{len(summaries):,} run{'s' if len(summaries) > 1 else ''}",
+        "title": f"{len(summaries):,} run{'s' if len(summaries) != 1 else ''}",
         "style": resource("report_page.css", "runs/runs_page.css"),
         "script": resource(*_SCRIPTS),
         "notes": notes(summaries),

@@ -44,7 +44,7 @@ class RunsPage {
   /// How many runs pass the filters, and a button to take each filter away.
   shown() {
     const { model } = this, { runs, visible, filters, hidden, words } = model, place = byId("shown-filters");
-    byId("shown-count").textContent = visible.length === runs.length ? (runs.length > 1 ? `All ${runs.length.toLocaleString("en")} runs` : "1 run")
+    byId("shown-count").textContent = visible.length === runs.length ? (runs.length === 1 ? "1 run" : `All ${runs.length.toLocaleString("en")} runs`)
       : `${visible.length.toLocaleString("en")} of ${runs.length.toLocaleString("en")} runs`;
     place.replaceChildren();
     const chip = (text, act) => {
