@@ -20,6 +20,11 @@ def is_utf8(text) -> bool:
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
+def shortened(text, most=40):
+    """The beginning of a text that is longer than `most` characters, and dots."""
+    return text if len(text) <= most else text[:most - 3] + "..."
+
+
 def visible(text):
     """Text of many lines: controls, surrogates and reordering marks are escaped; line ends and tabs stay."""
     return "".join(escape(c) if c not in "\n\t" and (unicodedata.category(c) in ("Cc", "Cs") or c in _UNRULY) else c

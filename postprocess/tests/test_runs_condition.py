@@ -127,6 +127,9 @@ class Mistakes(unittest.TestCase):
         self.refused("model.bias > false", "model.bias is true or false (True), which has no order")
         self.refused("created > yesterday", "column 11: 'yesterday' is no value of created, which is a date or seconds since 1970")
         self.refused("training.batch > 2026-11-28", "is no value of training.batch, which is a number")
+        for text in ("\u0663\u0662", "3\u0662", "\u0663.5", "1e\u0663"):
+            self.refused(f"training.batch == {text}", f"'{text}' is no value of training.batch, which is a number")
+        self.refused("created > \u0662\u0660\u0662\u0666-11-28", "is no value of created")
         self.assertFalse(meets("training.batch == big", RunSummary(Path("c"), "c", "not begun")))
 
     def test_any_length(self):

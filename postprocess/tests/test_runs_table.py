@@ -99,6 +99,27 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
                       self.command("--where", "training.sed == 3", code=2))
         self.assertIn("--where: column 16: 'x' is no value of training.seed", self.command("--where", "training.seed==x", code=2))
 
+    def test_mistakes_are_not_repeated_at_any_length(self):
+        word = "x" * 100_000
+        for words in (("--where", f"{word} == 1"), ("--where", f"seed == {word}"), ("--where", f"seed {word}"),
+                      ("--sort", word), ("--columns", word), ("--importance", "--at-step", "9" * 100_000)):
+            said = self.command(*words, code=2).splitlines()[-1]
+            self.assertLess(len(said), 300)
+            self.assertRegex(said, r"(xxx|999)\.\.\.")
+
+    def test_the_table_is_not_of_any_width(self):
+        config = self.folder / "with/config.yaml"
+        config.write_text(config.read_text().replace("  batch: 4", "  batch: 4\n  " + "k" * 300 + ": 1"))
+        log = self.folder / "with/metrics.jsonl"
+        log.write_text(log.read_text().replace('"validation_loss":', '"validation_loss":1e140,"was":'))
+        write_starts(self.folder / "with", ("2026-11-28T07:16:28.328Z", 0, (1e140, 1e140)))
+        for name in ("begins/" + "n" * 250 + "/ends-1", "\u4e2d" * 80):
+            self.run_in(name)
+        text = self.command()
+        self.assertLess(max(map(len, text.splitlines())), 450)
+        self.assertRegex(text, r"begins/n+\.\.\.n+/ends-1 ")
+        self.assertRegex(text, r" 1e\+140  ")
+
     def test_columns(self):
         self.assertEqual(self.command("--columns", "batch, run,training.seed,state", "--sort", "seed,run").splitlines(),
                          ["  batch           run  seed     state", "  4      other tokens     1  finished",
@@ -147,6 +168,9 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
         text = page.read_text()
         self.assertTrue(text.startswith("<!DOCTYPE html>"))
         self.assertEqual([f'"name":"{name}"' in text for name in ("with", "other tokens", "without")], [True, True, False])
+        for words in (("-o", page), (), ("--json",), ("--importance",)):
+            self.command("--where", "seed==3", *words)  # none: no other exit code for one of them
+        self.assertIn("<title>0 runs", page.read_text())
         rows = json.loads(self.command("-o", page, "--json"))["runs"]
         self.assertEqual(len(rows), 3)
         self.assertEqual([path.name for path in page.parent.iterdir()], ["runs.html"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import run_command
 from ..files import OutputFile, path_name
+from ..visible_text import shortened
 from .collect import collect
 from .condition import ConditionError, compile_condition
 from .sweep_scales import scales
@@ -47,8 +48,8 @@ def parse_options(arguments):
 
 
 def _step(text):
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is no step; expected a whole number from 1")
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"'{shortened(text)}' is no step; expected a whole number from 1")
     return int(text)
 
 

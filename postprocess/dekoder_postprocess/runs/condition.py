@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
+from ..visible_text import shortened
+
 _TOKEN = re.compile(r"""\s*(?:(?P<sign>[<>=!]=|[<>()\[\],])|(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[^\s<>=!()\[\],"']+)|(?P<end>\Z))""")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -59,7 +61,7 @@ class _Parser:
         self.next = next(self._tokens)
 
     def fail(self, expected):
-        at = f"{self.next.text!r} stands there" if self.next.kind != "end" else "it ends there"
+        at = f"{shortened(self.next.text)!r} stands there" if self.next.kind != "end" else "it ends there"
         raise ConditionError(f"column {self.next.column}: {at}; expected {expected}, as in "
                              "training.batch>16 and model.norm==pre")
 
@@ -181,7 +183,7 @@ def _compare(key, value, sign, literal) -> Optional[bool]:
         return same == (sign == "==")
     if sign not in ("==", "!=") and isinstance(value, (bool, str)):
         kind = "a text" if isinstance(value, str) else "true or false"
-        raise ConditionError(f"column {key.column}: {key.text} is {kind} ({value}), which has no order; expected == or !=")
+        raise ConditionError(f"column {key.column}: {key.text} is {kind} ({shortened(str(value))}), which has no order; expected == or !=")
     return _COMPARE[sign](value, _as(key, value, literal))
 
 
@@ -202,4 +204,4 @@ def _as(key, value, literal):
             kind = "a date or seconds since 1970"
             with contextlib.suppress(ValueError):
                 return datetime.fromisoformat(literal.text.rstrip("Z")).replace(tzinfo=timezone.utc).timestamp()
-    raise ConditionError(f"column {literal.column}: {literal.text!r} is no value of {key.text}, which is {kind}")
+    raise ConditionError(f"column {literal.column}: {shortened(literal.text)!r} is no value of {key.text}, which is {kind}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..text_table import text_table
-from ..visible_text import visible_token
+from ..visible_text import shortened, visible_token
 
 TITLES = {"best_loss": "best validation loss", "last_loss": "newest validation loss", "bits_per_byte": "bits per byte at the best loss",
           "training_loss": "training loss over the last 100 steps"}
+LONGEST = 80  # characters of a name or value
 WIDTH = 10  # characters of a bar that stands for the whole variance
 
 
@@ -64,4 +65,4 @@ def _number(value):
 
 
 def _name(text):
-    return visible_token(text, spaces=False)
+    return shortened(visible_token(text, spaces=False), LONGEST)

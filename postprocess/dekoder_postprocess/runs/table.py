@@ -13,12 +13,14 @@ from typing import Any, Callable, Optional, Sequence
 
 from ..errors import ANY_TEXT
 from ..text_table import text_table
-from ..visible_text import visible_token
+from ..visible_text import shortened, visible_token
 from .collect import natural
 from .run_summary import RunSummary, compared_hash
 
 LONGEST = 40
 """Characters of a text in the table for people."""
+LONGEST_NAME = 80
+"""Characters of a run's name there."""
 NOTHING = "-"
 
 
@@ -34,7 +36,7 @@ class Column:
 
     def shown(self, summary) -> str:
         value = self.value(summary)
-        return NOTHING if value is None else (self.text or setting_text)(value)
+        return NOTHING if value is None else shortened((self.text or setting_text)(value), LONGEST_NAME if self.name == "run" else LONGEST)
 
 
 def _of(attribute):
@@ -49,11 +51,17 @@ def setting_text(value) -> str:
         text = visible_token(value, spaces=False)
     else:
         text = visible_token(json.dumps(value, ensure_ascii=False), spaces=False)
-    return text if len(text) <= LONGEST else text[:LONGEST - 3] + "..."
+    return shortened(text, LONGEST)
+
+
+def _name(value):
+    """The name of a run: both of its ends tell it from others."""
+    text, half = visible_token(value, spaces=False), LONGEST_NAME // 2
+    return text if len(text) <= LONGEST_NAME else f"{text[:half - 1]}...{text[2 - half:]}"
 
 
 def _loss(value):
-    return f"{value:.4f}"
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.5g}"
 
 
 def _time(value):
@@ -66,6 +74,8 @@ def _time(value):
 def _duration(value):
     """Hours, minutes and seconds."""
     seconds = round(value)
+    if seconds >= 1e10:  # 300 years
+        return f"{value:.5g} s"
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
@@ -78,7 +88,7 @@ def _count(value):
 
 
 COLUMNS = (
-    Column("run", _of("name"), "run", lambda name: visible_token(name, spaces=False)),
+    Column("run", _of("name"), "run", _name),
     Column("path", lambda summary: str(summary.path)),
     Column("state", _of("state"), "state"),
     Column("problem", _of("problem")),
@@ -117,11 +127,11 @@ class RunTable:
         if len(found) == 1:
             return found[0]
         if found:
-            raise ValueError(f"{key!r} is a setting of several sections; expected one of "
+            raise ValueError(f"{shortened(key)!r} is a setting of several sections; expected one of "
                              f"{', '.join(column.name for column in found)}")
         names = {name: column.name for column in columns for name in (column.name.partition(".")[2], column.name) if name}
-        nearest = difflib.get_close_matches(key, names, 1)
-        raise ValueError(f"no run has {key!r}; " + (f"did you mean {names[nearest[0]]}?" if nearest else
+        nearest = difflib.get_close_matches(shortened(key, 100), names, 1)
+        raise ValueError(f"no run has {shortened(key)!r}; " + (f"did you mean {names[nearest[0]]}?" if nearest else
                                                     "expected a setting, such as training.batch, or a column of --csv"))
 
     def sorted(self, keys) -> "RunTable":
@@ -159,7 +169,8 @@ class RunTable:
 
     def _titles(self, columns):
         short = Counter(column.name.partition(".")[2] for column in columns)
-        return [column.title or (of if short[of := column.name.partition(".")[2]] == 1 else column.name) for column in columns]
+        titles = [column.title or (of if short[of := column.name.partition(".")[2]] == 1 else column.name) for column in columns]
+        return [shortened(visible_token(title, spaces=False), LONGEST) for title in titles]
 
     def _cell(self, column, summary):
         text = column.shown(summary)
