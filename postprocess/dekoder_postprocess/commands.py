@@ -3,14 +3,15 @@
 missing or wrong ends in one line."""
 from __future__ import annotations
 
-import atexit
-import importlib
-import os
-import shutil
-import tempfile
-from pathlib import Path
+import _signal  # part of Python itself, where `signal` takes milliseconds to load
 
-from .errors import run_command
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # else it is ignored, as behind nohup
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C ends the process, without a trace, until run_command watches
+
+import importlib  # noqa: E402
+import os  # noqa: E402
+
+from .errors import catch_interrupts, run_command  # noqa: E402
 
 MODULES = {"dekoder-report": "report", "dekoder-figures": "figures", "dekoder-tensorboard": "tensorboard_export",
            "dekoder-compare": "compare", "dekoder-watch": "watch", "dekoder-runs": "runs.command", "dekoder-sweep": "sweep.command",
@@ -22,6 +23,7 @@ def start(name) -> int:
     """Runs the command of that name with the words of the command line; returns its exit code."""
 
     def body():
+        catch_interrupts()
         if name in DRAW:
             give_matplotlib_a_folder()
         return importlib.import_module(f".{MODULES[name]}", __package__).main()
@@ -32,6 +34,11 @@ def start(name) -> int:
 def give_matplotlib_a_folder():
     """Matplotlib keeps a cache in the home directory, and does not start where there is none: a temporary folder
     takes its place, for this process."""
+    import atexit
+    import shutil
+    import tempfile
+    from pathlib import Path
+
     if os.environ.get("MPLCONFIGDIR"):
         return
     try:

@@ -16,8 +16,8 @@ def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="dekoder-compare", description="Whether runs are a pair (seed, data, initial values, configuration), and "
         "what differs: losses at common steps, attention maps, head statistics. Runs may still be training.",
-        epilog="Exit codes: 0 compared, 2 usage, 3 a file is missing, damaged or of another program. Initial values are "
-        "drawn by the program dekoder: that of DEKODER_PROGRAM, of the PATH, or built in the checkout.")
+        epilog="Exit codes: 0 compared, 2 usage, 3 a file is missing, damaged or of another program, 130 interrupted "
+        "(Ctrl-C). Initial values are drawn by the program dekoder: that of DEKODER_PROGRAM, of the PATH, or built in the checkout.")
     parser.add_argument("runs", nargs="*", metavar="RUN", type=path_name,
                         help="run directories; all are compared with the first")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

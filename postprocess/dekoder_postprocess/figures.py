@@ -279,7 +279,7 @@ def parse_options(arguments):
         prog="dekoder-figures", description="Publication figures of a run: initial-and-trained (one head, all "
         "heads), heads, statistics, loss; of two runs: two-runs (one head, all heads), with and without positional "
         "encoding say.",
-        epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
+        epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program, 130 interrupted (Ctrl-C).")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=path_name,
                         help="run directory or attention file; two are compared")
     parser.add_argument("-o", "--output", metavar="FOLDER", type=path_name,

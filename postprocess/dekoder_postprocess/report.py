@@ -93,7 +93,7 @@ def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="dekoder-report", description="One self-contained HTML page of one or more runs: losses, rates, "
         "samples, attention maps, head statistics, configuration. A run may still be training.",
-        epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program.")
+        epilog="Exit codes: 0 made, 2 usage, 3 a file is missing, damaged or of another program, 130 interrupted (Ctrl-C).")
     parser.add_argument("runs", metavar="RUN", nargs="+", type=path_name,
                         help="run directory; with two, maps are shown side by side")
     parser.add_argument("-o", "--output", metavar="FILE", type=path_name, default="report.html",

@@ -273,7 +273,7 @@ def parse_options(arguments):
         "LOGDIR`. Made again, they replace those of the call before. Of many runs, the HParams tab shows the settings in "
         "which they differ beside their best and last validation loss.",
         epilog="Exit codes: 0 written, 2 usage or no package tensorboard, 3 a file is missing, damaged or of another "
-        "program. Of many runs, those that are damaged or have no row yet are left out, and named.")
+        "program, 130 interrupted (Ctrl-C). Of many runs, those that are damaged or have no row yet are left out, and named.")
     parser.add_argument("runs", metavar="RUN", nargs="+", type=path_name,
                         help="run directory, also of a run that is still training, or a folder with such")
     parser.add_argument("-o", "--output", metavar="LOGDIR", type=path_name,

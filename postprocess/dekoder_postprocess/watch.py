@@ -34,8 +34,8 @@ def parse_options(arguments):
         prog="dekoder-watch", description="Draws training and validation loss of runs in the terminal, as one curve over "
         "all restarts, renewed every second. Ends with q or Ctrl-C, or when no run goes on or can be gone on with. "
         "Prints one picture and ends where there is no terminal, or one that cannot be drawn on (TERM=dumb).",
-        epilog="Exit codes: 0 shown, 2 usage, 3 a file is missing, damaged or of another program. NO_COLOR=1: no "
-        "colours. Characters are ASCII where the locale (LC_ALL, LC_CTYPE, LANG) is none of UTF-8.")
+        epilog="Exit codes: 0 shown, 2 usage, 3 a file is missing, damaged or of another program, 130 interrupted "
+        "(Ctrl-C) before the screen was drawn. NO_COLOR=1: no colours. Characters are ASCII where the locale (LC_ALL, LC_CTYPE, LANG) is none of UTF-8.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=path_name, help="run directories")
     parser.add_argument("--once", action="store_true", help="print one picture, without colours, and end")
     parser.add_argument("--from", dest="first", metavar="STEP", type=_step, default=0,

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -124,6 +125,24 @@ class Processes(unittest.TestCase):
         done = self.start("report", out / "nothing\udcff")
         self.assertEqual((done.returncode, done.stderr.count("\n")), (3, 1))
 
+    def test_an_interrupt_at_any_time_leaves_no_trace(self):
+        """While this or that module is loaded, the first of them before anybody watches."""
+        code = ("import builtins, os, signal, sys\n"
+                "load, target = builtins.__import__, sys.argv[1]\n"
+                "def interrupted(name, *more):\n"
+                "    if name == target:\n"
+                "        os.kill(os.getpid(), signal.SIGINT)\n"
+                "    return load(name, *more)\n"
+                "builtins.__import__, sys.argv = interrupted, sys.argv[2:]\n"
+                "exec(open(sys.argv[0]).read(), {'__name__': '__main__', '__file__': sys.argv[0]})\n")
+        for name in ("report", "runs", "sweep"):
+            words = words_for("runs" if name == "sweep" else name, self.run_folder, self.folder)[2:]
+            words = [sys.executable, "-B", "-c", code, "MODULE", str(BIN / f"dekoder-{name}"), *words[1:]]
+            for module in ("importlib", "errors", "traceback", "argparse", "numpy"):
+                done = subprocess.run([module if word == "MODULE" else word for word in words], capture_output=True, text=True)
+                expected = (130, f"dekoder-{name}: interrupted\n") if module in ("argparse", "numpy") else (-signal.SIGINT, "")
+                self.assertEqual((done.returncode, done.stderr), expected, (name, module))
+
     def test_output_that_cannot_take_it(self):
         """A closed and a full standard output."""
         words = words_for("compare", self.run_folder, self.folder)
@@ -147,15 +166,35 @@ class OnePlace(unittest.TestCase):
 
     def test_codes_and_lines(self):
         for error, code, words in ((errors.RunError("a:\n  b"), 3, "dekoder-x: a: b\n"),
-                                   (MemoryError(), 3, "out of memory"), (KeyboardInterrupt(), 130, ""),
+                                   (MemoryError(), 3, "out of memory"), (KeyboardInterrupt(), 130, "dekoder-x: interrupted\n"),
                                    (OSError(28, "No space left on device", "file"), 3, "file: No space left on device"),
                                    (OSError(5, "Input/output error"), 3, "standard output"),
-                                   (ModuleNotFoundError("no", name="numpy"), 2, "needs the Python package numpy"),
+                                   (ModuleNotFoundError("no", name="numpy"), 2, "packages (pip install ./postprocess)"),
+                                   (ModuleNotFoundError("no", name="sklearn.ensemble"), 2, '(pip install "./postprocess[importance]")'),
+                                   (ModuleNotFoundError("no", name="optuna"), 2, '(pip install "./postprocess[sweep]")'),
                                    (ZeroDivisionError("by\nzero"), 1, "internal error (please report it): "
                                                                       "ZeroDivisionError: by zero (test_commands.py:")):
             got, said = self.ended(error)
             self.assertEqual((got, said.count("\n")), (code, int(bool(words))), said)
             self.assertIn(words, said)
+
+    def test_what_others_make_of_an_interrupt(self):
+        self.addCleanup(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+
+        def body():
+            errors.catch_interrupts()
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except:  # noqa: E722  (as in Debian's h5py)
+                raise ImportError("partially loaded")
+
+        for catches in (errors.catch_interrupts, lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)):
+            catches()
+            with mock.patch.object(errors, "_interrupted", False), mock.patch("sys.stderr", io.StringIO()) as said:
+                self.assertEqual((errors.run_command("dekoder-x", body), said.getvalue()), (130, "dekoder-x: interrupted\n"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        errors.catch_interrupts()
+        self.assertEqual(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
 
     def test_trace_on_demand(self):
         with mock.patch.dict(os.environ, {"DEKODER_TRACEBACK": "1"}):

@@ -237,7 +237,7 @@ class Importance(unittest.TestCase):
     def test_without_scikit_learn(self):
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(sys.modules, {"sklearn": None, "sklearn.ensemble": None}):
             data = page_json(build_page(write_runs(folder, 2)))
-        self.assertRegex(data["importance"]["missing"], "needs the Python package sklearn.*pip install scikit-learn")
+        self.assertRegex(data["importance"]["missing"], "needs the Python package sklearn.*after pip install \"./postprocess\\[importance\\]\"\\.$")
 
 
 class Size(Scratch):

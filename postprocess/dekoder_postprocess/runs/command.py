@@ -23,8 +23,8 @@ def parse_options(arguments):
         prog="dekoder-runs", description="A table of all runs at or below folders, also of those that train. Runs are not "
         "registered anywhere: a folder that dekoder trained in is one. Without other words the least validation loss stands first, "
         "and columns in which the runs do not differ are left out.",
-        epilog="Exit codes: 0 made, 2 usage or a missing Python package, 3 no run, or something cannot be written. A run that is "
-        "damaged is a row, with the reason below. KEY: a column of --csv, such as state, created, step, validation_loss (the best "
+        epilog="Exit codes: 0 made, 2 usage or a missing Python package, 3 no run, or something cannot be written, 130 interrupted "
+        "(Ctrl-C). A run that is damaged is a row, with the reason below. KEY: a column of --csv, such as state, created, step, validation_loss (the best "
         "one) or a setting, such as training.batch, or batch. EXPR: comparisons == != < <= > >= and in [a, b] of a KEY with a number, "
         "a word, a \"text\", true, false or none (not known), with and, or, not and parentheses.")
     parser.add_argument("folders", nargs="+", metavar="DIR", type=path_name, help="folders with runs at any depth, or runs")

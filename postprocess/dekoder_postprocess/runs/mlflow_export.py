@@ -181,7 +181,8 @@ def parse_options(arguments):
         prog=COMMAND, description="Writes runs into MLflow's file store, without a server: settings as parameters, numbers "
         "as metrics, facts as tags, configuration, samples and report as artifacts. Made again, runs that have grown are "
         "added to and the others stay as they are.",
-        epilog="Exit codes: 0 written, 2 usage or no package mlflow, 3 a file is missing, damaged or of another program. "
+        epilog="Exit codes: 0 written, 2 usage or no package mlflow, 3 a file is missing, damaged or of another program, 130 "
+        "interrupted (Ctrl-C). "
         "Runs that are damaged, have no row yet or are refused by MLflow are left out, and named.")
     parser.add_argument("runs", metavar="DIR", nargs="+", type=path_name, help="run directory, or a folder with such")
     parser.add_argument("-o", "--output", metavar="MLRUNS", type=path_name, default="mlruns",

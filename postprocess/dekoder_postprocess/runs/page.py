@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Mapping, Sequence
 
+from ..errors import how_to_install
 from ..page_template import fill, resource
 from ..report_data import json_for_html
 from ..report_html import duration, number
@@ -41,7 +42,7 @@ def importance_data(summaries, scales) -> dict:
         return visible_texts(importance(summaries, logarithmic=logarithmic, linear=scales.keys() - set(logarithmic)).as_json())
     except ModuleNotFoundError as error:
         return {"missing": f"Importance needs the Python package {error.name}, which was not there when this page was made: "
-                           "make the page in the toolbox, or after pip install scikit-learn."}
+                           f"make the page in the toolbox, or after {how_to_install(error.name, 'dekoder-runs')}."}
 
 
 def visible_texts(value):

@@ -156,7 +156,8 @@ def parse_options(arguments):
         prog=COMMAND, description="Writes runs as W&B's offline directories, without account, server or network; later, "
         "where there is one: `wandb sync FOLDER/offline-run-*`. Made again, directories of runs that have changed are "
         "replaced, under the same id, and the others stay as they are.",
-        epilog="Exit codes: 0 written, 2 usage or no package wandb, 3 a file is missing, damaged or of another program. "
+        epilog="Exit codes: 0 written, 2 usage or no package wandb, 3 a file is missing, damaged or of another program, 130 "
+        "interrupted (Ctrl-C). "
         "Runs that are damaged or have no row yet are left out, and named.")
     parser.add_argument("runs", metavar="DIR", nargs="+", type=path_name, help="run directory, or a folder with such")
     parser.add_argument("-o", "--output", metavar="FOLDER", type=path_name, default="wandb",
