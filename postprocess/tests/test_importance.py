@@ -10,6 +10,7 @@ import sys
 import tempfile
 import unittest
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -356,12 +357,24 @@ class Runs(unittest.TestCase):
                                            "without a loss": 3})
         self.assertEqual((result.least_step, result.greatest_step), (50, 300))
         self.assertIn("22 runs: 20 finished, 2 stopped before their last step; left out: 1 damaged, 2 failed, 1 not begun, "
-                      "3 on other validation tokens, 1 running, 3 without a loss\n"
-                      "  They ended at steps 50 to 300: a loss after fewer steps is greater for that alone.", text(result))
+                      "3 on other validation tokens, 1 running, 3 without a loss\n", text(result))
         alone = importance(runs, resamples=FEW, finished_only=True)
         self.assertEqual((alone.finished, alone.stopped, alone.left_out["stopped"]), (20, 0, 2))
         self.assertEqual(alone.all_runs, importance(good, resamples=FEW).all_runs)
-        self.assertNotIn("They ended", text(alone))
+        self.assertNotIn("ended at", text(alone))
+
+    def test_runs_that_ended_at_different_steps(self):
+        """However much their settings explain, the bars are not to be trusted; the best half of them is another matter."""
+        runs = planted_runs(60, additive_settings, additive_loss)
+        self.assertFalse(importance(runs, resamples=FEW).all_runs.weak)
+        runs = [replace(run, step=100) if run.best_loss > 0.5 else run for run in runs]
+        result = importance(runs, resamples=FEW)
+        self.assertEqual((result.all_runs.weak, result.best_half.weak, result.remark), (True, False, None))
+        self.assertGreater(result.all_runs.explained.value, 0.5)
+        self.assertRegex(result.all_runs.reading, r"\): do not trust the bars\. The runs ended at steps 100 to 300, and a loss after fewer "
+                         "steps is greater for that alone; --at-step N compares ")
+        self.assertIn(result.all_runs.reading, text(result))
+        self.assertNotIn("ended at", result.best_half.reading)
 
     def test_equally_many_on_other_tokens(self):
         runs = [planted_run(i, {}, 1.0 + i, validation_hash=of) for i, of in enumerate(["b", "a", "b", "a", None])]
@@ -382,6 +395,20 @@ class Runs(unittest.TestCase):
         self.assertEqual(result.left_out, {"ended before step 45": 2, "without a loss": 1})
         self.assertEqual((result.finished, result.all_runs.least_loss), (1, expected))
         self.assertIn("best validation loss up to step 45", text(result))
+
+    def test_the_first_rung(self):
+        """Is the step where none is given, but for runs that all ended at the same one."""
+        with tempfile.TemporaryDirectory() as folder:
+            written = [write_run(Path(folder) / str(steps), steps=steps, attention=False, captured=(), restarts=()) for steps in (20, 40, 60)]
+            runs = [planted_run(i, {"width": i}, 0.5, step=20 * (i + 1), path=run.path, validation_hash=run.evaluations[0]["validation_hash"])
+                    for i, run in enumerate(written)]
+            result = importance(runs, first_rung=20)
+            self.assertEqual((result.at_step, result.stopped + result.finished, result.left_out), (20, 3, {}))
+            self.assertEqual(result.remark, "The runs ended at steps 20 to 60: compared are their best losses up to step 20, the first rung of "
+                             "their sweep; --at-step N takes another step.")
+            self.assertIn(f"up to step 20\n  3 runs: 3 finished, 0 stopped before their last step\n  {result.remark}\n", text(result))
+            self.assertEqual(importance(runs, first_rung=20, at_step=20), replace(result, remark=None))
+            self.assertIsNone(importance(runs[:1], first_rung=20).at_step)
 
     def test_targets(self):
         runs = [planted_run(i, {}, 9.0, bits_per_byte=1.0 + i) for i in range(3)]

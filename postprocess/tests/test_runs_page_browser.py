@@ -35,9 +35,9 @@ def setUpModule():
     unittest.addModuleCleanup(browser.close)
 
 
-def make_page(name, summaries):
+def make_page(name, summaries, **more):
     path = folder / f"{name}.html"
-    path.write_text(build_page(summaries, SCALES, folder), encoding="utf-8")
+    path.write_text(build_page(summaries, SCALES, folder, **more), encoding="utf-8")
     return path
 
 
@@ -399,6 +399,17 @@ class Charts(Page):
                 self.assertEqual([float(value) if value else None for value in row[1:]],
                                  [bar["permutation"]["value"], bar["impurity"]["value"], bar["linear"], bar["rank"]])
         self.assertEqual(importance["all_runs"]["bars"][0]["setting"], RATE)
+
+    def test_importance_of_runs_of_different_lengths(self):
+        """Bars are pale where the runs ended at different steps; the page says so, and which step was taken instead."""
+        browser.open(page)
+        self.assertIn("The runs ended at steps 100 to 200", browser.text("#importance-reading"))
+        self.assertEqual(self.count("#importance-body .meters.weak"), 1)
+        browser.open(make_page("at-step", runs, first_rung=100))
+        self.assertNotIn("ended at", browser.text("#importance-reading"))
+        self.assertEqual(self.count("#importance-body .meters.weak"), 0)
+        self.assertRegex(browser.text("#importance-remark"), "^The runs ended at steps 100 to 200: .* up to step 100, the first rung")
+        self.assertIn("best validation loss up to step 100 ", browser.text("#importance-body"))
 
 
 class Brushing(Page):

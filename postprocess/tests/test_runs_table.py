@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dekoder_postprocess.runs import command  # noqa: E402
 from dekoder_postprocess.runs.collect import collect  # noqa: E402
-from dekoder_postprocess.runs.sweep_scales import scales  # noqa: E402
+from dekoder_postprocess.runs.sweep_scales import first_rung, scales  # noqa: E402
 from runs_scratch import Scratch, write_starts  # noqa: E402
 
 BIN = Path(__file__).resolve().parents[1] / "bin"
@@ -183,7 +184,30 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
         self.assertEqual(early["at_step"], 10)
         self.assertIn("up to step 10", self.command("--importance", "--at-step", "10"))
         self.assertIn("'0' is no step", self.command("--importance", "--at-step", "0", code=2))
-        self.assertIn("--at-step without --importance", self.command("--at-step", "10", code=2))
+        self.assertIn("--at-step without --importance or -o", self.command("--at-step", "10", code=2))
+
+    def test_importance_of_the_page(self):
+        """Is that of the text: at the step that is asked for, else at the first rung where trials were stopped early."""
+        def of_page(*words):
+            self.command("-o", self.folder / "runs.html", *words)
+            return json.loads(re.search(r'id="runs-data">(.*?)</script>', (self.folder / "runs.html").read_text(), re.S).group(1))["importance"]
+
+        shutil.rmtree(self.folder / "other tokens")
+        whole, at_10 = of_page(), of_page("--at-step", "10")
+        self.assertEqual((whole["at_step"], at_10["at_step"]), (None, 10))
+        self.assertEqual(at_10, json.loads(self.command("--importance", "--json", "--at-step", "10"))["importance"])
+        sweep = self.folder / "trials"  # a folder of runs of a sweep, as it was made by hand
+        self.run_in("trials/0000", steps=20)
+        shutil.copy(sweep / "0000/config.yaml", self.folder / "base.yaml")
+        (self.folder / "sweep.yaml").write_text(
+            "base: base.yaml\nsteps: 40\ntrials: 4\nmethod: random\nhalving: {first_rung: 20, factor: 2}\nset: {evaluation.every: 20}\n"
+            "parameters:\n  training.batch: {values: [4, 8]}\n")
+        self.assertEqual(first_rung(collect([self.folder])), 20)
+        self.assertEqual((of_page()["at_step"], of_page("--at-step", "10")["at_step"]), (20, 10))
+        self.assertRegex(of_page()["remark"], "ended at steps 20 to 40: .* step 20, the first rung")
+        self.assertIn("ended at steps 20 to 40", self.command("--importance"))
+        (self.folder / "sweep.yaml").unlink()
+        self.assertIsNone(first_rung(collect([self.folder])))
 
     def test_scales_are_those_of_the_sweep(self):
         sweep = self.folder / "sweep \u4e2d"

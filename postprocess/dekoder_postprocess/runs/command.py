@@ -12,7 +12,7 @@ from ..files import OutputFile, path_name
 from ..visible_text import shortened
 from .collect import collect
 from .condition import ConditionError, compile_condition
-from .sweep_scales import scales
+from .sweep_scales import first_rung, scales
 from .table import COLUMNS, RunTable
 
 MEGABYTE = 1_000_000
@@ -37,11 +37,11 @@ def parse_options(arguments):
     parser.add_argument("--importance", action="store_true", help="which settings mattered, and how far that can be trusted; with "
                         "--json beside the runs")
     parser.add_argument("--at-step", metavar="N", type=_step, help="importance for the best loss up to that step, of all runs that came "
-                        "so far: fair where runs were stopped early")
+                        "so far: fair where runs were stopped early (default: the first rung of their sweep, where they were)")
     parser.add_argument("-o", "--output", metavar="FILE", type=path_name, help="a page of all of it that needs no network: runs.html")
     options = parser.parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
-    if options.at_step is not None and not options.importance:
-        parser.error("--at-step without --importance; expected both")
+    if options.at_step is not None and not (options.importance or options.output):
+        parser.error("--at-step without --importance or -o; expected one of them")
     if options.csv and (options.json or options.importance):
         parser.error(f"--csv and --{'json' if options.json else 'importance'} are two outputs; expected one of them")
     return parser, options
@@ -90,7 +90,8 @@ def write_page(output, options, table):
     """The page, into an OutputFile."""
     from .page import build_page
 
-    page = build_page(table.summaries, scales(table.summaries), Path(options.output).parent).encode("utf-8", "replace")
+    runs = table.summaries
+    page = build_page(runs, scales(runs), Path(options.output).parent, options.at_step, first_rung(runs)).encode("utf-8", "replace")
     output.write(page)
     quiet = options.csv or options.json
     print(f"{options.output}: {len(page) / MEGABYTE:.2f} MB", file=sys.stderr if quiet else sys.stdout)
@@ -100,9 +101,9 @@ def importance_of(table, at_step):
     """Which settings mattered for the losses of the table's runs, up to a step if there is one (importance.Importance)."""
     from .importance import importance
 
-    of = scales(table.summaries)
-    return importance(table.summaries, at_step=at_step, **{kind: {name for name, scale in of.items() if scale == short}
-                                                           for kind, short in (("logarithmic", "log"), ("linear", "linear"))})
+    runs, of = table.summaries, scales(table.summaries)
+    logarithmic = {name for name, scale in of.items() if scale == "log"}
+    return importance(runs, logarithmic=logarithmic, linear=of.keys() - logarithmic, at_step=at_step, first_rung=first_rung(runs))
 
 
 def main(arguments=None) -> int:

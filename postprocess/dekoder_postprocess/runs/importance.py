@@ -56,7 +56,8 @@ class Part:
     runs: int
     least_loss: Optional[float]
     greatest_loss: Optional[float]
-    reading: str  # a sentence: how far the bars can be trusted, or why there are none
+    reading: str  # how far the bars can be trusted and why not, or why there are none
+    weak: bool = False  # the bars are not to be trusted
     explained: Optional[Estimate] = None  # out-of-bag R^2; None: no bars
     bars: list = field(default_factory=list)  # of Bar, greatest permutation importance first
     dependent: list = field(default_factory=list)  # of Dependence: the bars of these settings cannot be told apart
@@ -69,6 +70,7 @@ class Part:
 class Importance:
     target: str  # TARGETS
     at_step: Optional[int]  # the target is the best validation loss up to that step; None: that of the whole run
+    remark: Optional[str]  # a sentence: why that step was taken, where nobody asked for it
     validation_hash: Optional[str]  # of the runs that are taken
     finished: int  # runs taken that trained all their steps
     stopped: int  # runs taken that ended, or were ended, before
@@ -88,18 +90,23 @@ class Importance:
 
 
 def importance(summaries: Sequence[RunSummary], *, logarithmic: Collection[str] = (), linear: Collection[str] = (), seed: int = 0,
-               target: str = "best_loss", at_step: Optional[int] = None, finished_only: bool = False,
+               target: str = "best_loss", at_step: Optional[int] = None, first_rung: Optional[int] = None, finished_only: bool = False,
                resamples: int = 100) -> Importance:
     """Of the finished and the stopped runs (finished_only: of the finished ones) on one set of validation tokens, that of most
     runs. logarithmic, linear: settings that are known to have been sampled so; others are taken as their logarithm where they are
     positive and span more than a factor of 10. at_step: compares best validation losses up to that step, by the logs of the runs
-    that reached it. seed: of all random draws. Raises ValueError for a target that is none, ModuleNotFoundError without scikit-learn."""
+    that reached it; first_rung, that of the runs' sweep, is this step where none is given and the runs ended at different ones. seed: of all random draws. Raises ValueError for a target that is none, ModuleNotFoundError without scikit-learn."""
     import sklearn.ensemble  # noqa: F401  (said also where there are too few runs for a forest)
 
     possible = ["best_loss"] if at_step is not None else TARGETS
     if target not in possible:
         raise ValueError(f"target {target}: expected {' or '.join(possible)}{'' if at_step is None else ' at a step'}")
     taken, left_out = _taken(summaries, target, at_step, finished_only)
+    remark = None
+    if at_step is None and first_rung is not None and target == "best_loss" and (ended := _uneven(summary for _, summary in taken)):
+        at_step = first_rung
+        taken, left_out = _taken(summaries, target, at_step, finished_only)
+        remark = f"{ended}: compared are their best losses up to step {at_step}, the first rung of their sweep; --at-step N takes another step."
     taken.sort(key=lambda pair: (pair[0], json.dumps(pair[1].settings, sort_keys=True, default=str)))
     losses, runs = np.array([loss for loss, _ in taken]), [summary for _, summary in taken]
     finished = sum(summary.state == "finished" for summary in runs)
@@ -112,11 +119,11 @@ def importance(summaries: Sequence[RunSummary], *, logarithmic: Collection[str] 
     half = [setting_columns(setting.name, [run.settings.get(setting.name) for run in runs[:best]], *scales)
             for setting in settings] if best else []
     return Importance(
-        target=target, at_step=at_step, validation_hash=runs[0].validation_hash if runs else None, finished=finished,
+        target=target, at_step=at_step, remark=remark, validation_hash=runs[0].validation_hash if runs else None, finished=finished,
         stopped=len(runs) - finished, least_step=min(steps, default=None), greatest_step=max(steps, default=None),
         left_out=left_out, seed=seed, trees=TREES, resamples=resamples, percentiles=PERCENTILES,
-        all_runs=_part(settings, losses, {}, seed, resamples),
-        best_half=_part([setting for setting in half if _differs(setting)], losses[:best],
+        all_runs=_part(settings, losses, "" if at_step else _uneven(runs), {}, seed, resamples),
+        best_half=_part([setting for setting in half if _differs(setting)], losses[:best], "" if at_step else _uneven(runs[:best]),
                         {setting.name: json.dumps(runs[0].settings.get(setting.name), ensure_ascii=False, default=str)
                          for setting in half if not _differs(setting)}, seed, resamples))
 
@@ -159,8 +166,14 @@ def _loss_at(summary, step) -> Optional[float]:
     return min((loss for loss in losses if loss is not None), default=None)
 
 
-def _part(settings, losses, constant, seed, resamples) -> Part:
-    """settings: those that differ between the runs."""
+def _uneven(summaries) -> str:
+    """That the runs ended at different steps; nothing where they did not."""
+    steps = {summary.step for summary in summaries if summary.step is not None}
+    return f"The runs ended at steps {min(steps)} to {max(steps)}" if len(steps) > 1 else ""
+
+
+def _part(settings, losses, uneven, constant, seed, resamples) -> Part:
+    """settings: those that differ between the runs; uneven: that the losses are of different steps."""
     part = {"runs": len(losses), "least_loss": float(losses[0]) if len(losses) else None,
             "greatest_loss": float(losses[-1]) if len(losses) else None, "constant": constant}
     if len(losses) < LEAST_RUNS:
@@ -183,7 +196,8 @@ def _part(settings, losses, constant, seed, resamples) -> Part:
             for i, setting in enumerate(settings)]
     together = [Together(group, *estimates) for group, *estimates in
                 zip(groups, found.permutation[len(settings):], found.impurity[len(settings):])]
-    return Part(reading=_reading(found.explained), explained=found.explained,
+    weak = bool(uneven) or found.explained.low <= 0 or found.explained.value < WEAK
+    return Part(reading=_reading(found.explained, weak, uneven), weak=weak, explained=found.explained,
                 bars=sorted(bars, key=lambda bar: (-bar.permutation.value, bar.setting)), dependent=dependent, together=together, **part)
 
 
@@ -196,10 +210,12 @@ def _groups(dependent) -> list:
     return sorted(sorted(group) for group in groups)
 
 
-def _reading(explained) -> str:
+def _reading(explained, weak, uneven) -> str:
     share = f"{explained.value:.0%}".replace("%", " %") if explained.value > 0 else "nothing"
-    trust = ("do not trust the bars." if explained.low <= 0 or explained.value < WEAK else
+    trust = ("do not trust the bars." if weak else
              "take the bars as a hint at what mattered most, not as its size." if explained.value < GOOD else
              "the bars can be read, each with its interval.")
     return (f"These runs explain {share} of the variance of the loss (out-of-bag R^2 {explained.value:.2f}, "
-            f"{PERCENTILES[1] - PERCENTILES[0]:g} % interval {explained.low:.2f} to {explained.high:.2f}): {trust}")
+            f"{PERCENTILES[1] - PERCENTILES[0]:g} % interval {explained.low:.2f} to {explained.high:.2f}): {trust}"
+            + (f" {uneven}, and a loss after fewer steps is greater for that alone; --at-step N compares the best losses up to a step that they "
+               "reached." if uneven else ""))

@@ -19,9 +19,8 @@ def importance_text(result) -> str:
              f"{'' if result.at_step is None else f' up to step {result.at_step}'}",
              f"  {runs} runs: {result.finished} finished, {result.stopped} stopped before their last step"
              f"{f'; left out: {left_out}' if left_out else ''}"]
-    if result.at_step is None and runs and result.least_step != result.greatest_step:
-        lines.append(f"  They ended at steps {result.least_step} to {result.greatest_step}: a loss after fewer steps is "
-                     "greater for that alone.")
+    if result.remark:
+        lines.append(f"  {result.remark}")
     parts = [_part_text("All runs", result.all_runs)]
     if result.all_runs.bars:
         parts.append(_part_text("The best half", result.best_half))

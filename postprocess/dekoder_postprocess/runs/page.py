@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Mapping, Sequence
+from typing import Mapping, Optional, Sequence
 
 from ..errors import how_to_install
 from ..page_template import fill, resource
@@ -19,11 +19,13 @@ NAMED = 20
 """Damaged runs are named in the notes up to that many; all of them are rows of the table."""
 
 
-def build_page(summaries: Sequence[RunSummary], scales: Mapping[str, str] = {}, folder=".") -> str:
+def build_page(summaries: Sequence[RunSummary], scales: Mapping[str, str] = {}, folder=".", at_step: Optional[int] = None,
+               first_rung: Optional[int] = None) -> str:
     """The page as text. `scales`: settings -> "log" where their axes are logarithmic; `folder`: where the page will stand,
-    which links to reports begin at. Runs whose log cannot be read have no curves. There may be no run at all."""
+    which links to reports begin at; `at_step`, `first_rung`: of importance.importance(). Runs whose log cannot be read have no
+    curves. There may be no run at all."""
     data = runs_data(summaries, scales, folder)
-    data["importance"] = importance_data(summaries, scales)
+    data["importance"] = importance_data(summaries, scales, at_step, first_rung)
     return fill(resource("runs/runs_page.html"), {
         "title": f"{len(summaries):,} run{'s' if len(summaries) != 1 else ''}",
         "style": resource("report_page.css", "runs/runs_page.css"),
@@ -34,12 +36,13 @@ def build_page(summaries: Sequence[RunSummary], scales: Mapping[str, str] = {}, 
     })
 
 
-def importance_data(summaries, scales) -> dict:
+def importance_data(summaries, scales, at_step, first_rung) -> dict:
     """Which settings mattered, as JSON of visible texts; {"missing": why} without scikit-learn."""
     from .importance import importance
     logarithmic = [name for name, scale in scales.items() if scale == "log"]
     try:
-        return visible_texts(importance(summaries, logarithmic=logarithmic, linear=scales.keys() - set(logarithmic)).as_json())
+        return visible_texts(importance(summaries, logarithmic=logarithmic, linear=scales.keys() - set(logarithmic), at_step=at_step,
+                                        first_rung=first_rung).as_json())
     except ModuleNotFoundError as error:
         return {"missing": f"Importance needs the Python package {error.name}, which was not there when this page was made: "
                            f"make the page in the toolbox, or after {how_to_install(error.name, 'dekoder-runs')}."}

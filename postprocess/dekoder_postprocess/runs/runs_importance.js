@@ -2,8 +2,6 @@
 // Importance of the settings with their intervals, their correlation with the loss, and how far both can be trusted.
 "use strict";
 
-/// Bars are pale below that out-of-bag R^2 (WEAK in importance.py), and where it may be 0.
-const WEAK = 0.25;
 const BARS = 12;  // that many are seen at once
 const signedText = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
 const estimateText = ({ value, low, high }) => `${signedText(value, 3)} (${signedText(low, 3)} to ${signedText(high, 3)})`;
@@ -25,6 +23,7 @@ class ImportanceView {
     const { place } = this;
     place.replaceChildren();
     make("p", { class: "notes", id: "importance-reading" }, place, part.reading);
+    if (this.data.remark) make("p", { class: "notes", id: "importance-remark" }, place, this.data.remark);
     if (part.bars.length) this.tables(part);
     this.folded(this.dependences(part), "dependences between settings", 3);
     for (const hint of [...this.notShown(part), this.taken(part)]) make("p", { class: "hint" }, place, hint);
@@ -40,12 +39,12 @@ class ImportanceView {
   tables(part) {
     const estimates = [...part.bars, ...part.together];
     const reach = (kind) => [Math.min(0, ...estimates.map((of) => of[kind].low)), Math.max(1e-9, ...estimates.map((of) => of[kind].high))];
-    const ranges = { permutation: reach("permutation"), impurity: reach("impurity") }, weak = part.explained.value < WEAK || part.explained.low <= 0;
-    this.table(this.place, part.bars.slice(0, BARS), part.together, ranges, weak);
+    const ranges = { permutation: reach("permutation"), impurity: reach("impurity") };
+    this.table(this.place, part.bars.slice(0, BARS), part.together, ranges, part.weak);
     if (part.bars.length <= BARS) return;
     const rest = make("details", {}, this.place);
     make("summary", {}, rest, `${part.bars.length - BARS} settings of less importance`);
-    this.table(rest, part.bars.slice(BARS), [], ranges, weak);
+    this.table(rest, part.bars.slice(BARS), [], ranges, part.weak);
   }
 
   table(host, bars, together, ranges, weak) {
@@ -99,7 +98,7 @@ class ImportanceView {
 
   taken(part) {
     const { data } = this, left = Object.entries(data.left_out).map(([why, count]) => `${count} ${why}`);
-    const losses = part.least_loss === null ? "" : `, best validation loss ${part.least_loss.toFixed(4)} to ${part.greatest_loss.toFixed(4)}`;
+    const losses = part.least_loss === null ? "" : `, best validation loss${data.at_step ? ` up to step ${data.at_step}` : ""} ${part.least_loss.toFixed(4)} to ${part.greatest_loss.toFixed(4)}`;
     const others = left.length ? `; left out: ${list(left)}` : "";
     return `${part.runs} runs${losses}. Of all: ${data.finished} finished, ${data.stopped} stopped before${others}. `
       + `Random forest of ${data.trees} trees, seed ${data.seed}; intervals: percentiles ${data.percentiles.join(" to ")} of ${data.resamples} `
