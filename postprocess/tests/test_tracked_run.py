@@ -20,6 +20,8 @@ from many_runs import (BEGIN_SECONDS, BEGINS, NAMES, expected_metrics, expected_
                        write_many)
 from synthetic_run import write_run  # noqa: E402
 
+README = Path(__file__).resolve().parents[1] / "README.md"
+
 
 class Folder(unittest.TestCase):
     def setUp(self):
@@ -202,7 +204,15 @@ class Commands(Folder):
             with mock.patch.dict(sys.modules, missing):
                 code, said = self.said(module, self.folder / "runs", "-o", self.folder / "out")
             self.assertEqual((code, said.count("\n")), (2, 1), said)
-            self.assertRegex(said, f"^dekoder-{package}: the Python package {package} cannot be loaded .*pip install {package}")
+            self.assertRegex(said, f"^dekoder-{package}: the Python package {package} cannot be loaded .*elsewhere pip install {package}")
+            # What the toolbox's Python allows (test_trackers_nightly.py installs so); the READMEs have the same lines.
+            lines = ("python3 -m venv --system-site-packages --without-pip build/trackers", "python3 -m pip --python build/trackers/bin/python install",
+                     f"build/trackers/bin/python postprocess/bin/dekoder-{package}")
+            for line in lines:
+                self.assertIn(line, said)
+            for readme in (README, README.parents[1] / "README.md"):
+                for line in lines[:2]:
+                    self.assertIn(f"jobs/toolbox {line}", readme.read_text(), readme)
             self.assertEqual(os.listdir(self.folder), ["runs"])
 
     def test_refused(self):

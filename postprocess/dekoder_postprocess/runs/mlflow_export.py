@@ -18,10 +18,10 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import MissingPackage, RunError, run_command
+from ..errors import RunError, run_command
 from ..files import check_folder, path_name, require_text
 from .collect import collect
-from .tracked_run import Refused, exact_text, export_runs
+from .tracked_run import Refused, exact_text, export_runs, missing_tracker
 
 COMMAND = "dekoder-mlflow"
 BATCH = 1000  # metrics that MLflow takes in one call
@@ -39,8 +39,7 @@ def load_mlflow():
         import mlflow
         import mlflow.entities
     except ImportError as error:
-        raise MissingPackage(f"the Python package mlflow cannot be loaded ({error}); install it: pip install "
-                             "mlflow-skinny (or mlflow, whose server shows what is exported)") from error
+        raise missing_tracker("mlflow", "mlflow-skinny", error) from error
     return mlflow
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import MissingPackage, RunError
 from ..files import require_file
 from ..log_reader import END_OF_TIME, seconds_of_time
 from ..run_reader import Run, read_run
@@ -195,3 +195,15 @@ def differing_settings(summaries) -> dict:
 def exact_text(value) -> str:
     """A setting's value as YAML has it, a text without quotes: "true", "1e-05", "[1, 2]"."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+ENVIRONMENT = "build/trackers"
+"""Where the remedy below makes one: Debian's Python, so that of the toolbox, refuses packages of others beside its own."""
+
+
+def missing_tracker(package, distribution, error) -> MissingPackage:
+    """That a tracker's package cannot be loaded, and how to get it."""
+    return MissingPackage(
+        f"the Python package {package} cannot be loaded ({error}); install it: in the toolbox python3 -m venv --system-site-packages "
+        f"--without-pip {ENVIRONMENT} && python3 -m pip --python {ENVIRONMENT}/bin/python install {distribution}, then "
+        f"{ENVIRONMENT}/bin/python postprocess/bin/dekoder-{package} ...; elsewhere pip install {distribution}")

@@ -20,10 +20,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from ..errors import MissingPackage, RunError, run_command
+from ..errors import RunError, run_command
 from ..files import check_folder, make_folder, path_name, require_text
 from .collect import collect
-from .tracked_run import export_runs
+from .tracked_run import export_runs, missing_tracker
 
 COMMAND = "dekoder-wandb"
 EXPORT = "dekoder-export"
@@ -42,7 +42,7 @@ def load_wandb():
     try:
         import wandb
     except ImportError as error:
-        raise MissingPackage(f"the Python package wandb cannot be loaded ({error}); install it: pip install wandb") from error
+        raise missing_tracker("wandb", "wandb", error) from error
     return wandb
 
 
