@@ -154,7 +154,19 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
         self.assertIn("r\\uDCFF\u21b5, \"x\"".encode(), done[0].stdout)
         self.assertIn("r\ufffd\n, \"x\"", [row["run"] for row in json.loads(done[2].stdout)["runs"]])
         rows = list(csv.DictReader(io.StringIO(done[1].stdout.decode("utf-8", "surrogateescape"), newline="")))
-        self.assertIn("r\udcff\n, \"x\"", [row["run"] for row in rows])
+        self.assertIn('"r\udcff\\n, \\"x\\""', [row["run"] for row in rows])
+
+    def test_a_line_of_csv_is_a_run(self):
+        """Whatever its texts are: for grep, awk, wc and sort."""
+        prompts = ["\n", "a\r\nb", '\x0b"\x1f, \\n']
+        for name, prompt in zip(("with", "without", "other tokens"), prompts):
+            config = self.folder / name / "config.yaml"
+            config.write_text(config.read_text().replace('"It is"', json.dumps(prompt)))
+        text = self.command("--csv", "--sort", "run")
+        self.assertEqual((text.count("\n"), len(text.splitlines())), (4, 4), text)
+        of = {row["run"]: row["sampling.prompt"] for row in csv.DictReader(io.StringIO(text))}
+        self.assertEqual([json.loads(of[name]) for name in ("with", "without", "other tokens")], prompts)
+        self.assertIn("other tokens", of)  # a text without them is as it is
 
     def test_usage(self):
         self.assertIn("--csv and --json are two outputs; expected one of them", self.command("--csv", "--json", code=2))

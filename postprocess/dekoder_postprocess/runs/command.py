@@ -32,7 +32,8 @@ def parse_options(arguments):
     parser.add_argument("--sort", metavar="KEY[,-KEY]", default="validation_loss",
                         help="smallest first; behind a minus greatest first (default: validation_loss)")
     parser.add_argument("--columns", metavar="KEY[,KEY]", help="these, in this order")
-    parser.add_argument("--csv", action="store_true", help="every column, numbers with all their digits")
+    parser.add_argument("--csv", action="store_true", help="every column, numbers with all their digits, a line for each run: "
+                        "lists, and texts with line breaks, are JSON")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     parser.add_argument("--importance", action="store_true", help="which settings mattered, and how far that can be trusted; with "
                         "--json beside the runs")

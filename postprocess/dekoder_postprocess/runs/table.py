@@ -191,13 +191,13 @@ class RunTable:
                 yield visible_token(f"{summary.name}: {summary.state}: {reason}", spaces=False)
 
     def csv(self, columns) -> str:
-        """Numbers with all their digits, what there is not as nothing, lists as JSON."""
+        """One line for each run: numbers with all their digits, what there is not as nothing, lists as JSON, and so are texts with a
+        line break or another control character, which would make several lines of a row."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([column.name for column in columns])
         for summary in self.summaries:
-            writer.writerow([value if isinstance(value, (str, float)) or value is None else json.dumps(value, ensure_ascii=False)
-                             for value in (column.value(summary) for column in columns)])
+            writer.writerow([_csv_cell(column.value(summary)) for column in columns])
         return file.getvalue()
 
     def json(self, columns, **more) -> str:
@@ -205,6 +205,11 @@ class RunTable:
         rows = [{column.name: column.value(summary) for column in columns} for summary in self.summaries]
         text = json.dumps({"runs": rows, **more}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode("utf-8", ANY_TEXT).decode("utf-8", "replace") + "\n"  # a name that is no text
+
+
+def _csv_cell(value):
+    plain = value is None or isinstance(value, float) or isinstance(value, str) and not any(c < " " for c in value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _order(value):
