@@ -138,6 +138,38 @@ class Looks(Page):
                     return out;""")
                 self.assertEqual(clashes, [])
 
+    def test_names_and_losses_on_a_phone(self):
+        """Trials of sweeps are told apart, and their losses are seen, without a move of the table."""
+        names = ["some long/folders/of the/first sweep/trials/0003", "some long/folders/of the/first sweep/trials/0004",
+                 "a-run-without-folders-whose-name-ends-with-lr-0.001", "short"]
+        some = [replace(write_one(folder / "phone", i), name=name) for i, name in enumerate(names)]
+        browser.open(make_page("phone", some), PHONE)
+        shown = browser.script("""
+            const box = document.getElementById("runs-box").getBoundingClientRect(), within = (of) => of.getBoundingClientRect().right <= box.right;
+            return [...document.querySelectorAll("#runs tr[data-run]")].map((row) => {
+              const name = row.querySelector("th"), end = name.querySelector(".end");
+              return [name.textContent, end.textContent, end.getBoundingClientRect().right <= name.getBoundingClientRect().right
+                && within(row.querySelector('[data-key="best_loss"]'))];
+            });""")
+        self.assertEqual(sorted(shown), sorted([name, end, True] for name, end in zip(names, ["/0003", "/0004", "h-lr-0.001", "short"])))
+
+    def test_both_ends_of_a_log_axis_have_their_values(self):
+        """Also those that a logarithm does not give back to the last bit; and titles keep their ends."""
+        some = [replace(run, settings={"evaluation.every": 0.001, "checkpoint.every": 1, **run.settings}) for run in runs[:6]]
+        some[0] = replace(some[0], settings={**some[0].settings, "evaluation.every": 0.003, "checkpoint.every": 3})
+        browser.open(make_page("axes", some), PHONE)
+        ticks = browser.script("""
+            const column = { kind: "number", isText: false }, lost = [];
+            for (let low = 0.001; low < 0.1; low += 0.001) for (const high of [2.5 * low, 3 * low, 7 * low]) {
+              const texts = makeScale(column, [low, high], 300, 0, { logarithmic: true }).ticks(5).map((tick) => tick.text);
+              if (texts.length !== 2) lost.push([low, high]);
+            }
+            return lost;""")
+        self.assertEqual(ticks, [])
+        titles = browser.script("return [...document.querySelectorAll('#chart-parallel .axis-title')].map((one) => one.firstChild.textContent)")
+        for key in ("evaluation.every", "checkpoint.every"):
+            self.assertTrue([title for title in titles if title[0] == key[0] and title.endswith("every")], titles)
+
     def test_print(self):
         browser.open(page, dark=True)
         browser.script("window.addEventListener('beforeprint', () => window.printed = [document.querySelectorAll('#runs tr[data-run]').length,"
@@ -433,6 +465,13 @@ class Brushing(Page):
         browser.screenshot("runs-brushed")
         self.drag(RATE, 20, 20)  # a tap
         self.assertIsNone(self.limits(RATE))
+
+    def test_no_run_outside_a_range_is_named(self):
+        browser.open(page)
+        browser.script("runsPage.model.hover(runsPage.model.runs[7])")
+        self.assertIn(runs[7].name, browser.text("#parallel-readout"))
+        browser.script("const { model } = runsPage; model.filter(model.by.get('best_loss'), { low: arguments[0], high: null }, true)", runs[7].best_loss + 0.01)
+        self.assertEqual(browser.text("#parallel-readout"), "")
 
     def test_a_range_moves_and_grows(self):
         browser.open(page)

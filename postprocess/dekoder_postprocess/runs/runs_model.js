@@ -91,6 +91,7 @@ class RunsModel {
   listen(fn) { this.listeners.push(fn); }
   update(live = false) {
     this._visible = null;
+    if (this.hovered && !this.passes(this.hovered)) this.hover(null);
     if (!live) {
       cancelAnimationFrame(this.frame);
       this.frame = 0;

@@ -67,7 +67,8 @@ function makeScale(column, values, from, to, { logarithmic = false, room = 0 } =
   return { at, low: least, high: greatest,
     invert: (pixel) => back(first + ((pixel - from) / (to - from)) * (last - first)),
     ticks(count) {
-      const values = ticksOf(Math.max(2, count)).filter((value) => value >= least && value <= greatest);
+      // Values of the runs are within, though the ends, which went through a logarithm and back, may have missed them by a bit.
+      const values = ticksOf(Math.max(2, count)).filter((value) => own || (value >= least && value <= greatest));
       const times = column.kind === "time" ? timeTexts(values) : null;
       return values.map((value, i) => ({ at: at(value), text: times ? times[i][0] : column.kind === "duration" ? durationText(value)
         : column.kind === "share" ? `${shortNumber(100 * value)} %` : compactNumber(value), more: times ? times[i][1] : "" }));
@@ -88,10 +89,10 @@ function levelScale(column, values, from, to) {
 /// From -1 to 1: multiples of the golden section, which lie evenly.
 const spreadOf = (run) => ((run.i * 0.618034) % 1) * 2 - 1;
 
-/// A text cut to about that many pixels of a chart's letters.
+/// A text cut to about that many pixels of a chart's letters, in the middle: both ends tell one from another.
 function cut(text, pixels) {
-  const room = Math.max(3, Math.floor(pixels / 6.7));
-  return text.length > room ? `${text.slice(0, room - 1)}\u2026` : text;
+  const room = Math.max(3, Math.floor(pixels / 6.7)), letters = [...text], end = Math.floor((room - 1) / 2);
+  return letters.length > room ? [...letters.slice(0, room - 1 - end), "\u2026", ...letters.slice(letters.length - end)].join("") : text;
 }
 
 const COLOURS = 8;

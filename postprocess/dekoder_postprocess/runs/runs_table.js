@@ -2,6 +2,13 @@
 // The table of runs: sorted, grouped, with columns and rows that are pinned or hidden.
 "use strict";
 
+/// A name in two: runs of one sweep differ at the end, and where there is no room the start gives way. The end is the last folder,
+/// or as much of it as tells runs apart.
+function startAndEnd(name) {
+  const letters = [...name], folder = letters.lastIndexOf("/"), end = letters.length - folder <= 12 ? Math.max(0, folder) : Math.max(0, letters.length - 10);
+  return { start: letters.slice(0, end).join(""), end: letters.slice(end).join("") };
+}
+
 class RunsTable {
   /// open(run), openColumn(column): what a name and the mark beside a title show; drawn(run): colour and dash of its curve, or null.
   constructor(table, more, model, { open, openColumn, drawn }) {
@@ -142,7 +149,8 @@ class RunsTable {
     }
     const cell = make("th", { scope: "row", ...look }, row), line = this.drawn(run);
     if (line) lineKey(cell, [{ ...line, width: 2.5 }]);
-    make("button", { type: "button", class: "link", "data-open": run.i, "data-focus": `open ${run.i}`, title: run.name }, cell, run.name);
+    const open = make("button", { type: "button", class: "link", "data-open": run.i, "data-focus": `open ${run.i}`, title: run.name }, cell);
+    for (const [kind, part] of Object.entries(startAndEnd(run.name))) make("span", { class: kind }, open, part);
   }
 
   tools(row, run) {
