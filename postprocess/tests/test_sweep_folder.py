@@ -53,7 +53,8 @@ class Making(Case):
             (shop.folder / "sweep.yaml").write_text(SWEEP.replace(before, now))
             said = shop.make(code=2)[1]
             self.assertIn(f"dekoder-sweep: error: sweep.yaml{line}", said)
-            self.assertIn("another sweep than that in sweep; give that one's, or choose another folder", said)
+            self.assertEqual(said.count("this is another sweep than that in sweep; give what that one has, or choose another folder"), 1)
+            self.assertNotIn("dekoder describe", said, "refused before the trials were looked at")
         (shop.folder / "sweep.yaml").write_text(SWEEP)
         (shop.folder / "base.yaml").write_text((shop.folder / "base.yaml").read_text() + "\n")
         self.assertIn("sweep.yaml:1:7: the base configuration is another one than it was", shop.make(code=2)[1])
@@ -63,7 +64,9 @@ class Making(Case):
         shop = self.shop()
         (shop.folder / "run").mkdir()
         (shop.folder / "run/config.yaml").touch()
-        self.assertIn("run: is no folder of a sweep, and not empty: it has config.yaml", shop.make("run", code=3)[1])
+        said = shop.make("run", code=3)[1]
+        self.assertIn("run: is no folder of a sweep, and not empty: it has config.yaml", said)
+        self.assertNotIn("dekoder describe", said, "refused before the trials were looked at")
         for action in ("work", "status"):
             self.assertIn("run: is no folder of a sweep, as it has no sweep.yaml", shop.run(action, "run", code=3)[1])
             self.assertIn("an empty name", shop.run(action, "", code=2)[1])

@@ -14,7 +14,7 @@ from ..program import Program
 from .check import check_with_program
 from .definition import DefinitionError, read_definition
 from .status import status_json, status_text
-from .trial_folder import SweepFolder, make_sweep
+from .trial_folder import SweepFolder, made_so_far, make_sweep
 from .worker import Worker, launch_words
 
 CODES = "Exit codes: 0 done, 85 (work) saved after a signal or before the job's end: the same command goes on, 2 usage or mistakes in the " \
@@ -54,6 +54,7 @@ _DESCRIPTIONS = {
 
 def make(options) -> int:
     definition = read_definition(options.sweep)
+    made_so_far(definition, options.folder)  # before the trials are looked at, which may take minutes
     program = Program()
     print(f"dekoder-sweep: {definition.trials} trials; dekoder describe looks at their settings", file=sys.stderr)
     check_with_program(definition, program)

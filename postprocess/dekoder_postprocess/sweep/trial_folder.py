@@ -133,11 +133,11 @@ def make_sweep(definition, path) -> int:
     planned before stay. Returns how many trials are new. Raises DefinitionError where another sweep is there, RunError where
     something else is, OSError."""
     path = Path(path)
-    _made_so_far(definition, path)  # else nothing is written
+    made_so_far(definition, path)  # else nothing is written
     for name in ("claims", "trials", "logs", "changes"):
         (path / name).mkdir(parents=True, exist_ok=True)
     with _alone(path):
-        folder = _made_so_far(definition, path)  # by now
+        folder = made_so_far(definition, path)  # by now
         remove_left_over(path, LOCK_TIMEOUT)
         if folder is None:
             replace_whole(path / "base.yaml", definition.base_text.encode(), "sweep:base")
@@ -148,12 +148,13 @@ def make_sweep(definition, path) -> int:
     return definition.trials - (folder.definition.trials if folder else 0)
 
 
-def _made_so_far(definition, path):
+def made_so_far(definition, path):
     """The SweepFolder that `definition` may be put into; None where there is none so far. Raises DefinitionError and RunError."""
+    path = Path(path)
     if all(present(path / name) for name in MARKS):
         folder = SweepFolder(path)
         if lines := differences(folder.definition, definition):
-            raise DefinitionError([f"{line}: another sweep than that in {path}; give that one's, or choose another folder" for line in lines])
+            raise DefinitionError([*lines, f"this is another sweep than that in {path}; give what that one has, or choose another folder"])
         return folder
     strangers = set(names_in(path)) - {"base.yaml", "trials.jsonl", "claims", "trials", "logs", "changes"}
     if strangers := sorted(name for name in strangers if not is_half_written(name)):
