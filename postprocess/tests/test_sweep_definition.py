@@ -243,6 +243,17 @@ class WhatDekoderSays(unittest.TestCase):
                          "sweep.yaml:13:30: training.weight_decay is '-1'; expected"):
                 self.assertEqual(said.count(f"dekoder-sweep: error: {line}"), 1, said)
             self.assertFalse((shop.folder / "sweep").exists())
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("steps: 40\n", "") + "  model.haeds: {values: [1]}\n  training.warmup_steps: {range: [1, 9], scale: "
+                                                    "integer}\nset: {training.weihgt_decay: 0}\n")
+            lines = [line for line in shop.make(code=2)[1].splitlines() if line.startswith("dekoder-sweep: error: ")]
+            for line, expected in zip(lines, ("1:1: 'steps' is missing", "9:3: unknown key 'model.haeds'", "10:49: .*; did you mean 'int'\\?$",
+                                              "11:30: unknown key 'training.weihgt_decay'"), strict=True):
+                self.assertRegex(line, f"^dekoder-sweep: error: sweep.yaml:{expected}")
+            said = shop.make(code=2, DEKODER_PROGRAM="", PATH="/nowhere")[1]
+            self.assertIn("'steps' is missing", said, "also where there is no program to ask")
+            (shop.folder / "sweep.yaml").write_text(SWEEP.replace("{values: [2, 4]}", "{range: [2, 40]}"))
+            self.assertEqual([line for line in shop.make(code=2)[1].splitlines() if "error" in line], [
+                "dekoder-sweep: error: sweep.yaml:8:3: training.batch is a whole number, and this range is of real ones; expected scale: int, or int-log"])
             (shop.folder / "sweep.yaml").write_text(SWEEP.replace("trials: 6", "trials: 12") + "  model.heads: {values: [1, 3]}\n")
             said = shop.make(code=2)[1]
             self.assertIn("sweep.yaml:10:29: model.heads 3 does not divide model.channels 16; choose a divisor", said)

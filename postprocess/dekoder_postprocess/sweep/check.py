@@ -17,6 +17,8 @@ from .samplers import planned, tpe_settings
 
 AT_ONCE = 4
 """Processes."""
+REAL = ("linear", "log")
+"""Scales of ranges of real numbers."""
 DRAWN = 32
 """Settings that stand for those of TPE, which are not known beforehand."""
 
@@ -45,6 +47,23 @@ def check_with_program(definition, program):
         raise DefinitionError(sorted(set(lines), key=_by_place))
 
 
+def with_unknown_keys(error, name, program) -> DefinitionError:
+    """The DefinitionError of the sweep's file `name` with what dekoder says of unknown keys in it, as they need not wait until the rest is
+    mended. Only what is in `error` where the program is missing or cannot be started."""
+    keys = {found[1]: place for of, place in error.places.items() if (found := re.fullmatch(r"(?:set|parameters)\.(\w+\.\w+)", of))}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base.yaml"
+        base.write_text("model: {}\n", "utf-8")
+        try:
+            words = [program.path, "describe", os.fspath(base), *(word for key in keys for word in ("--set", f"{key}=0"))]
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=own_environment())
+        except (OSError, RunError):
+            return error
+    said = re.findall(r"--set ([\w.]+)=0: (unknown .*)", done.stderr.decode("utf-8", "replace"))
+    lines = [f"{name}:{keys[key][0]}:{keys[key][1]}: {text}" for key, text in said if key in keys]
+    return DefinitionError(sorted({*error.lines, *lines}, key=_by_place))
+
+
 def _faults(definition, settings, done, base):
     text = done.stderr.decode("utf-8", "replace")
     _, found, errors = text.partition("dekoder: error: ")
@@ -56,6 +75,8 @@ def _faults(definition, settings, done, base):
         of_setting = re.match(r"--set ([\w.]+)=(.*?): ", line)
         if of_setting:
             key, said = of_setting[1], line[of_setting.end():]
+            if "expected a whole number" in said and any(of.key == key and not of.values and of.scale in REAL for of in definition.parameters):
+                said = f"{key} is a whole number, and this range is of real ones; expected scale: int, or int-log"
             value = f"parameters.{key}.{texts.get(of_setting[2])!r}"
             places = (value if not said.startswith("unknown key") else "", f"parameters.{key}", f"set.{key}", "steps")
             lines.append(definition.fault(next(place for place in places if place in definition.places), said))

@@ -11,7 +11,7 @@ import sys
 from ..errors import run_command
 from ..files import path_name
 from ..program import Program
-from .check import check_with_program
+from .check import check_with_program, with_unknown_keys
 from .definition import DefinitionError, read_definition
 from .status import status_json, status_text
 from .trial_folder import SweepFolder, made_so_far, make_sweep
@@ -53,9 +53,12 @@ _DESCRIPTIONS = {
 
 
 def make(options) -> int:
-    definition = read_definition(options.sweep)
-    made_so_far(definition, options.folder)  # before the trials are looked at, which may take minutes
     program = Program()
+    try:
+        definition = read_definition(options.sweep)
+    except DefinitionError as error:
+        raise with_unknown_keys(error, options.sweep, program) from error
+    made_so_far(definition, options.folder)  # before the trials are looked at, which may take minutes
     print(f"dekoder-sweep: {definition.trials} trials; dekoder describe looks at their settings", file=sys.stderr)
     check_with_program(definition, program)
     added = make_sweep(definition, options.folder)

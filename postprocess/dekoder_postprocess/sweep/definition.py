@@ -37,11 +37,12 @@ FIXED = {"training.steps": "it is the budget: give `steps` instead",
 
 
 class DefinitionError(Exception):
-    """`lines`: one for each mistake, "sweep.yaml:3:11: what, what was expected"."""
+    """`lines`: one for each mistake, "sweep.yaml:3:11: what, what was expected". `places`: as a Definition's, of what could be read."""
 
-    def __init__(self, lines):
+    def __init__(self, lines, places=()):
         super().__init__("\n".join(lines))
         self.lines = lines
+        self.places = dict(places)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class _Reader:
 
     def _throw(self):
         if self._faults:
-            raise DefinitionError([f"{self._name}:{line}:{column}: {text}" for line, column, text in sorted(self._faults)])
+            raise DefinitionError([f"{self._name}:{line}:{column}: {text}" for line, column, text in sorted(self._faults)], self._places)
 
     # ---- the file
 
@@ -582,8 +583,9 @@ def _quoted(text):
 
 
 def _meant(word, known, ask=None):
-    """What was meant: the nearest known one."""
-    close = difflib.get_close_matches(word[:60], known, 1, 0.6)
+    """What was meant: the one that it is a longer or shorter form of, as `integer` of int, else the nearest known one."""
+    forms = [one for one in known if len(word) > 2 and (word.startswith(one) or one.startswith(word))]
+    close = forms or difflib.get_close_matches(word[:60], known, 1, 0.6)
     if ask:
         return f"{ask} '{close[0]}'?" if close else ""
     return f"; did you mean '{close[0]}'?" if close else f"; expected one of {', '.join(known)}"
