@@ -60,6 +60,12 @@ class Making(Case):
         self.assertIn("sweep.yaml:1:7: the base configuration is another one than it was", shop.make(code=2)[1])
         self.assertEqual({path: path.read_bytes() for path in (shop.folder / "sweep").rglob("*") if path.is_file()}, files)
 
+    def test_a_word_that_is_none(self):
+        shop = self.shop()
+        shop.make()
+        self.assertIn("wrok: there is no such file; expected the YAML file of a sweep, or one of the words work and status before a sweep's folder",
+                      shop.run("wrok", "sweep", code=3)[1])
+
     def test_a_folder_of_something_else(self):
         shop = self.shop()
         (shop.folder / "run").mkdir()

@@ -65,7 +65,7 @@ class Runs(unittest.TestCase):
             os.kill(worker.pid, signal.SIGKILL)
             worker.communicate()
         out, said = shop.run("work", "sweep")
-        self.assertRegex(said, r"trial 0001: from step ([1-9]|[1-5]\d) to step 60: training.batch=")
+        self.assertRegex(said, r"trial 0001: from step ([1-9]|[1-5]\d) to step 60, taken over from a worker that ended without a word: training.batch=")
         status = shop.status()
         self.assertEqual((status["states"]["finished"], status["states"]["running"], status["states"]["given back"]), (1, 0, 0), out)
         self.assertEqual([rung["results"] for rung in status["rungs"]][0], 4)

@@ -114,6 +114,10 @@ class Claims:
         fault_point("sweep:claimed")
         return Claim(self.folder, trial, number, settings, target)
 
+    def taken_over(self, claim) -> bool:
+        """Whether the claim before this one was never ended: its holder was killed."""
+        return claim.number > 1 and not (self.folder / _name(claim.trial, claim.number - 1, "outcome")).exists()
+
     def remove_left_over(self):
         remove_left_over(self.folder, LOCK_TIMEOUT)
 

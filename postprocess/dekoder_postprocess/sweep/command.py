@@ -8,8 +8,8 @@ import os
 import shlex
 import sys
 
-from ..errors import run_command
-from ..files import path_name
+from ..errors import RunError, run_command
+from ..files import path_name, present
 from ..program import Program
 from .check import check_with_program, with_unknown_keys
 from .definition import DefinitionError, read_definition
@@ -53,6 +53,9 @@ _DESCRIPTIONS = {
 
 
 def make(options) -> int:
+    if not present(options.sweep):
+        raise RunError(f"{options.sweep}: there is no such file; expected the YAML file of a sweep, or one of the words work and status before a "
+                       "sweep's folder")
     program = Program()
     try:
         definition = read_definition(options.sweep)

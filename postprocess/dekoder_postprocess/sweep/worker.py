@@ -89,7 +89,8 @@ class Worker:
             return None if claim.lost else self._busy(claim, run)
         before = _saved_step(run)
         goal = f"to step {claim.target}" if claim.target < self._folder.definition.steps else "to the end"
-        self._say(f"trial {claim.trial:04d}: from step {before} {goal}: {settings_text(claim.settings)}")
+        taken_over = ", taken over from a worker that ended without a word" if self._folder.claims.taken_over(claim) else ""
+        self._say(f"trial {claim.trial:04d}: from step {before} {goal}{taken_over}: {settings_text(claim.settings)}")
         code = WANTS_TO_GO_ON if self._signal else self._run(claim, run)
         fault_point("sweep:trained")
         return self._end(claim, run, code, before, time.monotonic() - began)
