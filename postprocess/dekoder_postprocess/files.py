@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -145,8 +146,7 @@ class OutputFile:
             yield
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle, before Python 3.13
             self._remove()
-            raise RunError(f"{self.path}: cannot be written: {_reason(error)}; free some space or choose another "
-                           "-o") from error
+            raise RunError(f"{self.path}: cannot be written: {_reason(error)}; {_remedy(error)}choose another -o") from error
 
 
 def write_file(path, content):
@@ -161,6 +161,13 @@ def _kind(path):
         return stat.S_IFMT(os.stat(path).st_mode)
     except FileNotFoundError:
         return None
+
+
+def _remedy(error):
+    """What helps against what the system said; nothing where no more than another name does."""
+    of = {errno.ENOENT: "make the folder first, or ", errno.ENOSPC: "free some space or ", errno.EDQUOT: "free some space or ",
+          errno.EACCES: "check the permissions or ", errno.EPERM: "check the permissions or "}
+    return of.get(getattr(error, "errno", None), "")
 
 
 def _reason(error):

@@ -65,9 +65,12 @@ class Found(Scratch):
     def test_refused(self):
         (self.folder / "file").write_text("")
         (self.folder / "empty").mkdir()
+        (self.folder / "sweep").mkdir()
+        (self.folder / "sweep/sweep.yaml").write_text("")
         self.assertEqual(self.names(self.run_in("run").path, self.folder / "empty"), ["run"])
         for name, words in (("nowhere", "nowhere: no such folder; expected the folder of a run"), ("file", "file: is no folder"),
-                            ("empty", "empty: no run directory there or below")):
+                            ("empty", "empty: no run directory there or below"),
+                            ("sweep", "sweep: a sweep of which no trial has begun yet; dekoder-sweep work ")):
             with self.assertRaises(RunError) as caught:
                 collect([self.folder / name])
             self.assertIn(words, str(caught.exception))

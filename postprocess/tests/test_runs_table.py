@@ -176,6 +176,8 @@ The same in all: state finished, created (UTC) 2026-11-28 07:16, time 1:01:02, e
     def test_page(self):
         page = self.folder / "page/runs.html"
         self.assertIn("choose another -o", self.command("-o", self.folder / "with/status/x", code=3))
+        self.assertIn("page/runs.html: cannot be written: No such file or directory; make the folder first, or choose another -o",
+                      self.command("-o", page, code=3))
         page.parent.mkdir()
         self.assertRegex(self.command("-o", page, "--where", "seed==1"), rf"^{page}: \d\.\d\d MB\n$")
         text = page.read_text()

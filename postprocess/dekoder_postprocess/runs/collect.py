@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import run_lock
 from ..errors import RunError
+from ..files import present
 from .run_folders import find_runs
 from .run_index import RunIndex, signature
 from .run_summary import RunSummary
@@ -25,6 +26,10 @@ def collect(paths) -> list[RunSummary]:
     folders = list(map(Path, paths))
     found, unreadable = find_runs(folders)
     if not found and not unreadable:
+        for folder in folders:
+            if present(folder / "sweep.yaml"):
+                raise RunError(f"{folder}: a sweep of which no trial has begun yet; dekoder-sweep work {folder} trains them, dekoder-sweep status "
+                               f"{folder} says where it stands")
         raise RunError(f"{', '.join(map(str, folders))}: no run directory there or below; expected folders with config.yaml and "
                        "metrics.jsonl (dekoder train ... --run FOLDER); check the path")
     indexes = {folder: RunIndex(folder) for folder in folders if folder not in found}
