@@ -102,8 +102,6 @@ void check_command(const Command& c) {
     expect(c.top >= 0,
            fmt::format("--top is {}; expected at least 0 (0: 10, or all of a smaller vocabulary)", c.top));
   }
-  if (c.name == "attention" || c.name == "predictions")
-    expect(c.step >= -1, fmt::format("--step is {}; expected the step of a checkpoint", c.step));
   if (c.name == "describe" || c.name == "plan")
     expect(c.ranks >= 1 && c.ranks <= 65536, fmt::format("--ranks is {}; expected from 1 to 65536", c.ranks));
   if (c.name == "plan")

@@ -18,12 +18,14 @@ namespace dekoder {
 namespace {
 
 /// An option whose value is one decimal number (read_number) and nothing else; CLI11 itself would read octal, hex
-/// and digits with marks between.
+/// and digits with marks between. A default that is not shown means that the option was not given: its value, which
+/// is below 0, cannot be given.
 template <Number T>
 void add_number(CLI::App& app, const std::string& name, T& member, const std::string& text,
                 bool show_default = true) {
-  const auto read = [name, &member](const CLI::results_t& words) {
-    const std::string expected = read_number(words.back(), member, std::is_unsigned_v<T> ? at_least(0) : Range{});
+  const Range range = std::is_unsigned_v<T> || !show_default ? at_least(0) : Range{};
+  const auto read = [name, &member, range](const CLI::results_t& words) {
+    const std::string expected = read_number(words.back(), member, range);
     const std::string& word = words.back();
     if (!expected.empty())
       throw ConfigError("{} is {}; expected {}", name, word.empty() ? "''" : excerpt(word), expected);
@@ -180,6 +182,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
           "srun dekoder selftest --folder runs");
   selftest->add_option("--folder", c.folder, "where files are tried, such as the one of run directories")
       ->capture_default_str();
+
 
   CLI::App* initial_values =
       sub("initial-values", "Digests of the values that a run's tensors begin with, as JSON.",
