@@ -26,8 +26,8 @@ using Clock = std::chrono::steady_clock;
 double gemm_rate(const ExecSpace& exec) {
   constexpr int n = 2048;
   const StoredTensor2 a("bench.a", n, n), b("bench.b", n, n), c("bench.c", n, n);
-  Kokkos::deep_copy(a, Real(0.5));
-  Kokkos::deep_copy(b, Real(0.25));
+  Kokkos::deep_copy(a, Stored(Real(0.5)));
+  Kokkos::deep_copy(b, Stored(Real(0.25)));
   double best = 0;
   for (int repeat = 0; repeat < 6; ++repeat) {
     exec.fence();
@@ -35,6 +35,23 @@ double gemm_rate(const ExecSpace& exec) {
     gemm(exec, Op::none, Op::transpose, 1, a, b, 0, c);
     exec.fence();
     best = std::max(best, 2.0 * n * n * n / seconds_since(begin) * 1e-9);
+  }
+  return best;
+}
+
+/// Best rate of a few triads c = a + s b (McCalpin's STREAM) over 64 MiB each, in bytes/s.
+double memory_rate(const ExecSpace& exec) {
+  const std::size_t n = (std::size_t{64} << 20) / sizeof(Master);
+  const MasterTensor1 a("bench.a", n), b("bench.b", n), c("bench.c", n);
+  double best = 0;
+  for (int repeat = 0; repeat < 6; ++repeat) {
+    exec.fence();
+    const auto begin = Clock::now();
+    Kokkos::parallel_for(
+        "dekoder::bench::triad", Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, long(n)),
+        KOKKOS_LAMBDA(long i) { c(i) = a(i) + Master(3) * b(i); });
+    exec.fence();
+    best = std::max(best, 3.0 * double(n) * sizeof(Master) / seconds_since(begin));
   }
   return best;
 }
@@ -92,6 +109,7 @@ BenchmarkResult benchmark(const RunConfig& config, int steps, const Communicator
   const ExecSpace exec;
   BenchmarkResult result;
   result.gemm_gflops = gemm_rate(exec);
+  result.memory_bytes_per_second = memory_rate(exec);
   TrainingModel model(config, ranks);
   model.store().initialise(exec, config.training.seed);
   model.load(exec, random_tokens(config, site_of("bench.inputs")), random_tokens(config, site_of("bench.targets")));
@@ -117,6 +135,7 @@ BenchmarkResult benchmark(const RunConfig& config, int steps, const Communicator
   for (int i = 0; i < phase_steps; ++i) one_step(exec, model, step++, &clock);
   for (const auto& [phase, total] : clock.seconds()) result.phase_seconds.emplace_back(phase, total / phase_steps);
   result.gemm_gflops = std::max(result.gemm_gflops, gemm_rate(exec));
+  result.memory_bytes_per_second = std::max(result.memory_bytes_per_second, memory_rate(exec));
 
   result.steps = int(seconds.size());
   result.ranks = ranks.size();
@@ -132,6 +151,8 @@ BenchmarkResult benchmark(const RunConfig& config, int steps, const Communicator
   result.flops_per_token = flops_per_token(config.model);
   result.gflops = result.tokens_per_second * result.flops_per_token * 1e-9;
   result.share_of_gemm = result.gflops / result.gemm_gflops;
+  result.memory_bytes_per_step =
+      bytes_per_step(config.model, config.micro_batch(), model.reducer().leaves().size());
   result.peak_memory_bytes = peak_memory();
   return result;
 }
@@ -141,7 +162,7 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
   std::string text = fmt::format(
       "model             L={} H={} C={} F={} T={} V={}, batch {} in micro-batches of {}, {} on {}, {} threads\n",
       model.layers, model.heads, model.channels, model.feed_forward, model.context, model.vocabulary,
-      config.training.batch, config.micro_batch(), real_name, ExecSpace::name(), ExecSpace().concurrency());
+      config.training.batch, config.micro_batch(), precision_name, ExecSpace::name(), ExecSpace().concurrency());
   text +=
       fmt::format("tokens/s          {:>12.1f}  (median of {} steps, {:.4f} s each; least {:.4f} s)\n",
                   result.tokens_per_second, result.steps, result.step_seconds_median, result.step_seconds_least);
@@ -149,6 +170,11 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
                       result.flops_per_token);
   text += fmt::format("GEMM GFLOP/s      {:>12.1f}  (2048^3 in this run)\n", result.gemm_gflops);
   text += fmt::format("share of GEMM     {:>12.1f} %\n", 100 * result.share_of_gemm);
+  text +=
+      fmt::format("bytes per step    {:>12.4g}  (each pass its tensors once; {:.1f} GB/s of the median step)\n",
+                  result.memory_bytes_per_step, result.memory_bytes_per_step / result.step_seconds_median * 1e-9);
+  text += fmt::format("memory GB/s       {:>12.1f}  (c = a + s b in this run)\n",
+                      result.memory_bytes_per_second * 1e-9);
   text += fmt::format("peak memory       {:>12.2f} GiB\n", result.peak_memory_bytes / (1024.0 * 1024 * 1024));
   if (result.ranks > 1)
     text += fmt::format(
@@ -172,6 +198,8 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
                        {"gemm_gflops", result.gemm_gflops},
                        {"share_of_gemm", result.share_of_gemm},
                        {"flops_per_token", result.flops_per_token},
+                       {"memory_bytes_per_step", result.memory_bytes_per_step},
+                       {"memory_bytes_per_second", result.memory_bytes_per_second},
                        {"steps", result.steps},
                        {"step_seconds_median", result.step_seconds_median},
                        {"step_seconds_least", result.step_seconds_least},
@@ -186,7 +214,7 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
                        {"cores", threads.cores},
                        {"machine_cores", threads.machine_cores},
                        {"binding", threads.binding},
-                       {"real", real_name},
+                       {"real", precision_name},
                        {"backend", ExecSpace::name()},
                        {"product_library", product_library()},
                        {"config", settings_json(config)},

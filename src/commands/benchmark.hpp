@@ -19,8 +19,10 @@ struct BenchmarkResult {
   double gflops = 0;           ///< tokens/s times FLOPs per token
   double gemm_gflops =
       0;  ///< this machine's rate at 2048^3 through the gemm seam: best of two sittings, around the steps
-  double share_of_gemm = 0;      ///< gflops / gemm_gflops
-  double peak_memory_bytes = 0;  ///< of the process
+  double share_of_gemm = 0;            ///< gflops / gemm_gflops
+  double memory_bytes_per_step = 0;    ///< that passes move, of one rank (model_summary.hpp)
+  double memory_bytes_per_second = 0;  ///< a + s b into c, 64 MiB each: best of two sittings
+  double peak_memory_bytes = 0;        ///< of the process
   int ranks = 1;
   double bytes_per_step = 0;   ///< that all ranks together send: gradients to their owners, parameters back
   double exposed_seconds = 0;  ///< of a step, in which rank 0 did nothing but wait for messages: mean

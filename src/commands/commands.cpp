@@ -62,7 +62,7 @@ Communicator join_ranks(Command command, const RunConfig& config) {
   require_work_for_all(config, ranks.size());
   log_ranks(ranks, device_id());
   require_same_on_all(ranks, "the backend or build",
-                      fmt::format("{} {} {}", ExecSpace::name(), real_name, product_library()));
+                      fmt::format("{} {} {}", ExecSpace::name(), precision_name, product_library()));
   require_same_on_all(ranks, "the configuration", to_yaml(config));
   command.backend.clear();  // names devices
   require_same_on_all(ranks, "the command line", to_yaml(command));
@@ -73,6 +73,8 @@ Communicator join_ranks(Command command, const RunConfig& config) {
 
 void log_placement(const Command& command, const Communicator& ranks) {
   log_info("backend: {}", command.backend);
+  if (const std::string effect = product_library_effect(); stored_is_short && !effect.empty())
+    log_info("training.precision bf16: {}", effect);
   if (ranks.root()) log_threads();  // join_ranks has told of the others
 }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "commands/text_table.hpp"
+#include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
 #include "train/step_trace.hpp"
 
@@ -14,6 +15,10 @@ namespace {
 
 RunConfig config_of(const BlackBox& box, const std::string& file) {
   RunConfig config = recorded_run_config(box.config_yaml, file);
+  if (const std::string_view then = names_of(config.training.precision)[std::size_t(config.training.precision)];
+      then != precision_name)
+    throw ConfigError("{}: the step was computed in {}, and this is {}; add --precision {}", file, then,
+                      precision_name, then);
   const auto samples = std::size_t(config.training.batch), tokens = samples * std::size_t(config.model.context);
   if (box.step < 1 || box.ranks < 1 || box.inputs.size() != tokens || box.targets.size() != tokens ||
       box.sample_indices.size() != samples || box.losses.size() != std::size_t(leaves_of_step(config)) ||

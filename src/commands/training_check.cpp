@@ -95,7 +95,7 @@ class LossAt {
   }
   /// Nats per token.
   double operator()(const HostBuffer& values) {
-    Kokkos::deep_copy(model_.store().values(), values);
+    Kokkos::deep_copy(model_.store().values_to_write(), values);
     Kokkos::deep_copy(exec_, model_.store().gradients(), Master(0));
     const double tokens = double(batch_) * double(context());
     const double sum = model_.accumulate_gradients(exec_, DropoutKey{}, Real(1 / tokens));

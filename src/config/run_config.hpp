@@ -15,6 +15,7 @@ enum class NormPlacement { pre, post };  ///< norm before a sublayer, or after i
 enum class Initialisation { gpt2, torch_linear };
 enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
 enum class OnNonfinite { stop, skip };
+enum class Precision { fp32, bf16 };
 
 /// Shape of the decoder.
 struct ModelConfig {
@@ -57,6 +58,9 @@ struct TrainingConfig {
   double epsilon = 1e-8;                 ///< AdamW
   double weight_decay = 0.1;             ///< on matrices only
   double clip_norm = 1.0;                ///< largest global gradient norm; 0: no clipping
+  /// bf16: weights, activations and their gradients as products read them, in half the memory; parameters, their
+  /// gradients, moments, statistics and sums stay fp32. Checkpoints are the same.
+  Precision precision = Precision::fp32;
   /// What follows a step whose loss or gradients are NaN or Inf. skip: the next batch, with parameters and moments
   /// as they were.
   OnNonfinite on_nonfinite = OnNonfinite::stop;

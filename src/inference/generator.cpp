@@ -12,8 +12,8 @@ namespace dekoder {
 
 namespace {
 
-ModelConfig one_token(ModelConfig model) {
-  model.context = 1;
+ModelConfig of_context(ModelConfig model, std::size_t tokens) {
+  model.context = int(tokens);
   return model;
 }
 
@@ -25,7 +25,7 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
       throw DivergedError(
           "no token can be drawn: the logit of token {} is not finite; the parameters diverged, or are too large "
           "for {}. Take an earlier checkpoint, or train again with a lower training.learning_rate",
-          token, real_name);
+          token, precision_name);
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const auto more_likely = [&](int a, int b) {
@@ -56,8 +56,8 @@ int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, d
 Generator::Generator(const Decoder& decoder, int tokens)
     : decoder_(decoder),
       tokens_(tokens),
-      arena_(activation_bytes(one_token(decoder.model()), 1, ActivationUse::losses)),
-      activations_(arena_, one_token(decoder.model()), 1, ActivationUse::losses),
+      arena_(activation_bytes(of_context(decoder.model(), 1), 1, ActivationUse::losses)),
+      activations_(arena_, of_context(decoder.model(), 1), 1, ActivationUse::losses),
       cache_(decoder.model(), 1),
       token_("generator.token", 1, 1) {
   if (tokens < 1 || tokens > decoder.model().vocabulary)
@@ -71,13 +71,22 @@ void Generator::feed(const ExecSpace& exec, Token token) {
   window_.push_back(token);
 }
 
-void Generator::restart_if_full(const ExecSpace& exec) {
-  if (cache_.position < decoder_.model().context) return;
-  const std::vector<Token> newer(window_.begin() + std::ptrdiff_t(window_.size() - window_.size() / 2),
-                                 window_.end());
+std::vector<Token> Generator::newer_half() const {
+  return {window_.end() - std::ptrdiff_t(window_.size() / 2), window_.end()};
+}
+
+void Generator::read(const ExecSpace& exec, const std::vector<Token>& tokens) {
+  window_ = tokens;
   cache_.position = 0;
-  window_.clear();
-  for (Token token : newer) feed(exec, token);
+  if (tokens.empty()) return;
+  const ModelConfig shape = of_context(decoder_.model(), tokens.size());
+  ActivationArena arena(activation_bytes(shape, 1, ActivationUse::attention_maps));
+  const DecoderActivations activations(arena, shape, 1, ActivationUse::attention_maps);
+  const TokenTensor2 on_device("generator.tokens", 1, tokens.size());
+  const Kokkos::View<const Token**, Layout, Kokkos::HostSpace> here(tokens.data(), 1, tokens.size());
+  Kokkos::deep_copy(exec, on_device, here);
+  decoder_.prefill(exec, on_device, cache_, activations);
+  exec.fence("dekoder::generate");  // before the activations go
 }
 
 void Generator::generate(const ExecSpace& exec, std::span<const Token> prompt, const SamplingConfig& sampling,
@@ -85,23 +94,27 @@ void Generator::generate(const ExecSpace& exec, std::span<const Token> prompt, c
   const Region region("generate");
   if (prompt.empty())
     throw ConfigError("the prompt is empty; expected at least one character; give one with --prompt");
-  cache_.position = 0;
+  const std::size_t T = std::size_t(decoder_.model().context);
   window_.clear();
   for (Token token : prompt) {
-    restart_if_full(exec);
-    feed(exec, token);
+    if (window_.size() == T) window_ = newer_half();
+    window_.push_back(token);
   }
+  const Token last = window_.back();
+  read(exec, {window_.begin(), window_.end() - 1});
+  feed(exec, last);
   const RandomStream draws(sampling.seed, site_of("sampling"));
   const StoredTensor2& logits = activations_.logits;  // (1,V)
   const auto host_logits = Kokkos::create_mirror_view(logits);
+  std::vector<Real> row(std::size_t(tokens_), Real(0));
   for (int i = 0; i < sampling.tokens; ++i) {
     decoder_.logits(exec, activations_, logits);
     Kokkos::deep_copy(exec, host_logits, logits);
     exec.fence("dekoder::generate");
-    const std::span<const Real> row(host_logits.data(), std::size_t(tokens_));
+    std::copy_n(host_logits.data(), tokens_, row.begin());
     const Token next = sample_token(row, sampling, draws.uniform(std::uint64_t(i)));
     if (!emit(next) || i + 1 == sampling.tokens) return;
-    restart_if_full(exec);
+    if (window_.size() == T) read(exec, newer_half());
     feed(exec, next);
   }
 }

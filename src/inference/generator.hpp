@@ -15,21 +15,24 @@ namespace dekoder {
 /// not finite.
 int sample_token(std::span<const Real> logits, const SamplingConfig& sampling, double uniform);
 
-/// Text generation one token at a time with a key/value cache. All memory is taken at construction.
+/// Text generation with a key/value cache: the prompt in one pass, then one token at a time.
 class Generator {
  public:
   /// Draws from the first `tokens` of the model's vocabulary: those that the tokenizer has.
   Generator(const Decoder& decoder, int tokens);
 
-  /// Feeds `prompt` (at least one token) and hands sampling.tokens further tokens to `emit`, which returns false to
-  /// stop. Draw i is a function of (sampling.seed, i). Where the context is full, the newer half of it is fed
+  /// Reads `prompt` (at least one token) and hands sampling.tokens further tokens to `emit`, which returns false to
+  /// stop. Draw i is a function of (sampling.seed, i). Where the context is full, the newer half of it is read
   /// again.
   void generate(const ExecSpace& exec, std::span<const Token> prompt, const SamplingConfig& sampling,
                 const std::function<bool(Token)>& emit);
 
  private:
+  /// What stays of the full window.
+  std::vector<Token> newer_half() const;
+  /// Begins anew with `tokens`, which are none or at most the context.
+  void read(const ExecSpace& exec, const std::vector<Token>& tokens);
   void feed(const ExecSpace& exec, Token token);
-  void restart_if_full(const ExecSpace& exec);
 
   const Decoder& decoder_;
   int tokens_;

@@ -38,7 +38,7 @@ void append_prediction(std::span<const Real> logits, Token truth, PredictionTabl
           "no prediction: the logit of token {} is not finite; the parameters diverged, or are too large for {}; "
           "use "
           "an earlier checkpoint",
-          token, real_name);
+          token, precision_name);
   const auto before = [&](Token a, Token b) {
     const Real x = logits[std::size_t(a)], y = logits[std::size_t(b)];
     return x != y ? x > y : a < b;
@@ -73,6 +73,7 @@ PredictionTable predict_tokens(const ExecSpace& exec, const TokenDataset& data,
   const TokenTensor2 inputs("predictions.inputs", B, T);
   const auto host_inputs = Kokkos::create_mirror_view(inputs);
   const auto host_logits = Kokkos::create_mirror_view(activations.logits);
+  std::vector<Real> scores(std::size_t(decoder.model().vocabulary));
   PredictionTable table;
   table.top = top;
   for (std::size_t pass = 0; pass < windows.size(); pass += B) {
@@ -97,7 +98,8 @@ PredictionTable predict_tokens(const ExecSpace& exec, const TokenDataset& data,
         table.window.push_back(static_cast<std::int32_t>(pass + row));
         table.position.push_back(static_cast<std::int64_t>(windows[pass + row].first + t));
         table.input.push_back(texts[row][t]);
-        append_prediction({&host(m, 0), std::size_t(decoder.model().vocabulary)}, texts[row][t + 1], table);
+        std::copy_n(&host(m, 0), scores.size(), scores.begin());
+        append_prediction(scores, texts[row][t + 1], table);
       }
     });
   }

@@ -38,13 +38,14 @@ AdamWElement element_of(const AdamWStep& s) {
 }  // namespace
 
 void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, MasterTensor1 gradient,
-           MasterTensor1 value, MasterTensor1 first_moment, MasterTensor1 second_moment) {
-  const auto extent = adamw_shapes.match(decay, gradient, value, first_moment, second_moment);
+           MasterTensor1 value, MasterTensor1 first_moment, MasterTensor1 second_moment, StoredTensor1 weight) {
+  const auto extent = adamw_shapes.match(decay, gradient, value, first_moment, second_moment, weight);
   const long blocks = extent['K'];
   if (extent['N'] != blocks * decay_block)
     throw ShapeError(
         fmt::format("adamw: N={} but decay has K={} flags of {} elements", extent['N'], blocks, decay_block));
   const AdamWElement element = element_of(step);
+  const bool with_weight = weight.size() > 0;
   const Real shrink = Real(1.0 - double(step.learning_rate) * double(step.weight_decay));
 #if defined(DEKODER_ROW_TEAMS)
   // One thread per element: neighbours touch neighbouring memory.
@@ -53,6 +54,7 @@ void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay,
       KOKKOS_LAMBDA(long i) {
         element.update(decay(i / decay_block) != 0 ? shrink : Real(1), gradient(i), value(i), first_moment(i),
                        second_moment(i));
+        if (with_weight) weight(i) = value(i);
       });
 #else
   // One block is one fp32 vector of 16 lanes.
@@ -65,6 +67,10 @@ void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay,
         const AdamWElement e = element;
 #pragma omp simd
         for (int i = 0; i < decay_block; ++i) e.update(kept, g[i], w[i], m[i], v[i]);
+        if (!with_weight) return;
+        Stored* stored = &weight(first);
+#pragma omp simd
+        for (int i = 0; i < decay_block; ++i) stored[i] = w[i];
       });
 #endif
 }

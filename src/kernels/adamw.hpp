@@ -21,11 +21,11 @@ struct AdamWStep {
 /// AdamW over flat buffers in one pass (Loshchilov, Hutter 2019, algorithm 2; decay times learning rate as in
 /// PyTorch): g = gradient_scale * gradient; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; value = value
 /// (1 - learning_rate weight_decay) - learning_rate (m / bc1) / (sqrt(v / bc2) + epsilon). Block i of decay_block
-/// elements decays where decay[i] is 1. Updates value, first_moment, second_moment in place and sets gradient to
-/// zero for the next step.
-inline constexpr ShapeSignature adamw_shapes{"adamw",
-                                             "decay(K) -> gradient(N) value(N) first_moment(N) second_moment(N)"};
+/// elements decays where decay[i] is 1. Updates value, first_moment, second_moment in place, sets gradient to zero
+/// for the next step and, where it is given, weight to the new value.
+inline constexpr ShapeSignature adamw_shapes{
+    "adamw", "decay(K) -> gradient(N) value(N) first_moment(N) second_moment(N) weight?(N)"};
 void adamw(const ExecSpace& exec, const AdamWStep& step, ConstByteTensor1 decay, MasterTensor1 gradient,
-           MasterTensor1 value, MasterTensor1 first_moment, MasterTensor1 second_moment);
+           MasterTensor1 value, MasterTensor1 first_moment, MasterTensor1 second_moment, StoredTensor1 weight = {});
 
 }  // namespace dekoder

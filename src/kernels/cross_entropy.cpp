@@ -26,17 +26,22 @@ void cross_entropy(const ExecSpace& exec, ConstTokenTensor1 targets, int vocabul
         const int target = targets(m);
         const Real target_logit = row[target];
         const Real largest = team.max(vocabulary, [=](int v) { return row[v]; });
+        // The weights lie in the row between the passes; short ones are computed twice instead, to be rounded once.
         const Real total = team.sum(vocabulary, [=](int v) {
           const Real weight = fast_exp(row[v] - largest);
-          row[v] = weight;
+          if constexpr (!stored_is_short) row[v] = weight;
           return weight;
         });
         const Real factor = grad_scale / total;
-        team.each(vocabulary, [=](int v) { row[v] = row[v] * factor; });
+        team.each(vocabulary, [=](int v) {
+          const Real weight = stored_is_short ? fast_exp(row[v] - largest) : Real(row[v]);
+          row[v] = weight * factor;
+        });
         team.each(padded - vocabulary, [=](int v) { row[vocabulary + v] = 0; });
         team.once([=] {
           losses(m) = Kokkos::log(total) + largest - target_logit;
-          row[target] = row[target] - grad_scale;
+          const Real of_target = stored_is_short ? fast_exp(target_logit - largest) * factor : Real(row[target]);
+          row[target] = of_target - grad_scale;
         });
       });
 }

@@ -37,14 +37,27 @@ bool count_flops(std::uint64_t products, long M, long N, long K) {
   return products > 0 && M > 0 && N > 0;
 }
 
+/// Checks a product of two matrices and counts it.
+template <class Result>
+bool has_work(Op op_a, Op op_b, const ConstStoredTensor2& a, const ConstStoredTensor2& b, const Result& c,
+              const ConstStoredTensor1& bias) {
+  const auto extent = gemm_shapes[op_a == Op::transpose][op_b == Op::transpose].match(a, b, c, bias);
+  require_int("gemm", a);
+  require_int("gemm", b);
+  require_int("gemm", c);
+  return count_flops(1, extent['M'], extent['N'], extent['K']);
+}
+
 }  // namespace
 
 void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
           Real beta, StoredTensor2 c, ConstStoredTensor1 bias) {
-  const auto extent = gemm_shapes[op_a == Op::transpose][op_b == Op::transpose].match(a, b, c, bias);
-  for (const ConstStoredTensor2& matrix : {a, b, ConstStoredTensor2(c)}) require_int("gemm", matrix);
-  if (count_flops(1, extent['M'], extent['N'], extent['K']))
-    library::multiply(exec, op_a, op_b, alpha, a, b, beta, c, bias);
+  if (has_work(op_a, op_b, a, b, c, bias)) library::multiply(exec, op_a, op_b, alpha, a, b, beta, c, bias);
+}
+
+void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
+                 Real beta, MasterTensor2 c) {
+  if (has_work(op_a, op_b, a, b, c, {})) library::multiply_master(exec, op_a, op_b, alpha, a, b, beta, c);
 }
 
 void gemm_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStridedTensor3 a, ConstStridedTensor3 b,
@@ -58,12 +71,6 @@ void gemm_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStri
   }
   if (count_flops(std::uint64_t(extent['B']), extent['M'], extent['N'], extent['K']))
     library::multiply_batched(exec, op_a, op_b, alpha, a, b, beta, c);
-}
-
-static_assert(std::is_same_v<Stored, Master>, "another Stored needs products with results of either type");
-void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
-                 Real beta, MasterTensor2 c) {
-  gemm(exec, op_a, op_b, alpha, a, b, beta, c);
 }
 
 const char* gemm_label(Op op_a, Op op_b) {

@@ -12,9 +12,11 @@ namespace dekoder {
 enum class Op { none, transpose };
 
 /// c = alpha op(a) op(b) + beta c [+ bias on every row], row-major with unit stride in the last axis; op(a) is
-/// (M,K), op(b) is (K,N), c is (M,N), bias is (N) or empty. beta = 0 overwrites c without reading it. fp32 on CPUs:
-/// oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so that a restart takes the same one; double:
-/// KokkosBlas::gemm; GPUs: cublasLt. Throws ShapeError where the extents do not fit.
+/// (M,K), op(b) is (K,N), c is (M,N), bias is (N) or empty. beta = 0 overwrites c without reading it. Sums are of
+/// Real, also of short factors. fp32 on CPUs: oneDNN or KokkosBlas::gemm over OpenBLAS, chosen by shape alone, so
+/// that a restart takes the same one; bf16 on CPUs: oneDNN, or where it has no code for the processor the fp32
+/// product of widened copies; double: KokkosBlas::gemm; GPUs: cublasLt. Throws ShapeError where the extents do not
+/// fit.
 void gemm(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStoredTensor2 a, ConstStoredTensor2 b,
           Real beta, StoredTensor2 c, ConstStoredTensor1 bias = {});
 
@@ -35,7 +37,8 @@ const char* gemm_label(Op op_a, Op op_b);
 /// The libraries that make the products, with versions and the processor they chose their code for: "oneDNN 3.7.2
 /// and OpenBLAS 0.3.29 (SkylakeX)". The bits of a run hold for the same ones only.
 std::string product_library();
-/// What having oneDNN, or not having it, does to bits and speed: one sentence, empty on GPUs and in double.
+/// What having oneDNN, or not having it, does to bits and speed: one sentence, empty on GPUs, in double, and in
+/// bf16 where the processor multiplies it.
 std::string product_library_effect();
 
 /// Bytes of device memory that the libraries work in, for as long as the process lives; 0 on CPUs.

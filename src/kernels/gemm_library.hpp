@@ -11,6 +11,9 @@ namespace dekoder::library {
 /// As gemm(); every extent fits an int, and c has elements.
 void multiply(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
               const ConstStoredTensor2& b, Real beta, const StoredTensor2& c, const ConstStoredTensor1& bias);
+/// As gemm_master().
+void multiply_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
+                     const ConstStoredTensor2& b, Real beta, const MasterTensor2& c);
 /// As gemm_batched().
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
                       const ConstStridedTensor3& b, Real beta, const StridedTensor3& c);

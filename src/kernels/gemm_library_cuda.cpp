@@ -35,13 +35,15 @@ Library& library() {
   return *library_of_process;
 }
 
-static_assert(std::is_same_v<Stored, Real>, "another Stored needs its cudaDataType_t");
-constexpr cudaDataType_t type_of_real = sizeof(Real) == 8 ? CUDA_R_64F : CUDA_R_32F;
+template <class Element>
+constexpr cudaDataType_t type_of = sizeof(Element) == 8   ? CUDA_R_64F
+                                   : sizeof(Element) == 4 ? CUDA_R_32F
+                                                          : CUDA_R_16BF;
 
 /// Of matrices (rows, columns) or batches (batch, rows, columns).
 template <class Factor, class Result>
 void multiply_tensors(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Factor& a, const Factor& b,
-                      Real beta, const Result& c, const Real* bias) {
+                      Real beta, const Result& c, const Stored* bias) {
   constexpr int rows = Result::rank() - 2;
   const auto matrix = [](const auto& x) {
     return LtProduct::Matrix{x.data(), std::int64_t(x.stride(rows)), rows > 0 ? std::int64_t(x.stride(0)) : 0};
@@ -52,8 +54,8 @@ void multiply_tensors(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
                           .N = c.extent_int(rows + 1),
                           .K = a.extent_int(op_a == Op::transpose ? rows : rows + 1),
                           .batches = rows > 0 ? c.extent_int(0) : 1,
-                          .stored = type_of_real,
-                          .result = type_of_real,
+                          .stored = type_of<Stored>,
+                          .result = type_of<typename Result::value_type>,
                           .a = matrix(a),
                           .b = matrix(b),
                           .c = matrix(c),
@@ -69,6 +71,11 @@ void multiply_tensors(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
 void multiply(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
               const ConstStoredTensor2& b, Real beta, const StoredTensor2& c, const ConstStoredTensor1& bias) {
   multiply_tensors(exec, op_a, op_b, alpha, a, b, beta, c, bias.size() > 0 ? bias.data() : nullptr);
+}
+
+void multiply_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
+                     const ConstStoredTensor2& b, Real beta, const MasterTensor2& c) {
+  multiply_tensors(exec, op_a, op_b, alpha, a, b, beta, c, nullptr);
 }
 
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products on CPUs: oneDNN where it is built in and faster, KokkosBlas over the BLAS otherwise.
 #include <KokkosBlas3_gemm.hpp>
+#include <algorithm>
+#include <vector>
 
 #include "kernels/gemm_library.hpp"
 #include "kernels/gemm_onednn.hpp"
@@ -66,12 +68,12 @@ std::string blas_name() {
 }
 
 /// c = beta c + bias on every row; beta = 0 does not read c.
-void scale_and_add_bias(const ExecSpace& exec, const ConstStoredTensor1& bias, Real beta, const StoredTensor2& c) {
+void scale_and_add_bias(const ExecSpace& exec, const ConstTensor1& bias, Real beta, const Tensor2& c) {
   const int N = c.extent_int(1);
   for_each_row(
       "dekoder::gemm::bias", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
-        Stored* row = &c(m, 0);
-        const Stored* shift = bias.data();
+        Real* row = &c(m, 0);
+        const Real* shift = bias.data();
         if (beta == 0)
           team.each(N, [=](int n) { row[n] = shift[n]; });
         else
@@ -81,14 +83,74 @@ void scale_and_add_bias(const ExecSpace& exec, const ConstStoredTensor1& bias, R
 
 /// c(M,1) = alpha a(M,K) b(K,1) + beta c. KokkosBlas::gemm hands this one case to gemv, which takes b and c for
 /// vectors without gaps.
-void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstStoredTensor2& a,
-                         const ConstStoredTensor2& b, Real beta, const StoredTensor2& c) {
+void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstTensor2& a, const ConstTensor2& b, Real beta,
+                         const Tensor2& c) {
   const int K = a.extent_int(1);
   for_each_row(
       "dekoder::gemm::column", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
         const Real product = alpha * team.sum(K, [=](int k) { return a(m, k) * b(k, 0); });
         team.once([=] { c(m, 0) = beta == 0 ? product : beta * c(m, 0) + product; });
       });
+}
+
+/// The product by the BLAS.
+void multiply_real(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstTensor2& a,
+                   const ConstTensor2& b, Real beta, const Tensor2& c, const ConstTensor1& bias) {
+  // The bias first: the product then adds to it, as it would to zeros.
+  if (bias.size() > 0) scale_and_add_bias(exec, bias, beta, c);
+  const Real kept = bias.size() > 0 ? Real(1) : beta;
+  if (c.extent(1) == 1 && op_a == Op::none && op_b == Op::none)
+    return matrix_times_column(exec, alpha, a, b, kept, c);
+  const char* const names[] = {"N", "T"};
+  const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
+  KokkosBlas::gemm(exec, names[op_a == Op::transpose], names[op_b == Op::transpose], alpha, a, b, kept, c);
+}
+
+/// A copy of x(rows, columns) in Real, in memory that grows to the largest so far.
+template <class Tensor>
+Tensor2 widened(const ExecSpace& exec, const Tensor& x, std::vector<Real>& memory) {
+  memory.resize(std::max(memory.size(), x.size()));
+  const Tensor2 wide(memory.data(), x.extent(0), x.extent(1));
+  const int columns = x.extent_int(1);
+  for_each_row(
+      "dekoder::gemm::widen", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long row) {
+        const auto* from = &x(row, 0);
+        Real* to = &wide(row, 0);
+        team.each(columns, [=](int i) { to[i] = from[i]; });
+      });
+  return wide;
+}
+
+/// The product of short factors in Real, where no library has one of them for this processor or this shape.
+template <class Result>
+void multiply_widened(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
+                      const ConstStoredTensor2& b, Real beta, const Result& c, const ConstStoredTensor1& bias) {
+  static std::vector<Real> memory_a, memory_b, memory_c, memory_bias;
+  const Tensor2 wide_a = widened(exec, a, memory_a), wide_b = widened(exec, b, memory_b);
+  ConstTensor1 wide_bias;
+  if (bias.size() > 0) {
+    const ConstStoredTensor2 row(bias.data(), 1, bias.size());
+    wide_bias = ConstTensor1(widened(exec, row, memory_bias).data(), bias.size());
+  }
+  const Tensor2 wide_c = widened(exec, c, memory_c);  // what beta = 0 does not read may be anything
+  multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, wide_c, wide_bias);
+  const int N = c.extent_int(1);
+  for_each_row(
+      "dekoder::gemm::round", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
+        const Real* from = &wide_c(m, 0);
+        auto* to = &c(m, 0);
+        team.each(N, [=](int n) { to[n] = from[n]; });
+      });
+}
+
+template <class Result>
+void multiply_matrices(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
+                       const ConstStoredTensor2& b, Real beta, const Result& c, const ConstStoredTensor1& bias) {
+  if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
+  if constexpr (stored_is_short)
+    multiply_widened(exec, op_a, op_b, alpha, a, b, beta, c, bias);
+  else
+    multiply_real(exec, op_a, op_b, alpha, a, b, beta, c, bias);
 }
 
 /// One matrix of a batch; its rows are neighbours of themselves alone.
@@ -103,15 +165,12 @@ Kokkos::View<typename Tensor::value_type**, Layout, MemSpace> matrix_of(const Te
 
 void multiply(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
               const ConstStoredTensor2& b, Real beta, const StoredTensor2& c, const ConstStoredTensor1& bias) {
-  if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
-  // The bias first: the product then adds to it, as it would to zeros.
-  if (bias.size() > 0) scale_and_add_bias(exec, bias, beta, c);
-  const Real kept = bias.size() > 0 ? Real(1) : beta;
-  if (c.extent(1) == 1 && op_a == Op::none && op_b == Op::none)
-    return matrix_times_column(exec, alpha, a, b, kept, c);
-  const char* const names[] = {"N", "T"};
-  const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
-  KokkosBlas::gemm(exec, names[op_a == Op::transpose], names[op_b == Op::transpose], alpha, a, b, kept, c);
+  multiply_matrices(exec, op_a, op_b, alpha, a, b, beta, c, bias);
+}
+
+void multiply_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
+                     const ConstStoredTensor2& b, Real beta, const MasterTensor2& c) {
+  multiply_matrices(exec, op_a, op_b, alpha, a, b, beta, c, {});
 }
 
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
@@ -131,6 +190,10 @@ std::string product_library() {
 
 std::string product_library_effect() {
   if (sizeof(Real) != 4) return "";
+  if (stored_is_short)
+    return onednn_multiplies_bf16()
+               ? ""
+               : "no products of bf16 by this processor, or built without oneDNN: float is faster";
   return onednn_version().empty()
              ? "built without oneDNN: other last bits than with it, and most products 5 to 15 % slower"
              : "each shape has its library; without oneDNN the last bits would be others and most products 5 to 15 "

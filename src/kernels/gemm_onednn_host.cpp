@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gemm_onednn.hpp"
 
-#if defined(DEKODER_HAVE_ONEDNN) && !defined(DEKODER_REAL_DOUBLE)
+#if defined(DEKODER_HAVE_ONEDNN) && !defined(DEKODER_PRECISION_DOUBLE)
 
 #include <cstring>
 #include <map>
@@ -17,8 +17,14 @@ namespace {
 
 using dnnl::memory;
 
+/// Of oneDNN for an element of a tensor.
+template <class Element>
+constexpr memory::data_type type_of =
+    std::is_same_v<Element, BFloat16> ? memory::data_type::bf16 : memory::data_type::f32;
+constexpr memory::data_type stored_type = type_of<Stored>;
+
 /// Everything a primitive depends on.
-using MatmulKey = std::tuple<long, long, long, bool, bool, long, long, long, float, float, bool>;
+using MatmulKey = std::tuple<long, long, long, bool, bool, long, long, long, float, float, bool, memory::data_type>;
 
 /// One primitive with the memory objects whose pointers change from call to call.
 struct Matmul {
@@ -38,17 +44,18 @@ dnnl::stream& stream() {
 }
 
 /// rows x columns of op(x) over a row-major x with `stride` elements between its rows.
-memory::desc matrix(long rows, long columns, bool transposed, long stride) {
+memory::desc matrix(long rows, long columns, bool transposed, long stride, memory::data_type type) {
   const memory::dims strides = transposed ? memory::dims{1, stride} : memory::dims{stride, 1};
-  return memory::desc({rows, columns}, memory::data_type::f32, strides);
+  return memory::desc({rows, columns}, type, strides);
 }
 
 Matmul make_matmul(const MatmulKey& key) {
-  const auto& [M, N, K, transpose_a, transpose_b, stride_a, stride_b, stride_c, alpha, beta, with_bias] = key;
-  const memory::desc a = matrix(M, K, transpose_a, stride_a), b = matrix(K, N, transpose_b, stride_b);
-  const memory::desc c = matrix(M, N, false, stride_c);
-  const memory::desc bias =
-      with_bias ? memory::desc({1, N}, memory::data_type::f32, memory::format_tag::ab) : memory::desc();
+  const auto& [M, N, K, transpose_a, transpose_b, stride_a, stride_b, stride_c, alpha, beta, with_bias,
+               result_type] = key;
+  const memory::desc a = matrix(M, K, transpose_a, stride_a, stored_type),
+                     b = matrix(K, N, transpose_b, stride_b, stored_type);
+  const memory::desc c = matrix(M, N, false, stride_c, result_type);
+  const memory::desc bias = with_bias ? memory::desc({1, N}, stored_type, memory::format_tag::ab) : memory::desc();
   dnnl::primitive_attr attributes;
   dnnl::post_ops post;
   if (alpha != 1.0f) post.append_eltwise(dnnl::algorithm::eltwise_linear, alpha, 0.0f);
@@ -74,36 +81,48 @@ Matmul& matmul_for(const MatmulKey& key) {
   return found != kept.end() ? found->second : kept.emplace(key, make_matmul(key)).first->second;
 }
 
-float* writable(const float* data) {
-  return const_cast<float*>(data);
-}  // the interface of dnnl::memory has no const
+/// The interface of dnnl::memory has no const.
+Stored* writable(const Stored* data) {
+  return const_cast<Stored*>(data);
+}
+
+/// Whether oneDNN has code for this processor: for bf16 it takes AVX-512, by itself or with AVX512_BF16 or AMX, or
+/// AVX-NE-CONVERT; what is left goes through its reference loops.
+bool onednn_has_code() {
+  if (!stored_is_short) return true;
+  static const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+  return isa == dnnl_cpu_isa_avx2_vnni_2 || (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+}
 
 /// Whether oneDNN is the faster of the two. Measured over the shapes of training on processors with AVX-512: oneDNN
 /// by 5 to 15 % (a single row: twice as fast), but OpenBLAS by up to 35 % where b is read down its columns over
 /// many pages: row distances that are multiples of 4 KiB fall into the same cache sets, and a very long K outruns
 /// the caches.
 bool onednn_is_faster(bool transpose_b, long M, long N, long K) {
-  if (transpose_b || M == 1) return true;
+  if (stored_is_short || transpose_b || M == 1) return true;
   return N % 1024 != 0 && K < 16384;
 }
 
-long row_stride(const ConstStoredTensor2& x) {
+template <class Tensor>
+long row_stride(const Tensor& x) {
   return std::max<long>(long(x.stride(0)), long(x.extent(1)));
 }
 
 }  // namespace
 
+template <class Result>
 bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
-                 const ConstStoredTensor2& b, Real beta, const StoredTensor2& c, const ConstStoredTensor1& bias) {
+                 const ConstStoredTensor2& b, Real beta, const Kokkos::View<Result**, Layout, MemSpace>& c,
+                 const ConstStoredTensor1& bias) {
   const bool transpose_a = op_a == Op::transpose;
   const long M = long(c.extent(0)), N = long(c.extent(1)), K = long(a.extent(transpose_a ? 0 : 1));
   if (M == 0 || N == 0 || K == 0 || (alpha != 1.0f && bias.size() > 0)) return false;
   // oneDNN takes a matrix of one row or column with gaps for one without.
   const bool gaps = !a.span_is_contiguous() || !b.span_is_contiguous() || !c.span_is_contiguous();
   if (gaps && (M == 1 || N == 1 || K == 1)) return false;
-  if (!onednn_is_faster(op_b == Op::transpose, M, N, K)) return false;
+  if (!onednn_has_code() || !onednn_is_faster(op_b == Op::transpose, M, N, K)) return false;
   Matmul& matmul = matmul_for({M, N, K, transpose_a, op_b == Op::transpose, row_stride(a), row_stride(b),
-                               row_stride(c), alpha, beta, bias.size() > 0});
+                               row_stride(c), alpha, beta, bias.size() > 0, type_of<Result>});
   matmul.a.set_data_handle(writable(a.data()));
   matmul.b.set_data_handle(writable(b.data()));
   matmul.c.set_data_handle(c.data());
@@ -111,6 +130,11 @@ bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Cons
   const LibraryKernel kernel(exec, gemm_label(op_a, op_b));
   matmul.primitive.execute(stream(), matmul.arguments);
   return true;
+}
+
+bool onednn_multiplies_bf16() {
+  const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+  return isa == dnnl_cpu_isa_avx2_vnni_2 || (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
 std::string onednn_version() {
@@ -126,8 +150,13 @@ std::string onednn_version() {
 
 namespace dekoder {
 
+template <class Result>
 bool gemm_onednn(const ExecSpace&, Op, Op, Real, const ConstStoredTensor2&, const ConstStoredTensor2&, Real,
-                 const StoredTensor2&, const ConstStoredTensor1&) {
+                 const Kokkos::View<Result**, Layout, MemSpace>&, const ConstStoredTensor1&) {
+  return false;
+}
+
+bool onednn_multiplies_bf16() {
   return false;
 }
 
@@ -138,3 +167,14 @@ std::string onednn_version() {
 }  // namespace dekoder
 
 #endif
+
+namespace dekoder {
+
+template bool gemm_onednn<Stored>(const ExecSpace&, Op, Op, Real, const ConstStoredTensor2&,
+                                  const ConstStoredTensor2&, Real, const StoredTensor2&, const ConstStoredTensor1&);
+#if defined(DEKODER_PRECISION_BF16)
+template bool gemm_onednn<Master>(const ExecSpace&, Op, Op, Real, const ConstStoredTensor2&,
+                                  const ConstStoredTensor2&, Real, const MasterTensor2&, const ConstStoredTensor1&);
+#endif
+
+}  // namespace dekoder

@@ -31,23 +31,35 @@ constexpr int padded(int n) {
   return (n + vector_width - 1) / vector_width * vector_width;
 }
 
-/// vector_width neighbours, converted where they are kept in another type than Real.
-template <class Element>
-inline Vector load(const Element* from) {
+/// vector_width neighbours.
+inline Vector load(const Real* from) {
   Vector x;
-  if constexpr (std::is_same_v<Element, Real>)
-    __builtin_memcpy(&x, from, sizeof x);  // unaligned
-  else
-    for (int lane = 0; lane < vector_width; ++lane) x[lane] = from[lane];
+  __builtin_memcpy(&x, from, sizeof x);  // unaligned
   return x;
 }
-template <class Element>
-inline void store(Element* to, Vector x) {
-  if constexpr (std::is_same_v<Element, Real>)
-    __builtin_memcpy(to, &x, sizeof x);
-  else
-    for (int lane = 0; lane < vector_width; ++lane) to[lane] = x[lane];
+inline void store(Real* to, Vector x) {
+  __builtin_memcpy(to, &x, sizeof x);
 }
+
+#if !defined(DEKODER_PRECISION_DOUBLE)
+/// The same of bfloat16, converted as BFloat16 does.
+using HalfWords [[gnu::vector_size(vector_width * 2)]] = std::uint16_t;
+inline Vector load(const BFloat16* from) {
+  HalfWords upper;
+  __builtin_memcpy(&upper, from, sizeof upper);
+  return std::bit_cast<Vector>(__builtin_convertvector(upper, Words) << 16);
+}
+/// A bfloat16 in the upper half of each word; what is below it means nothing.
+inline Words rounded_words(Vector x) {
+  const Words whole = std::bit_cast<Words>(x);
+  const Words nearest = whole + 0x7fffu + ((whole >> 16) & 1u);
+  return (whole & 0x7fffffffu) > 0x7f800000u ? whole | 0x00400000u : nearest;
+}
+inline void store(BFloat16* to, Vector x) {
+  const HalfWords upper = __builtin_convertvector(rounded_words(x) >> 16, HalfWords);
+  __builtin_memcpy(to, &upper, sizeof upper);
+}
+#endif
 inline Vector broadcast(Real x) {
   return x - Vector{};
 }
@@ -127,6 +139,25 @@ inline void transpose_step(Vector (&rows)[vector_width]) {
 /// Transposes a square of vector_width rows in registers (Eklundh 1972).
 inline void transpose(Vector (&rows)[vector_width]) {
   detail::transpose_step<vector_width / 2>(rows);
+}
+
+namespace detail {
+
+template <int distance, class Combine, int... lane>
+inline Vector fold(Vector x, Combine combine, std::integer_sequence<int, lane...> lanes) {
+  x = combine(x, __builtin_shufflevector(x, x, (lane ^ distance)...));
+  if constexpr (distance > 1)
+    return fold<distance / 2>(x, combine, lanes);
+  else
+    return x;
+}
+
+}  // namespace detail
+
+/// combine(Vector, Vector) over all lanes, by a fixed tree.
+template <class Combine>
+inline Real fold_lanes(Vector x, Combine combine) {
+  return detail::fold<vector_width / 2>(x, combine, std::make_integer_sequence<int, vector_width>())[0];
 }
 
 }  // namespace dekoder::host

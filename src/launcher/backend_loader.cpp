@@ -42,11 +42,15 @@ struct Plugin {
   std::string places;  ///< the folders that were looked at, each with what kept it from being read
 };
 
-Plugin find_plugin(const std::string& backend) {
+std::string plugin_name(const std::string& backend, const std::string& precision) {
+  return fmt::format("libdekoder_{}_{}.so", backend, precision);
+}
+
+Plugin find_plugin(const std::string& name) {
   Plugin found;
   for (const fs::path& folder : search_path()) {
     std::error_code failed;
-    const fs::path file = folder / ("libdekoder_" + backend + "_float.so");
+    const fs::path file = folder / name;
     const fs::file_status status = fs::status(file, failed);
     if (fs::exists(status)) return {file, {}};
     found.places += (found.places.empty() ? "" : ", ") + folder.string();
@@ -55,8 +59,8 @@ Plugin find_plugin(const std::string& backend) {
   return found;
 }
 
-std::string missing(const std::string& backend, const Plugin& plugin) {
-  return fmt::format("libdekoder_{}_float.so is in none of {}", backend, plugin.places);
+std::string missing(const std::string& name, const Plugin& plugin) {
+  return fmt::format("{} is in none of {}", name, plugin.places);
 }
 
 const dekoder_backend& open_plugin(const fs::path& file) {
@@ -81,9 +85,9 @@ struct Choice {
   std::string description;  ///< LoadedBackend's
 };
 
-Choice choose(const std::string& wish, bool computes) {
+Choice choose(const std::string& wish, const std::string& precision, bool computes) {
   if (wish == "openmp") return {"openmp", "openmp"};
-  if (wish == "auto" && !computes && !find_plugin("openmp").file.empty())
+  if (wish == "auto" && !computes && !find_plugin(plugin_name("openmp", precision)).file.empty())
     return {"openmp", "openmp (auto: only files are read)"};
   const CudaDevices devices = cuda_devices();
   if (devices.names.empty()) {
@@ -94,22 +98,24 @@ Choice choose(const std::string& wish, bool computes) {
         "GPU node ({})",
         devices.why_none);
   }
-  if (const Plugin plugin = find_plugin("cuda"); wish == "auto" && plugin.file.empty())
-    return {"openmp", fmt::format("openmp (auto: {})", excerpt(missing("cuda", plugin), 1000))};
+  const std::string name = plugin_name("cuda", precision);
+  if (const Plugin plugin = find_plugin(name); wish == "auto" && plugin.file.empty())
+    return {"openmp", fmt::format("openmp (auto: {})", excerpt(missing(name, plugin), 1000))};
   return {"cuda", fmt::format("cuda; devices: {}", fmt::join(devices.names, ", "))};
 }
 
 }  // namespace
 
-LoadedBackend load_backend(const std::string& backend, bool computes) {
+LoadedBackend load_backend(const std::string& backend, const std::string& precision, bool computes) {
   if (backend != "auto" && backend != "openmp" && backend != "cuda")
     throw ConfigError("--backend is '{}'; expected auto, openmp or cuda", excerpt(backend));
-  const Choice choice = choose(backend, computes);
-  const Plugin plugin = find_plugin(choice.backend);
+  const Choice choice = choose(backend, precision, computes);
+  const std::string name = plugin_name(choice.backend, precision);
+  const Plugin plugin = find_plugin(name);
   if (plugin.file.empty())
     throw ConfigError("--backend {}: {}; build it (cmake --preset {}) or set DEKODER_PLUGIN_PATH", choice.backend,
-                      missing(choice.backend, plugin), choice.backend);
-  return {&open_plugin(plugin.file), choice.description};
+                      missing(name, plugin), choice.backend);
+  return {&open_plugin(plugin.file), (precision == "float" ? "" : precision + "; ") + choice.description};
 }
 
 }  // namespace dekoder

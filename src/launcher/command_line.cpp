@@ -84,6 +84,11 @@ void add_commands(CLI::App& app, CommandLine& line) {
     command->add_option("--backend", line.backend, "auto, openmp or cuda")->capture_default_str();
     return command;
   };
+  const auto add_precision = [&](CLI::App& command, const char* text) {
+    command.add_option("--precision", line.precision, text)
+        ->check(CLI::IsMember({"auto", "float", "bf16"}).description(""));
+  };
+  constexpr const char* of_the_run = "float or bf16 (default: the run's, by its config.yaml)";
   CLI::App* train = sub("train", "Train, or go on from the newest valid checkpoint of the run directory.",
                         "dekoder train input/quickstart.yaml --run runs/first --set training.steps=500");
   add_config(*train, c);
@@ -106,11 +111,13 @@ void add_commands(CLI::App& app, CommandLine& line) {
 
   CLI::App* eval = sub("eval", "Validation loss of a checkpoint.", "dekoder eval runs/first");
   add_run(*eval, c, "run directory or checkpoint file");
+  add_precision(*eval, of_the_run);
   eval->add_option("--tokens-file", c.tokens_file, "another token file than the run's");
 
   CLI::App* generate = sub("generate", "Write text with a checkpoint, as it comes.",
                            "dekoder generate runs/first --prompt \"It is a truth\" --temperature 0.8 --top-p 0.95");
   add_run(*generate, c, "run directory or checkpoint file");
+  add_precision(*generate, of_the_run);
   generate->add_option("--prompt", c.prompt, "text to go on from (default: a line break)");
   add_number(*generate, "--tokens", c.tokens, "length");
   add_number(*generate, "--temperature", c.temperature, "0 takes the most likely token");
@@ -122,6 +129,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
       sub("attention", "Attention maps and head statistics of a text, from a checkpoint, into an HDF5 file.",
           "dekoder attention runs/first --text \"It is a truth universally acknowledged\"");
   add_run(*attention, c, "run directory or checkpoint file");
+  add_precision(*attention, of_the_run);
   attention->add_option("--text", c.text, "the text, at most as long as the model's context")->required();
   add_number(*attention, "--step", c.step, "step of the checkpoint (default: the newest)", false);
   attention->add_option("-o,--output", c.output,
@@ -132,6 +140,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
           "Of each token of held-out windows: truth, guess, rank, probabilities, best tokens, into HDF5.",
           "dekoder predictions runs/first --windows 16");
   add_run(*predictions, c, "run directory or checkpoint file");
+  add_precision(*predictions, of_the_run);
   add_number(*predictions, "--windows", c.windows,
              "of the model's context, spread evenly over the held-out part; 0: all of it, one after the other");
   add_number(*predictions, "--top", c.top, "best tokens kept of each; 0: 10, or all of a smaller vocabulary");
@@ -176,6 +185,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
       sub("replay", "Compute a step that was not finite again, from its black box, and say where it began.",
           "dekoder replay runs/first/black_box/step-00000014.h5");
   add_run(*replay, c, "file that `dekoder train` wrote");
+  add_precision(*replay, of_the_run);
 
   CLI::App* selftest =
       sub("selftest", "Whether these nodes train right, in a minute: numbers, ranks, placement, files.",
@@ -183,6 +193,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
   selftest->add_option("--folder", c.folder, "where files are tried, such as the one of run directories")
       ->capture_default_str();
 
+  add_precision(*selftest, "of the numbers, float or bf16 (default: float)");
 
   CLI::App* initial_values =
       sub("initial-values", "Digests of the values that a run's tensors begin with, as JSON.",

@@ -11,6 +11,7 @@ namespace dekoder {
 struct CommandLine {
   Command command;
   std::string backend = "auto";
+  std::string precision = "auto";  ///< float or bf16; auto: that of the configuration or run
 };
 
 /// Reads the command line, and the text of the configuration that it names. Nothing where --help or --version was

@@ -16,6 +16,7 @@
 #include "base/exit_report.hpp"
 #include "base/log.hpp"
 #include "base/rank_launcher.hpp"
+#include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
 #include "launcher/backend_loader.hpp"
 #include "launcher/command_line.hpp"
@@ -73,6 +74,31 @@ bool computes(const std::string& command) {
   return command != "status" && command != "prepare" && command != "checkpoint";
 }
 
+/// "float" or "bf16": as asked for; that of the configuration; that of the run directory to which the path of a
+/// run, of one of its checkpoints or black boxes leads; else float, which commands that look at files alone take,
+/// too. Throws ConfigError as parse_run_config.
+std::string precision_of(const CommandLine& line) {
+  const Command& command = line.command;
+  Precision precision = Precision::fp32;
+  if (!command.config.empty())
+    precision = parse_run_config(command.config_text, command.config, command.sets).training.precision;
+  if (!computes(command.name)) return "float";
+  if (line.precision != "auto") return line.precision;
+  if (!command.run.empty() && command.config.empty()) {
+    const std::filesystem::path run = command.run;
+    std::error_code ignored;
+    const std::filesystem::path root =
+        std::filesystem::is_directory(run, ignored) ? run : run.parent_path().parent_path();
+    try {
+      const std::string file = (root / "config.yaml").string();
+      precision = recorded_run_config(read_config_text(file), file).training.precision;
+    } catch (const ConfigError&) {
+      // what the run is made of the command itself says
+    }
+  }
+  return std::string(names_of(precision)[std::size_t(precision)]);
+}
+
 /// All that may be refused before the backend has work; nothing where there is nothing to do.
 std::optional<Work> prepare(int argc, char** argv, int ranks) {
   std::optional<CommandLine> line = read_command_line(argc, argv);
@@ -82,14 +108,15 @@ std::optional<Work> prepare(int argc, char** argv, int ranks) {
     throw ConfigError("`dekoder {}` was started on {} ranks; it runs on one: start a single one", command.name,
                       ranks);
   handle_signals(command.name);
-  if (!command.config.empty())
-    parse_run_config(command.config_text, command.config, command.sets);  // faults show before anything is loaded
+  const std::string precision = precision_of(*line);  // faults of the configuration show before anything is loaded
   check_environment();
   const CpuMask& cpus = process_start().cpus;
   check_address_space(cpus);
   bind_threads(cpus);
-  const LoadedBackend backend = load_backend(line->backend, computes(command.name));
+  const LoadedBackend backend = load_backend(line->backend, precision, computes(command.name));
   command.backend = backend.description;
+  if (precision != "float" && command.config.empty())
+    log_info("precision: {}", precision);  // others log the backend
   return Work{command, backend.plugin};
 }
 

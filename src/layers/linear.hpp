@@ -10,9 +10,9 @@ namespace dekoder {
 
 /// y = x W^T + b. Parameters `<prefix>.weight` (out,in) and, with biases, `<prefix>.bias` (out).
 struct Linear {
-  StoredTensor2 weight;       ///< (out,in)
+  ConstStoredTensor2 weight;  ///< (out,in)
   MasterTensor2 grad_weight;  ///< (out,in)
-  StoredTensor1 bias;         ///< (out), empty without biases
+  ConstStoredTensor1 bias;    ///< (out), empty without biases
   MasterTensor1 grad_bias;    ///< (out), empty without biases
 
   /// Adds the parameters of one layer to `layout`; axes names them, e.g. "3C,C".

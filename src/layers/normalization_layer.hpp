@@ -20,8 +20,8 @@ struct NormActivations {
 
 /// Layer normalisation with the residual add in front of it. Parameters `<prefix>.gain` and `<prefix>.bias` (C).
 struct NormalizationLayer {
-  MasterTensor1 gain, grad_gain;
-  MasterTensor1 bias, grad_bias;  ///< empty without biases
+  ConstMasterTensor1 gain, bias;       ///< bias: empty without biases
+  MasterTensor1 grad_gain, grad_bias;  ///< of these
   Real epsilon;
 
   static void declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias);

@@ -58,7 +58,7 @@ void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const D
   const Heads parts = split_heads(saved.qkv, saved.lse.extent_int(0), heads, heads);
   const StoredTensor4 attended = as_heads(saved.attended, saved.lse);
   if (cached != nullptr)
-    cached_attention(exec, parts, cached->position, scale, cached->cache, attended);
+    cached_attention(exec, parts, cached->position, scale, cached->cache, cached->sums, attended);
   else
     causal_attention(exec, parts, scale, weight_dropout, attended, saved.lse, scratch.scores);
   output.forward(exec, saved.attended, y);

@@ -36,6 +36,7 @@ struct AttentionScratch {
 /// Keys and values of the tokens before `position`, for generation one token at a time.
 struct CachedKeysValues {
   StoredTensor5 cache;  ///< (B,2,H,T,D)
+  MasterTensor3 sums;   ///< (B,H,D) scratch
   int position;         ///< of the token at hand, below T
 };
 

@@ -129,7 +129,9 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   partials = arena.take<AccumulatorTensor1>("scratch.loss_partials", "P", reduction_leaves(std::size_t(N)));
 }
 
-KeyValueCache::KeyValueCache(const ModelConfig& model, int sequences) {
+KeyValueCache::KeyValueCache(const ModelConfig& model, int sequences)
+    : sums("keys_values.sums", std::size_t(sequences), std::size_t(model.heads),
+           std::size_t(model.channels / model.heads)) {
   for (int l = 0; l < model.layers; ++l)
     blocks.emplace_back(block_name(l) + ".keys_values", sequences, 2, model.heads, model.context,
                         model.channels / model.heads);
@@ -139,13 +141,15 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
     : token_embedding(store.weight2("token_embedding.weight")),
       grad_token_embedding(store.gradient2("token_embedding.weight")),
       head(make_head(model, store)),
-      model_(model) {
+      model_(model),
+      store_(store) {
   if (model.positions == Positions::learned) {
     positions = store.value2("position_embedding.weight");
     grad_positions = store.gradient2("position_embedding.weight");
   } else if (model.positions == Positions::sinusoidal) {
-    positions = MasterTensor2("sinusoidal_positions", std::size_t(model.context), std::size_t(model.channels));
-    sinusoidal_positions(ExecSpace(), positions);
+    const MasterTensor2 table("sinusoidal_positions", std::size_t(model.context), std::size_t(model.channels));
+    sinusoidal_positions(ExecSpace(), table);
+    positions = table;
   }
   for (int l = 0; l < model.layers; ++l) blocks.emplace_back(store, block_name(l), model, l);
   if (model.norm == NormPlacement::pre)
@@ -155,6 +159,15 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
 void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                       const DecoderActivations& saved) const {
   run(exec, tokens, dropout, saved, nullptr);
+}
+
+void Decoder::prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, KeyValueCache& cache,
+                      const DecoderActivations& saved) const {
+  forward(exec, tokens, DropoutKey{}, saved);
+  const int B = tokens.extent_int(0);
+  for (std::size_t l = 0; l < blocks.size(); ++l)
+    fill_cache(exec, split_heads(saved.blocks[l].attention.qkv, B, model_.heads, model_.heads), cache.blocks[l]);
+  cache.position = tokens.extent_int(1);
 }
 
 void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
@@ -169,6 +182,7 @@ void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, Key
 void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                   const DecoderActivations& saved, const KeyValueCache* cache) const {
   const Region region("forward");
+  store_.refresh_weights(exec);
   const int first_position = cache == nullptr ? 0 : cache->position;
   {
     const Region of_embedding("embedding");
@@ -176,7 +190,8 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
   }
   ResidualStream x{saved.embedded, {}, {}};
   for (std::size_t l = 0; l < blocks.size(); ++l) {
-    const CachedKeysValues cached{cache == nullptr ? StoredTensor5() : cache->blocks[l], first_position};
+    const CachedKeysValues cached =
+        cache == nullptr ? CachedKeysValues{} : CachedKeysValues{cache->blocks[l], cache->sums, first_position};
     x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, cache == nullptr ? nullptr : &cached);
   }
   if (!final_norm.empty())

@@ -52,13 +52,14 @@ struct DecoderActivations {
 /// Keys and values of all blocks, for generation one token at a time.
 struct KeyValueCache {
   std::vector<StoredTensor5> blocks;  ///< L tensors (B,2,H,T,D)
+  MasterTensor3 sums;                 ///< (B,H,D) scratch of all blocks
   int position = 0;                   ///< tokens in the cache
 
   KeyValueCache(const ModelConfig& model, int sequences);
 };
 
 /// A decoder-only transformer: embeddings, L blocks, [norm], head. Owns nothing: parameters are slices of the
-/// store, activations come from the arena.
+/// store, which must outlive it, activations come from the arena.
 class Decoder {
  public:
   /// model.vocabulary must be set. Throws ShapeError/std::logic_error where the store is of another model.
@@ -67,6 +68,11 @@ class Decoder {
   /// Embeds tokens(B,T) and runs all blocks; what backward needs stays in `saved`. B and T must be those of
   /// `saved`.
   void forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
+               const DecoderActivations& saved) const;
+
+  /// tokens(B,S) in one pass into the cache, from its beginning on; `saved` is of these extents and keeps queries,
+  /// keys and values of every block (ActivationUse). Throws ShapeError where the cache is shorter.
+  void prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, KeyValueCache& cache,
                const DecoderActivations& saved) const;
 
   /// One more token(B,1) per sequence against the cache, whose position moves on; `saved` is of context 1. The
@@ -98,9 +104,10 @@ class Decoder {
   const ModelConfig& model() const { return model_; }
 
   // Parts, for generation with a key/value cache.
-  StoredTensor2 token_embedding;            ///< (V,C)
-  MasterTensor2 grad_token_embedding;       ///< (V,C)
-  MasterTensor2 positions, grad_positions;  ///< (T,C); no gradient where sinusoidal, empty where none
+  ConstStoredTensor2 token_embedding;  ///< (V,C)
+  MasterTensor2 grad_token_embedding;  ///< (V,C)
+  ConstMasterTensor2 positions;        ///< (T,C); empty where none
+  MasterTensor2 grad_positions;        ///< (T,C); empty where none or sinusoidal
   std::vector<DecoderBlock> blocks;
   std::vector<NormalizationLayer> final_norm;  ///< one in pre-norm
   Linear head;                                 ///< a tied head shares weight and gradient with the token embedding
@@ -110,6 +117,7 @@ class Decoder {
            const DecoderActivations& saved, const KeyValueCache* cache) const;
 
   ModelConfig model_;
+  const ParameterStore& store_;
 };
 
 }  // namespace dekoder

@@ -27,6 +27,24 @@ double flops_per_token(const ModelConfig& model) {
   return 6 * weights + 6 * L * C * T;
 }
 
+double bytes_per_step(const ModelConfig& model, int sequences, long micro_batches) {
+  const double L = model.layers, C = model.channels, F = model.feed_forward, V = padded_vocabulary(model),
+               N = double(sequences) * model.context, stored = sizeof(Stored), master = sizeof(Master);
+  const double weights = double(decoder_parameters(model).parameters());
+  // Elements per token, as (products with weights) + (the other passes); backward of a product: both gradients.
+  const double block_forward = (4 * C + 2 * C + (C + F) + (F + C)) + (2 * 4 * C + 4 * C + 2 * F);
+  const double block_backward =
+      ((C + 3 * C) + (3 * C + C) + 2 * C + 2 * C + (F + C) + (C + F) + (C + F) + (F + C)) +
+      (2 * 4 * C + 8 * C + 3 * F + (C + 3 * C + C));  // norms; attention; activation; biases of three products
+  const double ends = (4 * C + 3 * C) + (C + V) + 2 * V + (V + C) + (V + C) + 3 * C;  // norm, head, loss, embedding
+  const double activations = N * (L * (block_forward + block_backward) + ends) * stored;
+  const double products =
+      weights * (2 * stored + 2 * master);  // each weight forward and backward, its gradient added to
+  const double update =
+      weights * (9 * master + (stored_is_short ? stored : 0));  // norm: 1; AdamW: 4 read, 4 written
+  return double(micro_batches) * (activations + products) + update;
+}
+
 std::size_t activation_bytes(const ModelConfig& model, int sequences, ActivationUse use) {
   ActivationArena measure;
   DecoderActivations(measure, model, sequences, use);
@@ -40,7 +58,7 @@ std::string model_summary(const RunConfig& config) {
   ActivationArena arena;
   DecoderActivations(arena, model, B);
 
-  std::string text = fmt::format("parameters ({}, {} heads of {} channels)\n", real_name, model.heads,
+  std::string text = fmt::format("parameters ({}, {} heads of {} channels)\n", precision_name, model.heads,
                                  model.channels / model.heads);
   for (const ParameterEntry& entry : layout.entries())
     text += table_row(entry.name, entry.axes, entry.shape, entry.size() * sizeof(Real));

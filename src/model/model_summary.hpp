@@ -13,6 +13,11 @@ namespace dekoder {
 /// products, half of the T^2 scores, 3 passes).
 double flops_per_token(const ModelConfig& model);
 
+/// Bytes that the passes of one optimizer step move to and from memory on one rank with `micro_batches` of them, if
+/// each reads and writes its tensors once: those of a product too, however large. Dropout and messages are left
+/// out.
+double bytes_per_step(const ModelConfig& model, int sequences, long micro_batches);
+
 /// Bytes of all activations and scratch for B sequences.
 std::size_t activation_bytes(const ModelConfig& model, int sequences, ActivationUse use = ActivationUse::training);
 

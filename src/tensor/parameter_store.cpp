@@ -14,13 +14,13 @@ namespace dekoder {
 namespace {
 
 /// One tensor of a flat buffer; Tensor's rank must be the entry's.
-template <class Tensor>
-Tensor slice(const MasterTensor1& buffer, const ParameterEntry& entry) {
+template <class Tensor, class Buffer>
+Tensor slice(const Buffer& buffer, const ParameterEntry& entry) {
   if (entry.shape.size() != Tensor::rank())
     throw std::logic_error(
         fmt::format("parameter {} has rank {}, not {}", entry.name, entry.shape.size(), Tensor::rank()));
   if (buffer.data() == nullptr) return {};
-  Master* first = buffer.data() + entry.offset;
+  auto* first = buffer.data() + entry.offset;
   if constexpr (Tensor::rank() == 1)
     return Tensor(first, static_cast<std::size_t>(entry.shape[0]));
   else
@@ -73,11 +73,25 @@ const ParameterEntry& ParameterLayout::owner_of(std::size_t index) const {
   return *(after - 1);
 }
 
+namespace {
+
+/// Memory for the weights of `values`; their own where both have one type.
+template <class Weights, class Values>
+Weights weights_of(const Values& values) {
+  if constexpr (std::is_same_v<Weights, Values>)
+    return values;
+  else
+    return Weights("parameters.weights", values.size());
+}
+
+}  // namespace
+
 ParameterStore::ParameterStore(ParameterLayout layout, Gradients gradients)
     : layout_(std::move(layout)),
       values_("parameters.values", layout_.flat_size()),
       gradients_(gradients == Gradients::none ? MasterTensor1()
                                               : MasterTensor1("parameters.gradients", layout_.flat_size())),
+      weights_(weights_of<StoredTensor1>(values_)),
       decay_("parameters.decay", layout_.flat_size() / decay_block) {
   const auto flags = Kokkos::create_mirror_view(decay_);
   for (const ParameterEntry& entry : layout_.entries()) {
@@ -90,7 +104,7 @@ ParameterStore::ParameterStore(ParameterLayout layout, Gradients gradients)
 
 void ParameterStore::initialise(const ExecSpace& exec, std::uint64_t seed) {
   for (const ParameterEntry& entry : layout_.entries()) {
-    const MasterTensor1 value = flat_slice(values_, entry);
+    const MasterTensor1 value = flat_slice(values_to_write(), entry);
     const RandomStream stream(seed, site_of(entry.name.c_str()));
     const InitialValues initial = entry.initial;
     Kokkos::parallel_for(
@@ -106,14 +120,21 @@ void ParameterStore::initialise(const ExecSpace& exec, std::uint64_t seed) {
   exec.fence("dekoder::initialise");
 }
 
-MasterTensor1 ParameterStore::flat_slice(const MasterTensor1& buffer, const ParameterEntry& entry) {
-  return MasterTensor1(buffer.data() + entry.offset, entry.size());
+void ParameterStore::refresh_weights(const ExecSpace& exec) const {
+  if (stored_is_short && !weights_are_current_) {
+    const StoredTensor1 weights = weights_;
+    const MasterTensor1 values = values_;
+    Kokkos::parallel_for(
+        "dekoder::weights", Kokkos::RangePolicy<ExecSpace, Kokkos::IndexType<long>>(exec, 0, long(values.size())),
+        KOKKOS_LAMBDA(long i) { weights(i) = values(i); });
+  }
+  weights_are_current_ = true;
 }
 
-MasterTensor1 ParameterStore::value1(std::string_view name) const {
+ConstMasterTensor1 ParameterStore::value1(std::string_view name) const {
   return slice<MasterTensor1>(values_, layout_.find(name));
 }
-MasterTensor2 ParameterStore::value2(std::string_view name) const {
+ConstMasterTensor2 ParameterStore::value2(std::string_view name) const {
   return slice<MasterTensor2>(values_, layout_.find(name));
 }
 MasterTensor1 ParameterStore::gradient1(std::string_view name) const {
@@ -123,13 +144,11 @@ MasterTensor2 ParameterStore::gradient2(std::string_view name) const {
   return slice<MasterTensor2>(gradients_, layout_.find(name));
 }
 
-static_assert(std::is_same_v<Stored, Master>,
-              "another Stored needs a copy of the values that each update refreshes");
-StoredTensor1 ParameterStore::weight1(std::string_view name) const {
-  return value1(name);
+ConstStoredTensor1 ParameterStore::weight1(std::string_view name) const {
+  return slice<StoredTensor1>(weights_, layout_.find(name));
 }
-StoredTensor2 ParameterStore::weight2(std::string_view name) const {
-  return value2(name);
+ConstStoredTensor2 ParameterStore::weight2(std::string_view name) const {
+  return slice<StoredTensor2>(weights_, layout_.find(name));
 }
 
 }  // namespace dekoder

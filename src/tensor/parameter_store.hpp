@@ -69,7 +69,8 @@ struct NamedBuffer {
 enum class Gradients { kept, none };
 
 /// Values and gradients of all parameters: two flat buffers (one AdamW launch, one reduction, one checkpoint
-/// write).
+/// write); and the weights, which are the values as products read them: a third one of Stored, or the same memory
+/// where that is no type of its own.
 class ParameterStore {
  public:
   /// Allocates the buffers, zero. Without gradients that buffer and its slices are empty; what would write into
@@ -81,26 +82,44 @@ class ParameterStore {
   void initialise(const ExecSpace& exec, std::uint64_t seed);
 
   const ParameterLayout& layout() const { return layout_; }
-  const MasterTensor1& values() const { return values_; }
+  ConstMasterTensor1 values() const { return values_; }
+  /// For those who write them: the weights are out of date from then on.
+  const MasterTensor1& values_to_write() const {
+    weights_are_current_ = false;
+    return values_;
+  }
+  /// For an update that writes both alike, each weight as Stored(value): weights is empty where it is values'
+  /// memory.
+  struct ValuesAndWeights {
+    MasterTensor1 values;
+    StoredTensor1 weights;
+  };
+  ValuesAndWeights values_and_weights() const { return {values_, stored_is_short ? weights_ : StoredTensor1()}; }
+  /// Weights = values, where they are out of date: every forward pass begins with it.
+  void refresh_weights(const ExecSpace& exec) const;
   const MasterTensor1& gradients() const { return gradients_; }
   /// One flag per decay_block elements (kernels/adamw.hpp).
   const ByteTensor1& decay() const { return decay_; }
 
   /// Slices by name; the rank must be the entry's. Throws std::logic_error otherwise.
-  MasterTensor1 value1(std::string_view name) const;
-  MasterTensor2 value2(std::string_view name) const;
+  ConstMasterTensor1 value1(std::string_view name) const;
+  ConstMasterTensor2 value2(std::string_view name) const;
   MasterTensor1 gradient1(std::string_view name) const;
   MasterTensor2 gradient2(std::string_view name) const;
-  /// The values as products read them: the same memory, as both roles have one type.
-  StoredTensor1 weight1(std::string_view name) const;
-  StoredTensor2 weight2(std::string_view name) const;
+  ConstStoredTensor1 weight1(std::string_view name) const;
+  ConstStoredTensor2 weight2(std::string_view name) const;
 
   /// The slice of any flat buffer of this layout (moments too), as (size).
-  static MasterTensor1 flat_slice(const MasterTensor1& buffer, const ParameterEntry& entry);
+  template <class Buffer>
+  static Buffer flat_slice(const Buffer& buffer, const ParameterEntry& entry) {
+    return Buffer(buffer.data() + entry.offset, entry.size());
+  }
 
  private:
   ParameterLayout layout_;
   MasterTensor1 values_, gradients_;
+  StoredTensor1 weights_;
+  mutable bool weights_are_current_ = false;
   ByteTensor1 decay_;
 };
 

@@ -4,8 +4,10 @@
 
 #include <Kokkos_Core.hpp>
 #include <cstdint>
+#include <type_traits>
 
 #include "base/error.hpp"
+#include "tensor/bfloat16.hpp"
 
 namespace dekoder {
 
@@ -20,24 +22,29 @@ using MemSpace = ExecSpace::memory_space;
 using Layout = Kokkos::LayoutRight;
 inline constexpr bool device_is_host = Kokkos::SpaceAccessibility<Kokkos::HostSpace, MemSpace>::accessible;
 
-#if defined(DEKODER_REAL_DOUBLE)
+#if defined(DEKODER_PRECISION_DOUBLE)
 using Real = double;
-inline constexpr const char* real_name = "double";
 #else
 using Real = float;
-inline constexpr const char* real_name = "float";
 #endif
-/// The three roles of a number of the model, so that weights and activations may once be kept shorter than what is
-/// added up and updated. Real is what kernels compute in; Master what must keep every bit: parameters and their
+/// The three roles of a number of the model, so that weights and activations may be kept shorter than what is added
+/// up and updated. Real is what kernels compute in; Master what must keep every bit: parameters and their
 /// gradients, moments, statistics of rows, losses, partial sums; Stored what products read and kernels hand on:
-/// weights as products read them, activations and their gradients. All are one type today;
-/// tests/roles_compile/ compiles kernels, layers and model with another Stored, so that roles cannot be mixed up.
+/// weights as products read them, activations and their gradients. Mixed precision (Micikevicius et al. 2018,
+/// section 3.1; bfloat16 has fp32's range, so that no loss needs scaling) makes another type of it.
 using Master = Real;
-#if defined(DEKODER_STORED)
-using Stored = DEKODER_STORED;
+#if defined(DEKODER_PRECISION_BF16)
+using Stored = BFloat16;
+inline constexpr const char* precision_name = "bf16";
+#elif defined(DEKODER_PRECISION_DOUBLE)
+using Stored = Real;
+inline constexpr const char* precision_name = "double";
 #else
 using Stored = Real;
+inline constexpr const char* precision_name = "float";
 #endif
+/// Whether weights and activations have a type of their own.
+inline constexpr bool stored_is_short = !std::is_same_v<Stored, Master>;
 /// What sums over tokens, tensors and ranks are kept in.
 using Accumulator = double;
 /// A vocabulary index on the device.

@@ -217,7 +217,7 @@ void GradientReducer::finish(const ExecSpace& exec) {
 void GradientReducer::share_values(const ExecSpace& exec) {
   if (ranks_.size() == 1) return;
   const Region region("parameters");
-  const MasterTensor1& values = store_.values();
+  const MasterTensor1& values = store_.values_to_write();
   if (staged_) Kokkos::deep_copy(exec, host_nodes_[0], values);
   exec.fence("dekoder::parameters");
   const auto begin = std::chrono::steady_clock::now();

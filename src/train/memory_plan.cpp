@@ -30,14 +30,19 @@ std::size_t allocated(std::size_t elements, std::size_t element_bytes) {
 /// What Kokkos adds to the scratch memory of a thread, at most.
 constexpr std::size_t kokkos_scratch = 32 * 1024;
 
-/// Generator: activations of one token, keys and values of a whole context, the token.
-std::size_t generator_bytes(const ModelConfig& model) {
-  ModelConfig one_token = model;
+/// Generator: activations of one token and of what is read in one pass, keys and values of a whole context, the
+/// token. Read at once is the prompt, which has no more tokens than bytes, or the newer half of the context.
+std::size_t generator_bytes(const RunConfig& config) {
+  const ModelConfig& model = config.model;
+  ModelConfig one_token = model, at_once = model;
   one_token.context = 1;
+  at_once.context =
+      std::max({1, model.context / 2, int(std::min(config.sampling.prompt.size(), std::size_t(model.context)))});
   return activation_bytes(one_token, 1, ActivationUse::losses) +
+         activation_bytes(at_once, 1, ActivationUse::attention_maps) +
          std::size_t(model.layers) *
              allocated(2 * std::size_t(model.channels) * std::size_t(model.context), sizeof(Stored)) +
-         allocated(1, sizeof(Token));
+         allocated(std::size_t(model.channels), sizeof(Master)) + allocated(1, sizeof(Token));
 }
 
 /// AttentionCapture, at most: a text has no more tokens than bytes, and each of its four buffers is whole words.
@@ -89,6 +94,7 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
       {"weight decay flags", allocated(flat / decay_block, 1)},
       {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
   };
+  if (stored_is_short) terms.push_back({"weights", flat * sizeof(Stored)});
   if (const std::size_t bytes = GradientReducer::memory(shards, leaves_of_step(config), 0); bytes > 0)
     terms.push_back({"sums of micro-batches", bytes});
   terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards)});
@@ -100,7 +106,7 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   terms.push_back({"tokens of a micro-batch", 2 * tokens});
   terms.push_back({"tokens made ahead", 4 * tokens});
   terms.push_back({"tokens of an evaluation", 4 * tokens});
-  terms.push_back({"generator", generator_bytes(model)});
+  terms.push_back({"generator", generator_bytes(config)});
   if (const std::size_t bytes = attention_bytes(config); bytes > 0)
     terms.push_back({"attention maps, at most", bytes});
   if (const std::size_t bytes = product_workspace_bytes(); bytes > 0)

@@ -103,12 +103,13 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
     adam.gradient_scale = static_cast<Real>(std::min(1.0, training.clip_norm / (norm + 1e-6)));
   adam.bias_correction1 = 1 - std::pow(training.beta1, double(step + 1));
   adam.bias_correction2 = 1 - std::pow(training.beta2, double(step + 1));
+  const auto [values, weights] = store.values_and_weights();
   long moment = 0;
   for (const FlatRange& range : owned_) {
     const long begin = long(range.begin), end = long(range.end), next = moment + end - begin;
     adamw(exec, adam, rows(store.decay(), begin / decay_block, end / decay_block),
-          rows(store.gradients(), begin, end), rows(store.values(), begin, end), rows(first_moment_, moment, next),
-          rows(second_moment_, moment, next));
+          rows(store.gradients(), begin, end), rows(values, begin, end), rows(first_moment_, moment, next),
+          rows(second_moment_, moment, next), stored_is_short ? rows(weights, begin, end) : weights);
     moment = next;
   }
   return norm;

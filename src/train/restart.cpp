@@ -129,7 +129,7 @@ RunStart start_on_root(const RunConfig& config, const TokenDataset& data, const 
   start.state.tokenizer = data.tokenizer().to_text();
   start.state.data_hash = data.header().identity();
   start.state.writer =
-      fmt::format("dekoder, {} {}, products by {}", ExecSpace::name(), real_name, product_library());
+      fmt::format("dekoder, {} {}, products by {}", ExecSpace::name(), precision_name, product_library());
   return start;
 }
 

@@ -81,7 +81,7 @@ void TrainingModel::load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTok
 
 std::vector<NamedBuffer> TrainingModel::state() const {
   std::vector<NamedBuffer> buffers = optimizer_.state();
-  buffers.insert(buffers.begin(), {parameter_group, store_.values()});
+  buffers.insert(buffers.begin(), {parameter_group, store_.values_to_write()});
   return buffers;
 }
 

@@ -45,7 +45,7 @@ class FirstMinutes(unittest.TestCase):
         """A build folder with the build's command and these unit test programs."""
         place = self.work / "place"
         (place / "tests/unit").mkdir(parents=True)
-        for file in (BUILD / "dekoder", *BUILD.glob("libdekoder_*_float.so")):
+        for file in (BUILD / "dekoder", *BUILD.glob("libdekoder_*.so")):
             (place / file.name).symlink_to(file)
         for name, script in programs.items():
             file = place / f"tests/unit/unit_test_{name}_openmp_float"

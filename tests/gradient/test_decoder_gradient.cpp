@@ -28,7 +28,7 @@ TEST_P(DecoderGradient, EqualsCentralDifferences) {
   TrainingModel model(config);
   model.store().initialise(exec, 3);
   // Initial values of GPT-2 are so small that many gradients vanish; spread them.
-  const MasterTensor1 parameters = model.store().values();
+  const MasterTensor1 parameters = model.store().values_to_write();
   change(parameters, [](const auto& values) {
     for (std::size_t i = 0; i < values.size(); ++i) values(i) += 0.3 * RandomStream(5, 6).normal(i);
   });

@@ -17,6 +17,7 @@ SETTINGS = ["training.steps=6", "training.warmup_steps=2", "checkpoint.every=3",
 CARRIED_TESTS = ["unit_test_gemm_openmp_float", "unit_test_shape_signature_openmp_float", "unit_test_run_config_yaml_openmp_float",
                  "unit_test_hdf5_file_openmp_float", "gradient_test_decoder_gradient_openmp_double",
                  "parity_test_parity_openmp_double"]
+SMALL = ["dekoder", "libdekoder_openmp_float.so", "libdekoder_openmp_bf16.so"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", "OMP_PROC_BIND": "false"}
 
 # Lays what the kernel gives into an otherwise empty root, of which /tmp alone can be written, and runs a command there:
@@ -63,7 +64,7 @@ class Bundle(unittest.TestCase):
             raise AssertionError(f"jobs/bundle: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         cls.small = cls.work / "small"  # a build without tests and with the openmp plug-in alone
         cls.small.mkdir()
-        for name in ("dekoder", "libdekoder_openmp_float.so"):
+        for name in SMALL:
             shutil.copy(BUILD / name, cls.small)
         (cls.small / "CMakeCache.txt").write_text("DEKODER_ISA:STRING=native\nDEKODER_BACKENDS:STRING=openmp\n")
 
@@ -258,8 +259,8 @@ class Bundle(unittest.TestCase):
         names = subprocess.run(["tar", "-tzf", self.work / "dekoder.tar.gz"], capture_output=True, text=True, check=True).stdout
         packed = {name.removeprefix("dekoder/") for name in names.split() if not name.endswith("/")}
         self.assertEqual(packed, {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if not p.is_dir()})
-        for name in ("lib/ld-linux-x86-64.so.2", "lib/libc.so.6", "lib/dekoder/libdekoder_openmp_float.so", "input/quickstart.yaml",
-                     "tests/gpu/first_minutes.sh", "licences/libc6"):
+        for name in ("lib/ld-linux-x86-64.so.2", "lib/libc.so.6", "lib/dekoder/libdekoder_openmp_float.so",
+                     "lib/dekoder/libdekoder_openmp_bf16.so", "input/quickstart.yaml", "tests/gpu/first_minutes.sh", "licences/libc6"):
             self.assertIn(name, packed)
         self.assertEqual([name for name in packed if "libcuda.so" in name], [])
 
@@ -267,7 +268,7 @@ class Bundle(unittest.TestCase):
         """A build folder of the files of the small one, with this CMakeCache.txt."""
         folder = Path(tempfile.mkdtemp(dir=self.work))
         self.addCleanup(shutil.rmtree, folder)
-        for name in files or ("dekoder", "libdekoder_openmp_float.so"):
+        for name in files or SMALL:
             shutil.copy(self.small / name, folder)
         (folder / "CMakeCache.txt").write_text(cache)
         return folder

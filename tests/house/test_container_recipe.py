@@ -57,7 +57,7 @@ class Recipe(unittest.TestCase):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, target)
             checkout = folder + post_line("cd ")[1]
-            for words in (post_line("cmake -S"), ["ninja", "-C", "build", "-n", "dekoder", "dekoder_openmp_float"],
+            for words in (post_line("cmake -S"), ["ninja", "-C", "build", "-n", "dekoder", "dekoder_openmp_float", "dekoder_openmp_bf16"],
                           [*post_line("python3 -m pip"), "--target", f"{folder}/python"]):
                 done = subprocess.run(words, cwd=checkout, text=True, capture_output=True, env={**os.environ, "HOME": folder})
                 self.assertEqual(done.returncode, 0, f"{words}\n{done.stdout}{done.stderr}")

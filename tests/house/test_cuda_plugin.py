@@ -119,7 +119,7 @@ class CudaPlugin(unittest.TestCase):
         done = subprocess.run([BUILD / "dekoder", "describe", ROOT / "input/talk.yaml", "--set", "model.vocabulary=65", "--backend",
                                backend], capture_output=True, text=True, timeout=120,
                               env=dict(os.environ, LD_DEBUG="files", **environment))
-        opened = set(re.findall(r"libdekoder_(\w+)_float\.so", done.stderr))
+        opened = set(re.findall(r"libdekoder_([a-z]+)_float\.so", done.stderr))
         said = "\n".join(line for line in done.stderr.splitlines() if not re.match(r"\s+\d+:", line))
         return done.returncode, said, opened
 

@@ -73,7 +73,7 @@ void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, 
 void bench(double seconds) {
   const ExecSpace exec;
   fmt::print("{} thread(s), {}\n\ngemm: N tokens, out x in\n{:>6} {:>6} {:>6}  {:>8} {:>8} {:>8}   GFLOP/s\n",
-             exec.concurrency(), real_name, "N", "out", "in", "forward", "grad_x", "grad_w");
+             exec.concurrency(), precision_name, "N", "out", "in", "forward", "grad_x", "grad_w");
   struct Linear {
     int N, out, in;
   };

@@ -3,13 +3,14 @@
 
     python3 tests/performance/compare_pytorch.py --install
     python3 tests/performance/compare_pytorch.py gpt2-124m --pytorch-python venv/bin/python
-    python3 tests/performance/compare_pytorch.py --dekoder "jobs/toolbox build/openmp/dekoder" talk-multihead
+    python3 tests/performance/compare_pytorch.py --dekoder "jobs/toolbox build/openmp/dekoder" talk-multihead --set training.precision=bf16
 
-Method. PyTorch first runs each of its variants (eager or compiled, fused or foreach AdamW) and goes on with the fastest.
+Method. PyTorch first runs each of its variants (eager or compiled, fused or foreach AdamW, fp32 or bf16 autocast) and goes
+on with the fastest, whatever dekoder's precision: the peer is the best of them.
 Then `dekoder bench` and PyTorch take turns, `--rounds` times each, with the same number of threads: the same shapes,
 random tokens, forward, backward, clipping, AdamW; PyTorch with causal scaled_dot_product_attention, GPT-2's initial
 values and flushed denormals (without them its steps take longer). FLOPs per token are those of `dekoder bench` (causal
-count) for both; the GEMM rate is dekoder's at 2048^3 in the same sitting. The ratio is the median over the rounds of
+count) for both; the GEMM rate is dekoder's at 2048^3, in its precision, in the same sitting. The ratio is the median over the rounds of
 (PyTorch's median step / dekoder's median step); the second one compares the least step of each. Setting up and
 compiling are not timed. This reports and never fails on time.
 """
@@ -28,13 +29,15 @@ ROOT = FOLDER.parents[1]
 WORKER = FOLDER / "pytorch_worker.py"
 PYTORCH = "torch==2.13.0"
 
-# Case -> settings on top of input/<case>.yaml; one micro-batch per step on both sides. 82: characters of the corpus.
+# Case -> settings on top of its input; one micro-batch per step on both sides. 82: characters of the corpus.
 CASES = {
     "gpt2-124m": ["training.batch=4", "training.micro_batch=4"],
     "char-10m": ["training.batch=16", "training.micro_batch=16", "model.vocabulary=82"],
     "talk-multihead": ["training.batch=12", "training.micro_batch=12", "model.vocabulary=82"],
+    "talk-wide": ["training.batch=12", "training.micro_batch=12", "model.vocabulary=82", "model.feed_forward=512"],
 }
-VARIANTS = ["eager-fused", "eager-foreach", "compile-fused"]
+INPUTS = {"talk-wide": "talk-multihead"}  # others have the name of their case
+VARIANTS = ["eager-fused", "eager-foreach", "compile-fused", "eager-fused-bf16", "compile-fused-bf16"]
 
 
 class PyTorchWorker:
@@ -68,7 +71,7 @@ class PyTorchWorker:
 
 def run_dekoder(command, case, sets, steps, environment):
     """The JSON object of `dekoder bench`."""
-    arguments = command + ["bench", f"input/{case}.yaml", "--json", "--steps", str(steps)]
+    arguments = command + ["bench", f"input/{INPUTS.get(case, case)}.yaml", "--json", "--steps", str(steps)]
     for text in sets:
         arguments += ["--set", text]
     done = subprocess.run(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -6,7 +6,8 @@ builds the model, warms up and answers {"ready": ...}; then, for every line "run
 random tokens and answers {"seconds": [per step], "loss": last}. "gemm M N K" answers the rate of that product. It stays
 alive between the runs, so that a comparison can interleave them with those of another program. Needs PyTorch alone.
 
-Variants: eager or compile, each with the optimizer's fused or foreach implementation: "eager-fused", "compile-foreach".
+Variants: eager or compile, each with the optimizer's fused or foreach implementation: "eager-fused", "compile-foreach"; with
+"-bf16" behind them forward passes run under torch.autocast, with bfloat16 where it takes it.
 """
 import json
 import math
@@ -99,7 +100,8 @@ class Training:
         torch.manual_seed(1)
         self.model = Decoder(job["model"])
         self.training = job["training"]
-        execution, implementation = job["variant"].split("-")
+        execution, implementation, *precision = job["variant"].split("-")
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == ["bf16"])
         self.loss = torch.compile(self.model) if execution == "compile" else self.model
         matrices = [p for p in self.model.parameters() if p.dim() == 2]
         others = [p for p in self.model.parameters() if p.dim() != 2]
@@ -112,7 +114,8 @@ class Training:
         self.tokens = torch.randint(job["model"]["vocabulary"], shape)
 
     def step(self):
-        loss = self.loss(self.tokens[:, :-1].contiguous(), self.tokens[:, 1:].contiguous())
+        with self.autocast:
+            loss = self.loss(self.tokens[:, :-1].contiguous(), self.tokens[:, 1:].contiguous())
         loss.backward()
         if self.training["clip_norm"] > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.training["clip_norm"])
@@ -129,10 +132,10 @@ class Training:
         return {"seconds": seconds, "loss": loss}
 
 
-def gemm_rate(m, n, k):
-    """GFLOP/s of an fp32 product, the best of five."""
-    a, b = torch.randn(m, k), torch.randn(k, n)
-    out = torch.empty(m, n)
+def gemm_rate(m, n, k, precision):
+    """GFLOP/s of a product, the best of five."""
+    a, b = torch.randn(m, k).to(precision), torch.randn(k, n).to(precision)
+    out = torch.empty(m, n, dtype=precision)
     torch.mm(a, b, out=out)
     best = math.inf
     for _ in range(5):
@@ -155,7 +158,10 @@ def main():
     for line in sys.stdin:
         command, *numbers = line.split()
         numbers = [int(number) for number in numbers]
-        answer = {"gflops": gemm_rate(*numbers)} if command == "gemm" else training.run(*numbers)
+        if command == "gemm":
+            answer = {"gflops": gemm_rate(*numbers, torch.bfloat16 if job["variant"].endswith("-bf16") else torch.float32)}
+        else:
+            answer = training.run(*numbers)
         print(json.dumps(answer), flush=True)
 
 

@@ -30,8 +30,8 @@ def environment(threads):
     return dict(os.environ, OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="false")
 
 
-def check_products():
-    program = pathlib.Path(os.environ["DEKODER_BINARY_DIR"]) / "tests" / "product_digests"
+def check_products(precision):
+    program = pathlib.Path(os.environ["DEKODER_BINARY_DIR"]) / "tests" / f"product_digests_{precision}"
     digests = {}
     for threads in PRODUCT_THREADS:
         digests[threads] = subprocess.run([program, *INPUTS], env=environment(threads), capture_output=True, text=True,
@@ -40,8 +40,8 @@ def check_products():
     different = [f"{threads} threads: {line}\n  1 thread: {first}" for threads in PRODUCT_THREADS
                  for line, first in zip(digests[threads], digests[1])
                  if line != first and (threads <= FOR_ALL_PRODUCTS or not line.startswith(OF_WEIGHT_GRADIENTS))]
-    check(not different, "products differ by the number of threads:\n" + "\n".join(different))
-    print(f"{len(digests[1])} products, the same bits with {PRODUCT_THREADS} threads where promised")
+    check(not different, f"products in {precision} differ by the number of threads:\n" + "\n".join(different))
+    print(f"{len(digests[1])} products in {precision}, the same bits with {PRODUCT_THREADS} threads where promised")
 
 
 def check_run(config, folder, tokens):
@@ -61,7 +61,8 @@ def check_run(config, folder, tokens):
 
 with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    check_products()
+    for precision in ("float", "bf16"):
+        check_products(precision)
     random.seed(7)
     text = folder / "text.txt"
     text.write_text("".join(random.choice("abcdefgh ijklm\n") for _ in range(60000)))

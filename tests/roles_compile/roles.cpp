@@ -31,7 +31,7 @@ static_assert(!gemm_takes<MasterTensor2, StoredTensor2>);
 
 template <class Value>
 constexpr bool adamw_takes = std::is_invocable_v<decltype(adamw), ExecSpace, AdamWStep, ByteTensor1, MasterTensor1,
-                                                 Value, MasterTensor1, MasterTensor1>;
+                                                 Value, MasterTensor1, MasterTensor1, StoredTensor1>;
 static_assert(adamw_takes<MasterTensor1> && !adamw_takes<StoredTensor1>);
 
 }  // namespace dekoder

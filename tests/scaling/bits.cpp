@@ -33,7 +33,7 @@ Result step(const Communicator& ranks, const Job& job) {
   const Shards shards = job.shards(ranks.size());
   const ExecSpace exec;
   const ParameterStore store(job.layout());
-  const MasterTensor1 &gradients = store.gradients(), &values = store.values();
+  const MasterTensor1 &gradients = store.gradients(), &values = store.values_to_write();
   GradientReducer reducer(ranks, shards, store, job.options().leaves);
   for (long leaf = reducer.leaves().begin; leaf < reducer.leaves().end; ++leaf) {
     const bool last = leaf + 1 == reducer.leaves().end;

@@ -84,7 +84,7 @@ void allreduce(Job& job) {
   constexpr std::size_t longest = std::size_t{1} << 28;  // SMPI counts the bytes of a buffer in 32 bits
   const ParameterStore store(job.layout());
   const Master* const from = store.gradients().data();
-  Master* const to = store.values().data();
+  Master* const to = store.values_to_write().data();
   double seconds = 0;
   job.run([&](const Communicator& ranks) {
     MPI_Op nothing = MPI_OP_NULL;

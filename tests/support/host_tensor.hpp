@@ -80,6 +80,8 @@ std::vector<double> values_of(const Tensor& tensor) {
   return std::vector<double>(host.data(), host.data() + host.size());
 }
 
+/// The largest error of a number that is rounded to Stored, relative to it: half a step of 2^-7 in bf16.
+inline constexpr double stored_rounding = stored_is_short ? 0x1p-8 : 0;
 /// Relative tolerance that suits sums of a few thousand terms in Real.
 inline constexpr double tolerance = sizeof(Real) == 4 ? 2e-6 : 1e-13;
 

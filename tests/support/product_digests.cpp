@@ -41,25 +41,40 @@ std::set<Product> products_of(const RunConfig& config) {
   return products;
 }
 
-StoredTensor2 numbers(long rows, long columns, std::uint64_t seed) {
-  const StoredTensor2 x("x", std::size_t(rows), std::size_t(columns));
+template <class Tensor>
+Tensor numbers(long rows, long columns, std::uint64_t seed) {
+  const Tensor x("x", std::size_t(rows), std::size_t(columns));
   const auto host = Kokkos::create_mirror_view(x);
   const RandomStream stream(seed, site_of("numbers"));
-  for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] = Stored(stream.uniform(i) - 0.5f);
+  for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] = stream.uniform(i) - 0.5f;
   Kokkos::deep_copy(x, host);
   return x;
+}
+
+template <class Tensor>
+std::uint64_t digest_of(const Tensor& x) {
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), x);
+  Xxh64 digest;
+  digest.update(std::as_bytes(std::span(host.data(), host.size())));
+  return digest.digest();
 }
 
 std::string digest(const Product& product) {
   const auto [op_a, op_b, M, N, K, beta] = product;
   const bool transpose_a = op_a == Op::transpose, transpose_b = op_b == Op::transpose;
-  const StoredTensor2 a = numbers(transpose_a ? K : M, transpose_a ? M : K, 1);
-  const StoredTensor2 b = numbers(transpose_b ? N : K, transpose_b ? K : N, 2), c = numbers(M, N, 3);
-  gemm(ExecSpace(), op_a, op_b, 1, a, b, Real(beta), c);
-  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), c);
-  Xxh64 digest;
-  digest.update(std::as_bytes(std::span(host.data(), host.size())));
-  return fmt::format("{} M={} N={} K={} beta={}: {:016x}", gemm_label(op_a, op_b), M, N, K, beta, digest.digest());
+  const auto a = numbers<StoredTensor2>(transpose_a ? K : M, transpose_a ? M : K, 1);
+  const auto b = numbers<StoredTensor2>(transpose_b ? N : K, transpose_b ? K : N, 2);
+  std::uint64_t bits = 0;
+  if (transpose_a) {
+    const auto c = numbers<MasterTensor2>(M, N, 3);
+    gemm_master(ExecSpace(), op_a, op_b, 1, a, b, Real(beta), c);
+    bits = digest_of(c);
+  } else {
+    const auto c = numbers<StoredTensor2>(M, N, 3);
+    gemm(ExecSpace(), op_a, op_b, 1, a, b, Real(beta), c);
+    bits = digest_of(c);
+  }
+  return fmt::format("{} M={} N={} K={} beta={}: {:016x}", gemm_label(op_a, op_b), M, N, K, beta, bits);
 }
 
 }  // namespace

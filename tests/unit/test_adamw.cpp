@@ -14,12 +14,12 @@ TEST(AdamW, TenStepsEqualTheReference) {
     std::vector<int> flags;
     for (int block = 0; block < blocks; ++block) flags.push_back(block % 3 != 1);
     const auto decay = tensor_of<ByteTensor1>(flags, blocks);
-    const auto value = random_tensor<Tensor1>(1, N), m = filled_tensor<Tensor1>(0, N),
-               v = filled_tensor<Tensor1>(0, N);
-    const Tensor1 gradient("gradient", N);
+    const auto value = random_tensor<MasterTensor1>(1, N), m = filled_tensor<MasterTensor1>(0, N),
+               v = filled_tensor<MasterTensor1>(0, N);
+    const MasterTensor1 gradient("gradient", N);
     std::vector<double> value_r = values_of(value), m_r(N), v_r(N);
     for (int step = 1; step <= 10; ++step) {
-      Kokkos::deep_copy(gradient, random_tensor<Tensor1>(100 + std::uint64_t(step), N));
+      Kokkos::deep_copy(gradient, random_tensor<MasterTensor1>(100 + std::uint64_t(step), N));
       const std::vector<double> g = values_of(gradient);
       AdamWStep s;
       s.learning_rate = Real(1e-2 / step);
@@ -27,7 +27,8 @@ TEST(AdamW, TenStepsEqualTheReference) {
       s.gradient_scale = Real(0.25);
       s.bias_correction1 = 1 - std::pow(double(s.beta1), step);
       s.bias_correction2 = 1 - std::pow(double(s.beta2), step);
-      adamw(exec, s, decay, gradient, value, m, v);
+      const auto weight = filled_tensor<StoredTensor1>(NAN, N);
+      adamw(exec, s, decay, gradient, value, m, v, weight);
       exec.fence();
       for (std::size_t i = 0; i < N; ++i) {
         const double scaled = 0.25 * g[i];
@@ -39,6 +40,9 @@ TEST(AdamW, TenStepsEqualTheReference) {
                       (std::sqrt(v_r[i] / s.bias_correction2) + double(s.epsilon));
       }
       ASSERT_TRUE(near(value, value_r, 1e-6)) << "value after step " << step;
+      std::vector<double> rounded;
+      for (const double x : values_of(value)) rounded.push_back(Real(Stored(Real(x))));
+      ASSERT_TRUE(near(weight, rounded, 0.0)) << "weight after step " << step;
       ASSERT_TRUE(near(m, m_r, 1e-6)) << "first moment after step " << step;
       ASSERT_TRUE(near(v, v_r, 1e-6)) << "second moment after step " << step;
       ASSERT_TRUE(near(gradient, std::vector<double>(N, 0.0), 0.0)) << "gradient after step " << step;
@@ -48,9 +52,12 @@ TEST(AdamW, TenStepsEqualTheReference) {
 
 TEST(AdamW, FlagsThatDoNotCoverTheBufferAreAnError) {
   const ExecSpace exec;
-  const Tensor1 x("x", 3 * decay_block);
+  const MasterTensor1 x("x", 3 * decay_block);
   EXPECT_THROW(adamw(exec, AdamWStep{}, ByteTensor1("decay", 2), x, x, x, x), ShapeError);
-  EXPECT_THROW(adamw(exec, AdamWStep{}, ByteTensor1("decay", 3), x, x, x, Tensor1("v", decay_block)), ShapeError);
+  EXPECT_THROW(adamw(exec, AdamWStep{}, ByteTensor1("decay", 3), x, x, x, MasterTensor1("v", decay_block)),
+               ShapeError);
+  EXPECT_THROW(adamw(exec, AdamWStep{}, ByteTensor1("decay", 3), x, x, x, x, StoredTensor1("w", decay_block)),
+               ShapeError);
 }
 
 TEST(AdamW, EpsilonIsAddedToTheRootOfTheCorrectedSecondMoment) {
@@ -62,8 +69,9 @@ TEST(AdamW, EpsilonIsAddedToTheRootOfTheCorrectedSecondMoment) {
   s.bias_correction1 = 1 - double(s.beta1);
   s.bias_correction2 = 1 - double(s.beta2);
   for (const double g : {0.0, 0.25, -4.0}) {
-    const auto value = filled_tensor<Tensor1>(3, decay_block), gradient = filled_tensor<Tensor1>(g, decay_block),
-               m = filled_tensor<Tensor1>(0, decay_block), v = filled_tensor<Tensor1>(0, decay_block);
+    const auto value = filled_tensor<MasterTensor1>(3, decay_block),
+               gradient = filled_tensor<MasterTensor1>(g, decay_block),
+               m = filled_tensor<MasterTensor1>(0, decay_block), v = filled_tensor<MasterTensor1>(0, decay_block);
     adamw(exec, s, ByteTensor1("decay", 1), gradient, value, m, v);
     exec.fence();
     EXPECT_NEAR(values_of(value)[0], 3 - g / (std::abs(g) + 0.5), 1e-5)

@@ -29,7 +29,7 @@ using Extents = std::vector<std::size_t>;
 /// Parameters that count up.
 ParameterStore store_of(const ParameterLayout& layout) {
   ParameterStore store(layout);
-  change(store.values(), [&](const auto& values) {
+  change(store.values_to_write(), [&](const auto& values) {
     for (const ParameterEntry& entry : layout.entries())
       for (std::size_t i = 0; i < entry.size(); ++i) values(entry.offset + i) = Real(entry.offset + i);
   });
@@ -105,7 +105,7 @@ TEST(CheckpointFormat, DigestsOfTheRootAreThoseOfEarlierPrograms) {
   info.skipped_steps = 3;
   const ParameterStore store = store_of(two_tensors());
   const Tensor1 moment("moment", store.layout().flat_size());
-  const std::vector<NamedBuffer> buffers = {{parameter_group, store.values()}, {"first_moment", moment}};
+  const std::vector<NamedBuffer> buffers = {{parameter_group, store.values_to_write()}, {"first_moment", moment}};
   const Hdf5File file = Hdf5File::open(write_checkpoint(scratch.path(), info, store.layout(), buffers));
   EXPECT_EQ(file.text_attribute("/", "format"), "dekoder-checkpoint");
   EXPECT_EQ(file.attribute<std::int32_t>("/", "major"), 1);
@@ -232,7 +232,8 @@ TEST(CheckpointFormat, ChunksShareTheRowsEvenly) {
   for (std::size_t i = 0; i < cut_tensors.size(); ++i)
     layout.add(fmt::format("tensor.{:02}", i), "X", cut_tensors[i].first, false, {});
   const ParameterStore store = store_of(layout), other(layout);
-  const NamedBuffer buffer{parameter_group, store.values()}, into{parameter_group, other.values()};
+  const NamedBuffer buffer{parameter_group, store.values_to_write()},
+      into{parameter_group, other.values_to_write()};
   const fs::path path = write_checkpoint(scratch.path(), CheckpointInfo{}, layout, std::span(&buffer, 1));
   {
     const Hdf5File file = Hdf5File::open(path);
@@ -247,7 +248,7 @@ TEST(CheckpointFormat, ChunksShareTheRowsEvenly) {
 TEST(CheckpointFormat, ChunksCarryChecksumsOfTheLibrary) {
   const ScratchFolder scratch("checkpoint-fletcher");
   const ParameterStore store = store_of(two_tensors());
-  const NamedBuffer buffer{parameter_group, store.values()};
+  const NamedBuffer buffer{parameter_group, store.values_to_write()};
   const fs::path path = write_checkpoint(scratch.path(), CheckpointInfo{}, store.layout(), std::span(&buffer, 1));
   std::string bytes(fs::file_size(path), '\0');
   std::ifstream(path, std::ios::binary).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
@@ -267,7 +268,8 @@ TEST(CheckpointFormat, ChunksCarryChecksumsOfTheLibrary) {
 void expect_reserved(const ParameterLayout& layout, const CheckpointInfo& info) {
   const ScratchFolder scratch("checkpoint-space");
   const ParameterStore store = store_of(layout);
-  const std::vector<NamedBuffer> buffers = {{parameter_group, store.values()}, {"moment", store.values()}};
+  const std::vector<NamedBuffer> buffers = {{parameter_group, store.values_to_write()},
+                                            {"moment", store.values_to_write()}};
   const std::uint64_t size = fs::file_size(write_checkpoint(scratch.path(), info, layout, buffers));
   const auto reserved = std::uint64_t(testing_support::reserved_bytes);
   EXPECT_GE(reserved, size);

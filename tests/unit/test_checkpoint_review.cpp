@@ -27,13 +27,13 @@ fs::path write(const ScratchFolder& scratch, long step, const std::vector<int>& 
   ParameterLayout layout;
   layout.add("weight", shape.size() == 1 ? "C" : "V,C", shape, false, {});
   const ParameterStore store(layout);
-  change(store.values(), [&](const auto& values) {
+  change(store.values_to_write(), [&](const auto& values) {
     for (std::size_t i = 0; i < layout.entries()[0].size(); ++i) values(i) = Real(i);
     if (edit) edit(values.data());
   });
   CheckpointInfo info;
   info.step = step;
-  const std::vector<NamedBuffer> buffers = {{parameter_group, store.values()}};
+  const std::vector<NamedBuffer> buffers = {{parameter_group, store.values_to_write()}};
   return write_checkpoint(scratch.path(), info, layout, buffers);
 }
 

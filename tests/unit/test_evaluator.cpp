@@ -9,6 +9,7 @@
 
 #include "data/prepare_tokens.hpp"
 #include "model/model_summary.hpp"
+#include "support/host_tensor.hpp"
 #include "support/scratch_folder.hpp"
 #include "support/small_decoder.hpp"
 
@@ -31,9 +32,9 @@ class EvaluatorFixture : public ::testing::Test {
   EvaluatorFixture()
       : data_(token_file()), store_((config_ = config_of(data_), decoder_parameters(config_.model))) {
     store_.initialise(ExecSpace(), 3);
-    const auto values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), store_.values());
-    for (std::size_t i = 0; i < values.size(); ++i) values(i) += Real(0.3 * RandomStream(5, 6).normal(i));
-    Kokkos::deep_copy(store_.values(), values);
+    change(store_.values_to_write(), [](const auto& values) {
+      for (std::size_t i = 0; i < values.size(); ++i) values(i) += Real(0.3 * RandomStream(5, 6).normal(i));
+    });
   }
   std::filesystem::path token_file() const {
     const std::filesystem::path file = scratch_ / "tokens.h5";

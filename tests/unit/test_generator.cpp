@@ -27,7 +27,7 @@ auto whole_logits(const ModelConfig& model, const Decoder& decoder, const TokenT
 
 void spread_parameters(ParameterStore& store) {
   store.initialise(ExecSpace(), 3);
-  change(store.values(), [](const auto& values) {
+  change(store.values_to_write(), [](const auto& values) {
     for (std::size_t i = 0; i < values.size(); ++i) values(i) += Real(0.3 * RandomStream(5, 6).normal(i));
   });
 }
@@ -153,7 +153,8 @@ TEST(Generator, ParametersThatAreNotFiniteEndInAMessage) {
   const RunConfig config = small_config();
   ParameterStore store(decoder_parameters(config.model), Gradients::none);
   store.initialise(ExecSpace(), 3);
-  Kokkos::deep_copy(store.value2("blocks.00.attention.output.weight"), Real(NAN));
+  const ParameterEntry& entry = store.layout().find("blocks.00.attention.output.weight");
+  Kokkos::deep_copy(ParameterStore::flat_slice(store.values_to_write(), entry), Real(NAN));
   const Decoder decoder(config.model, store);
   const std::vector<Token> prompt = {1, 2};
   EXPECT_THROW(Generator(decoder, config.model.vocabulary)

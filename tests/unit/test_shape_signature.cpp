@@ -33,6 +33,7 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(causal_attention_shapes),
     DEKODER_SIGNATURE(causal_attention_backward_shapes),
     DEKODER_SIGNATURE(cached_attention_shapes),
+    DEKODER_SIGNATURE(fill_cache_shapes),
     DEKODER_SIGNATURE(attention_weights_shapes),
     DEKODER_SIGNATURE(attention_statistics_shapes),
     DEKODER_SIGNATURE(cross_entropy_shapes),

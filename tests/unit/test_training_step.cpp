@@ -244,8 +244,8 @@ TEST(TrainingStep, ModelsThatShareATensorShareItsInitialValues) {
   a.initialise(exec, 5);
   b.initialise(exec, 5);
   for (const ParameterEntry& entry : b.layout().entries()) {
-    const Tensor1 one = ParameterStore::flat_slice(a.values(), a.layout().find(entry.name));
-    EXPECT_TRUE(identical(one, Tensor1(ParameterStore::flat_slice(b.values(), entry)))) << entry.name;
+    const ConstTensor1 one = ParameterStore::flat_slice(a.values(), a.layout().find(entry.name));
+    EXPECT_TRUE(identical(one, ParameterStore::flat_slice(b.values(), entry))) << entry.name;
   }
 }
 

@@ -159,7 +159,7 @@ BlackBox read_black_box(const fs::path& path) {
 void read_black_box_parameters(const fs::path& path, const ParameterStore& store) {
   const Hdf5File file = open_black_box(path);
   for (const ParameterEntry& entry : store.layout().entries()) {
-    const auto slice = ParameterStore::flat_slice(store.values(), entry);
+    const auto slice = ParameterStore::flat_slice(store.values_to_write(), entry);
     const auto host = Kokkos::create_mirror_view(Kokkos::HostSpace(), slice);
     file.read(parameter_path(entry), std::span<Master>(host.data(), host.size()), shape_of(entry));
     Kokkos::deep_copy(slice, host);

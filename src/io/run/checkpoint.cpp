@@ -48,7 +48,7 @@ void read_group(const OpenCheckpoint& checkpoint, const NamedBuffer& buffer, con
   for (const TensorRecord& record : records)
     if (record.type != hdf5_type_of<Real>())
       throw ConfigError("{}:{}: holds {}, this program computes in {}", checkpoint.name(), record.path,
-                        hdf5_type_name(record.type), real_name);
+                        hdf5_type_name(record.type), precision_name);
   for (std::size_t i = 0; i < records.size(); ++i) {
     const ParameterEntry& entry = layout.entries()[i];
     const MasterTensor1 slice = buffer.put ? MasterTensor1() : ParameterStore::flat_slice(buffer.buffer, entry);
@@ -186,7 +186,7 @@ CheckpointInfo read_checkpoint(const fs::path& file, const ParameterLayout& layo
 
 CheckpointInfo read_checkpoint_parameters(const fs::path& file, const ParameterStore& store) {
   const OpenCheckpoint checkpoint = open_checkpoint(file);
-  read_group(checkpoint, {parameter_group, store.values()}, store.layout());
+  read_group(checkpoint, {parameter_group, store.values_to_write()}, store.layout());
   return checkpoint.info;
 }
 

@@ -30,9 +30,27 @@ void require_heads(const char* function, const ConstHeads& qkv) {
           fmt::format("{}: the elements of a head lie {} apart; expected neighbours", function, part.stride(3)));
 }
 
+void fill_cache(const ExecSpace& exec, const ConstHeads& qkv, StoredTensor5 cache) {
+  const auto extent = fill_cache_shapes.match(qkv.key, qkv.value, cache);
+  require_heads("fill_cache", qkv);
+  const int S = extent['S'], G = extent['G'], D = extent['D'];
+  if (S > extent['T'])
+    throw ShapeError(fmt::format("fill_cache: {} tokens but the cache has T={}", S, extent['T']));
+  const ConstStridedTensor4 keys = qkv.key, values = qkv.value;
+  for_each_row(
+      "dekoder::fill_cache", exec, long(extent['B']) * S, KOKKOS_LAMBDA(const RowTeam& team, long row) {
+        const int b = int(row / S), t = int(row % S);
+        for (int g = 0; g < G; ++g)
+          team.each(D, [=](int d) {
+            cache(b, 0, g, t, d) = keys(b, t, g, d);
+            cache(b, 1, g, t, d) = values(b, t, g, d);
+          });
+      });
+}
+
 void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, Real scale, StoredTensor5 cache,
-                      StoredTensor4 out) {
-  const auto extent = cached_attention_shapes.match(qkv.query, qkv.key, qkv.value, cache, out);
+                      MasterTensor3 sums, StoredTensor4 out) {
+  const auto extent = cached_attention_shapes.match(qkv.query, qkv.key, qkv.value, cache, sums, out);
   require_heads("cached_attention", qkv);
   const int H = extent['H'], G = extent['G'], D = extent['D'], shared = H / G;
   if (position < 0 || position >= extent['T'])
@@ -50,7 +68,8 @@ void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position
         for (int h = g * shared; h < (g + 1) * shared; ++h) {
           const Stored* q = &queries(b, 0, h, 0);
           Stored* o = &out(b, 0, h, 0);
-          team.each(D, [=](int d) { o[d] = 0; });
+          Master* sum = &sums(b, h, 0);
+          team.each(D, [=](int d) { sum[d] = 0; });
           Real largest = -Kokkos::Experimental::infinity_v<Real>, total = 0;
           for (int s = 0; s <= position; ++s) {
             const Stored* k = &cache(b, 0, g, s, 0);
@@ -60,9 +79,9 @@ void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position
             const Real correction = fast_exp(largest - new_largest), weight = fast_exp(score - new_largest);
             total = total * correction + weight;
             largest = new_largest;
-            team.each(D, [=](int d) { o[d] = o[d] * correction + weight * v[d]; });
+            team.each(D, [=](int d) { sum[d] = sum[d] * correction + weight * v[d]; });
           }
-          team.each(D, [=](int d) { o[d] = o[d] / total; });
+          team.each(D, [=](int d) { o[d] = sum[d] / total; });
         }
       });
 }

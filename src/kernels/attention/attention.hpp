@@ -56,12 +56,18 @@ std::size_t attention_score_elements(int sequences, int context, int key_value_h
 /// Bytes of scratch that each thread of a CPU needs for the two; 0 on GPUs.
 std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size);
 
+/// Keys and values of S tokens per sequence into places 0..S-1 of a cache(B,2,G,T,D), keys first. Throws
+/// ShapeError.
+inline constexpr ShapeSignature fill_cache_shapes{"fill_cache", "k(B,S,G,D) v(B,S,G,D) -> cache(B,2,G,T,D)"};
+void fill_cache(const ExecSpace& exec, const ConstHeads& qkv, StoredTensor5 cache);
+
 /// Attention of one new token per sequence against a key/value cache: appends k and v at `position`, then attends
-/// to positions 0..position. cache is (B,2,G,T,D) with keys first; position < T. Overwrites out. Throws ShapeError.
+/// to positions 0..position. cache is (B,2,G,T,D) with keys first; position < T. Overwrites out and the scratch
+/// sums. Throws ShapeError.
 inline constexpr ShapeSignature cached_attention_shapes{
-    "cached_attention", "q(B,1,H,D) k(B,1,G,D) v(B,1,G,D) cache(B,2,G,T,D) -> out(B,1,H,D)"};
+    "cached_attention", "q(B,1,H,D) k(B,1,G,D) v(B,1,G,D) cache(B,2,G,T,D) -> sums(B,H,D) out(B,1,H,D)"};
 void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, Real scale, StoredTensor5 cache,
-                      StoredTensor4 out);
+                      MasterTensor3 sums, StoredTensor4 out);
 
 /// Throws ShapeError unless H is a multiple of G and the elements of every head are adjacent.
 void require_heads(const char* function, const ConstHeads& qkv);

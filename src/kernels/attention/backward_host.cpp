@@ -5,6 +5,7 @@
 // order: the results are the same bits.
 #include "kernels/attention/attention.hpp"
 
+#include "kernels/attention/brgemm_host.hpp"
 #include "kernels/attention/tile_host.hpp"
 
 namespace dekoder {
@@ -258,6 +259,7 @@ std::size_t attention_score_elements(int, int, int) {
 }
 
 std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size) {
+  if (const std::size_t bytes = brgemm_attention_scratch_bytes(context, head_size); bytes > 0) return bytes;
   const int padded_keys = (context + key_tile - 1) / key_tile * key_tile;
   const bool one_task = one_task_per_head(threads, long(sequences) * key_value_heads, padded_keys, head_size);
   return BackwardScratch::bytes(head_size, one_task ? padded_keys : key_tile) + 64;  // the forward pass needs less
@@ -272,6 +274,7 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
                                              grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);
   require_heads("causal_attention_backward", qkv);
   require_heads("causal_attention_backward", grad_qkv);
+  if (brgemm_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv)) return;
   const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
   const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
             key_tiles = call.key_tiles();

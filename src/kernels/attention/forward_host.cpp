@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/attention/brgemm_host.hpp"
 #include "kernels/attention/tile_host.hpp"
 
 namespace dekoder {
@@ -133,6 +134,7 @@ void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
                       StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores) {
   const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
   require_heads("causal_attention", qkv);
+  if (brgemm_attention(exec, qkv, scale, dropout, out, lse)) return;
   const int T = extent['T'], H = extent['H'], D = extent['D'], shared = H / extent['G'];
   const int tiles = (T + query_tile - 1) / query_tile;
   using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;

@@ -82,18 +82,19 @@ template <class Body>
   }
 }
 
-/// Dropout factors of one vector of queries at one key: those of Dropout::factor, bit for bit. Small: a loop keeps
-/// its own copy in registers.
+/// Dropout factors of one vector of queries at one key, or of keys at one query: those of Dropout::factor, bit for
+/// bit. Small: a loop keeps its own copy in registers.
 class WeightDropout {
  public:
-  WeightDropout(const Dropout& dropout, int b, int h, int T)
+  enum class Lanes { queries, keys };
+  WeightDropout(const Dropout& dropout, int b, int h, int T, Lanes lanes = Lanes::queries)
       : active_(dropout.active()),
         stream_(dropout.sample(b).child(std::uint64_t(h))),
         T_(T),
         threshold_(std::uint32_t(std::ceil(float(dropout.rate) * 0x1p24f))),
         kept_(Real(1) / (Real(1) - dropout.rate)) {
     for (int lane = 0; lane < vector_width; ++lane) {
-      const std::uint64_t offset = std::uint64_t(lane) * std::uint64_t(T);
+      const std::uint64_t offset = std::uint64_t(lane) * std::uint64_t(lanes == Lanes::queries ? T : 1);
       offset_low_[lane] = std::uint32_t(offset);
       offset_high_[lane] = std::uint32_t(offset >> 32);
     }
@@ -101,6 +102,7 @@ class WeightDropout {
 
   bool active() const { return active_; }
 
+  /// From this query and key on.
   [[gnu::always_inline]] Vector factors(int query, int key) const {
     const std::uint64_t first = std::uint64_t(query) * std::uint64_t(T_) + std::uint64_t(key);
     const std::uint32_t first_low = std::uint32_t(first), first_high = std::uint32_t(first >> 32);

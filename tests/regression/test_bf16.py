@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""training.precision=bf16, by the real command: near fp32, the same bits through restarts and on any number of ranks and
+threads; a change of precision at a restart; products without reference loops, each made once; processors without bf16."""
+
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+import dekoder_runs as dk  # noqa: E402
+
+BF16 = ("training.precision=bf16",)
+MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl": "self,sm", "OMP_PROC_BIND": "false"}
+
+
+class Bf16(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.folder = Path(cls.scratch.name)
+        cls.workshop = dk.Workshop(cls.folder)
+        cls.whole = cls.folder / "whole"
+        cls.said = cls.workshop.train(cls.whole, sets=BF16)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.scratch.cleanup()
+
+    def dekoder(self, *words, code=0, **environment):
+        done = subprocess.run([dk.PROGRAM, *words], capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done
+
+    def train(self, run, *sets, ranks=1, **environment):
+        words = [dk.PROGRAM, "train", self.workshop.config(200, 40), "--run", self.folder / run, "--backend", "openmp"]
+        words += [word for setting in (*BF16, *sets) for word in ("--set", setting)]
+        if ranks > 1:
+            words = ["mpirun", "--oversubscribe", "-n", str(ranks), *words]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=240, env={**os.environ, **MPI, **environment})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def losses(self, run):
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
+
+    def test_losses_are_near_those_of_float(self):
+        single = self.folder / "float"
+        self.workshop.train(single)
+        ours, theirs = self.losses(self.whole), self.losses(single)
+        self.assertEqual(ours.keys(), theirs.keys())
+        for step, loss in theirs.items():
+            self.assertAlmostEqual(ours[step], loss, delta=0.01, msg=f"step {step}")
+        self.assertNotEqual(ours, theirs)
+        self.assertRegex(self.said, "(?m)^dekoder: backend: bf16; openmp")
+
+    def test_restarts_ranks_and_threads_change_no_bit(self):
+        stopped = self.folder / "stopped"
+        self.workshop.train(stopped, sets=BF16, flags=("--until", "70"), expect=85)
+        self.workshop.train(stopped, sets=BF16)
+        dk.compare_runs(self.whole, stopped)
+        for threads in (2, 3):
+            self.train(f"threads-{threads}", OMP_NUM_THREADS=str(threads))
+            dk.compare_runs(self.whole, self.folder / f"threads-{threads}")
+        self.train("ranks-2", ranks=2, OMP_NUM_THREADS="1")
+        dk.compare_runs(self.whole, self.folder / "ranks-2")
+
+    def test_a_restart_may_change_the_precision(self):
+        run = self.folder / "changed"
+        self.workshop.train(run, flags=("--until", "80"), expect=85)
+        said = self.workshop.train(run, sets=BF16)
+        self.assertIn("training.precision", said)
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        self.assertTrue(any("training.precision" in json.dumps(row) for row in rows if row.get("resumed")), rows[-1])
+        for step, loss in self.losses(self.whole).items():
+            self.assertAlmostEqual(self.losses(run)[step], loss, delta=0.02)
+
+    def test_other_commands_take_the_precision_of_the_run(self):
+        last = dk.checkpoints(self.whole)[200]
+        logged = self.losses(self.whole)[200]
+        for place in (self.whole, last):
+            done = self.dekoder("eval", place)
+            self.assertIn("precision: bf16", done.stderr)
+            self.assertIn(f"{logged:.4f}", done.stdout)
+        self.assertNotIn("bf16", self.dekoder("eval", self.whole, "--precision", "float").stderr)
+        self.assertIn("--precision", self.dekoder("eval", self.whole, "--precision", "half", code=2).stderr)
+        first = self.dekoder("generate", self.whole, "--tokens", "20", "--temperature", "0").stdout
+        self.assertEqual(first, self.dekoder("generate", self.whole, "--tokens", "20", "--temperature", "0").stdout)
+        self.assertGreaterEqual(len(first), 20)
+        self.dekoder("attention", self.whole, "--text", "alpha beta", "-o", self.folder / "maps.h5")
+        self.dekoder("predictions", self.whole, "-o", self.folder / "table.h5")
+
+    def test_a_black_box_is_replayed_in_its_precision(self):
+        run = self.folder / "diverged"
+        said = self.workshop.train(run, sets=BF16, fault="train:gradients@3!SPOIL", expect=4)
+        box = next((run / "black_box").iterdir())
+        self.assertIn("bf16", self.dekoder("replay", box).stderr)  # what failed then is well here
+        moved = self.folder / "moved.h5"
+        moved.write_bytes(box.read_bytes())
+        self.assertIn("add --precision bf16", self.dekoder("replay", moved, code=2).stderr)
+        self.dekoder("replay", moved, "--precision", "bf16")
+        self.assertIn("not finite", said)
+
+    def test_products_have_no_reference_loops_and_are_made_once(self):
+        said = {}
+        for steps in (3, 6):
+            done = self.dekoder("bench", self.workshop.config(200, 40), "--set", *BF16, "--set", "model.vocabulary=100", "--steps",
+                                str(steps), ONEDNN_VERBOSE="profile_create,profile_exec", OMP_PROC_BIND="false")
+            lines = [line.split(",") for line in done.stdout.splitlines() if line.startswith("onednn_verbose,")]
+            said[steps] = collections.Counter("create" if "create" in line[2] + line[3] else "exec" for line in lines
+                                              if "matmul" in line)
+            kernels = {field for line in lines for field in line if "ref" in field and ":" in field}
+            self.assertEqual(kernels, set())
+        self.assertGreater(said[6]["exec"], said[3]["exec"])
+        self.assertEqual(said[6]["create"], said[3]["create"], said)
+        self.assertGreater(said[3]["create"], 5)
+
+    def test_processors_without_bf16(self):
+        expected = self.losses(self.whole)
+        for isa in ("AVX512_CORE", "AVX2"):
+            with self.subTest(isa):
+                said = self.train(f"isa-{isa}", ONEDNN_MAX_CPU_ISA=isa, OMP_NUM_THREADS="1")
+                self.assertRegex(said, r"training\.precision bf16: no products of bf16 by this processor.*float is faster")
+                for step, loss in self.losses(self.folder / f"isa-{isa}").items():
+                    self.assertAlmostEqual(loss, expected[step], delta=0.01)
+
+    def test_memory_by_term_has_the_weights(self):
+        text = self.dekoder("describe", self.workshop.config(200, 40), "--set", *BF16, "--set", "model.vocabulary=100").stdout
+        bytes_of = {name: int(count) for name, count in re.findall(r"(?m)^  (values|weights) +(\d+) B", text)}
+        self.assertEqual(bytes_of["values"], 2 * bytes_of["weights"])
+
+
+if __name__ == "__main__":
+    unittest.main()
