@@ -80,8 +80,8 @@ void Generator::read(const ExecSpace& exec, const std::vector<Token>& tokens) {
   cache_.position = 0;
   if (tokens.empty()) return;
   const ModelConfig shape = of_context(decoder_.model(), tokens.size());
-  ActivationArena arena(activation_bytes(shape, 1, ActivationUse::attention_maps));
-  const DecoderActivations activations(arena, shape, 1, ActivationUse::attention_maps);
+  ActivationArena arena(activation_bytes(shape, 1, ActivationUse::cache));
+  const DecoderActivations activations(arena, shape, 1, ActivationUse::cache);
   const TokenTensor2 on_device("generator.tokens", 1, tokens.size());
   const Kokkos::View<const Token**, Layout, Kokkos::HostSpace> here(tokens.data(), 1, tokens.size());
   Kokkos::deep_copy(exec, on_device, here);

@@ -37,6 +37,24 @@ bool count_flops(std::uint64_t products, long M, long N, long K) {
   return products > 0 && M > 0 && N > 0;
 }
 
+template <class Batch>
+void require_batch(const Batch& batch) {
+  require_int("gemm_batched", batch);
+  if (batch.extent(2) > 1 && batch.stride(2) != 1)
+    throw ShapeError(
+        fmt::format("gemm_batched: the elements of a row lie {} apart; expected neighbours", batch.stride(2)));
+}
+
+/// Checks the products of two batches and counts them.
+template <class Result>
+bool batch_has_work(Op op_a, Op op_b, const ConstStridedTensor3& a, const ConstStridedTensor3& b, const Result& c) {
+  const auto extent = batched_shapes[op_a == Op::transpose][op_b == Op::transpose].match(a, b, c);
+  require_batch(a);
+  require_batch(b);
+  require_batch(c);
+  return count_flops(std::uint64_t(extent['B']), extent['M'], extent['N'], extent['K']);
+}
+
 /// Checks a product of two matrices and counts it.
 template <class Result>
 bool has_work(Op op_a, Op op_b, const ConstStoredTensor2& a, const ConstStoredTensor2& b, const Result& c,
@@ -62,15 +80,12 @@ void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStore
 
 void gemm_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStridedTensor3 a, ConstStridedTensor3 b,
                   Real beta, StridedTensor3 c) {
-  const auto extent = batched_shapes[op_a == Op::transpose][op_b == Op::transpose].match(a, b, c);
-  for (const ConstStridedTensor3& batch : {a, b, ConstStridedTensor3(c)}) {
-    require_int("gemm_batched", batch);
-    if (batch.extent(2) > 1 && batch.stride(2) != 1)
-      throw ShapeError(
-          fmt::format("gemm_batched: the elements of a row lie {} apart; expected neighbours", batch.stride(2)));
-  }
-  if (count_flops(std::uint64_t(extent['B']), extent['M'], extent['N'], extent['K']))
-    library::multiply_batched(exec, op_a, op_b, alpha, a, b, beta, c);
+  if (batch_has_work(op_a, op_b, a, b, c)) library::multiply_batched(exec, op_a, op_b, alpha, a, b, beta, c);
+}
+
+void gemm_batched_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStridedTensor3 a,
+                         ConstStridedTensor3 b, Real beta, MasterStridedTensor3 c) {
+  if (batch_has_work(op_a, op_b, a, b, c)) library::multiply_batched_master(exec, op_a, op_b, alpha, a, b, beta, c);
 }
 
 const char* gemm_label(Op op_a, Op op_b) {

@@ -30,6 +30,10 @@ void gemm_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStore
 void gemm_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStridedTensor3 a, ConstStridedTensor3 b,
                   Real beta, StridedTensor3 c);
 
+/// The same into masters: scores of attention.
+void gemm_batched_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, ConstStridedTensor3 a,
+                         ConstStridedTensor3 b, Real beta, MasterStridedTensor3 c);
+
 /// The name under which profilers see the time of a product (tensor/region.hpp): "dekoder::gemm::nt" for a times b
 /// transposed (a layer's forward pass), nn (gradient of its input), tn (of its weight).
 const char* gemm_label(Op op_a, Op op_b);

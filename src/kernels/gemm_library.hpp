@@ -17,5 +17,8 @@ void multiply_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const 
 /// As gemm_batched().
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
                       const ConstStridedTensor3& b, Real beta, const StridedTensor3& c);
+/// As gemm_batched_master().
+void multiply_batched_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
+                             const ConstStridedTensor3& b, Real beta, const MasterStridedTensor3& c);
 
 }  // namespace dekoder::library

@@ -83,6 +83,11 @@ void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
   multiply_tensors(exec, op_a, op_b, alpha, a, b, beta, c, nullptr);
 }
 
+void multiply_batched_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
+                             const ConstStridedTensor3& b, Real beta, const MasterStridedTensor3& c) {
+  multiply_tensors(exec, op_a, op_b, alpha, a, b, beta, c, nullptr);
+}
+
 }  // namespace dekoder::library
 
 namespace dekoder {

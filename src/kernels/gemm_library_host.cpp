@@ -68,7 +68,7 @@ std::string blas_name() {
 }
 
 /// c = beta c + bias on every row; beta = 0 does not read c.
-void scale_and_add_bias(const ExecSpace& exec, const ConstTensor1& bias, Real beta, const Tensor2& c) {
+void scale_and_add_bias(const ExecSpace& exec, const ConstMasterTensor1& bias, Real beta, const MasterTensor2& c) {
   const int N = c.extent_int(1);
   for_each_row(
       "dekoder::gemm::bias", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
@@ -83,8 +83,8 @@ void scale_and_add_bias(const ExecSpace& exec, const ConstTensor1& bias, Real be
 
 /// c(M,1) = alpha a(M,K) b(K,1) + beta c. KokkosBlas::gemm hands this one case to gemv, which takes b and c for
 /// vectors without gaps.
-void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstTensor2& a, const ConstTensor2& b, Real beta,
-                         const Tensor2& c) {
+void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstMasterTensor2& a,
+                         const ConstMasterTensor2& b, Real beta, const MasterTensor2& c) {
   const int K = a.extent_int(1);
   for_each_row(
       "dekoder::gemm::column", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
@@ -94,8 +94,8 @@ void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstTensor2& 
 }
 
 /// The product by the BLAS.
-void multiply_real(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstTensor2& a,
-                   const ConstTensor2& b, Real beta, const Tensor2& c, const ConstTensor1& bias) {
+void multiply_real(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstMasterTensor2& a,
+                   const ConstMasterTensor2& b, Real beta, const MasterTensor2& c, const ConstMasterTensor1& bias) {
   // The bias first: the product then adds to it, as it would to zeros.
   if (bias.size() > 0) scale_and_add_bias(exec, bias, beta, c);
   const Real kept = bias.size() > 0 ? Real(1) : beta;
@@ -108,9 +108,9 @@ void multiply_real(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Co
 
 /// A copy of x(rows, columns) in Real, in memory that grows to the largest so far.
 template <class Tensor>
-Tensor2 widened(const ExecSpace& exec, const Tensor& x, std::vector<Real>& memory) {
+MasterTensor2 widened(const ExecSpace& exec, const Tensor& x, std::vector<Real>& memory) {
   memory.resize(std::max(memory.size(), x.size()));
-  const Tensor2 wide(memory.data(), x.extent(0), x.extent(1));
+  const MasterTensor2 wide(memory.data(), x.extent(0), x.extent(1));
   const int columns = x.extent_int(1);
   for_each_row(
       "dekoder::gemm::widen", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long row) {
@@ -126,13 +126,13 @@ template <class Result>
 void multiply_widened(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
                       const ConstStoredTensor2& b, Real beta, const Result& c, const ConstStoredTensor1& bias) {
   static std::vector<Real> memory_a, memory_b, memory_c, memory_bias;
-  const Tensor2 wide_a = widened(exec, a, memory_a), wide_b = widened(exec, b, memory_b);
-  ConstTensor1 wide_bias;
+  const MasterTensor2 wide_a = widened(exec, a, memory_a), wide_b = widened(exec, b, memory_b);
+  ConstMasterTensor1 wide_bias;
   if (bias.size() > 0) {
     const ConstStoredTensor2 row(bias.data(), 1, bias.size());
-    wide_bias = ConstTensor1(widened(exec, row, memory_bias).data(), bias.size());
+    wide_bias = ConstMasterTensor1(widened(exec, row, memory_bias).data(), bias.size());
   }
-  const Tensor2 wide_c = widened(exec, c, memory_c);  // what beta = 0 does not read may be anything
+  const MasterTensor2 wide_c = widened(exec, c, memory_c);  // what beta = 0 does not read may be anything
   multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, wide_c, wide_bias);
   const int N = c.extent_int(1);
   for_each_row(
@@ -173,10 +173,26 @@ void multiply_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const 
   multiply_matrices(exec, op_a, op_b, alpha, a, b, beta, c, {});
 }
 
+namespace {
+
+template <class Result>
+void multiply_each(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
+                   const ConstStridedTensor3& b, Real beta, const Result& c) {
+  for (std::size_t i = 0; i < c.extent(0); ++i)
+    multiply_matrices(exec, op_a, op_b, alpha, matrix_of(a, i), matrix_of(b, i), beta, matrix_of(c, i),
+                      ConstStoredTensor1());
+}
+
+}  // namespace
+
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
                       const ConstStridedTensor3& b, Real beta, const StridedTensor3& c) {
-  for (std::size_t i = 0; i < c.extent(0); ++i)
-    multiply(exec, op_a, op_b, alpha, matrix_of(a, i), matrix_of(b, i), beta, matrix_of(c, i), {});
+  multiply_each(exec, op_a, op_b, alpha, a, b, beta, c);
+}
+
+void multiply_batched_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
+                             const ConstStridedTensor3& b, Real beta, const MasterStridedTensor3& c) {
+  multiply_each(exec, op_a, op_b, alpha, a, b, beta, c);
 }
 
 }  // namespace dekoder::library

@@ -44,7 +44,8 @@ struct BlockActivations {
 enum class ActivationUse {
   training,        ///< forward and backward passes
   attention_maps,  ///< forward passes whose queries, keys, values and log-sums of every block are read afterwards
-  losses           ///< forward passes of which only the output counts
+  losses,          ///< forward passes of which only the output counts
+  cache            ///< forward passes of which only keys and values count, block by block
 };
 
 /// Scratch that all blocks share; that of gradients only for training.

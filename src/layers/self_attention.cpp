@@ -32,7 +32,7 @@ AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, int co
                                    bool with_gradients) {
   const long N = long(sequences) * context;
   if (const std::size_t elements = attention_score_elements(sequences, context, heads); elements > 0)
-    scores = arena.take<StoredTensor1>("scratch.attention_scores", "S", elements);
+    scores = arena.take<MasterTensor1>("scratch.attention_scores", "S", elements);
   if (!with_gradients) return;
   grad_qkv = arena.take<StoredTensor2>("scratch.grad_qkv", "N,3C", N, 3L * channels);
   grad_attended = arena.take<StoredTensor2>("scratch.grad_attended", "N,C", N, channels);

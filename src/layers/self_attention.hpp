@@ -22,7 +22,7 @@ struct AttentionActivations {
 
 /// Scratch shared by all blocks; of backward passes but for `scores`, empty without them.
 struct AttentionScratch {
-  StoredTensor1 scores;         ///< (S) attention_score_elements(), empty on CPUs
+  MasterTensor1 scores;         ///< (S) attention_score_elements(), empty on CPUs
   StoredTensor2 grad_qkv;       ///< (N,3C)
   StoredTensor2 grad_attended;  ///< (N,C)
   MasterTensor3 delta;          ///< (B,H,T)

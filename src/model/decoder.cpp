@@ -116,6 +116,7 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   } else {
     embedded = arena.take<StoredTensor2>("embedded", "N,C", N, C);
   }
+  if (use == ActivationUse::cache) return;
   logits = arena.take<StoredTensor2>("logits.chunk", "M,V", M, V);
   losses = arena.take<MasterTensor1>("losses", "N", N);
   if (use != ActivationUse::training) return;
@@ -163,10 +164,8 @@ void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dro
 
 void Decoder::prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, KeyValueCache& cache,
                       const DecoderActivations& saved) const {
-  forward(exec, tokens, DropoutKey{}, saved);
-  const int B = tokens.extent_int(0);
-  for (std::size_t l = 0; l < blocks.size(); ++l)
-    fill_cache(exec, split_heads(saved.blocks[l].attention.qkv, B, model_.heads, model_.heads), cache.blocks[l]);
+  cache.position = 0;
+  run(exec, tokens, DropoutKey{}, saved, &cache);
   cache.position = tokens.extent_int(1);
 }
 
@@ -184,6 +183,7 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
   const Region region("forward");
   store_.refresh_weights(exec);
   const int first_position = cache == nullptr ? 0 : cache->position;
+  const bool one_by_one = cache != nullptr && tokens.extent(1) == 1;
   {
     const Region of_embedding("embedding");
     embedding(exec, tokens, token_embedding, positions, first_position, dropout.at(0), saved.embedded);
@@ -191,8 +191,11 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
   ResidualStream x{saved.embedded, {}, {}};
   for (std::size_t l = 0; l < blocks.size(); ++l) {
     const CachedKeysValues cached =
-        cache == nullptr ? CachedKeysValues{} : CachedKeysValues{cache->blocks[l], cache->sums, first_position};
-    x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, cache == nullptr ? nullptr : &cached);
+        one_by_one ? CachedKeysValues{cache->blocks[l], cache->sums, first_position} : CachedKeysValues{};
+    x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, one_by_one ? &cached : nullptr);
+    if (cache != nullptr && !one_by_one)
+      fill_cache(exec, split_heads(saved.blocks[l].attention.qkv, tokens.extent_int(0), model_.heads, model_.heads),
+                 cache->blocks[l]);
   }
   if (!final_norm.empty())
     final_norm.front().forward(exec, x.residual, x.delta, x.dropout, tokens.extent_int(1),

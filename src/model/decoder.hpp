@@ -70,8 +70,8 @@ class Decoder {
   void forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                const DecoderActivations& saved) const;
 
-  /// tokens(B,S) in one pass into the cache, from its beginning on; `saved` is of these extents and keeps queries,
-  /// keys and values of every block (ActivationUse). Throws ShapeError where the cache is shorter.
+  /// tokens(B,S) in one pass into the cache, from its beginning on; `saved` is of these extents, for any use.
+  /// Throws ShapeError where the cache is shorter.
   void prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, KeyValueCache& cache,
                const DecoderActivations& saved) const;
 

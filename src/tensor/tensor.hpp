@@ -68,6 +68,7 @@ using ConstStoredTensor4 = Kokkos::View<const Stored****, Layout, MemSpace>;
 using ConstStoredTensor5 = Kokkos::View<const Stored*****, Layout, MemSpace>;
 /// Parts of such tensors with gaps, e.g. the queries of one sequence within qkv(B,T,3,H,D).
 using StridedTensor3 = Kokkos::View<Stored***, Kokkos::LayoutStride, MemSpace>;
+using MasterStridedTensor3 = Kokkos::View<Master***, Kokkos::LayoutStride, MemSpace>;
 using StridedTensor4 = Kokkos::View<Stored****, Kokkos::LayoutStride, MemSpace>;
 using ConstStridedTensor3 = Kokkos::View<const Stored***, Kokkos::LayoutStride, MemSpace>;
 using ConstStridedTensor4 = Kokkos::View<const Stored****, Kokkos::LayoutStride, MemSpace>;

@@ -30,19 +30,25 @@ std::size_t allocated(std::size_t elements, std::size_t element_bytes) {
 /// What Kokkos adds to the scratch memory of a thread, at most.
 constexpr std::size_t kokkos_scratch = 32 * 1024;
 
-/// Generator: activations of one token and of what is read in one pass, keys and values of a whole context, the
-/// token. Read at once is the prompt, which has no more tokens than bytes, or the newer half of the context.
-std::size_t generator_bytes(const RunConfig& config) {
-  const ModelConfig& model = config.model;
-  ModelConfig one_token = model, at_once = model;
+/// Generator: activations of one token, keys and values of a whole context, the token.
+std::size_t generator_bytes(const ModelConfig& model) {
+  ModelConfig one_token = model;
   one_token.context = 1;
-  at_once.context =
-      std::max({1, model.context / 2, int(std::min(config.sampling.prompt.size(), std::size_t(model.context)))});
   return activation_bytes(one_token, 1, ActivationUse::losses) +
-         activation_bytes(at_once, 1, ActivationUse::attention_maps) +
          std::size_t(model.layers) *
              allocated(2 * std::size_t(model.channels) * std::size_t(model.context), sizeof(Stored)) +
          allocated(std::size_t(model.channels), sizeof(Master)) + allocated(1, sizeof(Token));
+}
+
+/// What the generator reads in one pass, at most: the prompt, which has no more tokens than bytes, or the newer
+/// half of the context.
+std::size_t prefill_bytes(const RunConfig& config) {
+  const int T = config.model.context;
+  const int prompt = int(std::min(config.sampling.prompt.size(), std::size_t(T)));
+  ModelConfig at_once = config.model;
+  at_once.context = std::max({1, T / 2, prompt - 1});
+  return activation_bytes(at_once, 1, ActivationUse::cache) +
+         allocated(std::size_t(at_once.context), sizeof(Token));
 }
 
 /// AttentionCapture, at most: a text has no more tokens than bytes, and each of its four buffers is whole words.
@@ -106,7 +112,8 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   terms.push_back({"tokens of a micro-batch", 2 * tokens});
   terms.push_back({"tokens made ahead", 4 * tokens});
   terms.push_back({"tokens of an evaluation", 4 * tokens});
-  terms.push_back({"generator", generator_bytes(config)});
+  terms.push_back({"generator", generator_bytes(model)});
+  terms.push_back({"prompt of the generator, at most", prefill_bytes(config)});
   if (const std::size_t bytes = attention_bytes(config); bytes > 0)
     terms.push_back({"attention maps, at most", bytes});
   if (const std::size_t bytes = product_workspace_bytes(); bytes > 0)

@@ -57,7 +57,7 @@ void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, 
   Kokkos::deep_copy(qkv, numbers);
   Kokkos::deep_copy(grad_out, Real(0.5));
   const Dropout dropout{rate, RandomStream(1, 3), 0};
-  const StoredTensor1 scores("scores", attention_score_elements(B, T, H));
+  const MasterTensor1 scores("scores", attention_score_elements(B, T, H));
   const Real scale = Real(1 / std::sqrt(double(D)));
   const double work = 2.0 * D * T * (T + 1.0) * B * H * 1e-9;
   const double forward =

@@ -34,6 +34,7 @@ CASES = {
     "plain": [],
     "post": ["model.norm=post", "model.positions=sinusoidal", "training.micro_batch=4"],
     "untied": ["model.tied_head=false", "model.context=37", "model.layers=3", "model.heads=4", "evaluation.every=0"],
+    "prompt": ["sampling.prompt=alpha beta"],  # read in one pass, all but the last token
     "maps": ['attention.texts=["alpha beta gamma"]', "attention.windows=1", "attention.window_tokens=9"],
 }
 
@@ -52,9 +53,11 @@ with tempfile.TemporaryDirectory() as folder:
         of_threads = [term for term in terms if term.startswith("scratch of ")]
         scratch = sum(terms.pop(term) for term in of_threads)
         taken = most_bytes(events, lambda label: label != SCRATCH)
+        prompt = terms.pop("prompt of the generator, at most")
         spare = sum(terms.values()) - taken
         words = 4 * 8 if "attention maps, at most" in terms else 0  # whole words for its four buffers
-        check(0 <= spare <= words, f"{name}: the run took {taken} bytes, describe says {spare} more: {terms}")
+        least = -prompt if name == "prompt" else 0
+        check(least <= spare <= least + words, f"{name}: the run took {taken} bytes, describe says {spare} more: {terms}")
         taken = most_bytes(events, lambda label: label == SCRATCH)
         check(0 < taken <= scratch, f"{name}: the run took {taken} bytes of scratch, describe says at most {scratch}")
 

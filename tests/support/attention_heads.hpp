@@ -17,9 +17,9 @@ inline Heads heads_of(const StoredTensor4& qkv, int H, int G) {
 }
 
 /// Scratch for causal_attention and its gradient: NaN, as nothing may be read of it.
-inline StoredTensor1 attention_scores(int B, int T, int G) {
-  const StoredTensor1 scores("scores", attention_score_elements(B, T, G));
-  Kokkos::deep_copy(scores, Stored(std::numeric_limits<Real>::quiet_NaN()));
+inline MasterTensor1 attention_scores(int B, int T, int G) {
+  const MasterTensor1 scores("scores", attention_score_elements(B, T, G));
+  Kokkos::deep_copy(scores, std::numeric_limits<Master>::quiet_NaN());
   return scores;
 }
 

@@ -34,7 +34,7 @@ Heads split_heads(const StoredTensor2& qkv, int sequences, int query_heads, int 
 inline constexpr ShapeSignature causal_attention_shapes{
     "causal_attention", "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) -> out(B,T,H,D) lse(B,H,T) scores?(S)"};
 void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
-                      StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores);
+                      StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores);
 
 /// Gradient of causal_attention (FlashAttention-2, algorithm 2): the weights are recomputed from lse.
 /// delta(B,H,T) is scratch: the row sums of grad_out * out. The gradients of a key and a value are the sums over
@@ -47,7 +47,7 @@ inline constexpr ShapeSignature causal_attention_backward_shapes{
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
-                               StoredTensor1 scores);
+                               MasterTensor1 scores);
 
 /// Elements of scratch in device memory that the two need for B sequences of T tokens and G heads of keys; 0 on
 /// CPUs.

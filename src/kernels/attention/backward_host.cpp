@@ -268,7 +268,7 @@ std::size_t attention_scratch_bytes(int threads, int sequences, int context, int
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
-                               StoredTensor1 scores) {
+                               MasterTensor1 scores) {
   const auto extent =
       causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta,
                                              grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);

@@ -67,13 +67,32 @@ auto matrices_of(const Part& x, const Batch& batch, int shared, int begin, int e
                            std::size_t(end - begin), row, x.extent(3), 1));
 }
 
-/// The scores (count, end - begin, end) of a band, first or second of the two that scratch holds.
-StridedTensor3 band_of(const StoredTensor1& scratch, const ScorePlan& plan, std::size_t which, int count, int begin,
-                       int end) {
-  return StridedTensor3(scratch.data() + which * plan.elements(),
-                        Kokkos::LayoutStride(std::size_t(count), std::size_t(plan.rows) * std::size_t(plan.T),
-                                             std::size_t(end - begin), std::size_t(plan.T), std::size_t(end), 1));
-}
+/// Bands that scratch holds, each (count, end - begin, end): two of scores, products with fp32 results, and two of
+/// what becomes of them and is multiplied on; the same memory where both have one type.
+class Bands {
+ public:
+  Bands(const MasterTensor1& scratch, const ScorePlan& plan, int count, int begin, int end)
+      : scratch_(scratch.data()),
+        elements_(plan.elements()),
+        layout_(std::size_t(count), std::size_t(plan.rows) * std::size_t(plan.T), std::size_t(end - begin),
+                std::size_t(plan.T), std::size_t(end), 1) {}
+  MasterStridedTensor3 scores(std::size_t which) const {
+    return MasterStridedTensor3(scratch_ + which * elements_, layout_);
+  }
+  StridedTensor3 factors(std::size_t which) const {
+    Master* const begin = scratch_ + (stored_is_short ? 2 * elements_ : 0);
+    return StridedTensor3(reinterpret_cast<Stored*>(begin) + which * elements_, layout_);
+  }
+  /// Elements of scratch for a plan.
+  static std::size_t elements(const ScorePlan& plan) {
+    return 2 * plan.elements() + (stored_is_short ? 2 * plan.elements() * sizeof(Stored) / sizeof(Master) : 0);
+  }
+
+ private:
+  Master* scratch_;
+  std::size_t elements_;
+  Kokkos::LayoutStride layout_;
+};
 
 /// The (b, h, t) whose scores are row `row` of a band's, rows fastest.
 struct BandRow {
@@ -103,19 +122,20 @@ struct RowDropout {
 
 /// Scores of queries from `begin` on become weights with dropout, 0 above the diagonal; writes lse.
 void softmax_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dropout& dropout,
-                  const StridedTensor3& scores, const MasterTensor3& lse) {
+                  const MasterStridedTensor3& scores, const StridedTensor3& weights, const MasterTensor3& lse) {
   const int rows = scores.extent_int(1), keys = scores.extent_int(2), T = lse.extent_int(2);
   for_each_row(
       "dekoder::causal_attention", exec, long(batch.count) * rows, KOKKOS_LAMBDA(const RowTeam& team, long row) {
         const BandRow at(batch, begin, row, rows);
         const RowDropout drop(dropout, at, T);
-        Stored* weight = &scores(at.i, at.r, 0);
+        const Master* score = &scores(at.i, at.r, 0);
+        Stored* weight = &weights(at.i, at.r, 0);
         const int t = at.t;
-        const Real largest = team.max(t + 1, [=](int s) { return Real(weight[s]); });
-        const Real total = team.sum(t + 1, [=](int s) { return fast_exp(Real(weight[s]) - largest); });
+        const Real largest = team.max(t + 1, [=](int s) { return score[s]; });
+        const Real total = team.sum(t + 1, [=](int s) { return fast_exp(score[s] - largest); });
         team.once([=] { lse(at.b, at.h, t) = largest + Kokkos::log(total); });
         team.each(keys, [=](int s) {
-          weight[s] = s > t ? Real(0) : fast_exp(Real(weight[s]) - largest) / total * drop.factor(s);
+          weight[s] = s > t ? Real(0) : fast_exp(score[s] - largest) / total * drop.factor(s);
         });
       });
 }
@@ -124,32 +144,34 @@ void softmax_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dr
 /// delta.
 void gradient_rows(const ExecSpace& exec, const Batch& batch, int begin, const Dropout& dropout,
                    const ConstStoredTensor4& out, const ConstStoredTensor4& grad_out, const ConstMasterTensor3& lse,
-                   const StridedTensor3& scores, const StridedTensor3& gradients, const MasterTensor3& delta) {
+                   const Bands& bands, const MasterTensor3& delta) {
+  const MasterStridedTensor3 scores = bands.scores(0), grad_weights = bands.scores(1);
+  const StridedTensor3 weights = bands.factors(0), grad_scores = bands.factors(1);
   const int rows = scores.extent_int(1), keys = scores.extent_int(2), T = lse.extent_int(2), D = out.extent_int(3);
   for_each_row(
       "dekoder::causal_attention_backward", exec, long(batch.count) * rows,
       KOKKOS_LAMBDA(const RowTeam& team, long row) {
         const BandRow at(batch, begin, row, rows);
         const RowDropout drop(dropout, at, T);
-        Stored* weight = &scores(at.i, at.r, 0);
-        Stored* gradient = &gradients(at.i, at.r, 0);
+        const Master *score = &scores(at.i, at.r, 0), *grad_weight = &grad_weights(at.i, at.r, 0);
+        Stored *weight = &weights(at.i, at.r, 0), *grad_score = &grad_scores(at.i, at.r, 0);
         const Stored* o = &out(at.b, at.t, at.h, 0);
         const Stored* go = &grad_out(at.b, at.t, at.h, 0);
         const int t = at.t;
         const Real row_lse = lse(at.b, at.h, t), row_delta = team.sum(D, [=](int d) { return o[d] * go[d]; });
         team.once([=] { delta(at.b, at.h, t) = row_delta; });
         team.each(keys, [=](int s) {
-          const Real kept = s > t ? Real(0) : fast_exp(Real(weight[s]) - row_lse), factor = drop.factor(s);
-          gradient[s] = s > t ? Real(0) : kept * (factor * gradient[s] - row_delta);
+          const Real kept = s > t ? Real(0) : fast_exp(score[s] - row_lse), factor = drop.factor(s);
+          grad_score[s] = s > t ? Real(0) : kept * (factor * grad_weight[s] - row_delta);
           weight[s] = kept * factor;
         });
       });
 }
 
-void require_scores(const char* function, const StoredTensor1& scores, const ScorePlan& plan) {
-  if (scores.size() < 2 * plan.elements())
+void require_scores(const char* function, const MasterTensor1& scores, const ScorePlan& plan) {
+  if (scores.size() < Bands::elements(plan))
     throw ShapeError(fmt::format("{}: scores has S={} elements; expected at least {}", function, scores.size(),
-                                 2 * plan.elements()));
+                                 Bands::elements(plan)));
 }
 
 }  // namespace
@@ -159,11 +181,11 @@ std::size_t attention_scratch_bytes(int, int, int, int, int) {
 }
 
 std::size_t attention_score_elements(int sequences, int context, int key_value_heads) {
-  return 2 * ScorePlan(sequences, context, key_value_heads).elements();
+  return Bands::elements(ScorePlan(sequences, context, key_value_heads));
 }
 
 void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
-                      StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores) {
+                      StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores) {
   const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
   require_heads("causal_attention", qkv);
   const int B = extent['B'], T = extent['T'], H = extent['H'], G = extent['G'], shared = H / G;
@@ -172,11 +194,11 @@ void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
   for_each_batch(B, H, G, plan.matrices, [&](const Batch& batch) {
     for (int begin = 0; begin < T; begin += band_rows) {
       const int end = std::min(T, begin + band_rows);
-      const StridedTensor3 weights = band_of(scores, plan, 0, batch.count, begin, end);
-      gemm_batched(exec, Op::none, Op::transpose, scale, matrices_of(qkv.query, batch, 1, begin, end),
-                   matrices_of(qkv.key, batch, shared, 0, end), 0, weights);
-      softmax_rows(exec, batch, begin, dropout, weights, lse);
-      gemm_batched(exec, Op::none, Op::none, 1, weights, matrices_of(qkv.value, batch, shared, 0, end), 0,
+      const Bands bands(scores, plan, batch.count, begin, end);
+      gemm_batched_master(exec, Op::none, Op::transpose, scale, matrices_of(qkv.query, batch, 1, begin, end),
+                          matrices_of(qkv.key, batch, shared, 0, end), 0, bands.scores(0));
+      softmax_rows(exec, batch, begin, dropout, bands.scores(0), bands.factors(0), lse);
+      gemm_batched(exec, Op::none, Op::none, 1, bands.factors(0), matrices_of(qkv.value, batch, shared, 0, end), 0,
                    matrices_of(out, batch, 1, begin, end));
     }
   });
@@ -185,7 +207,7 @@ void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
-                               StoredTensor1 scores) {
+                               MasterTensor1 scores) {
   const auto extent =
       causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta,
                                              grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);
@@ -203,11 +225,11 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
       const auto key = matrices_of(qkv.key, batch, shared, 0, end);
       const auto value = matrices_of(qkv.value, batch, shared, 0, end);
       const auto grad = matrices_of(grad_out, batch, 1, begin, end);
-      const StridedTensor3 weights = band_of(scores, plan, 0, batch.count, begin, end);
-      const StridedTensor3 grad_scores = band_of(scores, plan, 1, batch.count, begin, end);
-      gemm_batched(exec, Op::none, Op::transpose, scale, query, key, 0, weights);
-      gemm_batched(exec, Op::none, Op::transpose, 1, grad, value, 0, grad_scores);
-      gradient_rows(exec, batch, begin, dropout, out, grad_out, lse, weights, grad_scores, delta);
+      const Bands bands(scores, plan, batch.count, begin, end);
+      gemm_batched_master(exec, Op::none, Op::transpose, scale, query, key, 0, bands.scores(0));
+      gemm_batched_master(exec, Op::none, Op::transpose, 1, grad, value, 0, bands.scores(1));
+      gradient_rows(exec, batch, begin, dropout, out, grad_out, lse, bands, delta);
+      const StridedTensor3 weights = bands.factors(0), grad_scores = bands.factors(1);
       gemm_batched(exec, Op::transpose, Op::none, 1, weights, grad, kept,
                    matrices_of(grad_qkv.value, batch, shared, 0, end));
       gemm_batched(exec, Op::none, Op::none, scale, grad_scores, key, 0,

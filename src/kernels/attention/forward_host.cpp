@@ -131,7 +131,7 @@ void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, Real sc
 }  // namespace
 
 void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
-                      StoredTensor4 out, MasterTensor3 lse, StoredTensor1 scores) {
+                      StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores) {
   const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
   require_heads("causal_attention", qkv);
   if (brgemm_attention(exec, qkv, scale, dropout, out, lse)) return;
