@@ -18,7 +18,7 @@ from .trial_folder import SweepFolder, made_so_far, make_sweep
 from .worker import Worker, launch_words
 
 CODES = "Exit codes: 0 done, 85 (work) saved after a signal or before the job's end: the same command goes on, 2 usage or mistakes in the " \
-        "sweep's file, 3 a file is missing, damaged or cannot be written, or trials cannot be trained here."
+        "sweep's file, 3 a file is missing, damaged or cannot be written, or trials cannot be trained here, 130 interrupted (Ctrl-C)."
 
 
 def parse_options(arguments):
