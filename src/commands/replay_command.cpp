@@ -7,6 +7,7 @@
 #include "commands/text_table.hpp"
 #include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
+#include "config/setting_value.hpp"
 #include "train/step_trace.hpp"
 
 namespace dekoder {
@@ -15,8 +16,7 @@ namespace {
 
 RunConfig config_of(const BlackBox& box, const std::string& file) {
   RunConfig config = recorded_run_config(box.config_yaml, file);
-  if (const std::string_view then = names_of(config.training.precision)[std::size_t(config.training.precision)];
-      then != precision_name)
+  if (const std::string then = yaml_value(config.training.precision); then != precision_name)
     throw ConfigError("{}: the step was computed in {}, and this is {}; add --precision {}", file, then,
                       precision_name, then);
   const auto samples = std::size_t(config.training.batch), tokens = samples * std::size_t(config.model.context);

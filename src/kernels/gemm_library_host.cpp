@@ -106,18 +106,24 @@ void multiply_real(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const Co
   KokkosBlas::gemm(exec, names[op_a == Op::transpose], names[op_b == Op::transpose], alpha, a, b, kept, c);
 }
 
-/// A copy of x(rows, columns) in Real, in memory that grows to the largest so far.
+/// to(M,N) = from(M,N), in the type of `to`.
+template <class From, class To>
+void convert(const std::string& label, const ExecSpace& exec, const From& from, const To& to) {
+  const int N = to.extent_int(1);
+  for_each_row(
+      label, exec, long(to.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
+        const auto* source = &from(m, 0);
+        auto* target = &to(m, 0);
+        team.each(N, [=](int n) { target[n] = source[n]; });
+      });
+}
+
+/// A copy of x in Real, in memory that grows to the largest so far.
 template <class Tensor>
 MasterTensor2 widened(const ExecSpace& exec, const Tensor& x, std::vector<Real>& memory) {
   memory.resize(std::max(memory.size(), x.size()));
   const MasterTensor2 wide(memory.data(), x.extent(0), x.extent(1));
-  const int columns = x.extent_int(1);
-  for_each_row(
-      "dekoder::gemm::widen", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long row) {
-        const auto* from = &x(row, 0);
-        Real* to = &wide(row, 0);
-        team.each(columns, [=](int i) { to[i] = from[i]; });
-      });
+  convert("dekoder::gemm::widen", exec, x, wide);
   return wide;
 }
 
@@ -134,13 +140,7 @@ void multiply_widened(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
   }
   const MasterTensor2 wide_c = widened(exec, c, memory_c);  // what beta = 0 does not read may be anything
   multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, wide_c, wide_bias);
-  const int N = c.extent_int(1);
-  for_each_row(
-      "dekoder::gemm::round", exec, long(c.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long m) {
-        const Real* from = &wide_c(m, 0);
-        auto* to = &c(m, 0);
-        team.each(N, [=](int n) { to[n] = from[n]; });
-      });
+  convert("dekoder::gemm::round", exec, wide_c, c);
 }
 
 template <class Result>
@@ -161,6 +161,14 @@ Kokkos::View<typename Tensor::value_type**, Layout, MemSpace> matrix_of(const Te
   return Kokkos::subview(wide, Kokkos::ALL, Kokkos::make_pair(std::size_t{0}, std::size_t(batch.extent(2))));
 }
 
+template <class Result>
+void multiply_each(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
+                   const ConstStridedTensor3& b, Real beta, const Result& c) {
+  for (std::size_t i = 0; i < c.extent(0); ++i)
+    multiply_matrices(exec, op_a, op_b, alpha, matrix_of(a, i), matrix_of(b, i), beta, matrix_of(c, i),
+                      ConstStoredTensor1());
+}
+
 }  // namespace
 
 void multiply(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
@@ -172,18 +180,6 @@ void multiply_master(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const 
                      const ConstStoredTensor2& b, Real beta, const MasterTensor2& c) {
   multiply_matrices(exec, op_a, op_b, alpha, a, b, beta, c, {});
 }
-
-namespace {
-
-template <class Result>
-void multiply_each(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
-                   const ConstStridedTensor3& b, Real beta, const Result& c) {
-  for (std::size_t i = 0; i < c.extent(0); ++i)
-    multiply_matrices(exec, op_a, op_b, alpha, matrix_of(a, i), matrix_of(b, i), beta, matrix_of(c, i),
-                      ConstStoredTensor1());
-}
-
-}  // namespace
 
 void multiply_batched(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStridedTensor3& a,
                       const ConstStridedTensor3& b, Real beta, const StridedTensor3& c) {

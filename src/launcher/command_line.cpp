@@ -192,7 +192,6 @@ void add_commands(CLI::App& app, CommandLine& line) {
           "srun dekoder selftest --folder runs");
   selftest->add_option("--folder", c.folder, "where files are tried, such as the one of run directories")
       ->capture_default_str();
-
   add_precision(*selftest, "of the numbers, float or bf16 (default: float)");
 
   CLI::App* initial_values =

@@ -18,6 +18,7 @@
 #include "base/rank_launcher.hpp"
 #include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
+#include "config/setting_value.hpp"
 #include "launcher/backend_loader.hpp"
 #include "launcher/command_line.hpp"
 #include "launcher/environment.hpp"
@@ -96,7 +97,7 @@ std::string precision_of(const CommandLine& line) {
       // what the run is made of the command itself says
     }
   }
-  return std::string(names_of(precision)[std::size_t(precision)]);
+  return yaml_value(precision);
 }
 
 /// All that may be refused before the backend has work; nothing where there is nothing to do.

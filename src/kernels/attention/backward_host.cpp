@@ -14,28 +14,6 @@ namespace {
 
 using namespace host;
 
-/// Which gradients a pass makes.
-enum class Pass { all, query, key_value };
-
-/// What all tasks of one call read and write.
-struct BackwardCall {
-  ConstHeads qkv;
-  ConstStoredTensor4 out, grad_out;
-  ConstMasterTensor3 lse;
-  Real scale;
-  Dropout dropout;
-  MasterTensor3 delta;
-  Heads grad_qkv;
-
-  int T() const { return out.extent_int(1); }
-  int H() const { return out.extent_int(2); }
-  int G() const { return qkv.key.extent_int(2); }
-  int D() const { return out.extent_int(3); }
-  int shared() const { return H() / G(); }  ///< heads of queries to one of keys and values
-  int query_tiles() const { return (T() + query_tile - 1) / query_tile; }
-  int key_tiles() const { return (T() + key_tile - 1) / key_tile; }
-};
-
 /// Scratch of one task. The sums of key and value gradients hold all T keys of a head, or one tile where a task
 /// makes one.
 struct BackwardScratch {
@@ -274,8 +252,8 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
                                              grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);
   require_heads("causal_attention_backward", qkv);
   require_heads("causal_attention_backward", grad_qkv);
-  if (brgemm_attention_backward(exec, qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv)) return;
   const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
+  if (brgemm_attention_backward(exec, call)) return;
   const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
             key_tiles = call.key_tiles();
   if (one_task_per_head(exec.concurrency(), long(extent['B']) * call.G(), padded_keys, call.D())) {

@@ -292,26 +292,11 @@ bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
 
 namespace {
 
-/// What all tasks of one backward pass read and write.
-struct Backward {
-  ConstHeads qkv;
-  ConstStoredTensor4 out, grad_out;
-  ConstMasterTensor3 lse;
-  Real scale;
-  Dropout dropout;
-  MasterTensor3 delta;
-  Heads grad_qkv;
-
-  int T() const { return out.extent_int(1); }
-  int D() const { return out.extent_int(3); }
-  int shared() const { return out.extent_int(2) / qkv.key.extent_int(2); }
-};
-
 /// `keys_row` is the row of the sums of key and value gradients, which are kept transposed.
 struct BackwardKernels {
   RowKernels scores, grad_weights, grad_query, grad_keys;
 
-  BackwardKernels(const Backward& call, int keys_row)
+  BackwardKernels(const BackwardCall& call, int keys_row)
       : scores(call.T(), [&](int rows) { return against_keys(rows, call.D(), long(call.qkv.query.stride(1))); }),
         grad_weights(call.T(),
                      [&](int rows) { return against_keys(rows, call.D(), long(call.grad_out.stride(1))); }),
@@ -356,14 +341,11 @@ struct BackwardScratch {
         grad_query(p.take<Real>(tile, HeadColumns(D).padded())) {}
 };
 
-/// Which gradients a pass makes.
-enum class Pass { all, query, key_value };
-
 /// One task: keys from key_begin on of the head of keys and values g of sequence b.
 template <Pass pass>
 class BackwardTask {
  public:
-  BackwardTask(const Backward& call, const BackwardKernels& kernels, int b, int g, int key_begin, int keys_held,
+  BackwardTask(const BackwardCall& call, const BackwardKernels& kernels, int b, int g, int key_begin, int keys_held,
                void* memory)
       : call_(call),
         kernels_(kernels),
@@ -485,7 +467,7 @@ class BackwardTask {
       }
   }
 
-  const Backward& call_;
+  const BackwardCall& call_;
   const BackwardKernels& kernels_;
   HeadColumns columns_;
   int b_, g_, key_begin_, keys_held_;
@@ -502,16 +484,13 @@ bool one_task_per_head(long threads, long heads, int T, int D) {
 
 }  // namespace
 
-bool brgemm_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, const ConstStoredTensor4& out,
-                               const ConstStoredTensor4& grad_out, const ConstMasterTensor3& lse, Real scale,
-                               const Dropout& dropout, const MasterTensor3& delta, const Heads& grad_qkv) {
-  const Backward call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
-  const int T = call.T(), D = call.D(), H = out.extent_int(2), G = qkv.key.extent_int(2), shared = call.shared();
+bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) {
+  const int T = call.T(), D = call.D(), H = call.H(), G = call.G(), shared = call.shared();
   if (D % 2 != 0) return false;
   const int tiles = tiles_of(T), all_keys = tiles * tile;
   const BackwardKernels whole(call, all_keys), of_a_tile(call, tile);
   if (!whole.found() || !of_a_tile.found()) return false;
-  const std::size_t B = out.extent(0);
+  const std::size_t B = call.out.extent(0);
   if (one_task_per_head(exec.concurrency(), long(B) * G, T, D)) {
     for_each_task("causal_attention_backward::head", exec, B * std::size_t(G),
                   bytes_of<BackwardScratch>(all_keys, D), [&](int task, void* memory) {
@@ -558,9 +537,7 @@ bool brgemm_attention(const ExecSpace&, const ConstHeads&, Real, const Dropout&,
                       const MasterTensor3&) {
   return false;
 }
-bool brgemm_attention_backward(const ExecSpace&, const ConstHeads&, const ConstStoredTensor4&,
-                               const ConstStoredTensor4&, const ConstMasterTensor3&, Real, const Dropout&,
-                               const MasterTensor3&, const Heads&) {
+bool brgemm_attention_backward(const ExecSpace&, const BackwardCall&) {
   return false;
 }
 std::size_t brgemm_attention_scratch_bytes(int, int) {

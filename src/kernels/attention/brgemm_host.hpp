@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "kernels/attention/attention.hpp"
+#include "kernels/attention/tile_host.hpp"
 
 namespace dekoder::host {
 
@@ -11,9 +11,7 @@ bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
                       const StoredTensor4& out, const MasterTensor3& lse);
 
 /// The same of causal_attention_backward.
-bool brgemm_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, const ConstStoredTensor4& out,
-                               const ConstStoredTensor4& grad_out, const ConstMasterTensor3& lse, Real scale,
-                               const Dropout& dropout, const MasterTensor3& delta, const Heads& grad_qkv);
+bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call);
 
 /// Bytes of scratch that each thread needs for the two; 0 where they do nothing.
 std::size_t brgemm_attention_scratch_bytes(int context, int head_size);

@@ -40,6 +40,28 @@ class ScratchPieces {
 
   Real* next_;
 };
+/// What all tasks of one backward pass read and write.
+struct BackwardCall {
+  ConstHeads qkv;
+  ConstStoredTensor4 out, grad_out;
+  ConstMasterTensor3 lse;
+  Real scale;
+  Dropout dropout;
+  MasterTensor3 delta;
+  Heads grad_qkv;
+
+  int T() const { return out.extent_int(1); }
+  int H() const { return out.extent_int(2); }
+  int G() const { return qkv.key.extent_int(2); }
+  int D() const { return out.extent_int(3); }
+  int shared() const { return H() / G(); }  ///< heads of queries to one of keys and values
+  int query_tiles() const { return (T() + query_tile - 1) / query_tile; }
+  int key_tiles() const { return (T() + key_tile - 1) / key_tile; }
+};
+
+/// Which gradients a pass makes.
+enum class Pass { all, query, key_value };
+
 /// One query of a tile in each column.
 using QueryColumns = FixedRows<query_tile>;
 
