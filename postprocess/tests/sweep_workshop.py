@@ -58,6 +58,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+trap '' TERM USR1 # a lock that is made is taken away: no signal comes between
 mkdir -p "$run" && mkdir "$run/lock" || { echo "$run: entered twice" >> "$STAND_IN_LOG"; exit 1; }
 trap 'rmdir "$run/lock"' EXIT
 trap 'exit 85' TERM USR1
