@@ -47,9 +47,10 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
   if (options.fresh) directory.set_aside();
   directory.require_writable_config();
   const RunPaths& paths = directory.paths();
-  metrics_.emplace(paths.metrics(), start.state.metrics_bytes);
-  samples_.emplace(paths.samples(), start.state.samples_bytes);
-  restarts_.emplace(paths, start.state.step, ranks);
+  const auto require_held = [&directory] { directory.require_held(); };
+  metrics_.emplace(paths.metrics(), start.state.metrics_bytes, require_held);
+  samples_.emplace(paths.samples(), start.state.samples_bytes, require_held);
+  restarts_.emplace(paths, start.state.step, ranks, require_held);
   if (attention == nullptr) return;
   attention_info_ = *attention;
   // A stop may have come before the maps of the step that was saved for it.

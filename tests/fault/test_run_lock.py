@@ -144,6 +144,25 @@ def deleted_lock(shop, run):
     print("a deleted lock ends its run: passed")
 
 
+def successor_within_one_write(first, second, run):
+    """The lock is deleted, and the run is another one's, while the trainer is between its look at the lock and a line."""
+    process = first.start(run, steps=ALL_STEPS, fault="log:write@1000!HOLD")
+    running(run, process)
+    lines = -1
+    while lines < (lines := len(steps_logged(run))):  # it is held for 3 s
+        time.sleep(0.2)
+    (run / "lock").unlink()
+    successor = second.start(run, steps=ALL_STEPS)
+    running(run, successor)
+    code = process.wait(timeout=60)
+    said = process.log.read_text()
+    dk.check(code == 2 and "its lock is of process 1 on" in said, f"{code}: {said}")
+    os.kill(trainer_of(successor), signal.SIGTERM)
+    dk.check(successor.wait(timeout=60) == 85, "exit code after SIGTERM")
+    check_log(run)
+    print("a line that a successor was faster with is not written: passed")
+
+
 def killed_while_taking_over(shop, run):
     process = shop.start(run, steps=ALL_STEPS)
     running(run, process)
@@ -171,6 +190,7 @@ with tempfile.TemporaryDirectory() as folder:
         trainer = successor_of_a_killed_one(shops[0], shops[1], run, trainer)
         a_stopped_one_goes_on(shops[0], shops[1], run, trainer)
         deleted_lock(shops[2], root / "deleted")
+        successor_within_one_write(shops[2], shops[0], root / "held")
         killed_while_taking_over(shops[2], root / "killed")
     finally:
         for process in started:

@@ -323,6 +323,24 @@ TEST(AppendLog, GoesOnWhereTheFileWasChangedMeanwhile) {
   EXPECT_EQ(after([&] { fs::remove(file), fs::create_directory(file), fs::remove(file); }), "second\n");
 }
 
+/// A successor that took the run over leaves its lines, and gets none of ours between them.
+TEST(AppendLog, WritesNothingIntoTheFileOfASuccessor) {
+  const ScratchFolder folder("append");
+  const fs::path file = folder / "log";
+  int asked = 0;
+  {
+    AppendLog log(file, 0, [&] { ++asked, throw ConfigError("taken over"); });
+    log.append("first\n");
+    EXPECT_EQ(log.durable_bytes(), 6u);
+    EXPECT_EQ(asked, 0) << "as nobody changed the file";
+    std::ofstream(file, std::ios::app) << "successor's\n";
+    EXPECT_THROW(log.append("second\n"), ConfigError);
+    EXPECT_THROW(log.durable_bytes(), ConfigError);
+  }
+  EXPECT_EQ(asked, 3) << "also at the end, for the line that waited";
+  EXPECT_EQ(contents(file), "first\nsuccessor's\n");
+}
+
 TEST(AppendLog, WaitsWhereItsPlaceIsTaken) {
   const ScratchFolder folder("append");
   AppendLog log(folder / "log", 0);

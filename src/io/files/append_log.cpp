@@ -15,6 +15,7 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/fault_point.hpp"
 #include "io/files/input_file.hpp"
 
 namespace dekoder {
@@ -64,11 +65,17 @@ int open_log(const std::filesystem::path& path) {
 
 }  // namespace
 
-AppendLog::AppendLog(std::filesystem::path path, std::uint64_t kept_bytes)
-    : path_(std::move(path)), descriptor_(open_log(path_)), bytes_(kept_bytes) {}
+AppendLog::AppendLog(std::filesystem::path path, std::uint64_t kept_bytes, std::function<void()> require_ours)
+    : path_(std::move(path)),
+      require_ours_(std::move(require_ours)),
+      descriptor_(open_log(path_)),
+      bytes_(kept_bytes) {}
 
 AppendLog::~AppendLog() {
-  if (!pending_.empty()) flush();
+  try {
+    if (!pending_.empty()) flush();
+  } catch (const UserError&) {  // the run, and its log, are another process's
+  }
   ::close(descriptor_);
 }
 
@@ -86,6 +93,12 @@ void AppendLog::cut_behind_a_line(std::uint64_t most_bytes, std::string_view sin
                 expected, whole < expected ? "lines are missing in it" : "there are lines in it of somebody else");
 }
 
+bool AppendLog::was_changed() const {
+  struct stat found = {};
+  return ::fstat(descriptor_, &found) != 0 || found.st_nlink == 0 ||
+         static_cast<std::uint64_t>(found.st_size) != bytes_;
+}
+
 /// One that was deleted, or replaced, as editors do, is opened anew.
 void AppendLog::follow_changes() {
   struct stat found = status_of(path_.string(), descriptor_);
@@ -99,9 +112,13 @@ void AppendLog::follow_changes() {
 }
 
 std::string AppendLog::flush() {
+  fault_point("log:write");
   std::string reason;
+  // By a successor, perhaps, that took the run over while this process stood still, a moment ago.
+  const bool changed = was_changed();
+  if (changed) require_ours_();
   try {
-    follow_changes();
+    if (changed) follow_changes();
     const int failed = write_whole(descriptor_, pending_);
     if (failed == 0) {
       bytes_ += pending_.size();

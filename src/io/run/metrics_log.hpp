@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/run_config_yaml.hpp"
@@ -57,7 +59,9 @@ std::string to_json_line(const RestartMetrics& metrics);
 class MetricsLog {
  public:
   /// As AppendLog: `kept_bytes` is metrics_bytes of the checkpoint, 0 in a new run.
-  MetricsLog(const std::filesystem::path& path, std::uint64_t kept_bytes) : log_(path, kept_bytes) {}
+  MetricsLog(
+      const std::filesystem::path& path, std::uint64_t kept_bytes, std::function<void()> require_ours = [] {})
+      : log_(path, kept_bytes, std::move(require_ours)) {}
 
   void write(const StepMetrics& metrics);
   void write(const EvaluationMetrics& metrics);

@@ -99,7 +99,7 @@ double modification_time(const std::filesystem::path& file) {
 
 }  // namespace
 
-RestartsLog::RestartsLog(const RunPaths& paths, long step, int ranks)
+RestartsLog::RestartsLog(const RunPaths& paths, long step, int ranks, std::function<void()> require_ours)
     : first_step_(step), ranks_(ranks), paths_(paths) {
   std::error_code ignored;  // a link whose target is missing gets one
   const bool there = std::filesystem::exists(paths.restarts(), ignored);
@@ -110,7 +110,7 @@ RestartsLog::RestartsLog(const RunPaths& paths, long step, int ranks)
   repeated_steps_ = lost_steps_;
   earlier_starts_ = static_cast<long>(earlier.begins.size());
   earlier_seconds_ = earlier.wall_seconds;
-  log_.emplace(paths.restarts(), earlier.bytes);
+  log_.emplace(paths.restarts(), earlier.bytes, std::move(require_ours));
   if (earlier.begins.empty()) return;  // steps of a program without this log count neither as time nor as steps
   for (const Begin& begin : earlier.begins) repeated_steps_ += begin.lost_steps;
   for (const StepTime& time : times)

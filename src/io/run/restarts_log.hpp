@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -25,7 +26,7 @@ class RestartsLog {
   /// Reads what earlier starts left, metrics.jsonl as well, and changes nothing; `step` is that which this start
   /// goes on from. Call before anything of the run is changed. Throws as AppendLog, and ReadError where one of the
   /// files cannot be read.
-  RestartsLog(const RunPaths& paths, long step, int ranks);
+  RestartsLog(const RunPaths& paths, long step, int ranks, std::function<void()> require_ours = [] {});
 
   /// Once, as the first thing of this start is recorded.
   void begin();
