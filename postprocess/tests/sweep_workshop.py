@@ -124,6 +124,17 @@ class Workshop:
         process = self.start(*words, DEKODER_FAULT=f"sweep:{fault}")
         said = process.communicate(timeout=120)
         assert process.returncode == -9, f"{words}: exit code {process.returncode}\n{said}"
+        # Its trainer is told to end, too. Until it has its lock, which the stand-in cannot hand on, nobody could see it.
+        wait_until(lambda: not self.training() or any(self.folder.glob("*/trials/*/lock")), "the lock or the end of a trainer left alone")
+
+    def training(self):
+        """Whether a process of the program trains."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(self.program) in words and b"train" in words:
+                    return True
+        return False
 
     def make(self, folder="sweep", sweep="sweep.yaml", **options):
         return self.run(sweep, folder, **options)
