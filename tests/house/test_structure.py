@@ -109,7 +109,7 @@ class Structure(unittest.TestCase):
 
     def test_kernel_labels(self):
         """Every Kokkos launch is labelled dekoder::<function>."""
-        launch = re.compile(r"(Kokkos::parallel_(?:for|reduce|scan)|\bfor_each_row)\s*\(\s*([^,]+),", re.S)
+        launch = re.compile(r"(Kokkos::parallel_(?:for|reduce|scan)|\bfor_each_(?:row|task))\s*\(\s*([^,]+),", re.S)
         for path in sources():
             if path.relative_to(SRC).parts[0] not in ("kernels", "tensor", "layers", "model", "inference", "train", "commands"):
                 continue

@@ -203,25 +203,6 @@ void backward_keys(const BackwardCall& call, int b, int g, int key, const Backwa
   store_key_value(call, b, g, key, keys, s);
 }
 
-/// task(b, head, i, scratch) for i in [0, tasks_per_head) of each of `heads` heads.
-template <class Task>
-void for_each_task(const char* label, const ExecSpace& exec, const BackwardCall& call, int heads,
-                   int tasks_per_head, int keys_held, const Task& task) {
-  const int D = call.D();
-  const std::size_t bytes = BackwardScratch::bytes(D, keys_held);
-  using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
-  const std::size_t tasks = call.out.extent(0) * std::size_t(heads) * std::size_t(tasks_per_head);
-  Policy policy(exec, league_size("causal_attention_backward", tasks), 1, 1);
-  policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(bytes + 64));
-  Kokkos::parallel_for(
-      std::string(label), policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
-        const int head = team.league_rank() / tasks_per_head;
-        Real* memory = static_cast<Real*>(team.team_scratch(1).get_shmem_aligned(bytes, 64));
-        task(head / heads, head % heads, team.league_rank() % tasks_per_head,
-             BackwardScratch(ScratchPieces(memory), D, keys_held));
-      });
-}
-
 /// One task per head costs 5 products a tile on at most as many threads as there are heads; two passes cost 7 on
 /// all.
 bool one_task_per_head(long threads, long heads, int padded_keys, int D) {
@@ -247,26 +228,33 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
                                ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
                                MasterTensor1 scores) {
-  const auto extent =
-      causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta,
-                                             grad_qkv.query, grad_qkv.key, grad_qkv.value, scores);
+  causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta, grad_qkv.query,
+                                         grad_qkv.key, grad_qkv.value, scores);
   require_heads("causal_attention_backward", qkv);
   require_heads("causal_attention_backward", grad_qkv);
   const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
   if (brgemm_attention_backward(exec, call)) return;
   const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
             key_tiles = call.key_tiles();
-  if (one_task_per_head(exec.concurrency(), long(extent['B']) * call.G(), padded_keys, call.D())) {
-    for_each_task("dekoder::causal_attention_backward::head", exec, call, call.G(), 1, padded_keys,
-                  [=](int b, int g, int, const BackwardScratch& s) { backward_head(call, b, g, s); });
+  const std::size_t B = out.extent(0);
+  const int D = call.D();
+  if (one_task_per_head(exec.concurrency(), long(B) * call.G(), padded_keys, D)) {
+    for_each_task("dekoder::causal_attention_backward::head", exec, B, call.G(), 1,
+                  BackwardScratch::bytes(D, padded_keys), [=](int b, int g, int, void* memory) {
+                    backward_head(call, b, g, BackwardScratch(ScratchPieces(memory), D, padded_keys));
+                  });
     return;
   }
-  for_each_task("dekoder::causal_attention_backward::query", exec, call, call.H(), query_tiles, key_tile,
-                [=](int b, int h, int i, const BackwardScratch& s) {
-                  backward_queries<Pass::query>(call, b, h, (query_tiles - 1 - i) * query_tile, s);
+  const std::size_t bytes = BackwardScratch::bytes(D, key_tile);
+  for_each_task("dekoder::causal_attention_backward::query", exec, B, call.H(), query_tiles, bytes,
+                [=](int b, int h, int i, void* memory) {
+                  backward_queries<Pass::query>(call, b, h, (query_tiles - 1 - i) * query_tile,
+                                                BackwardScratch(ScratchPieces(memory), D, key_tile));
                 });
-  for_each_task("dekoder::causal_attention_backward::key_value", exec, call, call.G(), key_tiles, key_tile,
-                [=](int b, int g, int i, const BackwardScratch& s) { backward_keys(call, b, g, i * key_tile, s); });
+  for_each_task("dekoder::causal_attention_backward::key_value", exec, B, call.G(), key_tiles, bytes,
+                [=](int b, int g, int i, void* memory) {
+                  backward_keys(call, b, g, i * key_tile, BackwardScratch(ScratchPieces(memory), D, key_tile));
+                });
 }
 
 }  // namespace dekoder

@@ -251,19 +251,6 @@ void forward_tiles(const ConstHeads& qkv, int b, int h, int g, int first, int la
   release_brgemm();
 }
 
-/// body(task, memory) for each task, with `bytes` of scratch.
-template <class Body>
-void for_each_task(const char* label, const ExecSpace& exec, std::size_t tasks, std::size_t bytes,
-                   const Body& body) {
-  using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
-  Policy policy(exec, league_size(label, tasks), 1, 1);
-  policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(bytes + 64));
-  Kokkos::parallel_for(
-      std::string("dekoder::") + label, policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
-        body(team.league_rank(), team.team_scratch(1).get_shmem_aligned(bytes, 64));
-      });
-}
-
 /// Whether heads alone keep the threads busy: then a task is a whole head.
 bool heads_suffice(long heads, long threads) {
   return heads % threads == 0 || heads >= 8 * threads;
@@ -279,10 +266,9 @@ bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
   if (!kernels.found()) return false;
   const std::size_t heads = out.extent(0) * std::size_t(H);
   const int tiles = tiles_of(T), tasks = heads_suffice(long(heads), exec.concurrency()) ? 1 : tiles;
-  for_each_task("causal_attention", exec, heads * std::size_t(tasks), bytes_of<ForwardScratch>(T, D),
-                [&](int task, void* memory) {
-                  const int head = task / tasks, b = head / H, h = head % H;
-                  const int first = tasks == 1 ? 0 : tiles - 1 - task % tasks;  // the longest first
+  for_each_task("dekoder::causal_attention", exec, out.extent(0), H, tasks, bytes_of<ForwardScratch>(T, D),
+                [&](int b, int h, int i, void* memory) {
+                  const int first = tasks - 1 - i;  // the longest first
                   Pieces pieces(memory);
                   forward_tiles(qkv, b, h, h / shared, first, tasks == 1 ? tiles : first + 1, scale, dropout,
                                 kernels, out, lse, ForwardScratch(pieces, T, D));
@@ -492,9 +478,8 @@ bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) 
   if (!whole.found() || !of_a_tile.found()) return false;
   const std::size_t B = call.out.extent(0);
   if (one_task_per_head(exec.concurrency(), long(B) * G, T, D)) {
-    for_each_task("causal_attention_backward::head", exec, B * std::size_t(G),
-                  bytes_of<BackwardScratch>(all_keys, D), [&](int task, void* memory) {
-                    const int b = task / G, g = task % G;
+    for_each_task("dekoder::causal_attention_backward::head", exec, B, G, 1, bytes_of<BackwardScratch>(all_keys, D),
+                  [&](int b, int g, int, void* memory) {
                     BackwardTask<Pass::all> of_head(call, whole, b, g, 0, all_keys, memory);
                     for (int h = g * shared; h < (g + 1) * shared; ++h)
                       for (int i = 0; i < tiles; ++i) of_head.queries_of(h, i * tile);
@@ -502,15 +487,14 @@ bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) 
                   });
     return true;
   }
-  for_each_task("causal_attention_backward::query", exec, B * std::size_t(H) * std::size_t(tiles),
-                bytes_of<BackwardScratch>(all_keys, D), [&](int task, void* memory) {
-                  const int b = task / tiles / H, h = task / tiles % H, i = tiles - 1 - task % tiles;
+  for_each_task("dekoder::causal_attention_backward::query", exec, B, H, tiles,
+                bytes_of<BackwardScratch>(all_keys, D), [&](int b, int h, int task, void* memory) {
+                  const int i = tiles - 1 - task;
                   BackwardTask<Pass::query> of_tile(call, whole, b, h / shared, 0, (i + 1) * tile, memory);
                   of_tile.queries_of(h, i * tile);
                 });
-  for_each_task("causal_attention_backward::key_value", exec, B * std::size_t(G) * std::size_t(tiles),
-                bytes_of<BackwardScratch>(tile, D), [&](int task, void* memory) {
-                  const int b = task / tiles / G, g = task / tiles % G, j = task % tiles;
+  for_each_task("dekoder::causal_attention_backward::key_value", exec, B, G, tiles,
+                bytes_of<BackwardScratch>(tile, D), [&](int b, int g, int j, void* memory) {
                   BackwardTask<Pass::key_value> of_keys(call, of_a_tile, b, g, j * tile, tile, memory);
                   for (int h = g * shared; h < (g + 1) * shared; ++h)
                     for (int i = j; i < tiles; ++i) of_keys.queries_of(h, i * tile);

@@ -137,18 +137,12 @@ void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
   if (brgemm_attention(exec, qkv, scale, dropout, out, lse)) return;
   const int T = extent['T'], H = extent['H'], D = extent['D'], shared = H / extent['G'];
   const int tiles = (T + query_tile - 1) / query_tile;
-  using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
-  Policy policy(exec, league_size("causal_attention", out.extent(0) * out.extent(2) * std::size_t(tiles)), 1, 1);
-  policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(ForwardScratch::elements(D) * sizeof(Real) + 64));
-  Kokkos::parallel_for(
-      "dekoder::causal_attention", policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
-        const int head = team.league_rank() / tiles, b = head / H, h = head % H;
-        const int tile = tiles - 1 - team.league_rank() % tiles;  // the longest first
-        Real* memory = static_cast<Real*>(
-            team.team_scratch(1).get_shmem_aligned(ForwardScratch::elements(D) * sizeof(Real), 64));
-        forward_tile(qkv, b, h, h / shared, tile * query_tile, scale, WeightDropout(dropout, b, h, T), out, lse,
-                     ForwardScratch(ScratchPieces(memory), D));
-      });
+  for_each_task("dekoder::causal_attention", exec, out.extent(0), H, tiles,
+                ForwardScratch::elements(D) * sizeof(Real), [=](int b, int h, int i, void* memory) {
+                  const int tile = tiles - 1 - i;  // the longest first
+                  forward_tile(qkv, b, h, h / shared, tile * query_tile, scale, WeightDropout(dropout, b, h, T),
+                               out, lse, ForwardScratch(ScratchPieces(memory), D));
+                });
 }
 
 }  // namespace dekoder

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/host_tile.hpp"
@@ -20,7 +21,7 @@ inline constexpr Real ln_2 = Real(0.69314718055994530942);
 /// Pieces of one team's scratch, each aligned to 64 bytes.
 class ScratchPieces {
  public:
-  explicit ScratchPieces(Real* data) : next_(data) {}
+  explicit ScratchPieces(void* memory) : next_(static_cast<Real*>(memory)) {}
   Rows take(int rows, int width) { return {taken(rows, width), width}; }
   template <int width>
   FixedRows<width> take(int rows) {
@@ -71,12 +72,25 @@ RowsOf<typename Tensor::value_type> head_rows(const Tensor& x, int b, int head) 
   return {x.data() + x.stride(0) * std::size_t(b) + x.stride(2) * std::size_t(head), long(x.stride(1))};
 }
 
-/// `tasks` as the size of a league, which Kokkos counts in int.
-inline int league_size(const char* function, std::size_t tasks) {
+/// task(b, head, i, memory) for i in [0, tasks_per_head) of each of `heads` heads of each sequence, with `bytes` of
+/// scratch aligned to 64 bytes; a thread takes the next one when it is done. Throws ShapeError where there are more
+/// than Kokkos counts in int.
+template <class Task>
+void for_each_task(const std::string& label, const ExecSpace& exec, std::size_t sequences, int heads,
+                   int tasks_per_head, std::size_t bytes, const Task& task) {
+  const std::size_t tasks = sequences * std::size_t(heads) * std::size_t(tasks_per_head);
   if (tasks > std::size_t(std::numeric_limits<int>::max()))
     throw ShapeError(fmt::format("{}: {} tasks; expected at most {}: fewer sequences, heads or tokens at a time",
-                                 function, tasks, std::numeric_limits<int>::max()));
-  return int(tasks);
+                                 label, tasks, std::numeric_limits<int>::max()));
+  using Policy = Kokkos::TeamPolicy<ExecSpace, Kokkos::Schedule<Kokkos::Dynamic>>;
+  Policy policy(exec, int(tasks), 1, 1);
+  policy.set_chunk_size(1).set_scratch_size(1, Kokkos::PerTeam(bytes + 64));
+  Kokkos::parallel_for(
+      label, policy, KOKKOS_LAMBDA(const Policy::member_type& team) {
+        const int head = team.league_rank() / tasks_per_head;
+        task(head / heads, head % heads, team.league_rank() % tasks_per_head,
+             team.team_scratch(1).get_shmem_aligned(bytes, 64));
+      });
 }
 
 /// A tile of the scores of one head: queries [query, query + queries) against keys [key, key + keys), keys <= the
