@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/gemm_onednn.hpp"
+
 namespace dekoder::host {
 
 using dnnl::memory;
@@ -21,6 +23,7 @@ Brgemm::Brgemm(std::unique_ptr<Kernel> kernel) : kernel_(std::move(kernel)) {}
 Brgemm::~Brgemm() = default;
 
 const Brgemm* Brgemm::find(const BrgemmShape& shape) {
+  if (!onednn_multiplies_bf16()) return nullptr;
   static std::map<BrgemmShape, std::unique_ptr<Brgemm>> kept;
   if (const auto found = kept.find(shape); found != kept.end()) return found->second.get();
   std::unique_ptr<Brgemm>& place = kept[shape];

@@ -25,8 +25,8 @@ struct BrgemmShape {
 /// One kernel, to be used by any number of threads.
 class Brgemm {
  public:
-  /// The kernel of a shape, made at the first call and kept; null where oneDNN has none for this processor or was
-  /// left out. Not for several threads at once.
+  /// The kernel of a shape, made at the first call and kept; null where oneDNN has none that is faster than fp32 on
+  /// this processor (see onednn_multiplies_bf16) or was left out. Not for several threads at once.
   static const Brgemm* find(const BrgemmShape& shape);
 
   void operator()(const BFloat16* a, const BFloat16* b, float* c) const;

@@ -93,9 +93,10 @@ void matrix_times_column(const ExecSpace& exec, Real alpha, const ConstMasterTen
       });
 }
 
-/// The product by the BLAS.
+/// The product by oneDNN or the BLAS.
 void multiply_real(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstMasterTensor2& a,
                    const ConstMasterTensor2& b, Real beta, const MasterTensor2& c, const ConstMasterTensor1& bias) {
+  if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
   // The bias first: the product then adds to it, as it would to zeros.
   if (bias.size() > 0) scale_and_add_bias(exec, bias, beta, c);
   const Real kept = bias.size() > 0 ? Real(1) : beta;
@@ -118,16 +119,21 @@ void convert(const std::string& label, const ExecSpace& exec, const From& from, 
       });
 }
 
-/// A copy of x in Real, in memory that grows to the largest so far.
+/// A tensor of Real of the extents of x, in memory that grows to the largest so far.
+template <class Tensor>
+MasterTensor2 wide_place(const Tensor& x, std::vector<Real>& memory) {
+  memory.resize(std::max(memory.size(), x.size()));
+  return MasterTensor2(memory.data(), x.extent(0), x.extent(1));
+}
+/// A copy of x in it.
 template <class Tensor>
 MasterTensor2 widened(const ExecSpace& exec, const Tensor& x, std::vector<Real>& memory) {
-  memory.resize(std::max(memory.size(), x.size()));
-  const MasterTensor2 wide(memory.data(), x.extent(0), x.extent(1));
+  const MasterTensor2 wide = wide_place(x, memory);
   convert("dekoder::gemm::widen", exec, x, wide);
   return wide;
 }
 
-/// The product of short factors in Real, where no library has one of them for this processor or this shape.
+/// The product of short factors by that of their copies in Real.
 template <class Result>
 void multiply_widened(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
                       const ConstStoredTensor2& b, Real beta, const Result& c, const ConstStoredTensor1& bias) {
@@ -138,19 +144,22 @@ void multiply_widened(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const
     const ConstStoredTensor2 row(bias.data(), 1, bias.size());
     wide_bias = ConstMasterTensor1(widened(exec, row, memory_bias).data(), bias.size());
   }
-  const MasterTensor2 wide_c = widened(exec, c, memory_c);  // what beta = 0 does not read may be anything
-  multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, wide_c, wide_bias);
-  convert("dekoder::gemm::round", exec, wide_c, c);
+  if constexpr (std::is_same_v<Result, MasterTensor2>) {
+    multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, c, wide_bias);
+  } else {
+    const MasterTensor2 wide_c = beta == 0 ? wide_place(c, memory_c) : widened(exec, c, memory_c);
+    multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, wide_c, wide_bias);
+    convert("dekoder::gemm::round", exec, wide_c, c);
+  }
 }
 
 template <class Result>
 void multiply_matrices(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
                        const ConstStoredTensor2& b, Real beta, const Result& c, const ConstStoredTensor1& bias) {
-  if (gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias)) return;
-  if constexpr (stored_is_short)
-    multiply_widened(exec, op_a, op_b, alpha, a, b, beta, c, bias);
-  else
+  if constexpr (!stored_is_short)
     multiply_real(exec, op_a, op_b, alpha, a, b, beta, c, bias);
+  else if (!gemm_onednn(exec, op_a, op_b, alpha, a, b, beta, c, bias))
+    multiply_widened(exec, op_a, op_b, alpha, a, b, beta, c, bias);
 }
 
 /// One matrix of a batch; its rows are neighbours of themselves alone.
@@ -205,7 +214,8 @@ std::string product_library_effect() {
   if (stored_is_short)
     return onednn_multiplies_bf16()
                ? ""
-               : "no products of bf16 by this processor, or built without oneDNN: float is faster";
+               : "this processor has no faster products of bf16 than of fp32, or dekoder was built without oneDNN: "
+                 "they go through copies in fp32, and float is faster";
   return onednn_version().empty()
              ? "built without oneDNN: other last bits than with it, and most products 5 to 15 % slower"
              : "each shape has its library; without oneDNN the last bits would be others and most products 5 to 15 "

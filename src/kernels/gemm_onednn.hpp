@@ -7,15 +7,20 @@
 
 namespace dekoder {
 
-/// gemm() and gemm_master() by oneDNN's matmul, for results of Stored or Master, where it is built in, the
-/// precision is fp32 or bf16 on a CPU and it has code for this processor, in fp32 for a shape that it is faster at;
-/// false (and nothing done) otherwise. The choice is a function of processor and shape alone.
-template <class Result>
-bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
-                 const ConstStoredTensor2& b, Real beta, const Kokkos::View<Result**, Layout, MemSpace>& c,
-                 const ConstStoredTensor1& bias);
+/// c(M,N) = alpha op(a) op(b) + beta c [+ bias] by oneDNN's matmul, for factors and results of Stored or Master,
+/// where it is built in, factors are fp32 or bf16 on a CPU, and it is the faster way: in bf16 where it has
+/// instructions of the processor for it, in fp32 for some shapes; false (and nothing done) otherwise. The choice is
+/// a function of processor and shape alone.
+template <class Factor, class Result>
+bool gemm_onednn(const ExecSpace& exec, Op op_a, Op op_b, Real alpha,
+                 const Kokkos::View<const Factor**, Layout, MemSpace>& a,
+                 const Kokkos::View<const Factor**, Layout, MemSpace>& b, Real beta,
+                 const Kokkos::View<Result**, Layout, MemSpace>& c,
+                 const Kokkos::View<const Factor*, Layout, MemSpace>& bias);
 
-/// Whether the processor itself multiplies bf16, so that oneDNN need not widen it.
+/// Whether the processor multiplies bf16 faster than fp32: by AMX, or by AVX512_BF16. Not Intel's from Sapphire
+/// Rapids on where AMX is hidden, as virtual machines do: theirs issue a VDPBF16PS for every four fp32
+/// multiply-adds.
 bool onednn_multiplies_bf16();
 
 /// "oneDNN 3.7.2"; empty where gemm_onednn() does nothing.

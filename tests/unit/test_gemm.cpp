@@ -172,6 +172,37 @@ TEST(GemmBatched, RefusesWhatDoesNotFit) {
   EXPECT_THROW(call(apart, Batch(1, 4, 5, 2), Batch(1, 3, 5, 3)), ShapeError);
 }
 
+/// What is beyond the largest number is Inf, a NaN stays in its row and column, numbers too small for an exponent
+/// of their own count for what they are or for nothing.
+TEST(GemmExtremes, OverflowNanAndSubnormals) {
+  constexpr int M = 5, N = 9, K = 40;
+  const StoredTensor2 a("a", M, K), b("b", K, N), c("c", M, N);
+  const auto a_host = Kokkos::create_mirror_view(a), b_host = Kokkos::create_mirror_view(b);
+  Kokkos::deep_copy(b_host, Stored(Real(2)));
+  const Real rows[M] = {1, std::numeric_limits<Real>::max() / 4, 3, std::numeric_limits<Real>::denorm_min() * 1e5f,
+                        0};
+  for (int m = 0; m < M; ++m)
+    for (int k = 0; k < K; ++k) a_host(m, k) = rows[m];
+  a_host(2, 7) = std::numeric_limits<Real>::quiet_NaN();
+  b_host(7, 4) = Stored(std::numeric_limits<Real>::infinity());
+  Kokkos::deep_copy(a, a_host);
+  Kokkos::deep_copy(b, b_host);
+  const ExecSpace exec;
+  gemm(exec, Op::none, Op::none, 1, a, b, 0, c);
+  exec.fence();
+  const auto got = on_host(c);
+  for (int n = 0; n < N; ++n) {
+    EXPECT_EQ(Real(got(0, n)), n == 4 ? std::numeric_limits<Real>::infinity() : Real(2 * K));
+    EXPECT_EQ(Real(got(1, n)), std::numeric_limits<Real>::infinity());
+    EXPECT_TRUE(std::isnan(Real(got(2, n))));
+    if (n != 4) {
+      EXPECT_GE(Real(got(3, n)), Real(0));
+      EXPECT_LE(Real(got(3, n)), Real(2.1 * K * double(a_host(3, 0))));
+    }
+    EXPECT_TRUE(n == 4 ? std::isnan(Real(got(4, n))) : Real(got(4, n)) == 0);
+  }
+}
+
 TEST(GemmRepeats, SameBitsEveryTime) {
   for (Shape s : {Shape{130, 96, 70}, Shape{33, 1024, 65}}) {
     const StoredTensor2 a = matrix(s.M, s.K, 0, 1), b = matrix(s.K, s.N, 0, 2), c("c", s.M, s.N);
