@@ -33,6 +33,10 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
                 fmt::format("model.channels {} is odd; sinusoidal positions pair sine and cosine: choose an even "
                             "number",
                             m.channels));
+  contradiction(reader, {"training.residual", "model.norm"},
+                m.residual == Residual::fp32 && m.norm == NormPlacement::post,
+                "training.residual float needs model.norm pre: after a sublayer's norm the residual stream is what "
+                "products read; remove it, or choose pre");
   contradiction(reader, {"training.micro_batch", "training.batch"},
                 t.micro_batch > 0 && t.batch % t.micro_batch != 0,
                 fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor",

@@ -16,6 +16,7 @@ enum class Initialisation { gpt2, torch_linear };
 enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
 enum class OnNonfinite { stop, skip };
 enum class Precision { fp32, bf16 };
+enum class Residual { stored, fp32 };
 
 /// Shape of the decoder.
 struct ModelConfig {
@@ -34,6 +35,9 @@ struct ModelConfig {
   bool tied_head = true;                          ///< head shares the token embedding's table
   double dropout = 0.0;  ///< rate in [0, 1): embedding, attention weights, sublayer outputs
   Initialisation initialisation = Initialisation::gpt2;  ///< gpt2: N(0, 0.02), residual projections / sqrt(2 L)
+  /// The key training.residual: what the residual stream and its gradient are kept in, which add up all blocks.
+  /// float: in fp32 with bf16 too.
+  Residual residual = Residual::stored;
 };
 
 /// Where tokens come from.

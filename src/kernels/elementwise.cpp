@@ -105,15 +105,17 @@ void bias_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, MasterTenso
   add_partials("dekoder::bias_backward::sum", exec, partials, P, 0, grad_bias);
 }
 
-void apply_dropout(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& dropout, int tokens_per_sample,
-                   StoredTensor2 y) {
-  const auto extent = apply_dropout_shapes.match(x, y);
-  const int C = extent['C'], T = tokens_per_sample;
+namespace {
+
+template <class From, class To>
+void dropout_kernel(const ExecSpace& exec, const From& x, const Dropout& dropout, int tokens_per_sample,
+                    const To& y) {
+  const int C = x.extent_int(1), T = tokens_per_sample;
   const Dropout drop = dropout;
   for_each_row(
-      "dekoder::apply_dropout", exec, extent['N'], KOKKOS_LAMBDA(const RowTeam& team, long n) {
-        const Stored* x_row = &x(n, 0);
-        Stored* y_row = &y(n, 0);
+      "dekoder::apply_dropout", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long n) {
+        const auto* x_row = &x(n, 0);
+        auto* y_row = &y(n, 0);
         const RandomStream stream = drop.sample(int(n / T));
         const std::uint64_t first = std::uint64_t(n % T) * std::uint64_t(C);
         team.each(C, [=](int c) {
@@ -121,6 +123,16 @@ void apply_dropout(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& d
           y_row[c] = x_row[c] * factor;
         });
       });
+}
+
+}  // namespace
+
+void apply_dropout(const ExecSpace& exec, const ResidualTensor2& x, const Dropout& dropout, int tokens_per_sample,
+                   const ResidualTensor2& y) {
+  apply_dropout_shapes.match(x, y);
+  x.visit([&](const auto& from) {
+    y.visit([&](const auto& to) { dropout_kernel(exec, from, dropout, tokens_per_sample, to); });
+  });
 }
 
 }  // namespace dekoder

@@ -4,8 +4,8 @@
 #include "base/activation.hpp"
 #include "kernels/column_sum.hpp"
 #include "kernels/dropout.hpp"
+#include "tensor/residual_tensor.hpp"
 #include "tensor/shape_signature.hpp"
-#include "tensor/tensor.hpp"
 
 namespace dekoder {
 
@@ -27,10 +27,10 @@ inline constexpr ShapeSignature bias_backward_shapes{"bias_backward", "grad_y(N,
 void bias_backward(const ExecSpace& exec, ConstStoredTensor2 grad_y, MasterTensor1 grad_bias,
                    MasterTensor2 partials);
 
-/// y = x * dropout factor, in or out of place: the gradient of dropout. Row n belongs to sequence n /
-/// tokens_per_sample; its element index is (n % tokens_per_sample) * C + c.
+/// y = x * dropout factor, in or out of place: the gradient of dropout. Without dropout a copy, of y's type. Row n
+/// belongs to sequence n / tokens_per_sample; its element index is (n % tokens_per_sample) * C + c.
 inline constexpr ShapeSignature apply_dropout_shapes{"apply_dropout", "x(N,C) -> y(N,C)"};
-void apply_dropout(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& dropout, int tokens_per_sample,
-                   StoredTensor2 y);
+void apply_dropout(const ExecSpace& exec, const ResidualTensor2& x, const Dropout& dropout, int tokens_per_sample,
+                   const ResidualTensor2& y);
 
 }  // namespace dekoder

@@ -8,23 +8,21 @@
 
 namespace dekoder {
 
-void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 table,
-               ConstMasterTensor2 positions, int first_position, const Dropout& dropout, StoredTensor2 x) {
-  const auto extent = embedding_shapes.match(tokens, table, positions, x);
-  const int T = extent['T'], C = extent['C'];
-  const long N = extent['N'];
-  if (N != extent['B'] * T)
-    throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
+namespace {
+
+template <class ResidualTensor>
+void embedding_kernel(const ExecSpace& exec, const ConstTokenTensor2& tokens, const ConstStoredTensor2& table,
+                      const ConstMasterTensor2& positions, int first_position, const Dropout& dropout,
+                      const ResidualTensor& x) {
+  using Residual = typename ResidualTensor::value_type;
+  const int T = tokens.extent_int(1), C = x.extent_int(1);
   const bool with_positions = positions.size() > 0;
-  if (with_positions && first_position + T > extent['S'])
-    throw ShapeError(fmt::format("embedding: positions {}..{} of a table with S={} rows", first_position,
-                                 first_position + T - 1, extent['S']));
   const Dropout drop = dropout;
   for_each_row(
-      "dekoder::embedding", exec, N, KOKKOS_LAMBDA(const RowTeam& team, long n) {
+      "dekoder::embedding", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long n) {
         const int b = int(n / T), t = int(n % T);
         const Stored* table_row = &table(tokens(b, t), 0);
-        Stored* x_row = &x(n, 0);
+        Residual* x_row = &x(n, 0);
         if (with_positions) {
           const Master* position = &positions(first_position + t, 0);
           team.each(C, [=](int c) { x_row[c] = table_row[c] + position[c]; });
@@ -37,6 +35,23 @@ void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTenso
           team.each(C, [=](int c) { x_row[c] = x_row[c] * drop.factor(stream, first + std::uint64_t(c)); });
         }
       });
+}
+
+}  // namespace
+
+void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 table,
+               ConstMasterTensor2 positions, int first_position, const Dropout& dropout, const ResidualTensor2& x) {
+  const auto extent = embedding_shapes.match(tokens, table, positions, x);
+  const int T = extent['T'];
+  const long N = extent['N'];
+  if (N != extent['B'] * T)
+    throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
+  if (positions.size() > 0 && first_position + T > extent['S'])
+    throw ShapeError(fmt::format("embedding: positions {}..{} of a table with S={} rows", first_position,
+                                 first_position + T - 1, extent['S']));
+  x.visit([&](const auto& tensor) {
+    embedding_kernel(exec, tokens, table, positions, first_position, dropout, tensor);
+  });
 }
 
 namespace {
@@ -145,9 +160,9 @@ struct PositionRows {
 };
 
 /// grad[v] += the rows of v in ascending order, for v in [0, count). On GPUs one thread adds up one element.
-template <class Rows>
+template <class Rows, class ResidualTensor>
 void add_rows(const std::string& label, const ExecSpace& exec, long count, const Rows& rows,
-              const ConstStoredTensor2& grad_x, const MasterTensor2& grad) {
+              const ResidualTensor& grad_x, const MasterTensor2& grad) {
   const int C = grad.extent_int(1);
 #if defined(DEKODER_ROW_TEAMS)
   Kokkos::parallel_for(
@@ -162,7 +177,7 @@ void add_rows(const std::string& label, const ExecSpace& exec, long count, const
       label, exec, count, KOKKOS_LAMBDA(const RowTeam& team, long v) {
         Master* grad_row = &grad(v, 0);
         for (int place = rows.first(v); place < rows.last(v); ++place) {
-          const Stored* gx = &grad_x(rows.row(v, place), 0);
+          const auto* gx = &grad_x(rows.row(v, place), 0);
           team.each(C, [=](int c) { grad_row[c] += gx[c]; });
         }
       });
@@ -179,7 +194,7 @@ long token_sort_elements([[maybe_unused]] long tokens) {
 #endif
 }
 
-void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 grad_x,
+void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const ResidualTensor2& grad_x,
                         MasterTensor2 grad_table, IntTensor1 row_begin, IntTensor1 row_tokens, IntTensor1 merged) {
   const auto extent = embedding_backward_shapes.match(tokens, grad_x, grad_table, row_begin, row_tokens, merged);
   if (extent['W'] != extent['V'] + 1 || extent['N'] != extent['B'] * extent['T'])
@@ -191,10 +206,12 @@ void embedding_backward(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstSt
     throw ShapeError(fmt::format("embedding_backward: N={} tokens; expected at most {}, which row_tokens can count",
                                  extent['N'], std::numeric_limits<int>::max()));
   sort_tokens(exec, tokens, row_begin, row_tokens, merged);
-  add_rows("dekoder::embedding_backward", exec, extent['V'], TokenRows{row_begin, row_tokens}, grad_x, grad_table);
+  grad_x.visit([&](const auto& rows) {
+    add_rows("dekoder::embedding_backward", exec, extent['V'], TokenRows{row_begin, row_tokens}, rows, grad_table);
+  });
 }
 
-void position_backward(const ExecSpace& exec, ConstStoredTensor2 grad_x, int tokens_per_sample,
+void position_backward(const ExecSpace& exec, const ResidualTensor2& grad_x, int tokens_per_sample,
                        MasterTensor2 grad_positions) {
   const auto extent = position_backward_shapes.match(grad_x, grad_positions);
   const long N = extent['N'];
@@ -202,7 +219,9 @@ void position_backward(const ExecSpace& exec, ConstStoredTensor2 grad_x, int tok
   if (T > extent['S'] || N % T != 0)
     throw ShapeError(
         fmt::format("position_backward: {} tokens in sequences of {} against S={} positions", N, T, extent['S']));
-  add_rows("dekoder::position_backward", exec, T, PositionRows{T, int(N / T)}, grad_x, grad_positions);
+  grad_x.visit([&](const auto& rows) {
+    add_rows("dekoder::position_backward", exec, T, PositionRows{T, int(N / T)}, rows, grad_positions);
+  });
 }
 
 void sinusoidal_positions(const ExecSpace& exec, MasterTensor2 positions) {

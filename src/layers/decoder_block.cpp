@@ -21,10 +21,11 @@ InitialValues torch_uniform(int inputs) {
   return {InitialValues::Kind::uniform, 1.0 / std::sqrt(double(inputs))};
 }
 
-/// The gradient of dropout(x) with respect to x: `grad` itself without dropout, else `scratch`.
-StoredTensor2 through_dropout(const ExecSpace& exec, const StoredTensor2& grad, const Dropout& dropout, int T,
+/// The gradient of dropout(x) with respect to x, as products read it: `grad` itself where it is that, else
+/// `scratch`.
+StoredTensor2 through_dropout(const ExecSpace& exec, const ResidualTensor2& grad, const Dropout& dropout, int T,
                               const StoredTensor2& scratch) {
-  if (!dropout.active()) return grad;
+  if (!dropout.active() && grad.is_stored()) return grad.stored();
   apply_dropout(exec, grad, dropout, T, scratch);
   return scratch;
 }
@@ -39,11 +40,17 @@ std::string block_name(int index) {
   return fmt::format("blocks.{:02}", index);
 }
 
+bool residual_as_master(const ModelConfig& model) {
+  return model.norm == NormPlacement::pre && model.residual == Residual::fp32;
+}
+
 BlockActivations::BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model,
                                    int sequences)
-    : attention_norm(arena, name + ".attention_norm", long(sequences) * model.context, model.channels),
+    : attention_norm(arena, name + ".attention_norm", long(sequences) * model.context, model.channels,
+                     residual_as_master(model)),
       attention(arena, name + ".attention", sequences, model.context, model.heads, model.channels),
-      feed_forward_norm(arena, name + ".feed_forward_norm", long(sequences) * model.context, model.channels),
+      feed_forward_norm(arena, name + ".feed_forward_norm", long(sequences) * model.context, model.channels,
+                        residual_as_master(model)),
       feed_forward(arena, name + ".feed_forward", long(sequences) * model.context, model.feed_forward) {}
 
 BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences, ActivationUse use) {
@@ -102,7 +109,8 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
     feed_forward.forward(exec, saved.feed_forward_norm.y, saved.feed_forward, scratch.delta);
     return {saved.feed_forward_norm.sum, scratch.delta, of_feed_forward};
   }
-  attention.forward(exec, x.residual, of_weights, saved.attention, scratch.attention, scratch.delta, cached);
+  attention.forward(exec, x.residual.stored(), of_weights, saved.attention, scratch.attention, scratch.delta,
+                    cached);
   attention_norm.forward(exec, x.residual, scratch.delta, of_attention, T, saved.attention_norm);
   feed_forward.forward(exec, saved.attention_norm.y, saved.feed_forward, scratch.delta);
   feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T,
@@ -112,7 +120,7 @@ ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream
 
 void DecoderBlock::backward(const ExecSpace& exec, ConstStoredTensor2 input, const DropoutKey& dropout,
                             const BlockActivations& saved, const BlockScratch& scratch,
-                            StoredTensor2 grad_residual) const {
+                            const ResidualTensor2& grad_residual) const {
   const Region region(name);
   constexpr auto overwrite = GradientWrite::overwrite, accumulate = GradientWrite::accumulate;
   const int T = saved.attention.lse.extent_int(2);
@@ -131,16 +139,14 @@ void DecoderBlock::backward(const ExecSpace& exec, ConstStoredTensor2 input, con
                             scratch.norm_partials);
     return;
   }
-  feed_forward_norm.backward(exec, saved.feed_forward_norm, grad_residual, overwrite, grad_residual,
-                             scratch.norm_partials);
-  const StoredTensor2 grad_down = through_dropout(exec, grad_residual, of_feed_forward, T, scratch.delta);
+  const StoredTensor2& grad = grad_residual.stored();
+  feed_forward_norm.backward(exec, saved.feed_forward_norm, grad, overwrite, grad, scratch.norm_partials);
+  const StoredTensor2 grad_down = through_dropout(exec, grad, of_feed_forward, T, scratch.delta);
   feed_forward.backward(exec, saved.attention_norm.y, saved.feed_forward, grad_down, scratch.feed_forward,
-                        accumulate, grad_residual);
-  attention_norm.backward(exec, saved.attention_norm, grad_residual, overwrite, grad_residual,
-                          scratch.norm_partials);
-  const StoredTensor2 grad_output = through_dropout(exec, grad_residual, of_attention, T, scratch.delta);
-  attention.backward(exec, input, of_weights, saved.attention, grad_output, scratch.attention, accumulate,
-                     grad_residual);
+                        accumulate, grad);
+  attention_norm.backward(exec, saved.attention_norm, grad, overwrite, grad, scratch.norm_partials);
+  const StoredTensor2 grad_output = through_dropout(exec, grad, of_attention, T, scratch.delta);
+  attention.backward(exec, input, of_weights, saved.attention, grad_output, scratch.attention, accumulate, grad);
 }
 
 }  // namespace dekoder

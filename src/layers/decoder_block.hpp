@@ -24,8 +24,8 @@ struct DropoutKey {
 /// The residual stream between two blocks: residual + dropout(delta), not yet added, so that the norm that comes
 /// next adds it in its own pass. delta is empty where the sum is complete.
 struct ResidualStream {
-  StoredTensor2 residual;  ///< (N,C)
-  StoredTensor2 delta;     ///< (N,C) or empty
+  ResidualTensor2 residual;  ///< (N,C)
+  StoredTensor2 delta;       ///< (N,C) or empty
   Dropout dropout;
 };
 
@@ -39,6 +39,10 @@ struct BlockActivations {
 
   BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model, int sequences);
 };
+
+/// Whether the residual stream and its gradient are of master numbers: in pre-norm, as model.residual says. In
+/// post-norm products read the stream, so that it is stored.
+bool residual_as_master(const ModelConfig& model);
 
 /// What activations are kept for. What is not needed takes no memory.
 enum class ActivationUse {
@@ -82,7 +86,8 @@ struct DecoderBlock {
   /// grad_residual(N,C) enters as d loss/d (what leaves the block) and is overwritten by d loss/d (what enters it).
   /// input is the block's input (post-norm reads it; the embedding or the previous block's last norm).
   void backward(const ExecSpace& exec, ConstStoredTensor2 input, const DropoutKey& dropout,
-                const BlockActivations& saved, const BlockScratch& scratch, StoredTensor2 grad_residual) const;
+                const BlockActivations& saved, const BlockScratch& scratch,
+                const ResidualTensor2& grad_residual) const;
 };
 
 /// "blocks.03"

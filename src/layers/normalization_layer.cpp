@@ -3,8 +3,9 @@
 
 namespace dekoder {
 
-NormActivations::NormActivations(ActivationArena& arena, const std::string& name, long tokens, int channels)
-    : sum(arena.take<StoredTensor2>(name + ".sum", "N,C", tokens, channels)),
+NormActivations::NormActivations(ActivationArena& arena, const std::string& name, long tokens, int channels,
+                                 bool residual_as_master)
+    : sum(ResidualTensor2::take(arena, name + ".sum", tokens, channels, residual_as_master)),
       y(arena.take<StoredTensor2>(name + ".y", "N,C", tokens, channels)),
       mean(arena.take<MasterTensor1>(name + ".mean", "N", tokens)),
       rstd(arena.take<MasterTensor1>(name + ".rstd", "N", tokens)) {}
@@ -28,7 +29,7 @@ void NormalizationLayer::forward(const ExecSpace& exec, const NormActivations& s
   layer_norm(exec, saved.sum, gain, bias, epsilon, saved.y, saved.mean, saved.rstd);
 }
 
-void NormalizationLayer::forward(const ExecSpace& exec, ConstStoredTensor2 residual, ConstStoredTensor2 delta,
+void NormalizationLayer::forward(const ExecSpace& exec, const ResidualTensor2& residual, ConstStoredTensor2 delta,
                                  const Dropout& dropout, int tokens_per_sample,
                                  const NormActivations& saved) const {
   residual_layer_norm(exec, residual, delta, gain, bias, epsilon, dropout, tokens_per_sample, saved.sum, saved.y,
@@ -36,7 +37,8 @@ void NormalizationLayer::forward(const ExecSpace& exec, ConstStoredTensor2 resid
 }
 
 void NormalizationLayer::backward(const ExecSpace& exec, const NormActivations& saved, ConstStoredTensor2 grad_y,
-                                  GradientWrite write, StoredTensor2 grad_sum, MasterTensor3 partials) const {
+                                  GradientWrite write, const ResidualTensor2& grad_sum,
+                                  MasterTensor3 partials) const {
   layer_norm_backward(exec, grad_y, saved.sum, gain, saved.mean, saved.rstd, write, grad_sum, grad_gain, grad_bias,
                       partials);
 }

@@ -11,11 +11,13 @@ namespace dekoder {
 
 /// What one norm keeps for its backward pass: its input, its output and the statistics of each token.
 struct NormActivations {
-  StoredTensor2 sum;         ///< (N,C) residual + delta: the norm's input
+  ResidualTensor2 sum;       ///< (N,C) residual + delta: the norm's input
   StoredTensor2 y;           ///< (N,C) the norm's output
   MasterTensor1 mean, rstd;  ///< (N)
 
-  NormActivations(ActivationArena& arena, const std::string& name, long tokens, int channels);
+  /// `residual_as_master`: see ResidualTensor2::take.
+  NormActivations(ActivationArena& arena, const std::string& name, long tokens, int channels,
+                  bool residual_as_master);
 };
 
 /// Layer normalisation with the residual add in front of it. Parameters `<prefix>.gain` and `<prefix>.bias` (C).
@@ -30,11 +32,11 @@ struct NormalizationLayer {
   /// y = norm(sum), where sum has been written already.
   void forward(const ExecSpace& exec, const NormActivations& saved) const;
   /// sum = residual + dropout(delta), y = norm(sum).
-  void forward(const ExecSpace& exec, ConstStoredTensor2 residual, ConstStoredTensor2 delta, const Dropout& dropout,
-               int tokens_per_sample, const NormActivations& saved) const;
+  void forward(const ExecSpace& exec, const ResidualTensor2& residual, ConstStoredTensor2 delta,
+               const Dropout& dropout, int tokens_per_sample, const NormActivations& saved) const;
   /// grad_sum = [grad_sum +] gradient through the norm; the gradients of gain and bias are accumulated.
   void backward(const ExecSpace& exec, const NormActivations& saved, ConstStoredTensor2 grad_y, GradientWrite write,
-                StoredTensor2 grad_sum, MasterTensor3 partials) const;
+                const ResidualTensor2& grad_sum, MasterTensor3 partials) const;
 };
 
 }  // namespace dekoder

@@ -112,7 +112,7 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   const int C = model.channels, V = padded_vocabulary(model);
   if (model.norm == NormPlacement::pre) {
     embedded = blocks.front().attention_norm.sum;
-    final_norm.emplace_back(arena, "final_norm", N, C);
+    final_norm.emplace_back(arena, "final_norm", N, C, residual_as_master(model));
   } else {
     embedded = arena.take<StoredTensor2>("embedded", "N,C", N, C);
   }
@@ -122,7 +122,7 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   if (use != ActivationUse::training) return;
   if (head_has_bias(model))
     head_partials = arena.take<MasterTensor2>("scratch.head_partials", "P,V", row_blocks(M), V);
-  grad_residual = arena.take<StoredTensor2>("grad_residual", "N,C", N, C);
+  grad_residual = ResidualTensor2::take(arena, "grad_residual", N, C, residual_as_master(model));
   row_begin = arena.take<IntTensor1>("scratch.row_begin", "V+1", V + 1L);
   row_tokens = arena.take<IntTensor1>("scratch.row_tokens", "N", N);
   if (const long elements = token_sort_elements(N); elements > 0)
@@ -206,9 +206,10 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
                               const DecoderActivations& saved) const {
   const Region region("head");
   const StoredTensor2 x = final_output(saved);
+  const StoredTensor2 grad_x = final_norm.empty() ? saved.grad_residual.stored() : saved.scratch.grad_branch;
   const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
   for_each_chunk(saved, [&](long begin, long end, const StoredTensor2& logits) {
-    const StoredTensor2 x_rows = rows(x, begin, end), grad_rows = rows(saved.grad_residual, begin, end);
+    const StoredTensor2 x_rows = rows(x, begin, end), grad_rows = rows(grad_x, begin, end);
     head.forward(exec, x_rows, logits);
     cross_entropy(exec, rows(target, begin, end), model_.vocabulary, grad_scale, logits,
                   rows(saved.losses, begin, end));
@@ -216,7 +217,7 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
     head.backward(exec, x_rows, logits, GradientWrite::overwrite, grad_rows);
   });
   if (!final_norm.empty())
-    final_norm.front().backward(exec, saved.final_norm.front(), saved.grad_residual, GradientWrite::overwrite,
+    final_norm.front().backward(exec, saved.final_norm.front(), grad_x, GradientWrite::overwrite,
                                 saved.grad_residual, saved.scratch.norm_partials);
   return sum(exec, saved.losses, saved.partials);
 }
@@ -225,7 +226,7 @@ void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dr
                        const DecoderActivations& saved, const std::function<void(int)>& block_done) const {
   const Region region("backward");
   for (std::size_t l = blocks.size(); l-- > 0;) {
-    const StoredTensor2 input = l == 0 ? saved.embedded : saved.blocks[l - 1].feed_forward_norm.y;
+    const StoredTensor2 input = l == 0 ? saved.embedded.stored() : saved.blocks[l - 1].feed_forward_norm.y;
     blocks[l].backward(exec, input, dropout, saved.blocks[l], saved.scratch, saved.grad_residual);
     if (block_done) block_done(int(l));
   }

@@ -29,12 +29,12 @@ long head_chunk(const ModelConfig& model, long tokens, bool on_host = device_is_
 struct DecoderActivations {
   std::vector<BlockActivations> blocks;  ///< L
   BlockScratch scratch;
-  StoredTensor2 embedded;  ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
+  ResidualTensor2 embedded;  ///< (N,C) post-norm: the embedding; pre-norm: the same memory as the first norm's sum
   std::vector<NormActivations> final_norm;  ///< one in pre-norm, none in post-norm
   StoredTensor2 logits;                     ///< (M,V) one chunk
   MasterTensor2 head_partials;              ///< (P,V) bias gradient of the head, where it has one
   MasterTensor1 losses;                     ///< (N) nats
-  StoredTensor2 grad_residual;              ///< (N,C)
+  ResidualTensor2 grad_residual;            ///< (N,C)
   IntTensor1 row_begin, row_tokens;         ///< (V+1), (N) the tokens, sorted
   IntTensor1 merged_tokens;                 ///< (N) their merge sort on GPUs, empty on CPUs
   AccumulatorTensor1 partials;              ///< scratch of the loss sum

@@ -41,7 +41,7 @@ class Examiner {
 };
 
 void look_at_norm(Examiner& examiner, const std::string& name, long micro, const NormActivations& norm) {
-  examiner.look(name + ".sum", "residual add", micro, norm.sum);
+  norm.sum.visit([&](const auto& sum) { examiner.look(name + ".sum", "residual add", micro, sum); });
   examiner.look(name + ".rstd", "1 / sqrt(variance + epsilon)", micro, norm.rstd);
   examiner.look(name + ".y", "normalisation", micro, norm.y);
 }
@@ -49,7 +49,7 @@ void look_at_norm(Examiner& examiner, const std::string& name, long micro, const
 /// What forward has left, in its order.
 void look_at_forward(Examiner& examiner, const DecoderActivations& saved, long micro) {
   const bool post = saved.final_norm.empty();
-  if (post) examiner.look("embedded", "embedding", micro, saved.embedded);
+  if (post) examiner.look("embedded", "embedding", micro, saved.embedded.stored());
   for (std::size_t l = 0; l < saved.blocks.size(); ++l) {
     const BlockActivations& block = saved.blocks[l];
     const std::string name = block_name(int(l));

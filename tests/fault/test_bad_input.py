@@ -114,6 +114,7 @@ CONFIGURATIONS = [
     ("attention:\n  max_megabytes: 0\n", ["attention.max_megabytes is '0'"]),
     ("model: {heads: 3}\n", ["c.yaml:1:16: model.heads 3 does not divide model.channels 128"]),
     ("model: {heads: 1, channels: 127, positions: sinusoidal}\n", ["model.channels 127 is odd"]),
+    ("model: {norm: post}\ntraining: {precision: bf16, residual: float}\n", ["c.yaml:2:39: training.residual float needs model.norm pre"]),
     ("training: {batch: 10, micro_batch: 3}\n", ["training.micro_batch 3 does not divide training.batch 10"]),
     ("training: {steps: 10, warmup_steps: 11}\n", ["training.warmup_steps 11 is more than training.steps 10"]),
     ("training: {final_learning_rate: 1}\n", ["training.final_learning_rate 1 is above training.learning_rate 0.001"]),
@@ -513,7 +514,7 @@ class BadInput(unittest.TestCase):
         self.assertEqual(config["training"]["learning_rate"], 2e-5)
         self.assertEqual(config["training"]["final_learning_rate"], 2e-6)
         self.assertEqual(config["training"]["seed"], 18446744073709551615)
-        texts_of = {"positions", "norm", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "tokens", "prompt",
+        texts_of = {"positions", "norm", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "residual", "tokens", "prompt",
                     "texts"}
         for section, keys in config.items():
             for key, value in keys.items():

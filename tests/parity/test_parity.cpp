@@ -47,8 +47,8 @@ constexpr Tolerances tolerances{2e-6, 4e-6, 2e-7, 5e-6, 5e-6, 1e-6, 5e-6, 1e-4, 
 /// A decoder with its optimizer and activations, on the values of a fixture.
 class ParityModel {
  public:
-  explicit ParityModel(const ParityFixture& fixture)
-      : config_(fixture.config()),
+  ParityModel(const ParityFixture& fixture, Residual residual)
+      : config_(with_residual(fixture.config(), residual)),
         store_(decoder_parameters(config_.model)),
         optimizer_(store_.layout()),
         decoder_(config_.model, store_),
@@ -118,6 +118,10 @@ class ParityModel {
   HostTensor gradient(const ParameterEntry& entry) const { return slice(store_.gradients(), entry); }
 
  private:
+  static RunConfig with_residual(RunConfig config, Residual residual) {
+    config.model.residual = residual;
+    return config;
+  }
   static HostTensor slice(const ConstMasterTensor1& buffer, const ParameterEntry& entry) {
     HostTensor result = to_host(ParameterStore::flat_slice(buffer, entry));
     result.shape.assign(entry.shape.begin(), entry.shape.end());
@@ -134,9 +138,27 @@ class ParityModel {
   TokenTensor2 tokens_, targets_;
 };
 
-class Parity : public ::testing::TestWithParam<const char*> {
+struct Variant {
+  const char* fixture;
+  Residual residual;
+
+  std::string name() const { return fixture + std::string(residual == Residual::fp32 ? "_residual_float" : ""); }
+};
+
+std::vector<Variant> variants() {
+  std::vector<Variant> all;
+  for (const char* fixture : fixture_names) {
+    all.push_back({fixture, Residual::stored});
+    if (stored_is_short) all.push_back({fixture, Residual::fp32});
+  }
+  return all;
+}
+
+class Parity : public ::testing::TestWithParam<Variant> {
  protected:
-  Parity() : fixture(fixture_folder() / (std::string(GetParam()) + ".h5")), model(fixture) {}
+  Parity()
+      : fixture(fixture_folder() / (std::string(GetParam().fixture) + ".h5")),
+        model(fixture, GetParam().residual) {}
 
   /// Fails with the first bad element where there is one.
   static void expect(const Deviation& found) { EXPECT_TRUE(found.complaint.empty()) << found.complaint; }
@@ -175,7 +197,7 @@ TEST_P(Parity, LogitsLossAndEveryGradient) {
     gradients.merge(found);
   }
   std::cout << fmt::format("{}: logits {:.1e}, loss {:.1e}, gradients {:.1e} (rms {:.1e}) of the largest value\n",
-                           GetParam(), logits.largest, of_loss.largest, gradients.largest,
+                           GetParam().name(), logits.largest, of_loss.largest, gradients.largest,
                            gradients.root_mean_square);
 }
 
@@ -185,7 +207,7 @@ TEST_P(Parity, AttentionWeightsOfEveryLayerAndHead) {
   const Deviation found =
       deviation("attention", model.attention(), fixture.tensor("attention"), tolerances.attention);
   expect(found);
-  std::cout << fmt::format("{}: attention weights {:.1e} of the largest value\n", GetParam(), found.largest);
+  std::cout << fmt::format("{}: attention weights {:.1e} of the largest value\n", GetParam().name(), found.largest);
 }
 
 TEST_P(Parity, TenAdamwSteps) {
@@ -214,12 +236,12 @@ TEST_P(Parity, TenAdamwSteps) {
     parameters.merge(found);
   }
   std::cout << fmt::format("{}: losses {:.1e}, norms {:.1e}, parameters {:.1e} (rms {:.1e}) of the largest value\n",
-                           GetParam(), of_losses.largest, of_norms.largest, parameters.largest,
+                           GetParam().name(), of_losses.largest, of_norms.largest, parameters.largest,
                            parameters.root_mean_square);
 }
 
-INSTANTIATE_TEST_SUITE_P(Variants, Parity, ::testing::ValuesIn(fixture_names),
-                         [](const auto& parameter) { return std::string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Variants, Parity, ::testing::ValuesIn(variants()),
+                         [](const auto& variant) { return variant.param.name(); });
 
 TEST(ParityFixtures, EveryFileIsTested) {
   std::set<std::string> files;

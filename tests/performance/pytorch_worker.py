@@ -83,14 +83,16 @@ class Decoder(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens, targets):
+    def logits(self, tokens):
         x = self.token_embedding(tokens)
         if self.positions is not None:
             x = x + self.positions[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
-        logits = self.head(self.final_norm(x) if self.pre else x)
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return self.head(self.final_norm(x) if self.pre else x)
+
+    def forward(self, tokens, targets):
+        return functional.cross_entropy(self.logits(tokens).flatten(0, 1), targets.flatten())
 
 
 class Training:

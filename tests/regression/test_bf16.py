@@ -130,6 +130,35 @@ class Bf16(unittest.TestCase):
                 for step, loss in self.losses(self.folder / f"isa-{isa}").items():
                     self.assertAlmostEqual(loss, expected[step], delta=0.01)
 
+    def test_a_residual_stream_in_fp32(self):
+        whole, stopped = self.folder / "residual", self.folder / "residual-stopped"
+        sets = (*BF16, "training.residual=float")
+        self.workshop.train(whole, sets=sets)
+        self.assertNotEqual(self.losses(whole), self.losses(self.whole))
+        for step, loss in self.losses(whole).items():
+            self.assertAlmostEqual(loss, self.losses(self.whole)[step], delta=0.01, msg=f"step {step}")
+        self.workshop.train(stopped, sets=sets, flags=("--until", "70"), expect=85)
+        self.workshop.train(stopped, sets=sets)
+        dk.compare_runs(whole, stopped)
+        self.train("residual-ranks", "training.residual=float", ranks=2, OMP_NUM_THREADS="1")
+        dk.compare_runs(whole, self.folder / "residual-ranks")
+        self.assertIn(f"{self.losses(whole)[200]:.4f}", self.dekoder("eval", whole).stdout)
+        said = self.dekoder("train", self.workshop.config(200, 40), "--run", self.folder / "none", "--set", "training.residual=float",
+                            "--set", "model.norm=post", code=2).stderr
+        self.assertRegex(said, "training.residual float needs model.norm pre")
+
+    def test_what_becomes_too_large_is_found_where_it_does(self):
+        """A learning rate that makes weights of 1e20: products of 1e20 and 1e20 are Inf in bf16 as in fp32."""
+        wild = ("training.learning_rate=1e20", "training.final_learning_rate=1e20", "training.clip_norm=0", "training.weight_decay=0")
+        for residual in ("stored", "float"):
+            with self.subTest(residual):
+                sets = (*BF16, *wild, f"training.residual={residual}", "training.warmup_steps=0")
+                said = self.workshop.train(self.folder / f"wild-{residual}", sets=sets, expect=4)
+                self.assertRegex(said, r"step 2: the loss is nan; first bad tensor: blocks\.00\.attention\.qkv \(linear C -> 3C, "
+                                       r"micro-batch 0\), with 0 NaN and \d+ Inf among")
+                box = next((self.folder / f"wild-{residual}" / "black_box").iterdir())
+                self.assertIn("reproduced: step 2", self.dekoder("replay", box, code=4).stdout)
+
     def test_memory_by_term_has_the_weights(self):
         text = self.dekoder("describe", self.workshop.config(200, 40), "--set", *BF16, "--set", "model.vocabulary=100").stdout
         bytes_of = {name: int(count) for name, count in re.findall(r"(?m)^  (values|weights) +(\d+) B", text)}

@@ -15,12 +15,21 @@ struct Shape {
 };
 const Shape shapes[] = {{1, 1}, {1, 2}, {3, 5}, {7, 16}, {65, 17}, {130, 48}, {2, 768}, {129, 33}};
 
-TEST(LayerNorm, EqualsReference) {
+/// The types that a residual stream may be of.
+template <class Tensor>
+class ResidualTypes : public ::testing::Test {
+ protected:
+  static constexpr double rounding = sizeof(typename Tensor::value_type) < sizeof(Master) ? stored_rounding : 0;
+};
+using BothTypes = ::testing::Types<StoredTensor2, MasterTensor2>;
+TYPED_TEST_SUITE(ResidualTypes, BothTypes);
+
+TYPED_TEST(ResidualTypes, NormEqualsReference) {
   const ExecSpace exec;
   for (const auto [N, C] : shapes)
     for (const bool with_bias : {true, false}) {
       SCOPED_TRACE(fmt::format("N={} C={} bias={}", N, C, with_bias));
-      const auto x = random_tensor<StoredTensor2>(1, N, C);
+      const auto x = random_tensor<TypeParam>(1, N, C);
       const auto gain = random_tensor<MasterTensor1>(2, C);
       const MasterTensor1 bias = with_bias ? random_tensor<MasterTensor1>(3, C) : MasterTensor1();
       const auto y = filled_tensor<StoredTensor2>(nan, N, C);
@@ -64,7 +73,7 @@ TEST(LayerNorm, NanStaysInItsRow) {
     for (int c = 0; c < 20; ++c) EXPECT_EQ(std::isnan(got(n, c)), n == 1) << n << "," << c;
 }
 
-TEST(ResidualLayerNorm, EqualsReferenceInAndOutOfPlace) {
+TYPED_TEST(ResidualTypes, ResidualNormEqualsReferenceInAndOutOfPlace) {
   const ExecSpace exec;
   for (const auto [N, C] : shapes)
     for (const double rate : {0.0, 0.3})
@@ -72,17 +81,21 @@ TEST(ResidualLayerNorm, EqualsReferenceInAndOutOfPlace) {
         SCOPED_TRACE(fmt::format("N={} C={} rate={} place={}", N, C, rate, place));
         const int T = N % 5 == 0 ? N / 5 : N;
         const Dropout dropout{Real(rate), RandomStream(1, 2, 3), 40};
-        const auto residual = random_tensor<StoredTensor2>(1, N, C), delta = random_tensor<StoredTensor2>(2, N, C);
+        const auto residual = random_tensor<TypeParam>(1, N, C);
+        const auto delta = random_tensor<StoredTensor2>(2, N, C);
         const auto gain = random_tensor<MasterTensor1>(3, C), bias = random_tensor<MasterTensor1>(4, C);
         Doubles sum = values_of(residual);
         const Doubles added = values_of(delta), factor = dropout_factors(dropout, N, C, T);
         for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += added[i] * factor[i];
-        const auto out = place == 0 ? filled_tensor<StoredTensor2>(nan, N, C) : place == 1 ? residual : delta;
+        if (place == 2 && !std::is_same_v<TypeParam, StoredTensor2>) continue;
+        auto out = place == 1 ? residual : filled_tensor<TypeParam>(nan, N, C);
+        if constexpr (std::is_same_v<TypeParam, StoredTensor2>)
+          if (place == 2) out = delta;
         const auto y = filled_tensor<StoredTensor2>(nan, N, C);
         const auto mean = filled_tensor<MasterTensor1>(nan, N), rstd = filled_tensor<MasterTensor1>(nan, N);
         residual_layer_norm(exec, residual, delta, gain, bias, epsilon, dropout, T, out, y, mean, rstd);
         exec.fence();
-        EXPECT_TRUE(near(out, sum, tolerance + stored_rounding));
+        EXPECT_TRUE(near(out, sum, tolerance + this->rounding));
         const auto expected = layer_norm_reference(values_of(out), values_of(gain), values_of(bias), epsilon);
         EXPECT_TRUE(near(y, expected.y, 1e-5 + stored_rounding));
         EXPECT_TRUE(near(mean, expected.mean));
@@ -90,20 +103,20 @@ TEST(ResidualLayerNorm, EqualsReferenceInAndOutOfPlace) {
       }
 }
 
-TEST(LayerNormBackward, EqualsReference) {
+TYPED_TEST(ResidualTypes, NormBackwardEqualsReference) {
   const ExecSpace exec;
   for (const auto [N, C] : shapes)
     for (const bool accumulate : {false, true})
       for (const bool with_bias : {true, false}) {
         if (C == 1) continue;  // variance 0: rstd is 1 / sqrt(epsilon) and every gradient cancels
         SCOPED_TRACE(fmt::format("N={} C={} accumulate={} bias={}", N, C, accumulate, with_bias));
-        const auto x = random_tensor<StoredTensor2>(1, N, C), grad_y = random_tensor<StoredTensor2>(2, N, C);
+        const auto x = random_tensor<TypeParam>(1, N, C);
+        const auto grad_y = random_tensor<StoredTensor2>(2, N, C);
         const auto gain = random_tensor<MasterTensor1>(3, C);
         const auto mean = MasterTensor1("mean", N), rstd = MasterTensor1("rstd", N);
         const auto y = StoredTensor2("y", N, C);
         layer_norm(exec, x, gain, {}, epsilon, y, mean, rstd);
-        const auto grad_x =
-            accumulate ? random_tensor<StoredTensor2>(5, N, C) : filled_tensor<StoredTensor2>(nan, N, C);
+        const auto grad_x = accumulate ? random_tensor<TypeParam>(5, N, C) : filled_tensor<TypeParam>(nan, N, C);
         const Doubles before = accumulate ? values_of(grad_x) : Doubles(x.size());
         const auto grad_gain = random_tensor<MasterTensor1>(6, C);
         const MasterTensor1 grad_bias = with_bias ? random_tensor<MasterTensor1>(7, C) : MasterTensor1();
@@ -118,7 +131,7 @@ TEST(LayerNormBackward, EqualsReference) {
         exec.fence();
         // rstd reaches a few hundred where C = 2 draws two equal numbers
         const double bound = C == 2 ? 1e-3 : 2e-5;
-        EXPECT_TRUE(near(grad_x, expected.x, bound + stored_rounding));
+        EXPECT_TRUE(near(grad_x, expected.x, bound + this->rounding));
         EXPECT_TRUE(near(grad_gain, expected.gain, bound));
         if (with_bias) {
           EXPECT_TRUE(near(grad_bias, expected.bias, bound));
