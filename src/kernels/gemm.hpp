@@ -47,6 +47,9 @@ std::string product_library_effect();
 
 /// Bytes of device memory that the libraries work in, for as long as the process lives; 0 on CPUs.
 std::size_t product_workspace_bytes();
+/// Whether the factors of each product, and a short result, are copied in Real first (product_library_effect says
+/// why), into memory that grows to the largest.
+bool products_take_copies();
 
 /// Floating-point operations asked of gemm() by this process so far (2 M N K each).
 double gemm_flops();

@@ -101,5 +101,8 @@ std::string product_library_effect() {
 std::size_t product_workspace_bytes() {
   return library::workspace_size;
 }
+bool products_take_copies() {
+  return false;
+}
 
 }  // namespace dekoder

@@ -122,7 +122,10 @@ void convert(const std::string& label, const ExecSpace& exec, const From& from, 
 /// A tensor of Real of the extents of x, in memory that grows to the largest so far.
 template <class Tensor>
 MasterTensor2 wide_place(const Tensor& x, std::vector<Real>& memory) {
-  memory.resize(std::max(memory.size(), x.size()));
+  if (memory.size() < x.size()) {
+    memory = {};  // not both at once
+    memory.resize(x.size());
+  }
   return MasterTensor2(memory.data(), x.extent(0), x.extent(1));
 }
 /// A copy of x in it.
@@ -212,7 +215,7 @@ std::string product_library() {
 std::string product_library_effect() {
   if (sizeof(Real) != 4) return "";
   if (stored_is_short)
-    return onednn_multiplies_bf16()
+    return !products_take_copies()
                ? ""
                : "this processor has no faster products of bf16 than of fp32, or dekoder was built without oneDNN: "
                  "they go through copies in fp32, and float is faster";
@@ -224,6 +227,9 @@ std::string product_library_effect() {
 
 std::size_t product_workspace_bytes() {
   return 0;
+}
+bool products_take_copies() {
+  return stored_is_short && !onednn_multiplies_bf16();
 }
 
 }  // namespace dekoder

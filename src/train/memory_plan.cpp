@@ -62,6 +62,18 @@ std::size_t attention_bytes(const RunConfig& config) {
   return attention_capture_bytes(std::size_t(config.micro_batch()), T, longest) + 4 * 8;
 }
 
+/// Of the largest first factor, second factor, result and bias of a step where products_take_copies().
+std::size_t product_copies_bytes(const RunConfig& config) {
+  const ModelConfig& model = config.model;
+  const std::size_t C = std::size_t(model.channels), F = std::size_t(model.feed_forward),
+                    V = std::size_t(padded_vocabulary(model)),
+                    N = std::size_t(config.micro_batch()) * std::size_t(model.context),
+                    chunk = std::size_t(head_chunk(model, long(N)));
+  const std::size_t widest = std::max(3 * C, F), rows = std::max(N * widest, chunk * V);
+  const std::size_t second = std::max({widest * C, V * C, N * std::max(C, F)});
+  return (2 * rows + second + (model.bias ? std::max(widest, model.tied_head ? 0 : V) : 0)) * sizeof(Real);
+}
+
 /// "blocks", "scratch", "logits": the first word of a name.
 std::string first_word(const std::string& name) {
   return name.substr(0, name.find('.'));
@@ -118,6 +130,7 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
     terms.push_back({"attention maps, at most", bytes});
   if (const std::size_t bytes = product_workspace_bytes(); bytes > 0)
     terms.push_back({"workspace of matrix products", bytes});
+  if (products_take_copies()) terms.push_back({"copies of factors of products", product_copies_bytes(config)});
   const std::size_t scratch = attention_scratch_bytes(threads, B, T, model.heads, C / model.heads);
   if (scratch > 0)
     terms.push_back({fmt::format("scratch of {} threads, at most", threads),

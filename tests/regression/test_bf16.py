@@ -164,6 +164,22 @@ class Bf16(unittest.TestCase):
         bytes_of = {name: int(count) for name, count in re.findall(r"(?m)^  (values|weights) +(\d+) B", text)}
         self.assertEqual(bytes_of["values"], 2 * bytes_of["weights"])
 
+    def test_memory_has_the_copies_of_products(self):
+        model = {"layers": 1, "heads": 1, "channels": 64, "feed_forward": 256, "context": 32, "vocabulary": 20000}
+        sets = [f"model.{key}={value}" for key, value in model.items()] + ["training.batch=8", "training.micro_batch=8", "model.tied_head=true", "model.bias=true"]
+        words = [self.workshop.config(200, 40)] + [word for s in (*BF16, *sets) for word in ("--set", s)]
+        tokens, vocabulary = 8 * 32, 20032
+        expected = 4 * (2 * tokens * vocabulary + vocabulary * 64 + 256)  # logits twice, table, biases
+        terms, peak = [], []
+        for isa in ("AVX512_CORE", "AVX512_CORE_BF16"):
+            text = self.dekoder("describe", *words, ONEDNN_MAX_CPU_ISA=isa).stdout
+            terms.append(int((re.search(r"(?m)^  copies of factors of products +(\d+) B", text) or [0, 0])[1]))
+            done = self.dekoder("bench", *words, "--steps", "3", "--json", ONEDNN_MAX_CPU_ISA=isa, OMP_NUM_THREADS="1")
+            peak.append(json.loads(done.stdout.splitlines()[-1])["peak_memory_bytes"])
+        self.assertEqual(terms[0], expected)
+        if terms[1] == 0:  # the processor multiplies bf16, too
+            self.assertGreater(peak[0] - peak[1], 0.8 * expected, (peak, expected))
+
 
 if __name__ == "__main__":
     unittest.main()
