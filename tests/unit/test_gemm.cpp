@@ -64,7 +64,8 @@ void check(const Shape& s, const Options& o) {
   const StoredTensor2 b = matrix(o.transpose_b ? s.N : s.K, o.transpose_b ? s.K : s.N, o.gap, 2);
   const Result c = matrix<Result>(s.M, s.N, o.gap, 3);
   const StoredTensor2 bias_row = matrix(1, s.N, 0, 4);
-  const auto a_host = on_host(a), b_host = on_host(b), before = on_host(c), bias_host = on_host(bias_row);
+  const auto a_host = on_host(a), b_host = on_host(b), bias_host = on_host(bias_row);
+  const auto before = on_host(c);
   // beta = 0 must not read c.
   using Element = typename Result::value_type;
   if (o.beta == 0) Kokkos::deep_copy(c, Element(std::numeric_limits<Real>::quiet_NaN()));
