@@ -14,9 +14,10 @@ namespace {
 /// What cuBLAS itself takes on Hopper, more gains nothing; and what CublasLt may leave unused at its beginning.
 constexpr std::size_t workspace_size = (std::size_t{32} << 20) + 256;
 
+/// Of factors in fp32: others are what they are, and nothing is to be told of TF32.
 bool tf32() {
   const char* asked = std::getenv("DEKODER_TF32");  // the launcher has checked it
-  return asked != nullptr && asked[0] == '1';
+  return !stored_is_short && asked != nullptr && asked[0] == '1';
 }
 
 /// Made by the first product and gone before Kokkos is.
