@@ -24,7 +24,7 @@ symbols=$(nm -D --defined-only "$plugin" | awk '$2 == "T" && $3 ~ /dekoder/ {pri
 [ "$symbols" = dekoder_backend_entry ] || fail "the plug-in exports: $symbols; expected dekoder_backend_entry alone"
 
 # Every plug-in that the build makes has a name that the loader looks for.
-unopened=$(grep -oE 'libdekoder_[a-z]+_[a-z]+\.so' "$binary_dir/build.ninja" | grep -vE '_(openmp_float|openmp_bf16|cuda_float)\.so')
+unopened=$(grep -oE 'libdekoder_[a-z]+_[a-z]+\.so' "$binary_dir/build.ninja" | grep -vE '_(openmp|cuda)_(float|bf16)\.so')
 [ -z "$unopened" ] || fail "the launcher never opens: $unopened"
 
 # A copy of the executable far from its plug-ins, so that only DEKODER_PLUGIN_PATH leads to one.
