@@ -34,10 +34,10 @@ constexpr Tolerances tolerances{5e-11, 5e-11, 5e-11, 5e-11, 5e-11, 5e-11, 5e-11,
 #elif defined(DEKODER_PRECISION_BF16)
 // A rounding is off by u = 2^-8 of a value at most, by u / 3.5 in the mean; a value passes some eight per block,
 // and twice as many on the way back, and their errors add up like the square root of their number: the largest of
-// many elements lies within 8 u, on the way back within 16 u, the root mean square well below it. A loss is a mean
-// over tokens.
+// many elements lies within 10 u, on the way back within 20 u, the root mean square well below it. A loss is a mean
+// over tokens, of which some fixtures have few. CPUs' form of the kernels and that of GPUs are equally far off.
 constexpr double u = 0x1p-8;
-constexpr Tolerances tolerances{8 * u, 8 * u, u / 4, 16 * u, 5 * u, 2 * u, 10 * u, 20 * u, 8 * u};
+constexpr Tolerances tolerances{10 * u, 10 * u, u / 2, 20 * u, 8 * u, 2 * u, 10 * u, 20 * u, 8 * u};
 #else
 // AdamW divides a gradient by its own size: where a gradient is small beside its tensor's largest, its rounding
 // errors grow by that ratio. So single parameters may lie further off than their root mean square.
