@@ -275,6 +275,8 @@ class Bundle(unittest.TestCase):
 
     def test_refusals(self):
         cuda = self.build_of("DEKODER_ISA:STRING=native\nDEKODER_BACKENDS:STRING=openmp;cuda\n")
+        cuda_half = self.build_of("DEKODER_ISA:STRING=native\nDEKODER_BACKENDS:STRING=openmp;cuda\n")
+        (cuda_half / "libdekoder_cuda_float.so").touch()
         cuda_alone = self.build_of("DEKODER_ISA:STRING=native\nDEKODER_BACKENDS:STRING=cuda\n")
         empty = self.build_of("")
         before = sorted(self.work.iterdir())
@@ -284,6 +286,7 @@ class Bundle(unittest.TestCase):
                 ([BUILD, "-o", self.work / "x.zip"], "expected a name that ends in .tar.zst"),
                 ([BUILD, "-o", self.folder], "is there already"), ([BUILD, "--with", "-o", "x"], "--with: no such option"),
                 ([cuda, "-o", self.work / "x"], f"{cuda}/libdekoder_cuda_float.so: no such file; expected a finished build folder"),
+                ([cuda_half, "-o", self.work / "x"], f"{cuda_half}/libdekoder_cuda_bf16.so: no such file"),
                 ([cuda_alone, "-o", self.work / "x"], "is configured without the openmp plug-in"),
                 ([empty, "-o", self.work / "x"], "CMakeCache.txt: names no DEKODER_ISA; expected a finished build folder"),
                 ([BUILD, "-o", self.work / "a:b"], "takes ':' and ';' for the end of a path"),
