@@ -15,7 +15,7 @@
 #   --steps N               timed steps of each benchmark and of PyTorch (default 0: as many as fill ten seconds)
 #   --curve N               steps beside openmp, 12 or more (default 200)
 #   --python PYTHON         the one with torch (default python3)
-#   --peak-fp32 X, --peak-tf32 X   TFLOP/s of the card, for the share of its peak (default: by its name)
+#   --peak-fp32 X, --peak-tf32 X   TFLOP/s of the card, for the share of its peak (default: by its name); bf16 has twice TF32's
 # Exit code: 0 all steps passed or were skipped for a reason that the table gives, 1 some did not, 2 command line, 3 the results
 # cannot be written, 130, 143, 129 or 141 stopped by SIGINT, SIGTERM, SIGHUP or SIGPIPE.
 case ${BASH:-} in *bash) ;; *) exec bash "$0" "$@" ;; esac # sh first_minutes.sh
@@ -145,7 +145,7 @@ starts() {
 
 programs() { # programs KIND: all test programs of the backend, one after the other
   local file name there=0 passed=0 failed=''
-  for file in "$place/tests/$1"/*_test_*_"$backend"_{float,double}; do
+  for file in "$place/tests/$1"/*_test_*_"$backend"_{float,double,bf16}; do
     [ -x "$file" ] || continue
     there=$((there + 1)) name=${file##*/}
     # shellcheck disable=SC2254
@@ -220,11 +220,12 @@ same_curve() {
   return $code
 }
 
-bench() { # bench MODEL NAME: JSON into bench-NAME.json
+bench() { # bench MODEL NAME WORD...: JSON into bench-NAME.json
   local batch=${1#*:} settings=() tokens
   [ "$batch" = "$1" ] || settings=(--set "training.batch=$batch" --set "training.micro_batch=$batch")
   grep -q vocabulary: "$source_root/input/${1%:*}.yaml" || settings+=(--set model.vocabulary=96)
-  "$dekoder" bench "$source_root/input/${1%:*}.yaml" --backend "$backend" --json --steps "$steps" "${settings[@]}" > bench.json || return 1
+  "$dekoder" bench "$source_root/input/${1%:*}.yaml" --backend "$backend" --json --steps "$steps" "${settings[@]}" "${@:3}" > bench.json ||
+    return 1
   cat bench.json
   tokens=$(value tokens_per_second bench.json)
   [ -n "$tokens" ] || return 1
@@ -321,6 +322,7 @@ step curve-as-openmp 10 same_curve
 for model in "${models[@]}"; do
   DEKODER_TF32=0 step "bench-${model/:/-b}-fp32" 15 bench "$model" "${model/:/-b}-fp32"
   [ "$backend" = openmp ] || DEKODER_TF32=1 step "bench-${model/:/-b}-tf32" 15 bench "$model" "${model/:/-b}-tf32"
+  step "bench-${model/:/-b}-bf16" 15 bench "$model" "${model/:/-b}-bf16" --set training.precision=bf16
 done
 for model in "${models[@]}"; do
   step "torch-${model/:/-b}" 20 torch "${model/:/-b}-fp32"
@@ -329,7 +331,7 @@ done
 # ---------------------------------------------------------------- the rates
 
 trap '' INT TERM HUP PIPE # what is left takes no time
-# Peaks without sparsity, TFLOP/s, from NVIDIA's data sheets: CUDA cores in fp32, tensor cores in TF32.
+# Peaks without sparsity, TFLOP/s, from NVIDIA's data sheets: CUDA cores in fp32, tensor cores in TF32; in bf16 they have twice that.
 card=$(cat "$out/card.txt" 2> /dev/null)
 case $card in
   *H100*PCIe*) peaks='51.2 378' ;;
@@ -340,26 +342,29 @@ case $card in
 esac
 peak_fp32=${peak_fp32:-${peaks% *}} peak_tf32=${peak_tf32:-${peaks#* }}
 rates() { # one line per benchmark: rates, share of the peak, PyTorch's best of the same precision
-  local file name precision peak theirs
+  local file name precision peak times theirs
   printf '%-26s %10s %10s %9s %9s %10s  %s\n' benchmark tokens/s GFLOP/s of-peak of-GEMM PyTorch ratio
   for file in "$out"/bench-*.json; do
     [ -f "$file" ] || continue
     name=${file##*/bench-} name=${name%.json}
-    precision=${name##*-} peak=$peak_fp32
-    [ "$precision" = fp32 ] || peak=$peak_tf32
+    precision=${name##*-} peak=$peak_tf32 times=1
+    case $precision in
+      fp32) peak=$peak_fp32 ;;
+      bf16) times=2 ;;
+    esac
     theirs=$(sed -nE "s/.*\"variant\": \"[a-z]+-$precision\".*\"tokens_per_second\": ([0-9.]+).*/\\1/p" \
       "$out/torch-${name%-*}-fp32.jsonl" 2> /dev/null | sort -g | tail -n 1)
     awk -v name="$name" -v tokens="$(value tokens_per_second "$file")" -v flops="$(value flops_per_token "$file")" \
-      -v gemm="$(value gemm_gflops "$file")" -v peak="$peak" -v theirs="${theirs:--}" 'BEGIN {
+      -v gemm="$(value gemm_gflops "$file")" -v peak="$peak" -v times=$times -v theirs="${theirs:--}" 'BEGIN {
         rate = tokens * flops * 1e-9
         printf "%-26s %10.0f %10.0f %9s %8.1f%% %10s  %s\n", name, tokens, rate,
-          peak == "-" ? "-" : sprintf("%.1f%%", rate / peak / 10), 100 * rate / gemm, theirs == "-" ? "-" : sprintf("%.0f", theirs),
+          peak == "-" ? "-" : sprintf("%.1f%%", rate / (times * peak) / 10), 100 * rate / gemm, theirs == "-" ? "-" : sprintf("%.0f", theirs),
           theirs == "-" ? "-" : sprintf("%.2f", tokens / theirs) }'
   done
 }
 tell "
 $(rates)
-card: $card; peaks: fp32 $peak_fp32, TF32 $peak_tf32 TFLOP/s; FLOPs by the causal count of dekoder bench; GEMM: 2048^3 in the same run
+card: $card; peaks: fp32 $peak_fp32, TF32 $peak_tf32 TFLOP/s, bf16 twice that; FLOPs by the causal count of dekoder bench; GEMM: 2048^3 in the same run
 PyTorch: its best variant in the same precision, the whole batch at once; ratio: dekoder / PyTorch
 
 $passed passed, $skipped skipped, $failures steps did not pass${stopped:+; stopped: $stopped}"

@@ -63,24 +63,27 @@ class FirstMinutes(unittest.TestCase):
 
     def test_every_step(self):
         code, table, said = self.run_script(*SHORT, "--models", "talk-multihead talk-multihead:3", "--tests", "*_test_[agp]*",
-                                            "--peak-fp32", "0.5")
+                                            "--peak-fp32", "0.5", "--peak-tf32", "0.25")
         self.assertEqual(code, 0, said)
         self.assertEqual({name: result for name, (result, _) in table.items()},
                          {"starts": "passed", "tests-unit": "passed", "tests-gradient": "passed", "tests-parity": "passed",
                           "compute-sanitizer": "skipped", "restart": "passed", "curve-as-openmp": "passed",
                           "bench-talk-multihead-fp32": "passed", "bench-talk-multihead-b3-fp32": "passed",
+                          "bench-talk-multihead-bf16": "passed", "bench-talk-multihead-b3-bf16": "passed",
                           "torch-talk-multihead": "skipped", "torch-talk-multihead-b3": "skipped"}, said)
-        count = len(list((BUILD / "tests/unit").glob("*_test_[agp]*_openmp_float")))
+        count = sum(len(list((BUILD / "tests/unit").glob(f"*_test_[agp]*_openmp_{precision}"))) for precision in ("float", "bf16"))
         self.assertEqual(table["tests-unit"][1], f"{count} programs passed")
         self.assertRegex(table["restart"][1], r"^killed at step 20 of 40: 40 losses and 153 tensors equal, bit for bit$")
         self.assertRegex(table["curve-as-openmp"][1], r"^largest relative difference of 20 losses 0.0e\+00, ")
         # The rates are those of the JSON that lies beside the table.
-        bench = json.loads((self.work / "out/bench-talk-multihead-b3-fp32.json").read_text())
-        self.assertEqual((bench["batch"], bench["micro_batch"], bench["steps"]), (3, 3, 2))
-        share = bench["tokens_per_second"] * bench["flops_per_token"] / 0.5e12
-        self.assertRegex(said, rf"(?m)^talk-multihead-b3-fp32 +{bench['tokens_per_second']:.0f} +{bench['gflops']:.0f} +"
-                               rf"{100 * share:.1f}% +{100 * bench['share_of_gemm']:.1f}% +- +-$")
-        self.assertIn("\n8 passed, 3 skipped, 0 steps did not pass\n", said)
+        for name, precision in (("fp32", "float"), ("bf16", "bf16")):
+            bench = json.loads((self.work / f"out/bench-talk-multihead-b3-{name}.json").read_text())
+            self.assertEqual((bench["batch"], bench["micro_batch"], bench["steps"]), (3, 3, 2))
+            self.assertEqual(bench["config"]["training.precision"], precision)
+            share = bench["tokens_per_second"] * bench["flops_per_token"] / 0.5e12  # of bf16: twice TF32's
+            self.assertRegex(said, rf"(?m)^talk-multihead-b3-{name} +{bench['tokens_per_second']:.0f} +{bench['gflops']:.0f} +"
+                                   rf"{100 * share:.1f}% +{100 * bench['share_of_gemm']:.1f}% +- +-$")
+        self.assertIn("\n10 passed, 3 skipped, 0 steps did not pass\n", said)
         self.assertFalse((self.work / "out/work").exists())
 
     def test_a_benchmark_that_is_stopped_has_no_rate(self):
@@ -117,7 +120,8 @@ exec {BUILD}/dekoder "$@"
             self.skipTest("this machine has a card")
         code, table, said = self.run_script(*SHORT, "--backend", "cuda", "--models", "talk-multihead")
         self.assertEqual(code, 1, said)
-        for name in ("starts", "restart", "curve-as-openmp", "bench-talk-multihead-fp32", "bench-talk-multihead-tf32"):
+        for name in ("starts", "restart", "curve-as-openmp", "bench-talk-multihead-fp32", "bench-talk-multihead-tf32",
+                     "bench-talk-multihead-bf16"):
             self.assertEqual(table[name][0], "FAILED", name)
         self.assertIn("--backend cuda: the CUDA driver (libcuda.so.1) reports no device here", table["starts"][1])
 
