@@ -94,7 +94,10 @@ ExitCode run_self_test(const Command& command, void (*print)(const std::string&)
       "ask for one CPU for each thread: srun --cpus-per-task, mpirun --map-by slot:pe=N, and OMP_NUM_THREADS; in a "
       "container also for as much CPU time",
       [&] { return ranks.root() ? check_placement(places) : Finding{}; });
-  test.run("gradients", wrong, check_gradients);
+  if (stored_is_short)
+    test.skip("gradients", "what bf16 rounds away hides finite differences; dekoder selftest --precision float");
+  else
+    test.run("gradients", wrong, check_gradients);
   test.run(device_is_host ? "losses" : "losses, GPU against CPU", wrong, check_losses);
   if (device_is_host) test.skip("GPU against CPU", "the backend is openmp");
   if (ranks.size() == 1) {

@@ -131,7 +131,8 @@ class LossAt {
 constexpr std::array golden_losses =
     std::to_array<double>({4.1639149394, 4.0805792585, 3.9156519156, 3.8021031376, 3.6581573468, 3.5474451222,
                            3.3972098380, 3.3014454115, 3.2388213221, 3.1776382830});
-constexpr double golden_tolerance = 2e-5;  // relative
+/// Relative. In bf16 losses are off by 6e-4, with each of the ways that products of it go on CPUs.
+constexpr double golden_tolerance = stored_is_short ? 3e-3 : 2e-5;
 
 }  // namespace
 
@@ -191,7 +192,7 @@ Finding check_losses() {
   const RunConfig config = tiny_config(8);
   Numbers first = train(config, Communicator::single());
   const Numbers again = train(config, Communicator::single());
-  if (fault_point("selftest:loss")) first.losses[4] *= 1.001;
+  if (fault_point("selftest:loss")) first.losses[4] *= 1.01;
   if (fault_point("selftest:bits")) first.digest ^= 1;
   double worst = 0;
   for (std::size_t step = 0; step < golden_losses.size(); ++step) {

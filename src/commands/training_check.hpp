@@ -7,7 +7,8 @@
 
 namespace dekoder {
 
-/// Whether the gradients of this rank's device are those of its losses, by finite differences.
+/// Whether the gradients of this rank's device are those of its losses, by finite differences: not for bf16, whose
+/// roundings are larger.
 Finding check_gradients();
 
 /// Whether a training of ten steps on this rank alone has the losses that are recorded here, and the same bits

@@ -54,6 +54,15 @@ class SelfTest(unittest.TestCase):
         threads = self.lines(OMP_NUM_THREADS="2")
         self.assertEqual(threads["losses"], found["losses"], "two threads compute something else")
 
+    def test_in_bf16(self):
+        for isa in ("ALL", "AVX512_CORE_BF16", "AVX512_CORE"):
+            found = self.lines("--precision", "bf16", ONEDNN_MAX_CPU_ISA=isa)
+            self.assertEqual({line[0] for name, line in found.items() if name not in ("gradients", "GPU against CPU", "messages", "ranks")},
+                             {"ok"})
+            self.assertIn("selftest --precision float", found["gradients"][1])
+        found = self.lines("--precision", "bf16", code=2, DEKODER_FAULT="selftest:loss!SPOIL")
+        self.assertEqual(self.failed(found), {"losses"})
+
     def test_each_check_can_fail(self):
         for point, name, text in (("gradient", "gradients", "by finite differences"), ("loss", "losses", "step 5: the loss is"),
                                   ("bits", "losses", "other bits the second time"), ("files", "files", "reads back other than it was written")):
