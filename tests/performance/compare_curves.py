@@ -105,7 +105,7 @@ def main():
                   "training.weight_decay=0", "training.warmup_steps=0")
     runs = {name: train(name.replace(" ", "-"), *sets) for name, sets in (
         ("dekoder float", ("training.precision=float",)), ("dekoder bf16", ("training.precision=bf16",)),
-        ("dekoder bf16, residual float", ("training.precision=bf16", "training.residual=float")))}
+        ("dekoder bf16 residual float", ("training.precision=bf16", "training.residual=float")))}
     config = yaml.safe_load((runs["dekoder float"] / "config.yaml").read_text())
     curves = {name: losses_and_rates(run)[0] for name, run in runs.items()}
     rates = losses_and_rates(runs["dekoder float"])[1]
