@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products on CPUs: oneDNN where it is built in and faster, KokkosBlas over the BLAS otherwise.
 #include <KokkosBlas3_gemm.hpp>
-#include <algorithm>
 #include <vector>
 
 #include "kernels/gemm_library.hpp"

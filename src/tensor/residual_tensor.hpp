@@ -47,7 +47,6 @@ class ResidualTensor2 {
   // As a tensor's, for shape signatures.
   static constexpr unsigned rank() { return StoredTensor2::rank(); }
   std::size_t extent(std::size_t axis) const { return is_stored_ ? stored_.extent(axis) : master_.extent(axis); }
-  int extent_int(std::size_t axis) const { return static_cast<int>(extent(axis)); }
   std::size_t size() const { return extent(0) * extent(1); }
   const void* data() const { return is_stored_ ? static_cast<const void*>(stored_.data()) : master_.data(); }
 
