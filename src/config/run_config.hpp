@@ -36,8 +36,8 @@ struct ModelConfig {
   double dropout = 0.0;  ///< rate in [0, 1): embedding, attention weights, sublayer outputs
   Initialisation initialisation = Initialisation::gpt2;  ///< gpt2: N(0, 0.02), residual projections / sqrt(2 L)
   /// The key training.residual: what the residual stream and its gradient are kept in, which add up all blocks.
-  /// float: in fp32 with bf16 too.
-  Residual residual = Residual::stored;
+  /// float: in fp32 with bf16 too; default with norm post: stored.
+  Residual residual = Residual::fp32;
 };
 
 /// Where tokens come from.

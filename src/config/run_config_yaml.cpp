@@ -27,6 +27,9 @@ void take_all(ConfigReader& reader, RunConfig& config, bool as_float) {
     range.as_float = range.as_float && as_float;
     reader.take(key, member, range);
   });
+  // Not among follow_with_defaults: records that are older than the key follow too.
+  if (!reader.given("training.residual") && config.model.norm == NormPlacement::post)
+    config.model.residual = Residual::stored;
 }
 
 }  // namespace

@@ -130,9 +130,9 @@ class Bf16(unittest.TestCase):
                 for step, loss in self.losses(self.folder / f"isa-{isa}").items():
                     self.assertAlmostEqual(loss, expected[step], delta=0.01)
 
-    def test_a_residual_stream_in_fp32(self):
+    def test_a_residual_stream_in_bf16(self):
         whole, stopped = self.folder / "residual", self.folder / "residual-stopped"
-        sets = (*BF16, "training.residual=float")
+        sets = (*BF16, "training.residual=stored")
         self.workshop.train(whole, sets=sets)
         self.assertNotEqual(self.losses(whole), self.losses(self.whole))
         for step, loss in self.losses(whole).items():
@@ -140,12 +140,21 @@ class Bf16(unittest.TestCase):
         self.workshop.train(stopped, sets=sets, flags=("--until", "70"), expect=85)
         self.workshop.train(stopped, sets=sets)
         dk.compare_runs(whole, stopped)
-        self.train("residual-ranks", "training.residual=float", ranks=2, OMP_NUM_THREADS="1")
+        self.train("residual-ranks", "training.residual=stored", ranks=2, OMP_NUM_THREADS="1")
         dk.compare_runs(whole, self.folder / "residual-ranks")
         self.assertIn(f"{self.losses(whole)[200]:.4f}", self.dekoder("eval", whole).stdout)
         said = self.dekoder("train", self.workshop.config(200, 40), "--run", self.folder / "none", "--set", "training.residual=float",
                             "--set", "model.norm=post", code=2).stderr
         self.assertRegex(said, "training.residual float needs model.norm pre")
+
+    def test_a_norm_after_the_residual_add(self):
+        """Products read the residual stream there: stored, also where the run goes on by its own config.yaml."""
+        run = self.folder / "post"
+        sets = (*BF16, "model.norm=post", "training.steps=20")
+        self.workshop.train(run, sets=sets, flags=("--until", "4"), expect=85)
+        self.assertIn("  residual: stored\n", (run / "config.yaml").read_text())
+        self.assertIn("  residual: float\n", (self.whole / "config.yaml").read_text())
+        self.dekoder("train", run / "config.yaml", "--run", run)
 
     def test_what_becomes_too_large_is_found_where_it_does(self):
         """A learning rate that makes weights of 1e20: products of 1e20 and 1e20 are Inf in bf16 as in fp32."""

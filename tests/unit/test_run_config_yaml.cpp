@@ -320,6 +320,19 @@ TEST(RunConfigYaml, ARecordedConfigurationIsNotAskedForItsSense) {
   EXPECT_THROW(recorded_run_config("training: {beta2: 1}\n", "run.yaml"), ConfigError);
 }
 
+/// With norm post it is what products read: stored, also in records that are older than the key.
+TEST(RunConfigYaml, TheResidualStreamFollowsTheNorm) {
+  for (const auto& [text, residual] :
+       std::vector<std::pair<std::string, Residual>>{{"model: {norm: pre}\n", Residual::fp32},
+                                                     {"model: {norm: post}\n", Residual::stored},
+                                                     {"training: {residual: stored}\n", Residual::stored}}) {
+    EXPECT_EQ(parse_run_config(text, "run.yaml", {}).model.residual, residual) << text;
+    EXPECT_EQ(recorded_run_config(text, "run.yaml").model.residual, residual) << text;
+  }
+  EXPECT_EQ(refusal("model: {norm: post}\ntraining: {residual: float}\n").substr(0, 44),
+            "run.yaml:2:22: training.residual float needs");
+}
+
 TEST(RunConfigYaml, TextThatIsNotUtf8HasAPlace) {
   EXPECT_EQ(refusal("model:\n  layers: 3  # \u00e9t\xe9\n"),
             "run.yaml:2:18: byte 0xE9 is not UTF-8; expected UTF-8 text: save the file in that encoding");
