@@ -315,7 +315,7 @@ class TorchPeer(unittest.TestCase):
             self.skipTest(f"{sys.executable} has no torch")
         done = self.run_peer(BENCH, "--device", "cpu", "--steps", "2", python=["env", "TORCHDYNAMO_DISABLE=1", sys.executable])  # which compiles nothing
         lines = [json.loads(line) for line in done.stdout.splitlines()]
-        self.assertEqual([line["variant"] for line in lines], ["eager-fp32", "eager-tf32", "compile-fp32", "compile-tf32"], done.stderr)
+        self.assertEqual([line["variant"] for line in lines], ["eager-fp32", "eager-tf32", "eager-bf16", "compile-fp32", "compile-tf32", "compile-bf16"], done.stderr)
         self.assertGreater(lines[0]["tokens_per_second"], 0)
         self.assertEqual(lines[0]["steps"], 2)
         self.assertEqual(done.returncode, int(any("error" in line for line in lines)))

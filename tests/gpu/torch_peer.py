@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch on the shapes of a benchmark: trains the model of a `dekoder bench --json` on the same device and prints a line of
-JSON for each variant: eager and compiled, in fp32 and in TF32.
+JSON for each variant: eager and compiled, in fp32, in TF32 and, under autocast, in bf16.
 
     python3 tests/gpu/torch_peer.py bench.json --device cuda
 
@@ -86,11 +86,11 @@ def from_zero(kind):
     return convert
 
 
-def measure(job, execution, steps, seconds):
+def measure(job, variant, steps, seconds):
     """Seconds of each timed step: `steps`, or as many as fill `seconds`, at least three. A step ends with its loss on the
     host, so that the clock sees the device's work."""
     import pytorch_worker
-    training = pytorch_worker.Training({**job, "variant": f"{execution}-fused"})
+    training = pytorch_worker.Training({**job, "variant": variant})
     training.run(3)
     times = training.run(steps or 1)["seconds"]
     if not steps:
@@ -124,12 +124,12 @@ def main():
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     failed = False
     for execution in ("eager", "compile"):
-        for precision in ("fp32", "tf32"):
+        for precision in ("fp32", "tf32", "bf16"):
             torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
             line = {"variant": f"{execution}-{precision}", "torch": torch.__version__, "device": name, "batch": bench["batch"]}
             try:
                 start = time.perf_counter()
-                times = measure(job, execution, options.steps, options.seconds)
+                times = measure(job, f"{execution}-fused" + "-bf16" * (precision == "bf16"), options.steps, options.seconds)
                 median = statistics.median(times)
                 line |= {"step_seconds_median": median, "step_seconds_least": min(times), "steps": len(times),
                          "set_up_seconds": time.perf_counter() - start - sum(times),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains one configuration with dekoder in fp32 and in bf16 and with PyTorch under bf16 autocast, from the same initial
-values on the same windows in the same order, and prints the training losses beside each other.
+"""Trains one configuration with dekoder in fp32 and in bf16, with either residual stream, and with PyTorch under bf16
+autocast, from the same initial values on the same windows in the same order, and prints the training losses side by side.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 h5py numpy pyyaml
     venv/bin/python tests/performance/compare_curves.py input/char-10m.yaml --steps 500 --tokens data/austen-char.h5 \\
@@ -105,7 +105,7 @@ def main():
                   "training.weight_decay=0", "training.warmup_steps=0")
     runs = {name: train(name.replace(" ", "-"), *sets) for name, sets in (
         ("dekoder float", ("training.precision=float",)), ("dekoder bf16", ("training.precision=bf16",)),
-        ("dekoder bf16 residual float", ("training.precision=bf16", "training.residual=float")))}
+        ("dekoder bf16 residual stored", ("training.precision=bf16", "training.residual=stored")))}
     config = yaml.safe_load((runs["dekoder float"] / "config.yaml").read_text())
     curves = {name: losses_and_rates(run)[0] for name, run in runs.items()}
     rates = losses_and_rates(runs["dekoder float"])[1]

@@ -103,7 +103,7 @@ class Training:
         self.model = Decoder(job["model"])
         self.training = job["training"]
         execution, implementation, *precision = job["variant"].split("-")
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == ["bf16"])
+        self.autocast = torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=precision == ["bf16"])
         self.loss = torch.compile(self.model) if execution == "compile" else self.model
         matrices = [p for p in self.model.parameters() if p.dim() == 2]
         others = [p for p in self.model.parameters() if p.dim() != 2]

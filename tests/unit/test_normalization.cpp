@@ -167,6 +167,14 @@ TEST(LayerNormBackward, TooFewPartialsAreAnError) {
   EXPECT_THROW(layer_norm_backward(exec, x, x, gain, mean, rstd, GradientWrite::overwrite, x, gain, {}, partials),
                ShapeError);
   EXPECT_THROW(layer_norm(exec, x, mean, {}, epsilon, x, mean, rstd), ShapeError);
+  const MasterTensor2 of_another_type("sum", N, C);
+  const auto add = [&](const ResidualTensor2& sum) {
+    residual_layer_norm(exec, x, x, gain, {}, epsilon, Dropout{}, N, sum, x, mean, rstd);
+  };
+  EXPECT_NO_THROW(add(x));
+  if (stored_is_short) {
+    EXPECT_THROW(add(of_another_type), ShapeError);
+  }
 }
 
 TEST(ResidualLayerNorm, WithoutABiasIsThatOfZeros) {
