@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/error.hpp"
-#include "data/tokenizer.hpp"
+#include "tokenizer/tokenizer.hpp"
 #include "io/files/xxh64.hpp"
 
 namespace dekoder {

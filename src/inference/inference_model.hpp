@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "data/tokenizer.hpp"
+#include "tokenizer/tokenizer.hpp"
 #include "io/run/checkpoint.hpp"
 #include "model/decoder.hpp"
 

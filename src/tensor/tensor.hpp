@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "base/error.hpp"
+#include "base/token.hpp"
 #include "tensor/bfloat16.hpp"
 
 namespace dekoder {
@@ -47,8 +48,6 @@ inline constexpr const char* precision_name = "float";
 inline constexpr bool stored_is_short = !std::is_same_v<Stored, Master>;
 /// What sums over tokens, tensors and ranks are kept in.
 using Accumulator = double;
-/// A vocabulary index on the device.
-using Token = std::int32_t;
 
 using MasterTensor1 = Kokkos::View<Master*, Layout, MemSpace>;
 using MasterTensor2 = Kokkos::View<Master**, Layout, MemSpace>;

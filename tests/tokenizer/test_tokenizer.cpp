@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "data/tokenizer.hpp"
+#include "tokenizer/tokenizer.hpp"
 
 #include <gtest/gtest.h>
 

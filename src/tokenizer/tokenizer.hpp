@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/token.hpp"
 #include "base/utf8.hpp"
-#include "tensor/tensor.hpp"
 
 namespace dekoder {
 
