@@ -71,16 +71,19 @@ def _read(path):
         raise RunError(f"{path}: cannot be opened: {error.strerror}; check the disk and the permissions") from error
     try:
         with raw, h5py.File(raw, "r") as file:
-            return _fields(path, file.attrs)
+            return _fields(path, file)
     except HDF5_ERRORS as error:
         raise _Rejected(f"{path}: is damaged or no checkpoint ({' '.join(str(error).split())})") from error
 
 
-def _fields(path, attributes):
+def _fields(path, file):
+    attributes = file.attrs
     if text_of(attributes["format"]) != FORMAT:
         raise _Rejected(f"{path}: is HDF5 but no checkpoint of dekoder")
     if int(attributes["major"]) > MAJOR:
         raise RunError(f"{path}: has checkpoint format {int(attributes['major'])}, this program reads up to {MAJOR}; use "
                        "the post-processing that came with the dekoder that wrote it")
-    texts = {name: text_of(attributes[name]) for name in ("run_id", "tokenizer", "data_hash", "writer")}
+    # A tokenizer that is too long for an attribute is a dataset of one text.
+    long = {name: file[name][0] for name in ("tokenizer",) if name in file}
+    texts = {name: text_of(long[name] if name in long else attributes[name]) for name in ("run_id", "tokenizer", "data_hash", "writer")}
     return CheckpointFields(step=int(attributes["step"]), metrics_bytes=int(attributes["metrics_bytes"]), **texts)

@@ -204,7 +204,7 @@ def _pair(first, other, first_beginning, other_beginning) -> Pairing:
 def _tokenizer(run):
     """A tokenizer in a few letters: equal ones have equal names."""
     text = run.saved.tokenizer
-    name = text.replace(":", " ").split()[0] if text.split() else "none"
+    name = "bpe" if text.startswith("{") else text.replace(":", " ").split()[0] if text.split() else "none"
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     return f"{name} of {run.setting('model', 'vocabulary')} tokens, digest {digest}"
 

@@ -118,8 +118,9 @@ ExitCode run_train(const Command& command) {
 }
 
 ExitCode run_prepare(const Command& command) {
-  const PrepareReport report = prepare_tokens(command.text, command.output, parse_tokenizer_kind(command.tokenizer),
-                                              command.validation_fraction);
+  const PrepareReport report = prepare_tokens(
+      command.text, command.output, command.tokenizer == "char" ? TokenizerKind::characters : TokenizerKind::bytes,
+      command.validation_fraction);
   const TokenFileHeader& header = report.header;
   print(fmt::format("{}{}: {} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
                     command.output, report.unchanged ? " is up to date" : "", header.tokens, header.source,

@@ -195,7 +195,7 @@ void write_header(Hdf5File& file, const TokenFileHeader& header) {
   file.write_attribute("/", "format", token_file::format);
   file.write_attribute("/", "major", token_file::major_version);
   file.write_attribute("/", "minor", token_file::minor_version);
-  file.write_attribute("/", "tokenizer", header.tokenizer.to_text());
+  file.write_text("tokenizer", header.tokenizer.to_text());
   file.write_attribute("/", "source", header.source);
   file.write_attribute("/", "source_sha256", header.source_sha256);
   file.write_attribute("/", "source_bytes", header.source_bytes);

@@ -62,7 +62,7 @@ void require_consistent(const Hdf5File& file, const TokenFileHeader& header) {
 TokenFileHeader header_of(const Hdf5File& file) {
   require_format(file);
   TokenFileHeader header;
-  header.tokenizer = Tokenizer::from_text(file.text_attribute("/", "tokenizer"), file.path().string());
+  header.tokenizer = Tokenizer::from_text(file.text("tokenizer"), file.path().string());
   header.source = file.text_attribute("/", "source");
   header.source_sha256 = file.text_attribute("/", "source_sha256");
   header.source_bytes = file.attribute<std::uint64_t>("/", "source_bytes");

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "base/error.hpp"
+#include "tokenizer/tokenizer_json.hpp"
 
 namespace dekoder {
 
@@ -18,13 +19,15 @@ constexpr char32_t last_code_point = 0x10FFFF;
 }  // namespace
 
 const char* tokenizer_kind_name(TokenizerKind kind) {
-  return kind == TokenizerKind::bytes ? "byte" : "char";
-}
-
-TokenizerKind parse_tokenizer_kind(std::string_view name) {
-  for (const TokenizerKind kind : {TokenizerKind::bytes, TokenizerKind::characters})
-    if (name == tokenizer_kind_name(kind)) return kind;
-  throw ConfigError("tokenizer: got '{}', expected byte or char", name);
+  switch (kind) {
+    case TokenizerKind::bytes:
+      return "byte";
+    case TokenizerKind::characters:
+      return "char";
+    case TokenizerKind::byte_pairs:
+      return "bpe";
+  }
+  return "";
 }
 
 Tokenizer Tokenizer::of_bytes() {
@@ -45,7 +48,20 @@ Tokenizer Tokenizer::of_characters(std::vector<char32_t> code_points) {
   return tokenizer;
 }
 
+Tokenizer Tokenizer::of_byte_pairs(BytePairTokenizer rules) {
+  Tokenizer tokenizer;
+  tokenizer.kind_ = TokenizerKind::byte_pairs;
+  tokenizer.byte_pairs_ = std::make_shared<const BytePairTokenizer>(std::move(rules));
+  return tokenizer;
+}
+
+bool Tokenizer::operator==(const Tokenizer& other) const {
+  if (kind_ != other.kind_) return false;
+  return byte_pairs_ ? *byte_pairs_ == *other.byte_pairs_ : code_points_ == other.code_points_;
+}
+
 std::string Tokenizer::to_text() const {
+  if (byte_pairs_) return write_tokenizer_json(*byte_pairs_);
   std::string text = tokenizer_kind_name(kind_);
   for (const char32_t code_point : code_points_)
     fmt::format_to(std::back_inserter(text), " U+{:04X}", static_cast<std::uint32_t>(code_point));
@@ -54,10 +70,12 @@ std::string Tokenizer::to_text() const {
 
 Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
   if (text == "byte") return of_bytes();
+  if (text.starts_with('{')) return of_byte_pairs(read_tokenizer_json(text, fmt::format("{}: tokenizer", where)));
   constexpr std::string_view prefix = "char";
   if (!text.starts_with(prefix) || text.size() == prefix.size())
-    throw DataError("{}: tokenizer '{}' is unknown, expected 'byte' or 'char' and its code points", where,
-                    excerpt(text));
+    throw DataError(
+        "{}: tokenizer '{}' is unknown, expected 'byte', 'char' and its code points, or a tokenizer.json", where,
+        excerpt(text));
   std::vector<char32_t> code_points;
   for (std::string_view rest = text.substr(prefix.size()); !rest.empty();) {
     const std::string_view item = rest.substr(0, rest.find(' ', 1));  // " U+000A"
@@ -78,6 +96,10 @@ Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
 
 std::vector<Token> Tokenizer::encode(std::string_view text, std::string_view where) const {
   std::vector<Token> tokens;
+  if (byte_pairs_) {
+    BytePairEncoder(*byte_pairs_).encode(text, SpecialTokens::recognised, tokens);
+    return tokens;
+  }
   tokens.reserve(text.size());
   if (kind_ == TokenizerKind::bytes) {
     for (const char character : text) tokens.push_back(static_cast<unsigned char>(character));
@@ -112,8 +134,15 @@ void Tokenizer::append_bytes(std::string& text, Token token) const {
     throw std::out_of_range(fmt::format("token {} is outside of the vocabulary of {}", token, vocabulary()));
   if (kind_ == TokenizerKind::bytes)
     text.push_back(static_cast<char>(token));
+  else if (byte_pairs_)
+    text += byte_pairs_->pairs().text(token);
   else
     append_utf8(text, code_points_[static_cast<std::size_t>(token)]);
+}
+
+std::size_t Tokenizer::bytes_of(Token token) const {
+  if (byte_pairs_) return byte_pairs_->is_special(token) ? 0 : byte_pairs_->pairs().text(token).size();
+  return kind_ == TokenizerKind::bytes ? 1 : utf8_bytes(code_points_.at(static_cast<std::size_t>(token)));
 }
 
 std::string Tokenizer::decode(std::span<const Token> tokens) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,18 +10,18 @@
 
 #include "base/token.hpp"
 #include "base/utf8.hpp"
+#include "tokenizer/byte_pair_tokenizer.hpp"
 
 namespace dekoder {
 
 enum class TokenizerKind {
-  bytes,      ///< "byte": token = byte, 256 of them, any text
-  characters  ///< "char": token = place of the code point in a sorted vocabulary
+  bytes,       ///< "byte": token = byte, 256 of them, any text
+  characters,  ///< "char": token = place of the code point in a sorted vocabulary
+  byte_pairs   ///< "bpe": pieces of words, by a tokenizer.json
 };
 
-/// "byte" or "char".
+/// "byte", "char" or "bpe".
 const char* tokenizer_kind_name(TokenizerKind kind);
-/// The reverse; throws ConfigError for any other text.
-TokenizerKind parse_tokenizer_kind(std::string_view name);
 
 /// Text to tokens and back.
 class Tokenizer {
@@ -28,18 +29,26 @@ class Tokenizer {
   static Tokenizer of_bytes();
   /// `code_points` in ascending order, each once, at least one; throws std::logic_error otherwise.
   static Tokenizer of_characters(std::vector<char32_t> code_points);
+  static Tokenizer of_byte_pairs(BytePairTokenizer tokenizer);
 
-  /// The form kept in token files and checkpoints: `byte`, or `char U+000A U+0020 ...` in the order of the tokens.
+  /// The form kept in token files and checkpoints: `byte`, `char U+000A U+0020 ...` in the order of the tokens, or
+  /// a tokenizer.json.
   std::string to_text() const;
   /// The reverse of to_text; throws DataError that begins with `where`.
   static Tokenizer from_text(std::string_view text, std::string_view where);
 
   TokenizerKind kind() const { return kind_; }
   /// V, number of tokens.
-  int vocabulary() const { return kind_ == TokenizerKind::bytes ? 256 : static_cast<int>(code_points_.size()); }
+  int vocabulary() const {
+    return byte_pairs_                     ? byte_pairs_->pairs().size()
+           : kind_ == TokenizerKind::bytes ? 256
+                                           : static_cast<int>(code_points_.size());
+  }
+  /// The rules of a `bpe` tokenizer; null for others.
+  const BytePairTokenizer* byte_pairs() const { return byte_pairs_.get(); }
 
   /// Tokens of a text that a user gave as `where` ("--prompt"). Throws ConfigError naming it and every character
-  /// that the vocabulary lacks, or the first byte that is not UTF-8.
+  /// that the vocabulary lacks, or the first byte that is not UTF-8. The texts of special tokens stand for these.
   std::vector<Token> encode(std::string_view text, std::string_view where = "text") const;
   /// The token of a code point of a `char` tokenizer, or -1.
   Token find(char32_t code_point) const { return code_point < tokens_.size() ? tokens_[code_point] : -1; }
@@ -48,14 +57,10 @@ class Tokenizer {
   std::string decode(std::span<const Token> tokens) const;
   /// Appends the bytes one token stands for, as they are.
   void append_bytes(std::string& text, Token token) const;
-  /// Bytes of the source text that one token stands for.
-  std::size_t bytes_of(Token token) const {
-    return kind_ == TokenizerKind::bytes ? 1 : utf8_bytes(code_points_.at(static_cast<std::size_t>(token)));
-  }
+  /// Bytes of the source text that one token stands for; 0 for a special one.
+  std::size_t bytes_of(Token token) const;
 
-  bool operator==(const Tokenizer& other) const {
-    return kind_ == other.kind_ && code_points_ == other.code_points_;
-  }
+  bool operator==(const Tokenizer& other) const;
 
  private:
   Tokenizer() = default;
@@ -63,6 +68,7 @@ class Tokenizer {
   TokenizerKind kind_ = TokenizerKind::bytes;
   std::vector<char32_t> code_points_;  ///< by token
   std::vector<Token> tokens_;          ///< by code point
+  std::shared_ptr<const BytePairTokenizer> byte_pairs_;
 };
 
 /// Turns tokens into text as they come: a character whose bytes are not all there yet is held back, bytes that are

@@ -219,6 +219,19 @@ std::vector<std::string> Hdf5File::read_texts(std::string_view name) const {
   return texts;
 }
 
+void Hdf5File::write_text(std::string_view name, std::string_view text) {
+  if (text.size() <= attribute_bytes) return write_attribute("/", name, text);
+  const std::string whole(text);
+  write_texts(name, std::span(&whole, 1));
+}
+
+std::string Hdf5File::text(std::string_view name) const {
+  if (!exists(name)) return text_attribute("/", name);
+  std::vector<std::string> texts = read_texts(name);
+  if (texts.size() != 1) throw DataError("{}:{}: has {} texts, expected one", path_.string(), name, texts.size());
+  return std::move(texts.front());
+}
+
 void Hdf5File::require_shape(const Hdf5Dataset& dataset, std::span<const std::size_t> expected) const {
   if (!std::equal(expected.begin(), expected.end(), dataset.shape().begin(), dataset.shape().end()))
     throw DataError("{}:{}: has shape ({}), expected ({})", path_.string(), dataset.name(),

@@ -80,6 +80,12 @@ class Hdf5File {
   /// Reads a dataset of fixed-length text; trailing NULs are not kept.
   std::vector<std::string> read_texts(std::string_view name) const;
 
+  /// A text of any length about the whole file: an attribute of the root group, or where it has more than
+  /// attribute_bytes a dataset of that name.
+  void write_text(std::string_view name, std::string_view text);
+  std::string text(std::string_view name) const;
+  static constexpr std::size_t attribute_bytes = 60000;  ///< an object header has room for 64 KiB
+
   bool has_attribute(std::string_view object, std::string_view name) const;
   /// Text attributes are fixed-length UTF-8 inside the checksummed object header. Trailing NULs are not kept.
   void write_attribute(std::string_view object, std::string_view name, std::string_view text);

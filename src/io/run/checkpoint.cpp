@@ -115,8 +115,12 @@ void write_contents(PendingFile& pending, const CheckpointInfo& info, const Para
     if (&buffer == &buffers.front()) fault_point("checkpoint:mid_write");
   }
   for (int minor = 0; minor <= checkpoint_format_minor; ++minor) {
-    for_each_field(info, minor,
-                   [&](const char* name, const auto& value) { file.write_attribute("/", name, value); });
+    for_each_field(info, minor, [&](const char* name, const auto& value) {
+      if constexpr (std::is_convertible_v<decltype(value), std::string>)
+        file.write_text(name, value);
+      else
+        file.write_attribute("/", name, value);
+    });
     file.write_attribute("/", checkpoint_digest_name(minor),
                          checkpoint_root_digest(info, minor, minor == 0 ? records : std::vector<TensorRecord>{}));
   }

@@ -89,12 +89,13 @@ OpenCheckpoint open_checkpoint(const fs::path& path) {
   const Hdf5File& file = checkpoint.file;
   const int file_minor = require_format(file);
   checkpoint.groups = file.members("/");
+  std::erase(checkpoint.groups, "tokenizer");  // a text that is too long for an attribute
   checkpoint.records = read_records(file, checkpoint.groups);
   for (int minor = 0; minor <= std::min(file_minor, checkpoint_format_minor); ++minor) {
     for_each_field(checkpoint.info, minor, [&](const char* name, auto& value) {
       using Value = std::remove_reference_t<decltype(value)>;
       if constexpr (std::is_same_v<Value, std::string>)
-        value = file.text_attribute("/", name);
+        value = file.text(name);
       else
         value = file.attribute<Value>("/", name);
     });

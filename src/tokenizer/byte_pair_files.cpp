@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tokenizer/byte_pair_files.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <tuple>
+#include <unordered_map>
+
+#include "base/error.hpp"
+#include "base/utf8.hpp"
+#include "tokenizer/byte_alphabet.hpp"
+#include "tokenizer/tokenizer_json.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// Calls visit(line number from 1, line) for every line that is not empty.
+template <class Visit>
+void for_each_line(std::string_view text, Visit visit) {
+  for (std::size_t number = 1; !text.empty(); ++number) {
+    std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (!line.empty()) visit(number, line);
+  }
+}
+
+/// Bytes of base64 (RFC 4648, section 4), with padding; nothing where it is none.
+std::optional<std::string> from_base64(std::string_view text) {
+  if (text.empty() || text.size() % 4 != 0) return std::nullopt;
+  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+  text.remove_suffix(padding);
+  std::string bytes;
+  std::uint32_t bits = 0, count = 0;
+  for (const char c : text) {
+    std::uint32_t value;
+    if (c >= 'A' && c <= 'Z')
+      value = std::uint32_t(c - 'A');
+    else if (c >= 'a' && c <= 'z')
+      value = std::uint32_t(c - 'a') + 26;
+    else if (c >= '0' && c <= '9')
+      value = std::uint32_t(c - '0') + 52;
+    else if (c == '+')
+      value = 62;
+    else if (c == '/')
+      value = 63;
+    else
+      return std::nullopt;
+    bits = bits << 6 | value;
+    count += 6;
+    if (count >= 8) bytes.push_back(static_cast<char>(bits >> (count -= 8)));
+  }
+  if ((bits & ((1u << count) - 1)) != 0) return std::nullopt;
+  return bytes;
+}
+
+/// The merges of a list, "left right" in the alphabet.
+std::vector<std::string> merge_lines(std::string_view text, std::string_view where) {
+  std::vector<std::string> merges;
+  for_each_line(text, [&](std::size_t number, std::string_view line) {
+    if (number == 1 && line.starts_with("#version")) return;
+    const std::size_t blank = line.find(' ');
+    if (blank == 0 || blank == std::string_view::npos || blank + 1 == line.size() ||
+        line.find(' ', blank + 1) != std::string_view::npos)
+      throw DataError("{}:{}: '{}'; expected two tokens with a space between them", where, number, excerpt(line));
+    merges.emplace_back(line);
+  });
+  return merges;
+}
+
+std::vector<std::string> byte_texts() {
+  std::vector<std::string> texts;
+  for (const unsigned char byte : byte_alphabet().in_order) texts.emplace_back(1, static_cast<char>(byte));
+  return texts;
+}
+
+BytePairTokenizer with_end_of_text(std::vector<std::string> texts, std::vector<BytePair> merges,
+                                   SplitPattern pattern, bool whole_pieces, std::string_view where) {
+  const Token end = Token(texts.size());
+  texts.emplace_back(end_of_text_name);
+  const std::vector<Token> unused{end};
+  return {BytePairs(std::move(texts), std::move(merges), whole_pieces, unused, where),
+          pattern,
+          {{end, end_of_text_name, true}},
+          false,
+          where};
+}
+
+}  // namespace
+
+BytePairTokenizer tokenizer_of_merges(std::vector<BytePair> merges, SplitPattern pattern, std::string_view where) {
+  std::vector<std::string> texts = byte_texts();
+  std::unordered_map<std::string, Token> tokens;
+  for (std::size_t token = 0; token < texts.size(); ++token) tokens.emplace(texts[token], Token(token));
+  for (const auto& [left, right] : merges) {
+    if (std::max(left, right) >= Token(texts.size()) || std::min(left, right) < 0)
+      throw DataError("{}: a merge of tokens {} and {}, of which there are {} before it", where, left, right,
+                      texts.size());
+    std::string joined = texts[std::size_t(left)] + texts[std::size_t(right)];
+    if (tokens.emplace(joined, Token(texts.size())).second) texts.push_back(std::move(joined));
+  }
+  return with_end_of_text(std::move(texts), std::move(merges), pattern, false, where);
+}
+
+BytePairTokenizer read_merges(std::string_view merges, std::string_view merges_name, std::string_view vocabulary,
+                              std::string_view vocabulary_name) {
+  const auto lines = merge_lines(merges, merges_name);
+  if (!vocabulary.empty()) return read_gpt2_vocabulary(vocabulary, lines, vocabulary_name);
+  std::vector<std::string> texts = byte_texts();
+  std::unordered_map<std::string, Token> tokens;
+  for (std::size_t token = 0; token < texts.size(); ++token)
+    tokens.emplace(in_byte_alphabet(texts[token]), Token(token));
+  std::vector<BytePair> pairs;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const auto token = [&](const std::string& text) {
+      const auto found = tokens.find(text);
+      if (found == tokens.end())
+        throw DataError("{}: merge {}: '{}' is neither a byte nor what a merge before it makes", merges_name, i,
+                        excerpt(text));
+      return found->second;
+    };
+    const std::size_t blank = lines[i].find(' ');
+    const std::string left = lines[i].substr(0, blank), right = lines[i].substr(blank + 1);
+    pairs.push_back({token(left), token(right)});
+    tokens.emplace(left + right, Token(tokens.size()));
+  }
+  return tokenizer_of_merges(std::move(pairs), SplitPattern::gpt2, merges_name);
+}
+
+BytePairTokenizer read_tiktoken_ranks(std::string_view text, SplitPattern pattern, std::string_view where) {
+  std::vector<std::string> texts;
+  std::unordered_map<std::string, Token> tokens;
+  for_each_line(text, [&](std::size_t number, std::string_view line) {
+    const std::size_t blank = line.find(' ');
+    const std::string_view digits = blank == std::string_view::npos ? "" : line.substr(blank + 1);
+    std::optional<std::string> bytes = from_base64(line.substr(0, blank));
+    std::uint64_t rank = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
+    if (!bytes || digits.empty() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size())
+      throw DataError("{}:{}: '{}'; expected base64, a space and a rank, as tiktoken's files have them", where,
+                      number, excerpt(line));
+    if (rank != texts.size())
+      throw DataError("{}:{}: rank {}; expected {}: ranks ascend from 0 without holes", where, number, rank,
+                      texts.size());
+    if (!tokens.emplace(*bytes, Token(rank)).second)
+      throw DataError("{}:{}: rank {} has the bytes of an earlier one; expected each once", where, number, rank);
+    texts.push_back(std::move(*bytes));
+  });
+  // tiktoken merges any two neighbours whose joined bytes are a token, the lowest rank first: all ways to cut a
+  // token in two are pairs, in the order of their tokens.
+  std::vector<BytePair> merges;
+  for (const std::string& whole : texts) {
+    const std::size_t first = merges.size();
+    for (std::size_t cut = 1; cut < whole.size(); ++cut) {
+      const auto left = tokens.find(whole.substr(0, cut)), right = tokens.find(whole.substr(cut));
+      if (left != tokens.end() && right != tokens.end()) merges.push_back({left->second, right->second});
+    }
+    std::sort(merges.begin() + long(first), merges.end(), [](const BytePair& a, const BytePair& b) {
+      return std::tie(a.left, a.right) < std::tie(b.left, b.right);
+    });
+  }
+  return with_end_of_text(std::move(texts), std::move(merges), pattern, true, where);
+}
+
+}  // namespace dekoder

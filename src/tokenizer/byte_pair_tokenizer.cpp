@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tokenizer/byte_pair_tokenizer.hpp"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+
+#include "base/error.hpp"
+#include "base/utf8.hpp"
+
+namespace dekoder {
+
+namespace {
+
+constexpr std::size_t known_pieces = 1 << 14;  ///< 1 MiB: the second level of caches
+
+/// The text in Unicode's form NFC; bytes that are no UTF-8 stay as they are.
+std::string composed(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const std::optional<Utf8Fault> fault = find_utf8_fault(text);
+    const std::string_view good = text.substr(0, fault ? fault->offset : text.size());
+    utf8proc_uint8_t* made = nullptr;
+    const auto bytes =
+        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(good.data()), utf8proc_ssize_t(good.size()), &made,
+                     utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    if (bytes < 0) throw std::bad_alloc();  // the text is valid: nothing else can be wrong
+    result.append(reinterpret_cast<const char*>(made), std::size_t(bytes));
+    std::free(made);
+    text.remove_prefix(good.size());
+    if (!fault) break;
+    const std::size_t bad = utf8_front(text).bytes;
+    result.append(text.substr(0, bad));
+    text.remove_prefix(bad);
+  }
+  return result;
+}
+
+}  // namespace
+
+BytePairTokenizer::BytePairTokenizer(BytePairs pairs, SplitPattern pattern, std::vector<AddedToken> added,
+                                     bool composes, std::string_view where)
+    : pairs_(std::move(pairs)), pattern_(pattern), added_(std::move(added)), composes_(composes) {
+  std::set<std::string_view> texts;
+  for (const AddedToken& a : added_)
+    if (a.text.empty() || !texts.insert(a.text).second)
+      throw DataError("{}: the added token {} is '{}'; expected a text, each once", where, a.token,
+                      excerpt(a.text));
+  for (const char* name : {end_of_text_name, "<|end_of_text|>", "</s>"})
+    for (const AddedToken& a : added_)
+      if (end_of_text_ < 0 && a.special && a.text == name) end_of_text_ = a.token;
+}
+
+bool BytePairTokenizer::is_special(Token token) const {
+  const auto found = std::lower_bound(added_.begin(), added_.end(), token,
+                                      [](const AddedToken& a, Token wanted) { return a.token < wanted; });
+  return found != added_.end() && found->token == token && found->special;
+}
+
+BytePairEncoder::BytePairEncoder(const BytePairTokenizer& tokenizer) : tokenizer_(tokenizer), known_(known_pieces) {
+  for (const AddedToken& added : tokenizer.added()) {
+    longest_first_.push_back(&added);
+    begins_added_[static_cast<unsigned char>(added.text[0])] = true;
+  }
+  std::stable_sort(longest_first_.begin(), longest_first_.end(),
+                   [](const AddedToken* a, const AddedToken* b) { return a->text.size() > b->text.size(); });
+}
+
+std::size_t BytePairEncoder::find_added(std::string_view text, SpecialTokens special,
+                                        const AddedToken*& found) const {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (!begins_added_[static_cast<unsigned char>(text[at])]) continue;
+    for (const AddedToken* added : longest_first_)
+      if ((special == SpecialTokens::recognised || !added->special) && text.substr(at).starts_with(added->text)) {
+        found = added;
+        return at;
+      }
+  }
+  return std::string_view::npos;
+}
+
+void BytePairEncoder::encode(std::string_view text, SpecialTokens special, std::vector<Token>& tokens) {
+  const bool any = std::any_of(longest_first_.begin(), longest_first_.end(), [&](const AddedToken* added) {
+    return special == SpecialTokens::recognised || !added->special;
+  });
+  for (;;) {
+    const AddedToken* added = nullptr;
+    const std::size_t plain = any ? find_added(text, special, added) : std::string_view::npos;
+    const std::string_view before = text.substr(0, plain);
+    tokenizer_.composes() ? encode_pieces(composed(before), tokens) : encode_pieces(before, tokens);
+    if (added == nullptr) return;
+    tokens.push_back(added->token);
+    text.remove_prefix(plain + added->text.size());
+  }
+}
+
+void BytePairEncoder::encode_pieces(std::string_view text, std::vector<Token>& tokens) {
+  while (!text.empty()) {
+    const std::string_view piece = text.substr(0, front_piece(tokenizer_.pattern(), text));
+    text.remove_prefix(piece.size());
+    if (piece.size() > sizeof(Known::piece)) {
+      tokenizer_.pairs().encode(piece, tokens);
+      continue;
+    }
+    std::uint64_t hash = piece.size();
+    for (const char byte : piece) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x9E3779B97F4A7C15;
+    Known& known = known_[std::size_t(hash >> 32) % known_pieces];
+    if (known.bytes != piece.size() || std::memcmp(known.piece, piece.data(), piece.size()) != 0) {
+      const std::size_t first = tokens.size();
+      tokenizer_.pairs().encode(piece, tokens);
+      const std::size_t count = tokens.size() - first;
+      if (count > std::size(known.tokens)) continue;
+      known.bytes = static_cast<unsigned char>(piece.size());
+      known.count = static_cast<unsigned char>(count);
+      std::memcpy(known.piece, piece.data(), piece.size());
+      std::copy(tokens.begin() + long(first), tokens.end(), known.tokens);
+      continue;
+    }
+    tokens.insert(tokens.end(), known.tokens, known.tokens + known.count);
+  }
+}
+
+}  // namespace dekoder

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tokenizer/tokenizer_json.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/error.hpp"
+#include "base/utf8.hpp"
+#include "tokenizer/byte_alphabet.hpp"
+
+namespace dekoder {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int deepest = 32;                     ///< nesting; that of real files is 6
+constexpr std::int64_t most_tokens = 16777216;  ///< ids are below
+
+/// The document; a key that an object has twice is refused, for readers take either of them.
+Json parse(std::string_view text, std::string_view where) {
+  std::vector<std::unordered_set<std::string>> keys;
+  const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
+    if (depth > deepest) throw DataError("{}: nests deeper than {}; expected a tokenizer.json", where, deepest);
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
+      throw DataError("{}: has the key '{}' twice in one object; expected each once", where,
+                      excerpt(value.get<std::string>()));
+    return true;
+  };
+  try {
+    return Json::parse(text, check);
+  } catch (const Json::exception& error) {
+    throw DataError("{}: is no JSON ({}); expected a tokenizer.json", where, excerpt(error.what(), 300));
+  }
+}
+
+/// A part of the document with its place for messages.
+struct Node {
+  const Json& value;
+  std::string place;  ///< "tokenizer.json: model.vocab"
+
+  [[noreturn]] void refuse(std::string_view expected) const {
+    throw DataError("{} is {}; expected {}", place,
+                    excerpt(value.dump(-1, ' ', false, Json::error_handler_t::replace)), expected);
+  }
+  /// The member; null where it is not there.
+  Node operator[](const char* key) const {
+    static const Json null;
+    if (!value.is_object()) refuse("an object");
+    const auto found = value.find(key);
+    return {found == value.end() ? null : *found, fmt::format("{}.{}", place, key)};
+  }
+  bool is_null() const { return value.is_null(); }
+  const std::string& text() const {
+    if (!value.is_string()) refuse("a text");
+    return value.get_ref<const std::string&>();
+  }
+  bool flag(bool otherwise) const {
+    if (is_null()) return otherwise;
+    if (!value.is_boolean()) refuse("true or false");
+    return value.get<bool>();
+  }
+  const Json::array_t& list() const {
+    if (!value.is_array()) refuse("a list");
+    return value.get_ref<const Json::array_t&>();
+  }
+  Token token() const {
+    if (!value.is_number_integer() || value.get<std::int64_t>() < 0 || value.get<std::int64_t>() >= most_tokens)
+      refuse(fmt::format("a token, 0 to {}", most_tokens - 1));
+    return value.get<Token>();
+  }
+  Node at(std::size_t i) const { return {list()[i], fmt::format("{}[{}]", place, i)}; }
+};
+
+bool read_normalizer(const Node& node) {
+  if (node.is_null()) return false;
+  if (node["type"].value == "Sequence" && node["normalizers"].list().size() <= 1)
+    return node["normalizers"].list().empty() ? false : read_normalizer(node["normalizers"].at(0));
+  if (node["type"].value != "NFC") node["type"].refuse("no normalizer, or NFC");
+  return true;
+}
+
+/// Whether a ByteLevel pre-tokenizer splits by GPT-2's pattern itself.
+bool splits_itself(const Node& byte_level) {
+  if (byte_level["add_prefix_space"].flag(true)) byte_level["add_prefix_space"].refuse("false");
+  return byte_level["use_regex"].flag(true);
+}
+
+SplitPattern read_pre_tokenizer(const Node& node) {
+  constexpr const char* expected =
+      "ByteLevel, or Split by the pattern of GPT-2, cl100k (Llama 3) or Qwen 2 followed by ByteLevel";
+  if (node.is_null()) node.refuse(expected);
+  if (node["type"].value == "ByteLevel") {
+    if (!splits_itself(node)) node["use_regex"].refuse("true, where nothing else splits");
+    return SplitPattern::gpt2;
+  }
+  if (node["type"].value != "Sequence") node["type"].refuse(expected);
+  const Node parts = node["pretokenizers"];
+  if (parts.list().size() != 2) parts.refuse("two: Split and ByteLevel");
+  const Node split = parts.at(0), bytes = parts.at(1);
+  if (split["type"].value != "Split") split["type"].refuse(expected);
+  if (bytes["type"].value != "ByteLevel") bytes["type"].refuse(expected);
+  if (splits_itself(bytes)) bytes["use_regex"].refuse("false behind a Split");
+  if (split["invert"].flag(false)) split["invert"].refuse("false");
+  if (split["behavior"].value != "Isolated") split["behavior"].refuse("Isolated");
+  const Node regex = split["pattern"]["Regex"];
+  for (const SplitPattern pattern : {SplitPattern::gpt2, SplitPattern::cl100k, SplitPattern::qwen2})
+    if (regex.value == split_pattern_regex(pattern)) return pattern;
+  regex.refuse("the pattern of GPT-2, cl100k (Llama 3) or Qwen 2");
+}
+
+std::vector<AddedToken> read_added(const Node& node) {
+  std::vector<AddedToken> added;
+  if (node.is_null()) return added;
+  for (std::size_t i = 0; i < node.list().size(); ++i) {
+    const Node entry = node.at(i);
+    for (const char* flag : {"lstrip", "rstrip", "single_word"})
+      if (entry[flag].flag(false)) entry[flag].refuse("false");
+    added.push_back({entry["id"].token(), entry["content"].text(), entry["special"].flag(false)});
+  }
+  std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.token < b.token; });
+  return added;
+}
+
+/// Texts of tokens by their ids, from the vocabulary and the added tokens, which may stand there too.
+class Vocabulary {
+ public:
+  Vocabulary(const Node& vocab, const std::vector<AddedToken>& added, std::string_view where) : where_(where) {
+    if (!vocab.value.is_object()) vocab.refuse("an object of texts with their ids");
+    const auto& entries = vocab.value.get_ref<const Json::object_t&>();
+    texts_.resize(std::min<std::size_t>(entries.size() + added.size(), most_tokens));
+    std::unordered_map<std::string_view, Token> of_added;
+    for (const AddedToken& a : added) {
+      of_added.emplace(a.text, a.token);
+      put(a.token, a.text);
+    }
+    for (const auto& [text, id] : entries) {
+      const std::string place = fmt::format("{}['{}']", vocab.place, excerpt(text, 40));
+      const Token token = Node{id, place}.token();
+      tokens_.emplace(text, token);
+      if (const auto there = of_added.find(text); there != of_added.end()) {
+        if (there->second != token)
+          throw DataError("{} is {}, but {} in added_tokens; expected the same", place, token, there->second);
+        continue;
+      }
+      std::optional<std::string> bytes = from_byte_alphabet(text);
+      if (!bytes) throw DataError("{} is not in GPT-2's alphabet of bytes; expected a text of bytes", place);
+      put(token, std::move(*bytes));
+    }
+    while (!texts_.empty() && !texts_.back()) texts_.pop_back();  // those that stand in both lists
+    for (std::size_t token = 0; token < texts_.size(); ++token)
+      if (!texts_[token])
+        throw DataError("{}: token {} has no text; expected all from 0 to {}", where, token, texts_.size() - 1);
+  }
+
+  Token token(const Node& node, const std::string& text) const {
+    const auto found = tokens_.find(text);
+    if (found == tokens_.end()) throw DataError("{}: '{}' is no token of model.vocab", node.place, excerpt(text));
+    return found->second;
+  }
+  std::vector<std::string> texts() const {
+    std::vector<std::string> all;
+    all.reserve(texts_.size());
+    for (const auto& text : texts_) all.push_back(*text);
+    return all;
+  }
+
+ private:
+  void put(Token token, std::string text) {
+    if (std::size_t(token) >= texts_.size())
+      throw DataError("{}: '{}' is token {}, but there are {} at most; expected ids from 0 without holes", where_,
+                      excerpt(text), token, texts_.size());
+    std::optional<std::string>& place = texts_[std::size_t(token)];
+    if (place)
+      throw DataError("{}: token {} is '{}' and '{}'; expected each id once", where_, token, excerpt(*place),
+                      excerpt(text));
+    place = std::move(text);
+  }
+
+  std::string_view where_;
+  std::vector<std::optional<std::string>> texts_;
+  std::unordered_map<std::string, Token> tokens_;  ///< by their texts in model.vocab
+};
+
+/// Added tokens that no merge makes.
+std::vector<Token> unmade(const std::vector<AddedToken>& added, const std::vector<std::string>& texts,
+                          const std::vector<BytePair>& merges) {
+  std::unordered_set<std::string> made;
+  for (const auto& [left, right] : merges) made.insert(texts[std::size_t(left)] + texts[std::size_t(right)]);
+  std::vector<Token> tokens;
+  for (const AddedToken& a : added)
+    if (!made.contains(a.text)) tokens.push_back(a.token);
+  return tokens;
+}
+
+/// "a b", or ["a", "b"].
+BytePair read_merge(const Node& node, const Vocabulary& vocabulary) {
+  if (node.value.is_array()) {
+    if (node.list().size() != 2) node.refuse("two tokens");
+    return {vocabulary.token(node, node.at(0).text()), vocabulary.token(node, node.at(1).text())};
+  }
+  const std::string& text = node.text();
+  const std::size_t blank = text.find(' ');
+  if (blank == std::string::npos || text.find(' ', blank + 1) != std::string::npos)
+    node.refuse("two tokens with a space between them");
+  return {vocabulary.token(node, text.substr(0, blank)), vocabulary.token(node, text.substr(blank + 1))};
+}
+
+std::string quoted(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+BytePairTokenizer read_document(const Json& document, std::string_view where) {
+  const Node root{document, fmt::format("{}: ", where)};
+  if (!document.is_object()) throw DataError("{}: is no object; expected a tokenizer.json", where);
+  const auto part = [&](const char* key) {
+    Node node = root[key];
+    node.place = fmt::format("{}: {}", where, key);
+    return node;
+  };
+  const Node model = part("model");
+  if (model.is_null()) model.refuse("an object");
+  if (!model["type"].is_null() && model["type"].value != "BPE") model["type"].refuse("BPE");
+  if (!model["dropout"].is_null() && model["dropout"].value != 0) model["dropout"].refuse("none");
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
+    if (!model[key].is_null() && !model[key].text().empty()) model[key].refuse("none");
+  if (model["byte_fallback"].flag(false))
+    model["byte_fallback"].refuse("false: tokens of bytes by GPT-2's alphabet");
+  const bool composes = read_normalizer(part("normalizer"));
+  const SplitPattern pattern = read_pre_tokenizer(part("pre_tokenizer"));
+  std::vector<AddedToken> added = read_added(part("added_tokens"));
+  const Vocabulary vocabulary(model["vocab"], added, where);
+  std::vector<BytePair> merges;
+  const Node pairs = model["merges"];
+  for (std::size_t i = 0; i < pairs.list().size(); ++i) merges.push_back(read_merge(pairs.at(i), vocabulary));
+  std::vector<std::string> texts = vocabulary.texts();
+  const std::vector<Token> unused = unmade(added, texts, merges);
+  BytePairs byte_pairs(std::move(texts), std::move(merges), model["ignore_merges"].flag(false), unused, where);
+  return {std::move(byte_pairs), pattern, std::move(added), composes, where};
+}
+
+}  // namespace
+
+BytePairTokenizer read_tokenizer_json(std::string_view text, std::string_view where) {
+  return read_document(parse(text, where), where);
+}
+
+BytePairTokenizer read_gpt2_vocabulary(std::string_view vocabulary, const std::vector<std::string>& merges,
+                                       std::string_view where) {
+  Json vocab = parse(vocabulary, where), added = Json::array();
+  if (vocab.is_object() && vocab.contains(end_of_text_name))
+    added.push_back({{"id", vocab[end_of_text_name]}, {"content", end_of_text_name}, {"special", true}});
+  return read_document({{"added_tokens", std::move(added)},
+                        {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+                        {"model", {{"vocab", std::move(vocab)}, {"merges", merges}}}},
+                       where);
+}
+
+std::string write_tokenizer_json(const BytePairTokenizer& tokenizer) {
+  const BytePairs& pairs = tokenizer.pairs();
+  const auto join = [](std::string& list, const std::string& entry) {
+    list += list.empty() ? "\n" : ",\n";
+    list += entry;
+  };
+  std::string added, vocab, merges;
+  std::unordered_map<Token, std::string> texts_of_added;
+  for (const AddedToken& a : tokenizer.added()) {
+    texts_of_added.emplace(a.token, a.text);
+    join(added,
+         fmt::format("    {{\"id\": {}, \"content\": {}, \"single_word\": false, \"lstrip\": false, \"rstrip\": "
+                     "false, \"normalized\": false, \"special\": {}}}",
+                     a.token, quoted(a.text), a.special));
+  }
+  for (Token token = 0; token < pairs.size(); ++token) {
+    const auto added_text = texts_of_added.find(token);
+    const std::string text =
+        added_text == texts_of_added.end() ? in_byte_alphabet(pairs.text(token)) : added_text->second;
+    join(vocab, fmt::format("      {}: {}", quoted(text), token));
+  }
+  for (const auto& [left, right] : pairs.merges())
+    join(merges, "      " + quoted(in_byte_alphabet(pairs.text(left)) + " " + in_byte_alphabet(pairs.text(right))));
+  const bool itself = tokenizer.pattern() == SplitPattern::gpt2;
+  const std::string bytes = fmt::format(
+      R"({{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": {}}})", itself);
+  const std::string split =
+      fmt::format(R"({{"type": "Split", "pattern": {{"Regex": {}}}, "behavior": "Isolated", "invert": false}})",
+                  quoted(split_pattern_regex(tokenizer.pattern())));
+  return fmt::format(
+      R"({{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [{}],
+  "normalizer": {},
+  "pre_tokenizer": {},
+  "post_processor": null,
+  "decoder": {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}},
+  "model": {{
+    "type": "BPE",
+    "dropout": null,
+    "unk_token": null,
+    "continuing_subword_prefix": null,
+    "end_of_word_suffix": null,
+    "fuse_unk": false,
+    "byte_fallback": false,
+    "ignore_merges": {},
+    "vocab": {{{}
+    }},
+    "merges": [{}
+    ]
+  }}
+}}
+)",
+      added, tokenizer.composes() ? R"({"type": "NFC"})" : "null",
+      itself ? bytes : fmt::format(R"({{"type": "Sequence", "pretokenizers": [{}, {}]}})", split, bytes),
+      pairs.whole_pieces(), vocab, merges);
+}
+
+}  // namespace dekoder
