@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -196,9 +197,14 @@ def _pair(first, other, first_beginning, other_beginning) -> Pairing:
     setting("context", "model", "context")
     hashes = [run.run.validation_hash or "" for run in (first, other)]
     fact("validation tokens", *hashes, all(hashes))
-    saved("program", lambda run: run.saved.writer)
+    saved("program", lambda run: _program(run.saved.writer))
     configurations, values = zip(first_beginning, other_beginning)
     return Pairing(facts, pair_initial_values(*values), config_differences(*configurations))
+
+
+def _program(writer):
+    """Without its precision, which is a setting of the configuration."""
+    return re.sub(r"^(dekoder, \w+) (float|bf16|double),", r"\1,", writer)
 
 
 def _tokenizer(run):

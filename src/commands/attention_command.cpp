@@ -8,6 +8,7 @@
 #include "inference/attention_capture.hpp"
 #include "inference/inference_model.hpp"
 #include "io/run/attention_reader.hpp"
+#include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
 
 namespace dekoder {
@@ -52,7 +53,8 @@ std::string record_attention(const Command& command) {
       text_probe("text_0", source, command.text, model->tokenizer, model->config.model.context, "--text");
   RunConfig all_heads = model->config;
   all_heads.attention = AttentionConfig{};
-  const AttentionFileInfo info = attention_file_info(all_heads, model->info, model->tokenizer, {probe});
+  AttentionFileInfo info = attention_file_info(all_heads, model->info, model->tokenizer, {probe});
+  info.writer = program_name();  // of the maps, not of the weights
 
   ActivationArena arena(activation_bytes(model->config.model, 1, ActivationUse::attention_maps));
   const DecoderActivations activations(arena, model->config.model, 1, ActivationUse::attention_maps);

@@ -13,6 +13,7 @@
 #include "io/run/prediction_file.hpp"
 #include "io/run/run_directory.hpp"
 #include "io/run/step_files.hpp"
+#include "kernels/gemm.hpp"
 #include "model/model_summary.hpp"
 
 namespace dekoder {
@@ -50,7 +51,7 @@ PredictionFileInfo info_of(const InferenceModel& model, const TokenDataset& data
   info.step = model.info.step;
   info.run_id = model.info.run_id;
   info.config_yaml = model.info.config_yaml;
-  info.writer = model.info.writer;
+  info.writer = program_name();
   info.tokenizer = tokenizer_kind_name(model.tokenizer.kind());
   info.source = data.header().source;
   info.data_hash = data.header().identity();

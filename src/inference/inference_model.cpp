@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "inference/inference_model.hpp"
 
+#include "base/log.hpp"
 #include "config/run_config_yaml.hpp"
+#include "config/setting_value.hpp"
 #include "io/run/checkpoint_folder.hpp"
 #include "io/run/run_directory.hpp"
 
@@ -16,6 +18,9 @@ InferenceModel::InferenceModel(const fs::path& checkpoint)
       store(decoder_parameters(config.model), Gradients::none),
       decoder(config.model, store) {
   read_checkpoint_parameters(checkpoint, store);
+  // Asked for, or a checkpoint away from its run, whose precision nobody could know before it was opened.
+  if (const std::string then = yaml_value(config.training.precision); then != precision_name)
+    log_info("computes in {}; the run was trained in {}, which --precision {} takes", precision_name, then, then);
 }
 
 std::unique_ptr<InferenceModel> load_inference_model(const fs::path& run) {

@@ -41,6 +41,10 @@ const char* gemm_label(Op op_a, Op op_b);
 /// The libraries that make the products, with versions and the processor they chose their code for: "oneDNN 3.7.2
 /// and OpenBLAS 0.3.29 (SkylakeX)". The bits of a run hold for the same ones only.
 std::string product_library();
+/// What computes and writes here, for files: "dekoder, OpenMP float, products by ...".
+inline std::string program_name() {
+  return fmt::format("dekoder, {} {}, products by {}", ExecSpace::name(), precision_name, product_library());
+}
 /// What having oneDNN, or not having it, does to bits and speed: one sentence, empty on GPUs, in double, and in
 /// bf16 where the processor multiplies it.
 std::string product_library_effect();

@@ -122,7 +122,7 @@ void convert(const std::string& label, const ExecSpace& exec, const From& from, 
 template <class Tensor>
 MasterTensor2 wide_place(const Tensor& x, std::vector<Real>& memory) {
   if (memory.size() < x.size()) {
-    memory = {};  // not both at once
+    std::vector<Real>().swap(memory);  // not both at once
     memory.resize(x.size());
   }
   return MasterTensor2(memory.data(), x.extent(0), x.extent(1));
@@ -135,21 +135,30 @@ MasterTensor2 widened(const ExecSpace& exec, const Tensor& x, std::vector<Real>&
   return wide;
 }
 
+/// What the copies of one product lie in; one for all products, whatever the type of their result.
+struct Copies {
+  std::vector<Real> a, b, c, bias;
+};
+Copies& copies() {
+  static Copies memory;
+  return memory;
+}
+
 /// The product of short factors by that of their copies in Real.
 template <class Result>
 void multiply_widened(const ExecSpace& exec, Op op_a, Op op_b, Real alpha, const ConstStoredTensor2& a,
                       const ConstStoredTensor2& b, Real beta, const Result& c, const ConstStoredTensor1& bias) {
-  static std::vector<Real> memory_a, memory_b, memory_c, memory_bias;
-  const MasterTensor2 wide_a = widened(exec, a, memory_a), wide_b = widened(exec, b, memory_b);
+  Copies& memory = copies();
+  const MasterTensor2 wide_a = widened(exec, a, memory.a), wide_b = widened(exec, b, memory.b);
   ConstMasterTensor1 wide_bias;
   if (bias.size() > 0) {
     const ConstStoredTensor2 row(bias.data(), 1, bias.size());
-    wide_bias = ConstMasterTensor1(widened(exec, row, memory_bias).data(), bias.size());
+    wide_bias = ConstMasterTensor1(widened(exec, row, memory.bias).data(), bias.size());
   }
   if constexpr (std::is_same_v<Result, MasterTensor2>) {
     multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, c, wide_bias);
   } else {
-    const MasterTensor2 wide_c = beta == 0 ? wide_place(c, memory_c) : widened(exec, c, memory_c);
+    const MasterTensor2 wide_c = beta == 0 ? wide_place(c, memory.c) : widened(exec, c, memory.c);
     multiply_real(exec, op_a, op_b, alpha, wide_a, wide_b, beta, wide_c, wide_bias);
     convert("dekoder::gemm::round", exec, wide_c, c);
   }

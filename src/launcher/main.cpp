@@ -86,8 +86,8 @@ std::string precision_of(const CommandLine& line) {
   if (!computes(command.name)) return "float";
   if (line.precision != "auto") return line.precision;
   if (!command.run.empty() && command.config.empty()) {
-    const std::filesystem::path run = command.run;
     std::error_code ignored;
+    const std::filesystem::path run = std::filesystem::absolute(command.run, ignored);
     const std::filesystem::path root =
         std::filesystem::is_directory(run, ignored) ? run : run.parent_path().parent_path();
     try {

@@ -38,7 +38,8 @@ double bytes_per_step(const ModelConfig& model, int sequences, long micro_batche
       (2 * 4 * C + 8 * C + 3 * F + (C + 3 * C + C));  // norms; attention; activation; biases of three products
   const double ends = (4 * C + 3 * C) + (C + V) + 2 * V + (V + C) + (V + C) + 3 * C;  // norm, head, loss, embedding
   double activations = N * (L * (block_forward + block_backward) + ends) * stored;
-  if (residual_as_master(model))  // norms and embedding, and the copies of the gradient that products read
+  if (stored_is_short &&
+      residual_as_master(model))  // norms and embedding, and the copies of the gradient that products read
     activations += N * (L * (2 * 2 * C + 2 * 3 * C) + 2 * C + 2 * C + 2 * C) * (master - stored) +
                    N * L * 2 * C * (master + stored);
   const double products =

@@ -128,8 +128,7 @@ RunStart start_on_root(const RunConfig& config, const TokenDataset& data, const 
   start.state.config_yaml = yaml;
   start.state.tokenizer = data.tokenizer().to_text();
   start.state.data_hash = data.header().identity();
-  start.state.writer =
-      fmt::format("dekoder, {} {}, products by {}", ExecSpace::name(), precision_name, product_library());
+  start.state.writer = program_name();
   return start;
 }
 

@@ -6,11 +6,14 @@ import collections
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+import h5py
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import dekoder_runs as dk  # noqa: E402
@@ -88,7 +91,7 @@ class Bf16(unittest.TestCase):
             done = self.dekoder("eval", place)
             self.assertIn("precision: bf16", done.stderr)
             self.assertIn(f"{logged:.4f}", done.stdout)
-        self.assertNotIn("bf16", self.dekoder("eval", self.whole, "--precision", "float").stderr)
+        self.assertNotIn("precision: bf16", self.dekoder("eval", self.whole, "--precision", "float").stderr)
         self.assertIn("--precision", self.dekoder("eval", self.whole, "--precision", "half", code=2).stderr)
         first = self.dekoder("generate", self.whole, "--tokens", "20", "--temperature", "0").stdout
         self.assertEqual(first, self.dekoder("generate", self.whole, "--tokens", "20", "--temperature", "0").stdout)
@@ -167,6 +170,47 @@ class Bf16(unittest.TestCase):
                                        r"micro-batch 0\), with 0 NaN and \d+ Inf among")
                 box = next((self.folder / f"wild-{residual}" / "black_box").iterdir())
                 self.assertIn("reproduced: step 2", self.dekoder("replay", box, code=4).stdout)
+
+    def test_commands_compute_in_the_precision_of_the_run(self):
+        checkpoint = dk.checkpoints(self.whole)[200]
+        words = ("--tokens-file", self.folder / "tokens.h5") if (self.folder / "tokens.h5").exists() else ()
+        expected = self.dekoder("eval", checkpoint, *words)
+        self.assertIn("precision: bf16", expected.stderr)
+        there = subprocess.run([dk.PROGRAM, "eval", checkpoint.name, *words], capture_output=True, text=True, cwd=checkpoint.parent)
+        self.assertEqual((there.returncode, there.stdout), (0, expected.stdout), there.stderr)
+        alone = self.folder / "alone.h5"
+        shutil.copy(checkpoint, alone)
+        self.assertIn("computes in float; the run was trained in bf16, which --precision bf16 takes", self.dekoder("eval", alone, *words).stderr)
+        self.assertNotIn("computes in", self.dekoder("eval", alone, *words, "--precision", "bf16").stderr)
+        for precision in ("float", "bf16"):
+            maps = self.folder / f"maps-{precision}.h5"
+            self.dekoder("attention", self.whole, "--text", "alpha beta", "--precision", precision, "-o", maps)
+            with h5py.File(maps) as file:
+                self.assertRegex(file.attrs["writer"].decode(), f"^dekoder, OpenMP {precision}, products by ")
+
+    def test_the_precision_does_not_unpair_runs(self):
+        single = self.folder / "to-compare"
+        self.workshop.train(single)
+        said = self.dekoder("compare", self.whole, single).stdout
+        self.assertRegex(said, r"(?m)^ +program +equal")
+        self.assertIn("training.precision: bf16 in A, float in B", said)
+
+    def test_copies_of_factors_take_what_describe_says(self):
+        """The peak of a run whose products go through copies, beyond that of a tiny one."""
+        sets = [f"model.{key}={value}" for key, value in {"layers": 1, "heads": 4, "channels": 256, "feed_forward": 512, "vocabulary": 16000, "context": 64}.items()]
+        sets += [*BF16, "training.steps=2", "training.warmup_steps=0", "evaluation.every=0", "sampling.every=0", "training.batch=16", "training.micro_batch=16"]
+        peaks, terms = [], []
+        for name, these in (("tiny", [*BF16, "training.steps=2", "training.warmup_steps=0"]), ("large", sets)):
+            words = [self.workshop.config(200, 40)] + [word for setting in these for word in ("--set", setting)]
+            environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+            with subprocess.Popen([dk.PROGRAM, "train", *words, "--run", self.folder / f"peak-{name}"], env=environment, stderr=subprocess.DEVNULL) as process:
+                _, process.returncode, usage = os.wait4(process.pid, 0)
+            self.assertEqual(process.returncode, 0)
+            peaks.append(usage.ru_maxrss * 1024)
+            text = self.dekoder("describe", *words, ONEDNN_MAX_CPU_ISA="AVX512_CORE").stdout
+            terms.append(int(re.search(r"(?m)^  together +(\d+) B", text).group(1)))
+        taken, said = peaks[1] - peaks[0], terms[1] - terms[0]
+        self.assertLess(taken, 1.1 * said, f"{taken} {said}")
 
     def test_memory_by_term_has_the_weights(self):
         text = self.dekoder("describe", self.workshop.config(200, 40), "--set", *BF16, "--set", "model.vocabulary=100").stdout
