@@ -79,6 +79,9 @@ std::vector<std::string> byte_texts() {
 BytePairTokenizer with_end_of_text(std::vector<std::string> texts, std::vector<BytePair> merges,
                                    SplitPattern pattern, bool whole_pieces, std::string_view where) {
   const Token end = Token(texts.size());
+  if (const auto same = std::find(texts.begin(), texts.end(), end_of_text_name); same != texts.end())
+    throw DataError("{}: token {} is '{}', as the special token behind all is; expected no other of this text",
+                    where, same - texts.begin(), end_of_text_name);
   texts.emplace_back(end_of_text_name);
   const std::vector<Token> unused{end};
   return {BytePairs(std::move(texts), std::move(merges), whole_pieces, unused, where),

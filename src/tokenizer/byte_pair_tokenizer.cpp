@@ -62,39 +62,46 @@ bool BytePairTokenizer::is_special(Token token) const {
 
 BytePairEncoder::BytePairEncoder(const BytePairTokenizer& tokenizer) : tokenizer_(tokenizer), known_(known_pieces) {
   for (const AddedToken& added : tokenizer.added()) {
-    longest_first_.push_back(&added);
-    begins_added_[static_cast<unsigned char>(added.text[0])] = true;
+    Marks& marks = added.normalized ? normalized_ : as_they_are_;
+    marks.longest_first.push_back(
+        {added.normalized && tokenizer.composes() ? composed(added.text) : added.text, added.token, added.special});
+    marks.first_bytes[static_cast<unsigned char>(marks.longest_first.back().text[0])] = true;
   }
-  std::stable_sort(longest_first_.begin(), longest_first_.end(),
-                   [](const AddedToken* a, const AddedToken* b) { return a->text.size() > b->text.size(); });
+  for (Marks* marks : {&as_they_are_, &normalized_})
+    std::stable_sort(marks->longest_first.begin(), marks->longest_first.end(),
+                     [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
 }
 
-std::size_t BytePairEncoder::find_added(std::string_view text, SpecialTokens special,
-                                        const AddedToken*& found) const {
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    if (!begins_added_[static_cast<unsigned char>(text[at])]) continue;
-    for (const AddedToken* added : longest_first_)
-      if ((special == SpecialTokens::recognised || !added->special) && text.substr(at).starts_with(added->text)) {
-        found = added;
-        return at;
-      }
+std::pair<const BytePairEncoder::Marks::Mark*, std::size_t> BytePairEncoder::Marks::find(
+    std::string_view text, SpecialTokens special) const {
+  const auto counts = [&](const Mark& mark) { return special == SpecialTokens::recognised || !mark.special; };
+  if (std::any_of(longest_first.begin(), longest_first.end(), counts))
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      if (!first_bytes[static_cast<unsigned char>(text[at])]) continue;
+      for (const Mark& mark : longest_first)
+        if (counts(mark) && text.substr(at).starts_with(mark.text)) return {&mark, at};
+    }
+  return {nullptr, std::string_view::npos};
+}
+
+template <class EncodeRest>
+void BytePairEncoder::encode_around(const Marks& marks, std::string_view text, SpecialTokens special,
+                                    std::vector<Token>& tokens, EncodeRest encode_rest) {
+  for (;;) {
+    const auto [mark, at] = marks.find(text, special);
+    encode_rest(text.substr(0, at));
+    if (mark == nullptr) return;
+    tokens.push_back(mark->token);
+    text.remove_prefix(at + mark->text.size());
   }
-  return std::string_view::npos;
 }
 
 void BytePairEncoder::encode(std::string_view text, SpecialTokens special, std::vector<Token>& tokens) {
-  const bool any = std::any_of(longest_first_.begin(), longest_first_.end(), [&](const AddedToken* added) {
-    return special == SpecialTokens::recognised || !added->special;
+  encode_around(as_they_are_, text, special, tokens, [&](std::string_view part) {
+    const std::string normal = tokenizer_.composes() ? composed(part) : "";
+    encode_around(normalized_, tokenizer_.composes() ? normal : part, special, tokens,
+                  [&](std::string_view rest) { encode_pieces(rest, tokens); });
   });
-  for (;;) {
-    const AddedToken* added = nullptr;
-    const std::size_t plain = any ? find_added(text, special, added) : std::string_view::npos;
-    const std::string_view before = text.substr(0, plain);
-    tokenizer_.composes() ? encode_pieces(composed(before), tokens) : encode_pieces(before, tokens);
-    if (added == nullptr) return;
-    tokens.push_back(added->token);
-    text.remove_prefix(plain + added->text.size());
-  }
 }
 
 void BytePairEncoder::encode_pieces(std::string_view text, std::vector<Token>& tokens) {

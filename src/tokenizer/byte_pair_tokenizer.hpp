@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tokenizer/byte_pairs.hpp"
@@ -15,6 +16,8 @@ struct AddedToken {
   Token token;
   std::string text;
   bool special;  ///< a mark such as the end of a text, which texts themselves do not have
+  /// Looked for after the others, in what these leave over, and in Unicode's form NFC where the tokenizer composes.
+  bool normalized = false;
   bool operator==(const AddedToken&) const = default;
 };
 
@@ -68,14 +71,27 @@ class BytePairEncoder {
     char piece[30];
     Token tokens[8];
   };
+  /// Added tokens as they are looked for.
+  struct Marks {
+    struct Mark {
+      std::string text;
+      Token token;
+      bool special;
+    };
+    std::vector<Mark> longest_first;
+    bool first_bytes[256] = {};
+    /// The first one that is recognised in `text`, and its place; null and npos where there is none.
+    std::pair<const Mark*, std::size_t> find(std::string_view text, SpecialTokens special) const;
+  };
+  /// Appends the tokens of `marks` in a text, and what encode_rest makes of all between them.
+  template <class EncodeRest>
+  static void encode_around(const Marks& marks, std::string_view text, SpecialTokens special,
+                            std::vector<Token>& tokens, EncodeRest encode_rest);
   void encode_pieces(std::string_view text, std::vector<Token>& tokens);
-  /// The first added token that is recognised in `text`: its place, or npos.
-  std::size_t find_added(std::string_view text, SpecialTokens special, const AddedToken*& found) const;
 
   const BytePairTokenizer& tokenizer_;
   std::vector<Known> known_;
-  std::vector<const AddedToken*> longest_first_;
-  bool begins_added_[256] = {};
+  Marks as_they_are_, normalized_;
 };
 
 }  // namespace dekoder

@@ -121,7 +121,8 @@ std::vector<AddedToken> read_added(const Node& node) {
     const Node entry = node.at(i);
     for (const char* flag : {"lstrip", "rstrip", "single_word"})
       if (entry[flag].flag(false)) entry[flag].refuse("false");
-    added.push_back({entry["id"].token(), entry["content"].text(), entry["special"].flag(false)});
+    added.push_back({entry["id"].token(), entry["content"].text(), entry["special"].flag(false),
+                     entry["normalized"].flag(false)});
   }
   std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.token < b.token; });
   return added;
@@ -142,15 +143,16 @@ class Vocabulary {
     for (const auto& [text, id] : entries) {
       const std::string place = fmt::format("{}['{}']", vocab.place, excerpt(text, 40));
       const Token token = Node{id, place}.token();
-      tokens_.emplace(text, token);
+      std::optional<std::string> bytes = from_byte_alphabet(text);
       if (const auto there = of_added.find(text); there != of_added.end()) {
         if (there->second != token)
           throw DataError("{} is {}, but {} in added_tokens; expected the same", place, token, there->second);
+        if (bytes == text) tokens_.emplace(text, token);
         continue;
       }
-      std::optional<std::string> bytes = from_byte_alphabet(text);
       if (!bytes) throw DataError("{} is not in GPT-2's alphabet of bytes; expected a text of bytes", place);
       put(token, std::move(*bytes));
+      tokens_.emplace(text, token);
     }
     while (!texts_.empty() && !texts_.back()) texts_.pop_back();  // those that stand in both lists
     for (std::size_t token = 0; token < texts_.size(); ++token)
@@ -163,6 +165,7 @@ class Vocabulary {
     if (found == tokens_.end()) throw DataError("{}: '{}' is no token of model.vocab", node.place, excerpt(text));
     return found->second;
   }
+  bool has(const std::string& text) const { return tokens_.contains(text); }
   std::vector<std::string> texts() const {
     std::vector<std::string> all;
     all.reserve(texts_.size());
@@ -184,17 +187,18 @@ class Vocabulary {
 
   std::string_view where_;
   std::vector<std::optional<std::string>> texts_;
-  std::unordered_map<std::string, Token> tokens_;  ///< by their texts in model.vocab
+  std::unordered_map<std::string, Token> tokens_;  ///< by their texts in the alphabet; those that merges may name
 };
 
-/// Added tokens that no merge makes.
-std::vector<Token> unmade(const std::vector<AddedToken>& added, const std::vector<std::string>& texts,
-                          const std::vector<BytePair>& merges) {
+/// Added tokens that are no bytes, and that no merge makes: one with a blank, say, may stand beside a token of the
+/// same bytes, which merges make.
+std::vector<Token> unmade(const std::vector<AddedToken>& added, const Vocabulary& vocabulary,
+                          const std::vector<std::string>& texts, const std::vector<BytePair>& merges) {
   std::unordered_set<std::string> made;
   for (const auto& [left, right] : merges) made.insert(texts[std::size_t(left)] + texts[std::size_t(right)]);
   std::vector<Token> tokens;
   for (const AddedToken& a : added)
-    if (!made.contains(a.text)) tokens.push_back(a.token);
+    if (!vocabulary.has(a.text) || (a.text.size() > 1 && !made.contains(a.text))) tokens.push_back(a.token);
   return tokens;
 }
 
@@ -239,7 +243,7 @@ BytePairTokenizer read_document(const Json& document, std::string_view where) {
   const Node pairs = model["merges"];
   for (std::size_t i = 0; i < pairs.list().size(); ++i) merges.push_back(read_merge(pairs.at(i), vocabulary));
   std::vector<std::string> texts = vocabulary.texts();
-  const std::vector<Token> unused = unmade(added, texts, merges);
+  const std::vector<Token> unused = unmade(added, vocabulary, texts, merges);
   BytePairs byte_pairs(std::move(texts), std::move(merges), model["ignore_merges"].flag(false), unused, where);
   return {std::move(byte_pairs), pattern, std::move(added), composes, where};
 }
@@ -273,8 +277,8 @@ std::string write_tokenizer_json(const BytePairTokenizer& tokenizer) {
     texts_of_added.emplace(a.token, a.text);
     join(added,
          fmt::format("    {{\"id\": {}, \"content\": {}, \"single_word\": false, \"lstrip\": false, \"rstrip\": "
-                     "false, \"normalized\": false, \"special\": {}}}",
-                     a.token, quoted(a.text), a.special));
+                     "false, \"normalized\": {}, \"special\": {}}}",
+                     a.token, quoted(a.text), a.normalized, a.special));
   }
   for (Token token = 0; token < pairs.size(); ++token) {
     const auto added_text = texts_of_added.find(token);
