@@ -17,9 +17,8 @@ namespace {
 
 constexpr std::size_t known_pieces = 1 << 14;  ///< 1 MiB: the second level of caches
 
-/// The text in Unicode's form NFC; bytes that are no UTF-8 stay as they are.
-std::string composed(std::string_view text) {
-  std::string result;
+/// Appends the text in Unicode's form NFC; bytes that are no UTF-8 stay as they are.
+void append_composed(std::string& result, std::string_view text) {
   while (!text.empty()) {
     const std::optional<Utf8Fault> fault = find_utf8_fault(text);
     const std::string_view good = text.substr(0, fault ? fault->offset : text.size());
@@ -36,6 +35,26 @@ std::string composed(std::string_view text) {
     result.append(text.substr(0, bad));
     text.remove_prefix(bad);
   }
+}
+
+/// As append_composed. A character of ASCII never joins what stands before it, and nothing below U+0300 (bytes CC
+/// 80) changes by itself: most of a text is only copied.
+std::string composed(std::string_view text) {
+  const auto is_ascii = [](char byte) { return static_cast<unsigned char>(byte) < 0x80; };
+  std::string result;
+  result.reserve(text.size());
+  for (auto at = text.begin(); at != text.end();) {
+    auto first = std::find_if_not(at, text.end(), is_ascii);
+    const auto end = std::find_if(first, text.end(), is_ascii);
+    if (std::any_of(first, end, [](char byte) { return static_cast<unsigned char>(byte) >= 0xCC; })) {
+      if (first != at) --first;  // a mark may follow it
+      result.append(at, first);
+      append_composed(result, {first, end});
+    } else {
+      result.append(at, end);
+    }
+    at = end;
+  }
   return result;
 }
 
@@ -49,6 +68,10 @@ BytePairTokenizer::BytePairTokenizer(BytePairs pairs, SplitPattern pattern, std:
     if (a.text.empty() || !texts.insert(a.text).second)
       throw DataError("{}: the added token {} is '{}'; expected a text, each once", where, a.token,
                       excerpt(a.text));
+  for (const AddedToken& a : added_)
+    if (last_safe_cut(a.text) > 0)
+      throw DataError("{}: the added token {} is '{}'; expected no line feed behind a letter: texts are cut there",
+                      where, a.token, excerpt(a.text));
   for (const char* name : {end_of_text_name, "<|end_of_text|>", "</s>"})
     for (const AddedToken& a : added_)
       if (end_of_text_ < 0 && a.special && a.text == name) end_of_text_ = a.token;

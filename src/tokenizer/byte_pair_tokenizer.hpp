@@ -31,7 +31,7 @@ class BytePairTokenizer {
  public:
   /// `added` by token; each of its texts is that of its token in `pairs`. `composes`: text is brought to Unicode's
   /// form NFC first (Qwen 2), so that decoding gives that form. Throws DataError, beginning with `where`, for a
-  /// text of an added token that is empty or there twice.
+  /// text of an added token that is empty, there twice, or one that last_safe_cut would cut.
   BytePairTokenizer(BytePairs pairs, SplitPattern pattern, std::vector<AddedToken> added, bool composes,
                     std::string_view where);
 

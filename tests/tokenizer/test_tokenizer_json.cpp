@@ -321,6 +321,21 @@ TEST(TokenizerJson, AddedTokensThatNothingCanBe) {
   expect_refused(document, "the added token 259 is '<|endoftext|>'");
 }
 
+/// Texts that are cut there would have other tokens than the whole.
+TEST(TokenizerJson, AddedTokensAcrossASafeCutAreRefused) {
+  for (const char* text : {"a\n", "<Z\n>", "\n\nz\n"}) {
+    Json document = small();
+    document["added_tokens"][0]["content"] = text;
+    expect_refused(document, "expected no line feed behind a letter");
+  }
+  for (const char* text : {"\n", "\na", "\n\n", "a \n", "1\n", "\u00e9\n"}) {
+    Json document = small();
+    document["added_tokens"][0]["content"] = text;
+    const std::string around = std::string("a") + text + "\na";
+    EXPECT_EQ(encoded(read(document), around)[1], 258) << text;
+  }
+}
+
 /// CodeGen and Phi have added tokens of blanks beside those that their merges make.
 TEST(TokenizerJson, AnAddedTokenMayHaveTheBytesOfAnother) {
   Json document = small();
