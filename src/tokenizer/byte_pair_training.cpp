@@ -139,8 +139,7 @@ class PairMerger {
     }
     if (slots > std::numeric_limits<Place>::max())
       throw DataError(
-          "training byte pairs: the distinct pieces of the texts have {} bytes, expected less than 4 GiB; "
-          "take a part of the texts",
+          "training of byte pairs: the distinct pieces have {} bytes, expected less than 4 GiB; take less text",
           slots);
     std::ranges::sort(falling, std::greater(), &PieceCount::count);
 

@@ -68,8 +68,9 @@ std::array<unsigned char, 256> byte_alphabet();
 /// as none reaches across its ends, so a stretch whose ends are ends of tokens is always cut the same way, and one
 /// that has become one token once is never two tokens again. For the same reason a merged pair never comes back.
 ///
-/// One thread, as counting takes longer: time is that of all places where a pair was merged or looked up again.
-/// Memory: 16 to 20 bytes for each byte of `pieces`. Throws DataError where these have 4 GiB or more.
+/// One thread: seconds where there are millions of distinct pieces. Time is that of the places where pairs are
+/// merged or counted again, however long a piece is. Memory: 16 bytes for each byte of `pieces`. Throws DataError
+/// where these have 4 GiB or more.
 std::vector<BytePair> train_byte_pairs(std::span<const PieceCount> pieces, int merges);
 
 }  // namespace dekoder
