@@ -7,6 +7,7 @@
 #include <queue>
 
 #include "base/error.hpp"
+#include "tokenizer/byte_alphabet.hpp"
 
 namespace dekoder {
 
@@ -144,7 +145,7 @@ class PairMerger {
     std::ranges::sort(falling, std::greater(), &PieceCount::count);
 
     std::array<Token, 256> token_of;
-    const std::array<unsigned char, 256> alphabet = byte_alphabet();
+    const std::array<unsigned char, 256>& alphabet = byte_alphabet().in_order;
     for (int token = 0; token < byte_tokens; ++token) token_of[alphabet[static_cast<std::size_t>(token)]] = token;
     slots_.reserve(slots);
     slots_.push_back(none);
@@ -296,16 +297,6 @@ std::vector<PieceCount> PieceCounter::result() const {
   counts.reserve(pieces_.size());
   for (const Counted& counted : pieces_) counts.push_back({std::string(counted.piece), counted.count});
   return counts;
-}
-
-std::array<unsigned char, 256> byte_alphabet() {
-  std::array<unsigned char, 256> alphabet;
-  const auto printed = [](int byte) { return (byte > 32 && byte < 127) || (byte > 160 && byte != 173); };
-  std::size_t token = 0;
-  for (const bool print : {true, false})
-    for (int byte = 0; byte < byte_tokens; ++byte)
-      if (printed(byte) == print) alphabet[token++] = static_cast<unsigned char>(byte);
-  return alphabet;
 }
 
 std::vector<BytePair> train_byte_pairs(std::span<const PieceCount> pieces, int merges) {

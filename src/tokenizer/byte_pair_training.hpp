@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -53,16 +52,12 @@ class PieceCounter {
   std::span<char> free_;  ///< of the newest block
 };
 
-/// The byte of each of tokens 0 to 255, in the order of GPT-2's byte-to-unicode alphabet: 33 to 126, 161 to 172,
-/// 174 to 255, then the other bytes ascending.
-std::array<unsigned char, 256> byte_alphabet();
-
 /// The merges of byte-pair encoding in their order (Sennrich, Haddow, Birch 2016, algorithm 1, over bytes): at most
-/// `merges`, fewer where no pair stands twice. Tokens 0 to 255 are those of byte_alphabet(), merge i makes token
-/// 256 + i. A pair counts wherever it stands, overlapping itself too (twice in "aaa"); of equally frequent pairs
-/// the one with the smaller left token comes first, then the smaller right one. So the merges are those of
-/// BpeTrainer of Hugging Face's `tokenizers` with ByteLevel's alphabet, min_frequency = 2 and no special tokens.
-/// The order of `pieces` changes nothing, nor do pieces given in parts.
+/// `merges`, fewer where no pair stands twice. Tokens 0 to 255 are the bytes in the order of byte_alphabet(), merge
+/// i makes token 256 + i. A pair counts wherever it stands, overlapping itself too (twice in "aaa"); of equally
+/// frequent pairs the one with the smaller left token comes first, then the smaller right one. So the merges are
+/// those of BpeTrainer of Hugging Face's `tokenizers` with ByteLevel's alphabet, min_frequency = 2 and no special
+/// tokens. The order of `pieces` changes nothing, nor do pieces given in parts.
 ///
 /// The bytes of all tokens differ: merges within a stretch of bytes do not depend on what stands around it as long
 /// as none reaches across its ends, so a stretch whose ends are ends of tokens is always cut the same way, and one

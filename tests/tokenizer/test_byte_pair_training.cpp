@@ -12,6 +12,8 @@
 #include <thread>
 #include <tuple>
 
+#include "tokenizer/byte_alphabet.hpp"
+
 namespace dekoder {
 namespace {
 
@@ -20,7 +22,7 @@ using Texts = std::vector<std::string>;
 /// The bytes of every token; merge i makes token 256 + i.
 Texts token_texts(const std::vector<BytePair>& merges) {
   Texts texts;
-  for (const unsigned char byte : byte_alphabet()) texts.emplace_back(1, static_cast<char>(byte));
+  for (const unsigned char byte : byte_alphabet().in_order) texts.emplace_back(1, static_cast<char>(byte));
   for (const auto& [left, right] : merges)
     texts.push_back(texts.at(static_cast<std::size_t>(left)) + texts.at(static_cast<std::size_t>(right)));
   return texts;
@@ -41,7 +43,7 @@ Texts trained(const std::vector<PieceCount>& pieces, int merges = 1000) {
 
 /// Algorithm 1 of Sennrich et al. word by word: counts all pairs anew for each merge.
 std::vector<BytePair> train_plainly(const std::vector<PieceCount>& pieces, std::size_t most) {
-  const std::array<unsigned char, 256> alphabet = byte_alphabet();
+  const std::array<unsigned char, 256> alphabet = byte_alphabet().in_order;
   std::vector<std::vector<Token>> words;
   for (const PieceCount& piece : pieces) {
     words.emplace_back();
@@ -78,7 +80,7 @@ void expect_texts_differ(const std::vector<BytePair>& merges) {
 }
 
 TEST(ByteAlphabet, IsThatOfGpt2) {
-  const std::array<unsigned char, 256> alphabet = byte_alphabet();
+  const std::array<unsigned char, 256> alphabet = byte_alphabet().in_order;
   EXPECT_EQ(std::set<unsigned char>(alphabet.begin(), alphabet.end()).size(), 256u);
   const std::map<std::size_t, int> known = {{0, '!'}, {93, '~'},  {94, 161},  {105, 172}, {106, 174}, {187, 255},
                                             {188, 0}, {220, ' '}, {221, 127}, {222, 128}, {254, 160}, {255, 173}};
