@@ -7,6 +7,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "base/base64.hpp"
 #include "base/error.hpp"
 #include "base/utf8.hpp"
 #include "tokenizer/byte_alphabet.hpp"
@@ -25,35 +26,6 @@ void for_each_line(std::string_view text, Visit visit) {
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (!line.empty()) visit(number, line);
   }
-}
-
-/// Bytes of base64 (RFC 4648, section 4), with padding; nothing where it is none.
-std::optional<std::string> from_base64(std::string_view text) {
-  if (text.empty() || text.size() % 4 != 0) return std::nullopt;
-  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
-  text.remove_suffix(padding);
-  std::string bytes;
-  std::uint32_t bits = 0, count = 0;
-  for (const char c : text) {
-    std::uint32_t value;
-    if (c >= 'A' && c <= 'Z')
-      value = std::uint32_t(c - 'A');
-    else if (c >= 'a' && c <= 'z')
-      value = std::uint32_t(c - 'a') + 26;
-    else if (c >= '0' && c <= '9')
-      value = std::uint32_t(c - '0') + 52;
-    else if (c == '+')
-      value = 62;
-    else if (c == '/')
-      value = 63;
-    else
-      return std::nullopt;
-    bits = bits << 6 | value;
-    count += 6;
-    if (count >= 8) bytes.push_back(static_cast<char>(bits >> (count -= 8)));
-  }
-  if ((bits & ((1u << count) - 1)) != 0) return std::nullopt;
-  return bytes;
 }
 
 /// The merges of a list, "left right" in the alphabet.
@@ -141,7 +113,8 @@ BytePairTokenizer read_tiktoken_ranks(std::string_view text, SplitPattern patter
     std::optional<std::string> bytes = from_base64(line.substr(0, blank));
     std::uint64_t rank = 0;
     const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
-    if (!bytes || digits.empty() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size())
+    if (!bytes || bytes->empty() || digits.empty() || parsed.ec != std::errc() ||
+        parsed.ptr != digits.data() + digits.size())
       throw DataError("{}:{}: '{}'; expected base64, a space and a rank, as tiktoken's files have them", where,
                       number, excerpt(line));
     if (rank != texts.size())
