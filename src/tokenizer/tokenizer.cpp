@@ -6,6 +6,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "base/base64.hpp"
 #include "base/error.hpp"
 #include "tokenizer/tokenizer_json.hpp"
 
@@ -15,6 +16,7 @@ namespace {
 
 constexpr char32_t replacement_character = 0xFFFD;
 constexpr char32_t last_code_point = 0x10FFFF;
+constexpr std::string_view sentencepiece_prefix = "sentencepiece ";
 
 }  // namespace
 
@@ -26,6 +28,8 @@ const char* tokenizer_kind_name(TokenizerKind kind) {
       return "char";
     case TokenizerKind::byte_pairs:
       return "bpe";
+    case TokenizerKind::sentencepiece:
+      return "sentencepiece";
   }
   return "";
 }
@@ -55,13 +59,22 @@ Tokenizer Tokenizer::of_byte_pairs(BytePairTokenizer rules) {
   return tokenizer;
 }
 
+Tokenizer Tokenizer::of_sentencepiece(std::string model, std::string_view where) {
+  Tokenizer tokenizer;
+  tokenizer.kind_ = TokenizerKind::sentencepiece;
+  tokenizer.sentencepiece_.emplace(std::move(model), where);
+  return tokenizer;
+}
+
 bool Tokenizer::operator==(const Tokenizer& other) const {
   if (kind_ != other.kind_) return false;
+  if (sentencepiece_) return *sentencepiece_ == *other.sentencepiece_;
   return byte_pairs_ ? *byte_pairs_ == *other.byte_pairs_ : code_points_ == other.code_points_;
 }
 
 std::string Tokenizer::to_text() const {
   if (byte_pairs_) return write_tokenizer_json(*byte_pairs_);
+  if (sentencepiece_) return std::string(sentencepiece_prefix) + to_base64(sentencepiece_->model());
   std::string text = tokenizer_kind_name(kind_);
   for (const char32_t code_point : code_points_)
     fmt::format_to(std::back_inserter(text), " U+{:04X}", static_cast<std::uint32_t>(code_point));
@@ -71,11 +84,18 @@ std::string Tokenizer::to_text() const {
 Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
   if (text == "byte") return of_bytes();
   if (text.starts_with('{')) return of_byte_pairs(read_tokenizer_json(text, fmt::format("{}: tokenizer", where)));
+  if (text.starts_with(sentencepiece_prefix)) {
+    std::optional<std::string> model = from_base64(text.substr(sentencepiece_prefix.size()));
+    if (!model)
+      throw DataError("{}: tokenizer '{}' is damaged, expected a model in base64", where, excerpt(text, 40));
+    return of_sentencepiece(std::move(*model), fmt::format("{}: tokenizer", where));
+  }
   constexpr std::string_view prefix = "char";
   if (!text.starts_with(prefix) || text.size() == prefix.size())
     throw DataError(
-        "{}: tokenizer '{}' is unknown, expected 'byte', 'char' and its code points, or a tokenizer.json", where,
-        excerpt(text));
+        "{}: tokenizer '{}' is unknown, expected 'byte', 'char' and its code points, a tokenizer.json, or "
+        "'sentencepiece' and its model",
+        where, excerpt(text));
   std::vector<char32_t> code_points;
   for (std::string_view rest = text.substr(prefix.size()); !rest.empty();) {
     const std::string_view item = rest.substr(0, rest.find(' ', 1));  // " U+000A"
@@ -95,6 +115,7 @@ Tokenizer Tokenizer::from_text(std::string_view text, std::string_view where) {
 }
 
 std::vector<Token> Tokenizer::encode(std::string_view text, std::string_view where) const {
+  if (sentencepiece_) return sentencepiece_->encode(text, where);
   std::vector<Token> tokens;
   if (byte_pairs_) {
     BytePairEncoder(*byte_pairs_).encode(text, SpecialTokens::recognised, tokens);
@@ -136,12 +157,15 @@ void Tokenizer::append_bytes(std::string& text, Token token) const {
     text.push_back(static_cast<char>(token));
   else if (byte_pairs_)
     text += byte_pairs_->pairs().text(token);
+  else if (sentencepiece_)
+    text += sentencepiece_->text(token);
   else
     append_utf8(text, code_points_[static_cast<std::size_t>(token)]);
 }
 
 std::size_t Tokenizer::bytes_of(Token token) const {
   if (byte_pairs_) return byte_pairs_->is_special(token) ? 0 : byte_pairs_->pairs().text(token).size();
+  if (sentencepiece_) return sentencepiece_->text(token).size();
   return kind_ == TokenizerKind::bytes ? 1 : utf8_bytes(code_points_.at(static_cast<std::size_t>(token)));
 }
 

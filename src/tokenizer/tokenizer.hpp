@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,16 +12,18 @@
 #include "base/token.hpp"
 #include "base/utf8.hpp"
 #include "tokenizer/byte_pair_tokenizer.hpp"
+#include "tokenizer/sentencepiece_tokenizer.hpp"
 
 namespace dekoder {
 
 enum class TokenizerKind {
-  bytes,       ///< "byte": token = byte, 256 of them, any text
-  characters,  ///< "char": token = place of the code point in a sorted vocabulary
-  byte_pairs   ///< "bpe": pieces of words, by a tokenizer.json
+  bytes,         ///< "byte": token = byte, 256 of them, any text
+  characters,    ///< "char": token = place of the code point in a sorted vocabulary
+  byte_pairs,    ///< "bpe": pieces of words, by a tokenizer.json
+  sentencepiece  ///< "sentencepiece": pieces of words, by a .model of SentencePiece
 };
 
-/// "byte", "char" or "bpe".
+/// "byte", "char", "bpe" or "sentencepiece".
 const char* tokenizer_kind_name(TokenizerKind kind);
 
 /// Text to tokens and back.
@@ -30,9 +33,11 @@ class Tokenizer {
   /// `code_points` in ascending order, each once, at least one; throws std::logic_error otherwise.
   static Tokenizer of_characters(std::vector<char32_t> code_points);
   static Tokenizer of_byte_pairs(BytePairTokenizer tokenizer);
+  /// `model`: the bytes of a .model file. Throws DataError that begins with `where`.
+  static Tokenizer of_sentencepiece(std::string model, std::string_view where);
 
-  /// The form kept in token files and checkpoints: `byte`, `char U+000A U+0020 ...` in the order of the tokens, or
-  /// a tokenizer.json.
+  /// The form kept in token files and checkpoints: `byte`, `char U+000A U+0020 ...` in the order of the tokens, a
+  /// tokenizer.json, or `sentencepiece ` and the model in base64.
   std::string to_text() const;
   /// The reverse of to_text; throws DataError that begins with `where`.
   static Tokenizer from_text(std::string_view text, std::string_view where);
@@ -41,14 +46,18 @@ class Tokenizer {
   /// V, number of tokens.
   int vocabulary() const {
     return byte_pairs_                     ? byte_pairs_->pairs().size()
+           : sentencepiece_                ? sentencepiece_->size()
            : kind_ == TokenizerKind::bytes ? 256
                                            : static_cast<int>(code_points_.size());
   }
   /// The rules of a `bpe` tokenizer; null for others.
   const BytePairTokenizer* byte_pairs() const { return byte_pairs_.get(); }
+  /// The model of a `sentencepiece` tokenizer; null for others.
+  const SentencePieceTokenizer* sentencepiece() const { return sentencepiece_ ? &*sentencepiece_ : nullptr; }
 
   /// Tokens of a text that a user gave as `where` ("--prompt"). Throws ConfigError naming it and every character
-  /// that the vocabulary lacks, or the first byte that is not UTF-8. The texts of special tokens stand for these.
+  /// that the vocabulary lacks, or the first byte that is not UTF-8. The texts of special tokens of a
+  /// `bpe` tokenizer stand for these.
   std::vector<Token> encode(std::string_view text, std::string_view where = "text") const;
   /// The token of a code point of a `char` tokenizer, or -1.
   Token find(char32_t code_point) const { return code_point < tokens_.size() ? tokens_[code_point] : -1; }
@@ -57,7 +66,8 @@ class Tokenizer {
   std::string decode(std::span<const Token> tokens) const;
   /// Appends the bytes one token stands for, as they are.
   void append_bytes(std::string& text, Token token) const;
-  /// Bytes of the source text that one token stands for; 0 for a special one.
+  /// Bytes of the source text that one token stands for; 0 for a special one. Those of a `sentencepiece` tokenizer
+  /// together count the space that its encode may add (SentencePieceTokenizer::adds_space).
   std::size_t bytes_of(Token token) const;
 
   bool operator==(const Tokenizer& other) const;
@@ -69,6 +79,7 @@ class Tokenizer {
   std::vector<char32_t> code_points_;  ///< by token
   std::vector<Token> tokens_;          ///< by code point
   std::shared_ptr<const BytePairTokenizer> byte_pairs_;
+  std::optional<SentencePieceTokenizer> sentencepiece_;
 };
 
 /// Turns tokens into text as they come: a character whose bytes are not all there yet is held back, bytes that are
