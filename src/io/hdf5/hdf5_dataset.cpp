@@ -101,6 +101,14 @@ void Hdf5Dataset::write_slab(std::span<const std::size_t> offset, std::span<cons
     fail(file_, name_, "cannot be written");
 }
 
+void Hdf5Dataset::extend(std::size_t rows) {
+  const Call call;
+  Extents shape = shape_;
+  shape.at(0) = rows;
+  if (H5Dset_extent(handle_.id(), to_hdf5(shape).data()) < 0) fail(file_, name_, "cannot be extended");
+  shape_ = std::move(shape);
+}
+
 void Hdf5Dataset::close() {
   const Call call;
   if (!handle_.close()) fail(file_, name_, "cannot be written");

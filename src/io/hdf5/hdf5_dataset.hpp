@@ -17,6 +17,7 @@ struct Hdf5Storage {
   bool fletcher32 = true;          ///< a checksum per chunk, of the bytes as they are stored
   bool shuffle = false;            ///< bytes of equal significance together, which compress better
   int gzip = 0;                    ///< level of compression, 1 to 9; 0: none
+  bool extendable = false;         ///< the first axis may grow
 };
 
 /// Whether chunks are held against their Fletcher32 as they are read.
@@ -60,6 +61,8 @@ class Hdf5Dataset {
   void write(std::span<const T> values, std::span<const std::size_t> offset, std::span<const std::size_t> count) {
     write_slab(offset, count, std::as_bytes(values), hdf5_type_of<T>());
   }
+  /// Gives the first axis of an extendable dataset `rows`; new elements read as 0.
+  void extend(std::size_t rows);
   /// Hands written chunks that HDF5 still holds to the system; unlike the destructor it reports what fails.
   void close();
 

@@ -148,7 +148,7 @@ namespace {
 Hdf5Handle creation_properties(std::span<const std::size_t> shape, std::size_t element_bytes,
                                const Hdf5Storage& storage, const std::string& file, const std::string& name) {
   Hdf5Handle creation = timeless(H5P_DATASET_CREATE, file, name);
-  if (shape.empty() || product(shape) == 0) return creation;
+  if (shape.empty() || (product(shape) == 0 && !storage.extendable)) return creation;
   const std::vector<hsize_t> chunk =
       to_hdf5(storage.chunk.empty() ? default_chunk(shape, element_bytes) : storage.chunk);
   if (chunk.size() != shape.size()) throw ShapeError(file + ":" + name + ": its chunk has another rank");
@@ -163,9 +163,11 @@ Hdf5Handle creation_properties(std::span<const std::size_t> shape, std::size_t e
 Hdf5Handle new_dataset(const Hdf5Handle& owner, const std::string& file, const std::string& name, hid_t type,
                        std::span<const std::size_t> shape, const Hdf5Storage& storage) {
   const std::vector<hsize_t> extents = to_hdf5(shape);
+  std::vector<hsize_t> most = extents;
+  if (storage.extendable) most.at(0) = H5S_UNLIMITED;
   const Hdf5Handle space =
       shape.empty() ? checked(H5Screate(H5S_SCALAR), Kind::dataspace, file, name, "no shape")
-                    : checked(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
+                    : checked(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), most.data()),
                               Kind::dataspace, file, name, "no shape");
   const Hdf5Handle creation = creation_properties(shape, H5Tget_size(type), storage, file, name);
   const Hdf5Handle link = link_properties(file);
