@@ -22,6 +22,7 @@
 #include "commands/predictions_command.hpp"
 #include "commands/replay_command.hpp"
 #include "commands/self_test.hpp"
+#include "commands/tokens_command.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/run_origin.hpp"
 #include "config/time_left.hpp"
@@ -118,14 +119,21 @@ ExitCode run_train(const Command& command) {
 }
 
 ExitCode run_prepare(const Command& command) {
-  const PrepareReport report = prepare_tokens(
-      command.text, command.output, command.tokenizer == "char" ? TokenizerKind::characters : TokenizerKind::bytes,
-      command.validation_fraction);
-  const TokenFileHeader& header = report.header;
-  print(fmt::format("{}{}: {} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
-                    command.output, report.unchanged ? " is up to date" : "", header.tokens, header.source,
-                    command.tokenizer, header.tokenizer.vocabulary(), header.training_tokens,
-                    header.validation_tokens()));
+  PrepareOptions options;
+  options.texts = command.paths;
+  options.field = command.field;
+  options.output = command.output;
+  options.tokenizer = {command.tokenizer, command.split};
+  options.validation_fraction = command.validation_fraction;
+  options.threads = thread_facts().threads;
+  const PrepareReport report = prepare_tokens(options);
+  print(fmt::format("{}{}: {}", command.output, report.unchanged ? " is up to date" : "",
+                    token_file_text(command.output, report.header)));
+  if (report.header.split_by_document && report.header.validation_documents == 0 && options.validation_fraction > 0)
+    log_warning(
+        "none of the {} documents is held out, as --validation-fraction {} is one in {:.0f}; raise it, or give "
+        "more documents",
+        report.header.documents, options.validation_fraction, 1 / options.validation_fraction);
   return ExitCode::finished;
 }
 
@@ -307,6 +315,7 @@ ExitCode run_status(const Command& command) {
 ExitCode run_command(const Command& command) {
   if (command.name == "train") return run_train(command);
   if (command.name == "prepare") return run_prepare(command);
+  if (command.name == "tokens") return print(show_tokens(command)), ExitCode::finished;
   if (command.name == "eval") return run_eval(command);
   if (command.name == "generate") return run_generate(command);
   if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;

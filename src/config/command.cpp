@@ -22,7 +22,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   constexpr const char* elsewhere = nullptr;
   visit("name", c.name, elsewhere);
   visit("action", c.action, elsewhere);
-  visit("paths", c.paths, "a path");
+  visit("paths", c.paths, c.name == "prepare" ? "the text file's name" : "a path");
   visit("config", c.config, "the configuration's name");
   visit("config_text", c.config_text, elsewhere);
   visit("sets", c.sets, elsewhere);
@@ -30,13 +30,16 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("fresh", c.fresh, elsewhere);
   visit("time_left", c.time_left, "--time-left");
   visit("until", c.until, elsewhere);
-  visit("text", c.text, c.name == "attention" ? "--text" : "the text file's name");
+  visit("text", c.text, "--text");
   visit("output", c.output, "--output");
   visit("folder", c.folder, "--folder");
   visit("step", c.step, elsewhere);
-  visit("tokenizer", c.tokenizer, elsewhere);
+  visit("tokenizer", c.tokenizer, "--tokenizer");
+  visit("split", c.split, "--split");
+  visit("field", c.field, "--field");
   visit("validation_fraction", c.validation_fraction, elsewhere);
-  visit("tokens_file", c.tokens_file, "--tokens-file");
+  visit("tokens_file", c.tokens_file, c.name == "tokens" ? "the token file's name" : "--tokens-file");
+  visit("show", c.show, elsewhere);
   visit("prompt", c.prompt, "--prompt");
   visit("tokens", c.tokens, elsewhere);
   visit("temperature", c.temperature, elsewhere);
@@ -87,14 +90,23 @@ void check_command(const Command& c) {
     expect(c.top_p > 0 && c.top_p <= 1, fmt::format("--top-p is {}; expected above 0 and at most 1", c.top_p));
   }
   if (c.name == "prepare") {
-    expect(c.tokenizer == "byte" || c.tokenizer == "char",
-           fmt::format("--tokenizer is '{}'; expected byte or char", excerpt(c.tokenizer)));
+    std::error_code ignored, failure;
+    const bool found =
+        std::filesystem::symlink_status(c.tokenizer, failure).type() != std::filesystem::file_type::not_found &&
+        failure != std::errc::filename_too_long;
+    expect(c.tokenizer == "byte" || c.tokenizer == "char" || found,
+           fmt::format("--tokenizer is '{}'; expected byte or char, or the file of a tokenizer (tokenizer.json, "
+                       "merges or ranks), and there is no such file",
+                       excerpt(c.tokenizer)));
+    expect(c.split.empty() || c.split == "gpt2" || c.split == "cl100k" || c.split == "qwen2",
+           fmt::format("--split is '{}'; expected gpt2, cl100k or qwen2", excerpt(c.split)));
     expect(c.validation_fraction >= 0 && c.validation_fraction < 1,
            fmt::format("--validation-fraction is {}; expected from 0 to below 1, e.g. 0.1", c.validation_fraction));
-    std::error_code ignored;
-    expect(!std::filesystem::equivalent(c.text, c.output, ignored),
-           fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, c.text));
+    for (const std::string& text : c.paths)
+      expect(!std::filesystem::equivalent(text, c.output, ignored),
+             fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, text));
   }
+  if (c.name == "tokens") expect(c.show >= 0, fmt::format("--show is {}; expected at least 0", c.show));
   if (c.name == "attention") expect(!c.text.empty(), "--text is empty; expected at least one character");
   if (c.name == "predictions") {
     expect(c.windows >= 0,
@@ -109,8 +121,8 @@ void check_command(const Command& c) {
            fmt::format("--memory is {}; expected the GiB that a rank may take, e.g. 80", c.memory));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
-    const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||
-                         key == "paths" || (key == "text" && c.name == "prepare");
+    const bool is_path =
+        key == "config" || key == "run" || key == "output" || key == "tokens_file" || key == "paths";
     const auto check = [&](const std::string& text) {
       if (is_path && text.size() >= PATH_MAX)
         expect(false,

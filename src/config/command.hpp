@@ -9,10 +9,11 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;    ///< train, prepare, eval, generate, describe, plan, bench, status, attention, predictions,
-                       ///< replay, initial-values, checkpoint, selftest
-  std::string action;  ///< checkpoint: list, verify or diff
-  std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints
+  std::string name;  ///< train, prepare, tokens, eval, generate, describe, plan, bench, status, attention,
+                     ///< predictions, replay, initial-values, checkpoint, selftest
+  std::string action;              ///< checkpoint: list, verify or diff
+  std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints;
+                                   ///< prepare: files and folders of texts, "-"
   std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none
   std::string config_text;         ///< its contents, read once by the launcher
   std::vector<std::string> sets;   ///< train, describe, plan, bench, status: "section.key=value"
@@ -21,15 +22,18 @@ struct Command {
   bool fresh = false;     ///< train: start over in a run directory that has checkpoints
   std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
   long until = -1;        ///< train: saves and ends at this step; -1: at the last of the run
-  std::string text;       ///< prepare: text file; attention: the text itself
+  std::string text;       ///< attention: the text itself
   std::string
       output;  ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory;
                ///< predictions: the table, empty: predictions/step-<step>.h5 of the run directory
   std::string folder = ".";          ///< selftest: where files are tried
   long step = -1;                    ///< attention, predictions: of the checkpoint; -1: the newest
-  std::string tokenizer = "byte";    ///< prepare: byte or char
-  double validation_fraction = 0.1;  ///< prepare: share of the tokens held out at the end
-  std::string tokens_file;           ///< eval, predictions: another token file than the run's
+  std::string tokenizer = "byte";    ///< prepare: byte, char or the path of a file
+  std::string split;                 ///< prepare: of a rank file of tiktoken; empty: gpt2
+  std::string field;                 ///< prepare: of JSON lines; empty: text
+  double validation_fraction = 0.1;  ///< prepare: share of the tokens, or the documents, that are held out
+  std::string tokens_file;           ///< eval, predictions: another token file than the run's; tokens: the file
+  int show = 20;                     ///< tokens: how many are printed
   std::string prompt = "\n";         ///< generate
   int tokens = 200;                  ///< generate: length
   double temperature = 0.8;          ///< generate: 0 takes the most likely token

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/prepare_tokens.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <optional>
-#include <vector>
+#include <system_error>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "data/text_encoder.hpp"
 #include "io/files/durable_file.hpp"
-#include "io/files/input_file.hpp"
+#include "io/files/packed_file.hpp"
 #include "io/files/sha256.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 
@@ -20,181 +26,320 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
-constexpr std::size_t code_points_in_unicode = 0x110000;
-
-/// A text file read in pieces; hashes and counts what it hands out.
-class TextReader {
+/// Digest and size of a corpus: of a single text's bytes, or of documents with their lengths.
+class CorpusDigest {
  public:
-  explicit TextReader(const fs::path& path) : file_(path, "text file"), buffer_(buffer_bytes, '\0') {}
-
-  /// The next piece, empty at the end of the file. The last `keep` bytes of the piece before come first again.
-  std::string_view next(std::size_t keep) {
-    std::memmove(buffer_.data(), buffer_.data() + filled_ - keep, keep);
-    const std::size_t fresh = file_.read(std::span(buffer_).subspan(keep));
-    hash_.update(std::as_bytes(std::span(buffer_).subspan(keep, fresh)));
-    bytes_ += fresh;
-    filled_ = keep + fresh;
-    at_end_ = fresh == 0;
-    return std::string_view(buffer_).substr(0, filled_);
+  explicit CorpusDigest(bool single) : single_(single) {}
+  void add(std::string_view text) {
+    hash_.update(std::as_bytes(std::span(text)));
+    document_ += text.size();
   }
-  bool at_end() const { return at_end_; }
+  /// Returns the bytes of the document that ends here.
+  std::uint64_t end_document() {
+    const std::uint64_t bytes = std::exchange(document_, 0);
+    if (!single_ && bytes > 0) hash_.update(std::as_bytes(std::span(&bytes, 1)));
+    bytes_ += bytes;
+    return bytes;
+  }
   std::uint64_t bytes() const { return bytes_; }
-  std::string finish_hash() { return hash_.finish(); }
+  std::string finish() { return hash_.finish(); }
 
  private:
-  InputFile file_;
-  std::string buffer_;
-  std::size_t filled_ = 0;
-  bool at_end_ = false;
-  std::uint64_t bytes_ = 0;
+  bool single_;
   Sha256 hash_;
+  std::uint64_t document_ = 0, bytes_ = 0;
 };
 
-/// Calls visit(code point) for every character of the text. Throws DataError at the first byte that is no UTF-8.
-template <class Visit>
-void for_each_character(TextReader& reader, const fs::path& path, Visit&& visit) {
-  std::size_t keep = 0;
-  std::uint64_t line = 1, column = 1;
-  for (;;) {
-    const std::string_view piece = reader.next(keep);
-    const std::uint64_t piece_begin = reader.bytes() - piece.size();
-    std::size_t at = 0;
-    while (at < piece.size()) {
-      const Utf8Front front = utf8_front(piece.substr(at));
-      if (front.kind == Utf8Front::Kind::incomplete && !reader.at_end()) break;
-      if (front.kind != Utf8Front::Kind::character)
-        throw DataError(
-            "{}: {} (line {}, column {}), which the char tokenizer needs; convert the text (iconv -t UTF-8) or use "
-            "the byte tokenizer",
-            path.string(), Utf8Fault{piece_begin + at, line, column, static_cast<unsigned char>(piece[at])}.text(),
-            line, column);
-      visit(front.code_point);
-      ++column;
-      if (front.code_point == U'\n') ++line, column = 1;
-      at += front.bytes;
-    }
-    keep = piece.size() - at;
-    if (reader.at_end()) return;
-  }
-}
-
-/// Calls visit(byte) for every byte of the text.
-template <class Visit>
-void for_each_byte(TextReader& reader, Visit&& visit) {
-  for (std::string_view piece = reader.next(0); !piece.empty(); piece = reader.next(0))
-    for (const char byte : piece) visit(static_cast<unsigned char>(byte));
-}
-
-/// First reading: checks the text, counts it, hashes it and collects the vocabulary.
-TokenFileHeader survey(const fs::path& text, TokenizerKind kind, double validation_fraction) {
-  TextReader reader(text);
-  TokenFileHeader header;
-  if (kind == TokenizerKind::bytes) {
-    while (!reader.next(0).empty()) {
-    }
-    header.tokens = reader.bytes();
-  } else {
-    std::vector<bool> seen(code_points_in_unicode);
-    for_each_character(reader, text, [&](char32_t code_point) {
-      seen[code_point] = true;
-      ++header.tokens;
-    });
-    std::vector<char32_t> code_points;
-    for (std::size_t c = 0; c < seen.size(); ++c)
-      if (seen[c]) code_points.push_back(static_cast<char32_t>(c));
-    if (!code_points.empty()) header.tokenizer = Tokenizer::of_characters(std::move(code_points));
-  }
-  if (header.tokens == 0) throw DataError("{}: is empty, expected text", text.string());
-  header.source = text.filename().string();
-  header.source_bytes = reader.bytes();
-  header.source_sha256 = reader.finish_hash();
-  const auto held_out =
-      static_cast<std::uint64_t>(std::llround(validation_fraction * static_cast<double>(header.tokens)));
-  header.training_tokens = header.tokens - std::min(held_out, header.tokens);
-  if (header.training_tokens < 2)
-    throw DataError(
-        "{}: its {} tokens leave {} to train on after {:g} of them are held out, expected at least 2; use a "
-        "longer text or a smaller validation fraction",
-        text.string(), header.tokens, header.training_tokens, validation_fraction);
-  const std::size_t token_bytes = header.tokenizer.vocabulary() > 65536 ? 4 : 2;
-  header.block_tokens = std::min<std::uint64_t>(token_file::block_bytes / token_bytes, header.tokens);
-  return header;
-}
-
-/// Writes tokens block by block with their digests.
-template <class Stored>
-class BlockWriter {
+/// Which documents are held out, asked in their order: of each group of 1 / fraction neighbours one, drawn by the
+/// number of the group, so that the fraction is met at every length and no period of the corpus meets this one's.
+class HeldOutDraw {
  public:
-  BlockWriter(Hdf5File& file, const TokenFileHeader& header) : file_(file), header_(header) {
-    const std::array<std::size_t, 1> shape = {header.tokens}, chunk = {header.block_tokens};
-    tokens_.emplace(
-        file.create_dataset("/tokens", hdf5_type_of<Stored>(), shape, {{chunk.begin(), chunk.end()}, true}));
-    block_.reserve(header.block_tokens);
+  explicit HeldOutDraw(double fraction) : fraction_(fraction) {}
+  bool is_held_out(std::uint64_t document) {
+    if (fraction_ <= 0) return false;
+    while (document >= end_) next_group();
+    return document == drawn_;
   }
-
-  /// Tokens beyond those the header announces are counted but not kept: the text has grown.
-  void push(Token token) {
-    if (written_ + block_.size() >= header_.tokens) {
-      ++surplus_;
-      return;
-    }
-    if (written_ + block_.size() >= header_.training_tokens) validation_bytes_ += header_.tokenizer.bytes_of(token);
-    block_.push_back(static_cast<Stored>(token));
-    if (block_.size() == header_.block_tokens) flush();
-  }
-  /// Writes what is left; returns the number of tokens pushed in all.
-  std::uint64_t finish() {
-    if (!block_.empty()) flush();
-    file_.write<std::uint64_t>("/block_digests", std::span<const std::uint64_t>(digests_));
-    tokens_->close();
-    tokens_.reset();
-    return written_ + surplus_;
-  }
-  std::uint64_t validation_bytes() const { return validation_bytes_; }
 
  private:
+  void next_group() {
+    const auto border = [&](std::uint64_t group) {
+      return static_cast<std::uint64_t>(std::ceil(static_cast<double>(group) / fraction_));
+    };
+    const std::uint64_t begin = border(group_);
+    end_ = border(group_ + 1);
+    if (end_ > begin) drawn_ = begin + mixed(group_) % (end_ - begin);
+    ++group_;
+  }
+  /// The mixing function of SplitMix64 (Steele, Lea, Flood 2014).
+  static std::uint64_t mixed(std::uint64_t value) {
+    value += 0x9E3779B97F4A7C15;
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9;
+    value = (value ^ value >> 27) * 0x94D049BB133111EB;
+    return value ^ value >> 31;
+  }
+
+  double fraction_;
+  std::uint64_t group_ = 0, end_ = 0, drawn_ = 0;
+};
+
+/// Values of a new dataset of one axis that come one after the other, and whose number need not be known.
+template <class Value>
+class GrowingDataset {
+ public:
+  /// In chunks of `chunk`. `total`: how many will come; 0: not known.
+  GrowingDataset(Hdf5File& file, std::string name, std::size_t chunk, std::size_t total)
+      : file_(file), name_(std::move(name)), chunk_(chunk), total_(total) {}
+
+  std::uint64_t size() const { return size_; }
+  void append(std::span<const Value> values) {
+    if (!dataset_) {
+      // All of the values where they are fewer than a chunk.
+      chunk_ = std::min(chunk_, total_ > 0 ? total_ : values.size());
+      const std::array<std::size_t, 1> shape = {total_}, chunk = {chunk_};
+      Hdf5Storage storage{{chunk.begin(), chunk.end()}, true};
+      storage.extendable = total_ == 0;
+      dataset_.emplace(file_.create_dataset(name_, hdf5_type_of<Value>(), shape, storage));
+    }
+    if (total_ == 0) dataset_->extend(size_ + values.size());
+    const std::array<std::size_t, 1> offset = {size_}, count = {values.size()};
+    dataset_->write(values, offset, count);
+    size_ += values.size();
+  }
+  void read(std::uint64_t first, std::span<Value> values) const {
+    const std::array<std::size_t, 1> offset = {first}, count = {values.size()};
+    dataset_->read(values, offset, count);
+  }
+  void close() {
+    if (dataset_) dataset_->close();
+    dataset_.reset();
+  }
+
+ private:
+  Hdf5File& file_;
+  std::string name_;
+  std::size_t chunk_, total_;
+  std::uint64_t size_ = 0;
+  std::optional<Hdf5Dataset> dataset_;
+};
+
+/// What is held out, until it can be appended: records {tokens, whether a document ends with them; the tokens} in a
+/// file that goes away with its object, or with the next PendingFile there after a kill.
+template <class Stored>
+class WaitingTokens {
+ public:
+  explicit WaitingTokens(const fs::path& output) : pending_(output, "held_out") {
+    descriptor_ = ::open(pending_.temporary().c_str(), O_RDWR | O_CLOEXEC);
+    if (descriptor_ < 0) fail("cannot be opened", errno);
+  }
+  ~WaitingTokens() { ::close(descriptor_); }
+  WaitingTokens(const WaitingTokens&) = delete;
+
+  void append(std::span<const Stored> tokens, bool ends) {
+    const Record record{tokens.size(), ends};
+    buffer_.append(reinterpret_cast<const char*>(&record), sizeof(record));
+    buffer_.append(reinterpret_cast<const char*>(tokens.data()), tokens.size_bytes());
+    if (buffer_.size() >= buffer_bytes) flush();
+  }
+  /// Calls visit(tokens, ends) for everything that was appended.
+  template <class Visit>
+  void for_each(Visit&& visit) {
+    flush();
+    if (::lseek(descriptor_, 0, SEEK_SET) != 0) fail("cannot be read", errno);
+    buffer_.resize(buffer_bytes);
+    std::size_t begin = 0, end = 0;
+    const auto take = [&](void* out, std::size_t bytes) {
+      for (auto* to = static_cast<char*>(out); bytes > 0;) {
+        if (begin == end) {
+          ssize_t got;
+          do got = ::read(descriptor_, buffer_.data(), buffer_.size());
+          while (got < 0 && errno == EINTR);
+          if (got <= 0) fail("cannot be read", got < 0 ? errno : EIO);
+          begin = 0, end = static_cast<std::size_t>(got);
+        }
+        const std::size_t taken = std::min(bytes, end - begin);
+        std::memcpy(to, buffer_.data() + begin, taken);
+        to += taken, begin += taken, bytes -= taken;
+      }
+    };
+    std::vector<Stored> tokens;
+    for (std::uint64_t read = 0; read < written_;) {
+      Record record;
+      take(&record, sizeof(record));
+      tokens.resize(record.tokens);
+      take(tokens.data(), tokens.size() * sizeof(Stored));
+      read += sizeof(record) + tokens.size() * sizeof(Stored);
+      visit(std::span<const Stored>(tokens), record.ends != 0);
+    }
+  }
+
+ private:
+  struct Record {
+    std::uint64_t tokens, ends;
+  };
+  static constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
+  [[noreturn]] void fail(const char* what, int error) const {
+    throw DataError("{}: its held-out part {} in a temporary file: {}", pending_.target().string(), what,
+                    std::strerror(error));
+  }
   void flush() {
-    const std::array<std::size_t, 1> offset = {written_}, count = {block_.size()};
-    tokens_->write(std::span<const Stored>(block_), offset, count);
+    if (const int error = write_whole(descriptor_, buffer_)) fail("cannot be written", error);
+    written_ += buffer_.size();
+    buffer_.clear();
+  }
+
+  PendingFile pending_;
+  int descriptor_ = -1;
+  std::string buffer_;
+  std::uint64_t written_ = 0;
+};
+
+/// Puts encoded batches, in their order, into a token file.
+template <class Stored>
+class TokenFileWriter {
+ public:
+  /// `total`: the tokens there will be; 0: not known.
+  TokenFileWriter(Hdf5File& file, TokenFileHeader& header, bool single, std::uint64_t total, const fs::path& output)
+      : file_(file),
+        header_(header),
+        single_(single),
+        total_(total),
+        end_of_text_(header.tokenizer.byte_pairs() ? header.tokenizer.byte_pairs()->end_of_text() : -1),
+        block_tokens_(token_file::block_bytes / sizeof(Stored)),
+        digest_(single),
+        draw_(single ? 0 : header.validation_fraction),
+        tokens_(file, "/tokens", block_tokens_, total),
+        ends_(file, "/document_ends", token_file::document_ends_chunk, 0) {
+    if (total > 0) block_tokens_ = std::min<std::uint64_t>(block_tokens_, total);
+    block_.reserve(block_tokens_);
+    if (!single && header.validation_fraction > 0) waiting_.emplace(output);
+  }
+
+  void take(const TextBatch& batch) {
+    std::size_t begin = 0;
+    for (const TextPart& part : batch.parts) {
+      digest_.add(batch.text_of(part));
+      scratch_.assign(batch.tokens.begin() + static_cast<std::ptrdiff_t>(begin),
+                      batch.tokens.begin() + static_cast<std::ptrdiff_t>(part.tokens_end));
+      begin = part.tokens_end;
+      const std::uint64_t bytes = part.ends_document ? digest_.end_document() : 0;
+      const bool ends = part.ends_document && bytes > 0;
+      if (ends && end_of_text_ >= 0) scratch_.push_back(static_cast<Stored>(end_of_text_));
+      const bool held_out = draw_.is_held_out(documents_);
+      if (held_out)
+        waiting_->append(scratch_, ends);
+      else
+        push(scratch_);
+      if (part.ends_document && !ends) ++header_.empty_documents;
+      if (!ends) continue;
+      ++documents_;
+      if (held_out)
+        ++header_.validation_documents, header_.validation_bytes += bytes;
+      else
+        push_end();
+    }
+  }
+
+  /// Writes what is left, and fills the header in.
+  void finish(const std::string& name) {
+    const std::uint64_t training = pushed();
+    if (waiting_)
+      waiting_->for_each([&](std::span<const Stored> tokens, bool ends) {
+        push(tokens);
+        if (ends) push_end();
+      });
+    header_.tokens = pushed();
+    if (header_.tokens == 0) throw DataError("{}: is empty, expected text", name);
+    header_.training_tokens = single_ ? training_part(header_.tokens, header_.validation_fraction) : training;
+    if (header_.training_tokens < 2) {
+      throw DataError(
+          "{}: its {} tokens leave {} to train on after {:g} of them are held out, expected at least 2; use a "
+          "longer text or a smaller validation fraction",
+          name, header_.tokens, header_.training_tokens, header_.validation_fraction);
+    }
+    if (total_ > 0 && header_.tokens != total_)
+      throw DataError("{}: changed while it was read; prepare it again", name);
+    if (!block_.empty()) flush();
+    header_.block_tokens = std::min(block_tokens_, header_.tokens);
+    header_.source_bytes = digest_.bytes();
+    header_.source_sha256 = digest_.finish();
+    if (single_) header_.validation_bytes = std::min(bytes_behind(header_.training_tokens), header_.source_bytes);
+    file_.write<std::uint64_t>("/block_digests", std::span<const std::uint64_t>(digests_));
+    tokens_.close();
+    if (!single_ || header_.tokenizer.kind() == TokenizerKind::byte_pairs) {
+      if (!new_ends_.empty()) ends_.append(new_ends_);
+      ends_.close();
+      header_.documents = documents_;
+      header_.split_by_document = !single_;
+    }
+  }
+
+  static std::uint64_t training_part(std::uint64_t tokens, double fraction) {
+    const auto held_out = static_cast<std::uint64_t>(std::llround(fraction * static_cast<double>(tokens)));
+    return tokens - std::min(held_out, tokens);
+  }
+
+ private:
+  std::uint64_t pushed() const { return tokens_.size() + block_.size() + surplus_; }
+  void push(std::span<const Stored> tokens) {
+    while (!tokens.empty()) {
+      if (total_ > 0 && tokens_.size() + block_.size() == total_) {  // the text has grown
+        surplus_ += tokens.size();
+        return;
+      }
+      std::uint64_t room = block_tokens_ - block_.size();
+      if (total_ > 0) room = std::min(room, total_ - tokens_.size() - block_.size());
+      const std::span<const Stored> taken = tokens.first(std::min<std::size_t>(room, tokens.size()));
+      block_.insert(block_.end(), taken.begin(), taken.end());
+      tokens = tokens.subspan(taken.size());
+      if (block_.size() == block_tokens_) flush();
+    }
+  }
+  void flush() {
+    tokens_.append(block_);
     digests_.push_back(token_file::block_digest<Stored>(digests_.size(), block_));
-    written_ += block_.size();
     block_.clear();
+  }
+  void push_end() {
+    if (single_ && header_.tokenizer.kind() != TokenizerKind::byte_pairs) return;
+    new_ends_.push_back(pushed());
+    if (new_ends_.size() < token_file::document_ends_chunk) return;
+    ends_.append(new_ends_);
+    new_ends_.clear();
+  }
+  /// Bytes of the text that the tokens from `first` on stand for.
+  std::uint64_t bytes_behind(std::uint64_t first) const {
+    if (header_.tokenizer.kind() == TokenizerKind::bytes) return header_.tokens - first;
+    std::uint64_t bytes = 0;
+    std::vector<Stored> tokens;
+    for (; first < header_.tokens; first += tokens.size()) {
+      tokens.resize(std::min(block_tokens_ - first % block_tokens_, header_.tokens - first));
+      tokens_.read(first, std::span<Stored>(tokens));
+      for (const Stored token : tokens) bytes += header_.tokenizer.bytes_of(static_cast<Token>(token));
+    }
+    return bytes;
   }
 
   Hdf5File& file_;
-  const TokenFileHeader& header_;
-  std::optional<Hdf5Dataset> tokens_;
-  std::vector<Stored> block_;
-  std::vector<std::uint64_t> digests_;
-  std::uint64_t written_ = 0, surplus_ = 0, validation_bytes_ = 0;
+  TokenFileHeader& header_;
+  bool single_;
+  std::uint64_t total_;
+  Token end_of_text_;
+  std::uint64_t block_tokens_;
+  CorpusDigest digest_;
+  HeldOutDraw draw_;
+  GrowingDataset<Stored> tokens_;
+  GrowingDataset<std::uint64_t> ends_;
+  std::optional<WaitingTokens<Stored>> waiting_;
+  std::vector<Stored> block_, scratch_;
+  std::vector<std::uint64_t> digests_, new_ends_;
+  std::uint64_t documents_ = 0, surplus_ = 0;
 };
-
-/// Second reading: encodes. Sets header.validation_bytes.
-template <class Stored>
-void encode_text(const fs::path& text, Hdf5File& file, TokenFileHeader& header) {
-  TextReader reader(text);
-  BlockWriter<Stored> writer(file, header);
-  bool known = true;
-  if (header.tokenizer.kind() == TokenizerKind::bytes) {
-    for_each_byte(reader, [&](unsigned char byte) { writer.push(byte); });
-  } else {
-    for_each_character(reader, text, [&](char32_t code_point) {
-      const Token token = header.tokenizer.find(code_point);
-      known = known && token >= 0;
-      writer.push(std::max(token, 0));
-    });
-  }
-  const std::uint64_t tokens = writer.finish();
-  if (!known || tokens != header.tokens || reader.finish_hash() != header.source_sha256)
-    throw DataError("{}: changed while it was read; prepare it again", text.string());
-  header.validation_bytes = writer.validation_bytes();
-}
 
 void write_header(Hdf5File& file, const TokenFileHeader& header) {
   file.write_attribute("/", "format", token_file::format);
   file.write_attribute("/", "major", token_file::major_version);
-  file.write_attribute("/", "minor", token_file::minor_version);
+  file.write_attribute("/", "minor", header.documents > 0 ? token_file::minor_version : 0);
   file.write_text("tokenizer", header.tokenizer.to_text());
   file.write_attribute("/", "source", header.source);
   file.write_attribute("/", "source_sha256", header.source_sha256);
@@ -203,6 +348,28 @@ void write_header(Hdf5File& file, const TokenFileHeader& header) {
   file.write_attribute("/", "training_tokens", header.training_tokens);
   file.write_attribute("/", "validation_bytes", header.validation_bytes);
   file.write_attribute("/", "block_tokens", header.block_tokens);
+  if (header.documents == 0) return;
+  file.write_attribute("/", "documents", header.documents);
+  file.write_attribute("/", "validation_documents", header.validation_documents);
+  file.write_attribute("/", "empty_documents", header.empty_documents);
+  file.write_attribute("/", "split", header.split_by_document ? "document" : "place");
+  file.write_attribute("/", "validation_fraction", header.validation_fraction);
+}
+
+/// The token file that is there already, of the present format; throws where something else is.
+std::optional<TokenFileHeader> earlier_output(const fs::path& output) {
+  std::error_code ignored;
+  if (!fs::exists(output, ignored)) return std::nullopt;
+  try {
+    return token_file::read_header(output);
+  } catch (const token_file::OlderFormatError&) {
+    return std::nullopt;
+  } catch (const ReadError&) {
+    throw;  // it may be as good as ever
+  } catch (const DataError& error) {
+    throw DataError("{}: is there already and is no usable token file ({}); remove it or name another output",
+                    output.string(), error.what());
+  }
 }
 
 /// Whether the tokens of a file can be read as they were written.
@@ -218,51 +385,93 @@ bool is_whole(const fs::path& output) {
   }
 }
 
-/// Whether `output` is there already with this content, whole and in the present format; throws where it is
-/// something else than a token file.
-bool already_prepared(const fs::path& output, TokenFileHeader& header) {
-  std::error_code ignored;
-  if (!fs::exists(output, ignored)) return false;
-  try {
-    const TokenFileHeader there = token_file::read_header(output);
-    if (there.source_sha256 != header.source_sha256 || there.training_tokens != header.training_tokens ||
-        !(there.tokenizer == header.tokenizer) || !is_whole(output))
-      return false;
-    header = there;
-    return true;
-  } catch (const token_file::OlderFormatError&) {
-    return false;
-  } catch (const ReadError&) {
-    throw;  // it may be as good as ever
-  } catch (const DataError& error) {
-    throw DataError("{}: is there already and is no usable token file ({}); remove it or name another output",
-                    output.string(), error.what());
-  }
+std::string digest_of(const Corpus& corpus) {
+  CorpusDigest digest(corpus.is_single_text());
+  CorpusWork work;
+  work.name = "is it prepared already";
+  work.cut = [](std::string_view text) { return text.size(); };
+  work.make_worker = [] { return [](TextBatch&) {}; };
+  work.take = [&](const TextBatch& batch) {
+    for (const TextPart& part : batch.parts) {
+      digest.add(batch.text_of(part));
+      if (part.ends_document) digest.end_document();
+    }
+  };
+  read_corpus(corpus, work);
+  return digest.finish();
+}
+
+/// Whether a file has these texts, made in the same way.
+bool is_prepared(const TokenFileHeader& there, const Corpus& corpus, const Tokenizer& tokenizer,
+                 const PrepareOptions& options) {
+  const double fraction = options.validation_fraction;
+  const bool same_split =
+      corpus.is_single_text()
+          ? !there.split_by_document &&
+                there.training_tokens == TokenFileWriter<std::uint16_t>::training_part(there.tokens, fraction)
+          : there.split_by_document && there.validation_fraction == fraction;
+  return same_split && there.tokenizer == tokenizer && corpus.is_repeatable() &&
+         there.source_sha256 == digest_of(corpus) && is_whole(options.output);
+}
+
+/// The tokens that a corpus will have, where that is known before; else 0.
+std::uint64_t known_tokens(const Corpus& corpus, const ChosenTokenizer& chosen) {
+  if (!corpus.is_single_text() || !corpus.is_repeatable()) return 0;
+  const fs::path& path = corpus.sources()[0].path;
+  if (chosen.tokenizer.kind() != TokenizerKind::bytes) return chosen.tokens;
+  return PackedFile(path).packed() ? 0 : corpus.bytes_on_disk();
+}
+
+template <class Stored>
+void write_tokens(const Corpus& corpus, const PrepareOptions& options, std::uint64_t total, Hdf5File& file,
+                  TokenFileHeader& header) {
+  TokenFileWriter<Stored> writer(file, header, corpus.is_single_text(), total, options.output);
+  CorpusWork work;
+  work.threads = options.threads;
+  work.name = "tokens";
+  work.cut = text_cut(header.tokenizer);
+  work.make_worker = [&] { return text_encoder(header.tokenizer, corpus); };
+  work.take = [&](const TextBatch& batch) { writer.take(batch); };
+  read_corpus(corpus, work);
+  writer.finish(corpus.place());
 }
 
 }  // namespace
 
-PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, TokenizerKind kind,
-                             double validation_fraction) {
-  if (!(validation_fraction >= 0 && validation_fraction < 1))
-    throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", validation_fraction);
-  output_target(output);  // before the text is read: it may take long
+PrepareReport prepare_tokens(const PrepareOptions& options) {
+  if (!(options.validation_fraction >= 0 && options.validation_fraction < 1))
+    throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", options.validation_fraction);
+  output_target(options.output);  // before the texts are read: it may take long
+  const Corpus corpus(options.texts, options.field);
+  const std::optional<TokenFileHeader> there = earlier_output(options.output);
+  const ChosenTokenizer chosen = choose_tokenizer(options.tokenizer, corpus, options.threads);
+  if (there && is_prepared(*there, corpus, chosen.tokenizer, options)) return {true, *there};
   PrepareReport report;
-  report.header = survey(text, kind, validation_fraction);
-  if (already_prepared(output, report.header)) {
-    report.unchanged = true;
-    return report;
-  }
-  PendingFile pending(output, "tokens");
+  TokenFileHeader& header = report.header;
+  header.tokenizer = chosen.tokenizer;
+  header.source = corpus.name();
+  header.validation_fraction = options.validation_fraction;
+  PendingFile pending(options.output, "tokens");
   Hdf5File file = Hdf5File::create(pending);
-  if (report.header.tokenizer.vocabulary() > 65536)
-    encode_text<std::uint32_t>(text, file, report.header);
+  const std::uint64_t total = known_tokens(corpus, chosen);
+  if (header.tokenizer.vocabulary() > 65536)
+    write_tokens<std::uint32_t>(corpus, options, total, file, header);
   else
-    encode_text<std::uint16_t>(text, file, report.header);
-  write_header(file, report.header);
+    write_tokens<std::uint16_t>(corpus, options, total, file, header);
+  write_header(file, header);
   file.close();
   pending.commit(token_file::verify);
   return report;
+}
+
+PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, TokenizerKind kind,
+                             double validation_fraction) {
+  PrepareOptions options;
+  options.texts = {text.string()};
+  options.output = output;
+  options.tokenizer.name = tokenizer_kind_name(kind);
+  options.validation_fraction = validation_fraction;
+  return prepare_tokens(options);
 }
 
 }  // namespace dekoder

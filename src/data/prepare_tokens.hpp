@@ -2,22 +2,45 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "data/token_dataset.hpp"
+#include "data/tokenizer_choice.hpp"
 
 namespace dekoder {
+
+struct PrepareOptions {
+  std::vector<std::string> texts;  ///< as Corpus takes them
+  std::string field;               ///< of JSON lines; empty: text
+  std::filesystem::path output;
+  TokenizerWish tokenizer;
+  double validation_fraction = 0.1;  ///< held out: of a single text's tokens, else of the documents
+  int threads = 1;                   ///< that encode; the output does not depend on them
+};
 
 struct PrepareReport {
   bool unchanged = false;  ///< the output was there already, made from the same text in the same way
   TokenFileHeader header;  ///< of the output
 };
 
-/// Makes a token file from a text file, a regular one: it is read twice (check, vocabulary and hash; then encoding)
-/// through fixed buffers, so that it may be larger than memory. The last `validation_fraction` of the tokens is
-/// held out. The output appears whole or not at all: it is a PendingFile, read back against its digests before it
-/// takes its name. Throws DataError for a text that is missing, empty, too short, not UTF-8 (characters) or changes
+/// Makes a token file. The texts are read once, through fixed buffers, so that they may be larger than memory
+/// (read_corpus says how much of it there is); that of characters reads them before for the vocabulary, and where
+/// the output is there they are read for their digest first.
+///
+/// A document ends with the tokenizer's end-of-text token, if it has one; empty ones are left out. A single text is
+/// one document, whose last tokens are held out. Of several documents one in each group of 1 / fraction is held
+/// out, drawn by the number of the group: whole ones, which stand behind all others. They wait in a temporary file
+/// beside the output until the reading ends. Digest (source_sha256): of a single text's bytes, or of those of each
+/// document, each followed by their number (8 bytes, little-endian), however they were packed.
+///
+/// The output appears whole or not at all: it is a PendingFile, read back against its digests before it takes its
+/// name. Throws DataError for a text that is missing, empty, too short, damaged, not UTF-8 (characters) or changes
 /// meanwhile, and for an output that cannot be written or is some other file; ReadError where the system cannot
-/// read the text, or the output that is there; ConfigError for a fraction outside of [0, 1).
+/// read a text, or the output that is there; ConfigError for a fraction outside of [0, 1).
+PrepareReport prepare_tokens(const PrepareOptions& options);
+
+/// The same for a single file.
 PrepareReport prepare_tokens(const std::filesystem::path& text, const std::filesystem::path& output,
                              TokenizerKind kind, double validation_fraction);
 

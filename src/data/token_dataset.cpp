@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
 #include <mutex>
 #include <stdexcept>
@@ -57,6 +58,14 @@ void require_consistent(const Hdf5File& file, const TokenFileHeader& header) {
   if (header.validation_bytes > header.source_bytes)
     throw DataError("{}: validation_bytes is {}, above the {} bytes of the source; {}", name,
                     header.validation_bytes, header.source_bytes, remedy);
+  if (header.documents == 0) return;
+  const Hdf5Dataset ends = file.dataset("/document_ends");
+  if (ends.type() != Hdf5Type::uint64 || ends.shape() != std::vector<std::size_t>{header.documents})
+    throw DataError("{}:/document_ends: {} values of {}, expected uint64, {} of them; {}", name, ends.size(),
+                    hdf5_type_name(ends.type()), header.documents, remedy);
+  if (header.validation_documents > header.documents)
+    throw DataError("{}: validation_documents is {}, above the {} documents of the file; {}", name,
+                    header.validation_documents, header.documents, remedy);
 }
 
 TokenFileHeader header_of(const Hdf5File& file) {
@@ -70,6 +79,13 @@ TokenFileHeader header_of(const Hdf5File& file) {
   header.training_tokens = file.attribute<std::uint64_t>("/", "training_tokens");
   header.validation_bytes = file.attribute<std::uint64_t>("/", "validation_bytes");
   header.block_tokens = file.attribute<std::uint64_t>("/", "block_tokens");
+  if (file.has_attribute("/", "documents")) {
+    header.documents = file.attribute<std::uint64_t>("/", "documents");
+    header.validation_documents = file.attribute<std::uint64_t>("/", "validation_documents");
+    header.empty_documents = file.attribute<std::uint64_t>("/", "empty_documents");
+    header.split_by_document = file.text_attribute("/", "split") == "document";
+    header.validation_fraction = file.attribute<double>("/", "validation_fraction");
+  }
   require_consistent(file, header);
   return header;
 }
@@ -197,6 +213,39 @@ void token_file::verify(const std::filesystem::path& file) {
     block.resize(std::min<std::uint64_t>(block.size(), dataset.header().tokens - first));
     dataset.read(first, block);
   }
+  document_lengths(file);
+}
+
+token_file::DocumentLengths token_file::document_lengths(const std::filesystem::path& path) {
+  const Hdf5File file = Hdf5File::open(path);
+  const TokenFileHeader header = header_of(file);
+  DocumentLengths lengths;
+  if (header.documents == 0) return lengths;
+  const Hdf5Dataset dataset = file.dataset("/document_ends");
+  std::vector<std::uint64_t> ends;
+  std::uint64_t last = 0;
+  const std::uint64_t training = header.documents - header.validation_documents;
+  for (std::uint64_t first = 0; first < header.documents; first += ends.size()) {
+    ends.resize(std::min<std::uint64_t>(document_ends_chunk, header.documents - first));
+    const std::array<std::size_t, 1> offset = {first}, count = {ends.size()};
+    dataset.read(std::span<std::uint64_t>(ends), offset, count);
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      const bool wrong_border =
+          header.split_by_document && first + i + 1 == training && ends[i] != header.training_tokens;
+      if (ends[i] <= last || ends[i] > header.tokens || wrong_border)
+        throw DataError("{}:/document_ends: document {} ends at {}, behind {}, where {} tokens are to train on; {}",
+                        path.string(), first + i, ends[i], last, header.training_tokens, remedy);
+      const std::uint64_t length = ends[i] - last;
+      lengths.least = last == 0 ? length : std::min(lengths.least, length);
+      lengths.most = std::max(lengths.most, length);
+      ++lengths.of_bits[static_cast<std::size_t>(std::bit_width(length)) - 1];
+      last = ends[i];
+    }
+  }
+  if (last != header.tokens)
+    throw DataError("{}:/document_ends: the last document ends at {}, expected {}, as many as there are tokens; {}",
+                    path.string(), last, header.tokens, remedy);
+  return lengths;
 }
 
 bool TokenDataset::streams() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -8,21 +9,28 @@
 #include <string>
 
 #include "base/error.hpp"
-#include "tokenizer/tokenizer.hpp"
 #include "io/files/xxh64.hpp"
+#include "tokenizer/tokenizer.hpp"
 
 namespace dekoder {
 
 /// What a token file says about itself, as attributes of its root group.
 struct TokenFileHeader {
   Tokenizer tokenizer = Tokenizer::of_bytes();
-  std::string source;                  ///< name of the text file
-  std::string source_sha256;           ///< of the text file, 64 hexadecimal digits
-  std::uint64_t source_bytes = 0;      ///< of the text file
+  std::string source;                  ///< name of the text file, or of the first one and how many more
+  std::string source_sha256;           ///< of the text, 64 hexadecimal digits; of documents: see prepare_tokens
+  std::uint64_t source_bytes = 0;      ///< of the text
   std::uint64_t tokens = 0;            ///< of both parts
   std::uint64_t training_tokens = 0;   ///< the first ones; the rest is held out for validation
   std::uint64_t validation_bytes = 0;  ///< of the source that the held-out tokens stand for
   std::uint64_t block_tokens = 0;      ///< tokens per digest
+
+  // Minor version 1; files without documents, of a single text by characters or bytes, are of minor version 0.
+  std::uint64_t documents = 0;             ///< 0: the file does not tell
+  std::uint64_t validation_documents = 0;  ///< the last ones, whole; 0 where a place in a text is the border
+  std::uint64_t empty_documents = 0;       ///< that were left out
+  bool split_by_document = false;
+  double validation_fraction = 0;  ///< of the documents that was asked for, where they are split
 
   std::uint64_t validation_tokens() const { return tokens - training_tokens; }
   /// Equal for files of the same text with the same held-out part: "<source_sha256>/<training_tokens>".
@@ -33,8 +41,9 @@ namespace token_file {
 
 inline constexpr const char* format = "dekoder-tokens";
 inline constexpr int major_version = 2;  ///< another one is refused
-inline constexpr int minor_version = 0;  ///< additions that older readers may ignore
+inline constexpr int minor_version = 1;  ///< additions that older readers may ignore
 inline constexpr std::uint64_t block_bytes = 64 * 1024;
+inline constexpr std::uint64_t document_ends_chunk = 8192;  ///< values per chunk of /document_ends
 
 /// Written by an older program: nothing is wrong with the file, but `dekoder prepare` must make it again.
 class OlderFormatError : public DataError {
@@ -46,8 +55,17 @@ class OlderFormatError : public DataError {
 /// OlderFormatError where it is of an older one, ReadError where the system cannot read it now.
 TokenFileHeader read_header(const std::filesystem::path& file);
 
-/// Reads a token file through and checks every digest, block by block. Throws as TokenDataset.
+/// Reads a token file through and checks every digest, block by block, and the ends of its documents. Throws as
+/// TokenDataset.
 void verify(const std::filesystem::path& file);
+
+/// Tokens per document of a file, the tokens that end them among them.
+struct DocumentLengths {
+  std::uint64_t least = 0, most = 0;
+  std::array<std::uint64_t, 64> of_bits{};  ///< [b]: documents of 2^b to 2^(b+1) - 1 tokens
+};
+/// All zero where the file does not tell. Throws DataError where the ends are not those of the file's tokens.
+DocumentLengths document_lengths(const std::filesystem::path& file);
 
 /// Digest of block `block` (XXH64 over its number, 8 bytes, and its tokens, little-endian): finds blocks that are
 /// zeroed, swapped or changed.

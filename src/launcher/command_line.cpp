@@ -102,12 +102,31 @@ void add_commands(CLI::App& app, CommandLine& line) {
              "training.steps (default: the last)",
              false);
 
-  CLI::App* prepare = sub("prepare", "Turn a text file into a token file.",
-                          "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte");
-  prepare->add_option("text", c.text, "text file")->required();
+  CLI::App* prepare =
+      sub("prepare", "Turn texts into a token file.",
+          "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte\n"
+          "  dekoder prepare corpus/ more.jsonl.zst -o data/corpus.h5 --tokenizer gpt2/tokenizer.json\n"
+          "  cat *.jsonl | dekoder prepare - --field content -o data/corpus.h5");
+  prepare
+      ->add_option("text", c.paths,
+                   "text files, folders of them, JSON lines (*.jsonl), gzip and zstd too; -: standard input")
+      ->required();
   prepare->add_option("-o,--output", c.output, "token file (HDF5)")->required();
-  prepare->add_option("--tokenizer", c.tokenizer, "byte or char")->capture_default_str();
-  add_number(*prepare, "--validation-fraction", c.validation_fraction, "share of the tokens held out, at the end");
+  prepare
+      ->add_option("--tokenizer", c.tokenizer,
+                   "byte or char, or a file: tokenizer.json, merges (vocab.bpe, merges.txt), ranks of tiktoken")
+      ->capture_default_str();
+  prepare->add_option("--split", c.split,
+                      "how text is cut before merges, with ranks: gpt2 (default), cl100k, qwen2");
+  prepare->add_option("--field", c.field,
+                      "of JSON lines, that has the text (default: text); on standard input: these");
+  add_number(*prepare, "--validation-fraction", c.validation_fraction,
+             "held out: share of one text's tokens, at its end, or of several documents");
+
+  CLI::App* tokens = sub("tokens", "What is in a token file: sizes, lengths of documents, first tokens.",
+                         "dekoder tokens data/austen-byte.h5 --show 50");
+  tokens->add_option("file", c.tokens_file, "token file")->required();
+  add_number(*tokens, "--show", c.show, "how many tokens are printed, with their texts");
 
   CLI::App* eval = sub("eval", "Validation loss of a checkpoint.", "dekoder eval runs/first");
   add_run(*eval, c, "run directory or checkpoint file");

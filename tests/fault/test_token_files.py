@@ -227,11 +227,12 @@ def test_small_file_size_limits(folder):
 
 def test_unusable(folder):
     (folder / "t.txt").write_text("some text " * 20)
+    (folder / "empty").mkdir()
     cases = [
         ("none.txt", "o.h5", "byte", 3, "no such text file"),
         ("t.txt", "none/o.h5", "byte", 3, "does not exist; make it first"),
         ("t.txt", "t.txt", "byte", 2, "is the text itself"),
-        (".", "o.h5", "byte", 3, "is a folder"),
+        ("empty", "o.h5", "byte", 3, "is a folder without texts"),
     ]
     (folder / "latin1.txt").write_bytes("naïve".encode("latin-1"))
     cases.append(("latin1.txt", "o.h5", "char", 3, "byte 0xEF at offset 2 is not UTF-8"))

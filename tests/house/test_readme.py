@@ -35,7 +35,7 @@ class Readme(unittest.TestCase):
     def test_dekoder_commands_run(self):
         lines = [line for line in shell_lines() if line.startswith("dekoder ")]
         self.assertEqual({shlex.split(line)[1] for line in lines},
-                         {"prepare", "describe", "train", "eval", "generate", "status", "bench", "compare", "watch", "plan",
+                         {"prepare", "tokens", "describe", "train", "eval", "generate", "status", "bench", "compare", "watch", "plan",
                           "attention", "predictions", "checkpoint", "runs"})
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "input").symlink_to(ROOT / "input")

@@ -39,7 +39,12 @@ MODEL = ["unit.test_training_step.f", "unit.test_decoder.f", "gradient.test_deco
 PLAN = {
     "data/batch_loader": ["unit.test_batch_loader.f"],
     "data/token_dataset": ["unit.test_token_dataset.f", "unit.test_batch_loader.f"],
-    "data/prepare_tokens": ["unit.test_token_dataset.f", "unit.test_batch_loader.f", "fault.test_token_files.py"],
+    "data/prepare_tokens": ["unit.test_token_dataset.f", "unit.test_batch_loader.f", "fault.test_token_files.py",
+                            "regression.test_prepare.py"],
+    "data/corpus": ["unit.test_token_dataset.f", "regression.test_prepare.py"],
+    "data/text_encoder": ["unit.test_token_dataset.f", "regression.test_prepare.py"],
+    "data/tokenizer_choice": ["regression.test_prepare.py"],
+    "io/files/packed_file": ["regression.test_prepare.py"],
     "tokenizer/tokenizer": ["tokenizer.test_tokenizer.once", "unit.test_token_dataset.f", "fault.test_token_files.py"],
     "base/utf8": ["tokenizer.test_tokenizer.once", "unit.test_token_dataset.f"],
     "kernels/adamw": ["unit.test_adamw.f", "unit.test_adamw.ft", "unit.test_training_step.f"],

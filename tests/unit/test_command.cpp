@@ -39,6 +39,9 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.text = "t\\ext";
   c.output = "out";
   c.tokenizer = "char";
+  c.split = "qwen2";
+  c.field = "\"body\": #";
+  c.show = 0;
   c.validation_fraction = 0.1 / 3;
   c.tokens_file = "true";
   c.prompt = "\xc3\x89lise said:\n\t\"null\" \\ \x01 \xe2\x80\xa8 \xf0\x9f\x98\x80 ~";
@@ -66,6 +69,9 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.text, c.text);
   EXPECT_EQ(back.output, c.output);
   EXPECT_EQ(back.tokenizer, c.tokenizer);
+  EXPECT_EQ(back.split, c.split);
+  EXPECT_EQ(back.field, c.field);
+  EXPECT_EQ(back.show, c.show);
   EXPECT_EQ(back.validation_fraction, c.validation_fraction);
   EXPECT_EQ(back.tokens_file, c.tokens_file);
   EXPECT_EQ(back.prompt, c.prompt);
@@ -88,7 +94,8 @@ TEST(Command, ABrokenTextIsRefused) {
 }
 
 TEST(Command, DefaultsAreInRange) {
-  for (const char* name : {"train", "prepare", "eval", "generate", "describe", "bench", "status", "checkpoint"})
+  for (const char* name :
+       {"train", "prepare", "tokens", "eval", "generate", "describe", "bench", "status", "checkpoint"})
     EXPECT_EQ(refusal(named(name)), "") << name;
 }
 
@@ -157,9 +164,14 @@ TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {
   EXPECT_EQ(refusal(c), "");
   Command p = named("prepare");
   p.tokenizer = "bpe";
+  p.split = "gpt4";
   p.validation_fraction = 1;
   EXPECT_NE(refusal(p).find("--tokenizer is 'bpe'"), std::string::npos);
+  EXPECT_NE(refusal(p).find("--split is 'gpt4'; expected gpt2, cl100k or qwen2"), std::string::npos);
   EXPECT_NE(refusal(p).find("--validation-fraction is 1"), std::string::npos);
+  Command t = named("tokens");
+  t.show = -1;
+  EXPECT_EQ(refusal(t), "--show is -1; expected at least 0");
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 #include "io/files/sha256.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 #include "support/scratch_folder.hpp"
+#include "tokenizer/byte_alphabet.hpp"
+#include "tokenizer/byte_pair_files.hpp"
 
 namespace dekoder {
 namespace {
@@ -64,6 +66,104 @@ TEST(PrepareTokens, MoreThan65536CharactersNeedWiderTokens) {
   EXPECT_EQ(dataset.vocabulary(), 70'000);
   EXPECT_EQ(all_text(dataset), text);
   EXPECT_EQ(all_text(streamed), text);
+}
+
+Tokenizer small_byte_pairs(SplitPattern pattern, const std::string& added = "") {
+  std::vector<BytePair> merges;
+  std::vector<std::string> texts;  // ids of bytes are those of the alphabet's order
+  for (const unsigned char byte : byte_alphabet().in_order) texts.emplace_back(1, static_cast<char>(byte));
+  for (const auto& [left, right] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"t", "h"}, {"th", "e"}, {" ", "the"}, {"1", "2"}, {"12", "12"}, {"\xE3", "\x80"}, {"\n", "\n"}}) {
+    const auto find = [&](const char* text) {
+      return Token(std::find(texts.begin(), texts.end(), text) - texts.begin());
+    };
+    merges.push_back({find(left), find(right)});
+    texts.push_back(std::string(left) + right);
+  }
+  const BytePairTokenizer plain = tokenizer_of_merges(merges, pattern, "test");
+  if (added.empty()) return Tokenizer::of_byte_pairs(plain);
+  texts.emplace_back(end_of_text_name);
+  texts.push_back(added);
+  const Token end = Token(texts.size()) - 2;
+  const std::vector<Token> unused{end, end + 1};
+  return Tokenizer::of_byte_pairs({BytePairs(texts, merges, false, unused, "test"),
+                                   pattern,
+                                   {{end, end_of_text_name, true}, {end + 1, added, false}},
+                                   false,
+                                   "test"});
+}
+
+/// Cut for the threads, whatever the script, also where lines do not end and where an added token lies across.
+TEST(PrepareTokens, LongTextsHaveTheTokensOfTheWhole) {
+  const ScratchFolder scratch("prepare-long");
+  const auto repeated = [](const std::string& text, std::size_t bytes) {
+    std::string all;
+    for (int i = 0; all.size() < bytes; ++i) all += text + std::string(std::size_t(i % 3), 'x');
+    return all;
+  };
+  const std::string texts[] = {repeated("the then, there's  the 1212 naïve\n\n the", 700'000),
+                               repeated("the the ", 700'000),
+                               repeated("日本語、の。\u3000文章\n", 700'000),
+                               std::string(600'000, '1'),
+                               repeated("e\u0301the\n\u0301", 700'000),
+                               repeated("\xE3\x80 \xFF", 600'000)};
+  for (const SplitPattern pattern : {SplitPattern::gpt2, SplitPattern::cl100k, SplitPattern::qwen2})
+    for (const std::string added : {"", "the\n", "e "}) {
+      const Tokenizer tokenizer = small_byte_pairs(pattern, added);
+      scratch.write("t.json", tokenizer.to_text());
+      for (const std::string& text : texts) {
+        PrepareOptions options;
+        options.texts = {scratch.write("t.txt", text).string()};
+        options.tokenizer.name = (scratch / "t.json").string();
+        options.threads = 3;
+        options.output = scratch / "t.h5";
+        prepare_tokens(options);
+        const TokenDataset dataset(options.output);
+        std::vector<Token> tokens(dataset.header().tokens), expected = tokenizer.encode(text);
+        expected.push_back(tokenizer.byte_pairs()->end_of_text());
+        dataset.read(0, tokens);
+        ASSERT_TRUE(tokens == expected)
+            << split_pattern_name(pattern) << " '" << added << "' " << text.substr(0, 20);
+        EXPECT_EQ(dataset.header().documents, 1u);
+        EXPECT_EQ(dataset.header().source_bytes, text.size());
+      }
+    }
+}
+
+/// Memory has a bound: there a word is cut, between characters.
+TEST(PrepareTokens, AWordWithoutAnEndIsCut) {
+  const ScratchFolder scratch("prepare-endless");
+  std::string text;
+  while (text.size() < (std::size_t{17} << 20)) text += "€1€2";
+  scratch.write("t.json", small_byte_pairs(SplitPattern::qwen2).to_text());
+  PrepareOptions options;
+  options.texts = {scratch.write("t.txt", text).string()};
+  options.tokenizer.name = (scratch / "t.json").string();
+  options.output = scratch / "t.h5";
+  prepare_tokens(options);
+  EXPECT_TRUE(all_text(TokenDataset(options.output)) == text + end_of_text_name);
+}
+
+TEST(PrepareTokens, TheHeldOutShareIsMet) {
+  const ScratchFolder scratch("prepare-share");
+  std::string lines;
+  for (int i = 0; i < 1000; ++i)
+    lines += fmt::format("{{\"text\": \"{}\"}}\n", std::string(std::size_t(i % 7 + 1), 'a'));
+  PrepareOptions options;
+  options.texts = {scratch.write("t.jsonl", lines).string()};
+  options.output = scratch / "t.h5";
+  for (const double fraction : {0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.75, 0.99}) {
+    options.validation_fraction = fraction;
+    const TokenFileHeader header = prepare_tokens(options).header;
+    EXPECT_NEAR(double(header.validation_documents), 1000 * fraction, 1) << fraction;
+    EXPECT_EQ(header.documents, 1000u);
+    EXPECT_EQ(header.validation_bytes, header.validation_tokens());
+    EXPECT_TRUE(prepare_tokens(options).unchanged);
+    const token_file::DocumentLengths lengths = token_file::document_lengths(options.output);
+    EXPECT_EQ(lengths.least, 1u);
+    EXPECT_EQ(lengths.most, 7u);
+    EXPECT_EQ(lengths.of_bits[0] + lengths.of_bits[1] + lengths.of_bits[2], 1000u);
+  }
 }
 
 /// The header alone does not make a file the one that was prepared.
@@ -130,6 +230,8 @@ class DamagedTokenFile : public testing::Test {
     std::vector<std::uint16_t> values = {0, 1, 2, 0, 1, 2};
     std::vector<std::uint64_t> digests;
     bool keep_digests = false;
+    std::vector<std::uint64_t> document_ends;  ///< none: minor version 0
+    std::uint64_t documents = 2, validation_documents = 1;
     Hdf5Type stored = Hdf5Type::uint16;
   };
   std::string message(const std::function<void(Parts&)>& change) {
@@ -154,6 +256,14 @@ class DamagedTokenFile : public testing::Test {
       file.write_attribute("/", "training_tokens", parts.training_tokens);
       file.write_attribute("/", "validation_bytes", parts.validation_bytes);
       file.write_attribute("/", "block_tokens", parts.block_tokens);
+      if (!parts.document_ends.empty()) {
+        file.write<std::uint64_t>("/document_ends", parts.document_ends);
+        file.write_attribute("/", "documents", parts.documents);
+        file.write_attribute("/", "validation_documents", parts.validation_documents);
+        file.write_attribute("/", "empty_documents", std::uint64_t{0});
+        file.write_attribute("/", "split", "document");
+        file.write_attribute("/", "validation_fraction", 0.5);
+      }
       if (parts.stored == Hdf5Type::uint16)
         file.write<std::uint16_t>("/tokens", parts.values);
       else
@@ -183,6 +293,16 @@ TEST_F(DamagedTokenFile, EveryInconsistencyIsNamed) {
   EXPECT_EQ(message([](Parts& p) { p.training_tokens = 6; }), "");
   expect([](Parts& p) { p.validation_bytes = 7; }, "validation_bytes is 7, above the 6 bytes");
   EXPECT_EQ(message([](Parts& p) { p.validation_bytes = 6; }), "");
+  EXPECT_EQ(message([](Parts& p) { p.document_ends = {4, 6}; }), "");
+  expect([](Parts& p) { p.document_ends = {4, 6}, p.documents = 3; }, "/document_ends: 2 values of uint64");
+  expect([](Parts& p) { p.document_ends = {4, 6}, p.validation_documents = 3; },
+         "validation_documents is 3, above");
+  for (const std::vector<std::uint64_t>& ends :
+       {std::vector<std::uint64_t>{4, 7}, {5, 6}, {4, 4}, {0, 6}, {4, 5}}) {
+    EXPECT_EQ(message([&](Parts& p) { p.document_ends = ends; }), "");
+    EXPECT_NE(message_of<DataError>([&] { token_file::verify(scratch_ / "t.h5"); }).find("/document_ends: "),
+              std::string::npos);
+  }
   expect([](Parts& p) { p.stored = Hdf5Type::uint64; }, "/tokens: holds uint64, expected uint16 or uint32");
   expect([](Parts& p) { p.block_tokens = 0; }, "block_tokens is 0");
   expect([](Parts& p) { p.block_tokens = (1 << 24) + 1; }, "block_tokens is 16777217, expected 1 to 16777216");

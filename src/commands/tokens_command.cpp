@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "commands/tokens_command.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/utf8.hpp"
+
+namespace dekoder {
+
+namespace {
+
+/// A row for each power of two between the shortest document and the longest.
+std::string histogram_text(const token_file::DocumentLengths& lengths) {
+  const auto& counts = lengths.of_bits;
+  const auto is_some = [](std::uint64_t count) { return count > 0; };
+  const auto first = std::find_if(counts.begin(), counts.end(), is_some);
+  const auto last = std::find_if(counts.rbegin(), counts.rend(), is_some).base();
+  const std::uint64_t most = *std::max_element(counts.begin(), counts.end());
+  std::string text = fmt::format("tokens per document, {} to {}:\n", lengths.least, lengths.most);
+  for (auto count = first; count != last; ++count) {
+    const std::uint64_t low = std::uint64_t{1} << (count - counts.begin());
+    constexpr double widest = 40;
+    const auto marks = std::size_t(widest * double(*count) / double(most));
+    const std::string bar(is_some(*count) ? std::max<std::size_t>(marks, 1) : 0, '#');
+    text += fmt::format("{:>12} to {:>12}  {:>12}{}{}\n", low, 2 * low - 1, *count, bar.empty() ? "" : "  ", bar);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string token_file_text(const std::filesystem::path& file, const TokenFileHeader& header) {
+  std::string text = fmt::format("{} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
+                                 header.tokens, header.source, tokenizer_kind_name(header.tokenizer.kind()),
+                                 header.tokenizer.vocabulary(), header.training_tokens, header.validation_tokens());
+  if (header.documents == 0) return text;
+  text += fmt::format("{} bytes, {:.2f} per token; {} document{}", header.source_bytes,
+                      double(header.source_bytes) / double(header.tokens), header.documents,
+                      header.documents == 1 ? "" : "s");
+  if (header.split_by_document) text += fmt::format(", {} of them held out", header.validation_documents);
+  if (header.empty_documents > 0) text += fmt::format("; empty ones left out: {}", header.empty_documents);
+  return text + "\n" + histogram_text(token_file::document_lengths(file));
+}
+
+std::string show_tokens(const Command& command) {
+  const TokenDataset data(command.tokens_file, 0);
+  std::string text = command.tokens_file + ": " + token_file_text(command.tokens_file, data.header());
+  std::vector<Token> tokens(std::min<std::uint64_t>(std::uint64_t(command.show), data.header().tokens));
+  data.read(0, tokens);
+  for (const Token token : tokens) {
+    std::string bytes;
+    data.tokenizer().append_bytes(bytes, token);
+    text += fmt::format("{:>8}  '{}'\n", token, excerpt(bytes));
+  }
+  return text;
+}
+
+}  // namespace dekoder

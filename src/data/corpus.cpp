@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/corpus.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/decimal.hpp"
+#include "base/elapsed.hpp"
+#include "base/error.hpp"
+#include "base/helper_thread.hpp"
+#include "base/log.hpp"
+#include "base/utf8.hpp"
+#include "io/files/input_file.hpp"
+#include "io/files/packed_file.hpp"
+
+namespace dekoder {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t part_bytes = std::size_t{1} << 18, most_part_bytes = std::size_t{1} << 24;
+constexpr std::size_t most_parts = 4096, most_line_bytes = std::size_t{1} << 30;
+
+/// The name without .gz or .zst.
+fs::path unpacked_name(const fs::path& path) {
+  const bool packed = path.extension() == ".gz" || path.extension() == ".zst";
+  return packed ? path.stem() : path.filename();
+}
+
+void add_folder(const fs::path& folder, std::vector<fs::path>& files) {
+  std::error_code failure;
+  std::vector<fs::path> entries = folder_entries(folder, failure);
+  if (failure) throw_read_error(folder.string(), failure.value(), "cannot be listed");
+  std::sort(entries.begin(), entries.end());
+  for (const fs::path& entry : entries) {
+    if (entry.filename().string().starts_with('.')) continue;
+    std::error_code ignored;
+    const fs::path ending = unpacked_name(entry).extension();
+    if (fs::is_directory(fs::symlink_status(entry, ignored)))
+      add_folder(entry, files);
+    else if ((ending == ".txt" || ending == ".jsonl") && !fs::is_directory(entry, ignored))
+      files.push_back(entry);
+  }
+}
+
+}  // namespace
+
+Corpus::Corpus(const std::vector<std::string>& words, const std::string& field)
+    : field_(field.empty() ? "text" : field) {
+  bool standard_input = false;
+  for (const std::string& word : words) {
+    if (word == PackedFile::standard_input) {
+      if (standard_input) throw ConfigError("- is there twice; expected standard input once");
+      standard_input = true;
+      sources_.push_back({word, !field.empty()});
+      continue;
+    }
+    std::vector<fs::path> files = {word};
+    std::error_code ignored;
+    if (fs::is_directory(word, ignored)) {
+      files.clear();
+      add_folder(word, files);
+      if (files.empty())
+        throw DataError("{}: is a folder without texts; expected files *.txt or *.jsonl in it, also .gz or .zst",
+                        word);
+    }
+    for (fs::path& file : files) {
+      const bool json_lines = unpacked_name(file).extension() == ".jsonl";
+      sources_.push_back({std::move(file), json_lines});
+    }
+  }
+  const bool any_json = std::any_of(sources_.begin(), sources_.end(), [](const auto& s) { return s.json_lines; });
+  if (!field.empty() && !any_json)
+    throw ConfigError(
+        "--field is '{}' and no text is JSON lines; expected names that end in .jsonl, .jsonl.gz or "
+        ".jsonl.zst, or standard input",
+        excerpt(field));
+}
+
+bool Corpus::is_repeatable() const {
+  return std::none_of(sources_.begin(), sources_.end(),
+                      [](const TextSource& source) { return source.path == PackedFile::standard_input; });
+}
+
+namespace {
+
+std::string with_number(const std::string& first, std::size_t sources) {
+  return sources == 1 ? first : fmt::format("{} and {} more", first, sources - 1);
+}
+
+}  // namespace
+
+std::string Corpus::name() const {
+  const fs::path& path = sources_[0].path;
+  return with_number(path == PackedFile::standard_input ? input_name(path) : path.filename().string(),
+                     sources_.size());
+}
+
+std::string Corpus::place() const {
+  return with_number(input_name(sources_[0].path), sources_.size());
+}
+
+std::uint64_t Corpus::bytes_on_disk() const {
+  std::uint64_t bytes = 0;
+  for (const TextSource& source : sources_) {
+    std::error_code failure;
+    const std::uintmax_t size = fs::file_size(source.path, failure);
+    if (failure) return 0;
+    bytes += size;
+  }
+  return bytes;
+}
+
+std::size_t last_character_border(std::string_view text) {
+  std::size_t at = text.size();
+  while (at > text.size() - std::min<std::size_t>(text.size(), 3) &&
+         (static_cast<unsigned char>(text[at - 1]) & 0xC0) == 0x80)
+    --at;
+  const std::size_t front = at > 0 ? at - 1 : at;
+  return front > 0 && utf8_front(text.substr(front)).kind == Utf8Front::Kind::incomplete ? front : text.size();
+}
+
+namespace {
+
+/// Bytes of the first part of a text of which at least `text` is there: 0 where more must be, up to the next
+/// wanted(bytes).
+class PartFinder {
+ public:
+  explicit PartFinder(const TextCut& cut) : cut_(cut) {}
+  /// Bytes to look at for the next part.
+  std::size_t wanted() const { return wanted_; }
+  /// Where to cut these `wanted()` bytes; 0: at none of them, and wanted() is more now.
+  std::size_t cut(std::string_view text) {
+    std::size_t at = cut_(text);
+    if (at == 0 && wanted_ < most_part_bytes) {
+      wanted_ *= 2;
+      return 0;
+    }
+    wanted_ = part_bytes;
+    return at == 0 ? last_character_border(text) : at;
+  }
+
+ private:
+  const TextCut& cut_;
+  std::size_t wanted_ = part_bytes;
+};
+
+/// Puts the texts of JSON lines in the place of these.
+class JsonReader {
+ public:
+  JsonReader(const Corpus& corpus, const TextCut& cut) : corpus_(corpus), cut_(cut) {}
+
+  void operator()(TextBatch& batch) const {
+    if (std::none_of(batch.parts.begin(), batch.parts.end(), [](const TextPart& part) { return part.line > 0; }))
+      return;
+    TextBatch read;
+    for (const TextPart& part : batch.parts) {
+      if (part.line == 0) {
+        add(read, batch.text_of(part), part.source, part.ends_document);
+        continue;
+      }
+      const std::string whole = text_of_line(batch.text_of(part), part);
+      std::string_view text = whole;
+      for (PartFinder finder(cut_); text.size() >= finder.wanted();)
+        if (const std::size_t bytes = finder.cut(text.substr(0, finder.wanted()))) {
+          add(read, text.substr(0, bytes), part.source, false);
+          text.remove_prefix(bytes);
+        }
+      add(read, text, part.source, true);
+    }
+    batch = std::move(read);
+  }
+
+ private:
+  static void add(TextBatch& batch, std::string_view text, std::size_t source, bool ends) {
+    batch.parts.push_back({batch.text.size(), text.size(), source, 0, ends, 0});
+    batch.text += text;
+  }
+  std::string text_of_line(std::string_view line, const TextPart& part) const {
+    const auto fail = [&](const std::string& what) {
+      throw DataError("{}:{}: {}; expected a JSON object in each line, with its text in the field \"{}\"",
+                      input_name(corpus_.sources()[part.source].path), part.line, what, excerpt(corpus_.field()));
+    };
+    nlohmann::json object;
+    try {
+      object = nlohmann::json::parse(line);
+    } catch (const nlohmann::json::parse_error& error) {
+      std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 9: ..."
+      reason = reason.substr(std::min(reason.find(": "), reason.size() - 2) + 2);
+      fail(fmt::format("is no JSON, at byte {} of the line: {}", error.byte, excerpt(reason, 300)));
+    } catch (const nlohmann::json::exception& error) {
+      fail(fmt::format("cannot be read: {}", excerpt(error.what(), 300)));
+    }
+    if (!object.is_object()) fail(fmt::format("is of type {}", object.type_name()));
+    const auto found = object.find(corpus_.field());
+    if (found == object.end()) fail(fmt::format("has no field \"{}\"", excerpt(corpus_.field())));
+    if (!found->is_string())
+      fail(fmt::format("its field \"{}\" is of type {}", excerpt(corpus_.field()), found->type_name()));
+    return std::move(found->get_ref<std::string&>());
+  }
+
+  const Corpus& corpus_;
+  const TextCut& cut_;
+};
+
+/// Batches on their way from one reader through many workers to one taker, who gets them in their order.
+class BatchQueue {
+ public:
+  explicit BatchQueue(std::size_t most) : most_(most) {}
+
+  /// Waits for room; false once all is to stop.
+  bool put(TextBatch batch) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return stopped_ || in_order_.size() < most_; });
+    if (stopped_) return false;
+    to_do_.push_back(in_order_.emplace_back(std::make_shared<Slot>(Slot{std::move(batch), {}, false})));
+    changed_.notify_all();
+    return true;
+  }
+  /// No further batch comes; `failure` is what ended the reading, or null.
+  void end(std::exception_ptr failure) {
+    const std::lock_guard lock(mutex_);
+    if (failure) in_order_.push_back(std::make_shared<Slot>(Slot{{}, failure, true}));
+    ended_ = true;
+    changed_.notify_all();
+  }
+  /// Works until there is nothing left to do.
+  void work(const std::function<void(TextBatch&)>& act) {
+    for (;;) {
+      std::shared_ptr<Slot> slot;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return stopped_ || ended_ || !to_do_.empty(); });
+        if (stopped_ || to_do_.empty()) return;
+        slot = std::move(to_do_.front());
+        to_do_.pop_front();
+      }
+      try {
+        act(slot->batch);
+      } catch (...) {
+        slot->failure = std::current_exception();
+      }
+      const std::lock_guard lock(mutex_);
+      slot->done = true;
+      changed_.notify_all();
+    }
+  }
+  /// The next batch, waiting at most a fifth of a second: null; rethrows its failure. `at_end`: there are no more.
+  std::unique_ptr<TextBatch> take(bool& at_end) {
+    std::unique_lock lock(mutex_);
+    const auto ready = [&] { return in_order_.empty() ? ended_ : in_order_.front()->done; };
+    constexpr std::chrono::milliseconds patience{200};
+    if (!changed_.wait_for(lock, patience, ready)) return nullptr;
+    if ((at_end = in_order_.empty())) return nullptr;
+    const std::shared_ptr<Slot> slot = std::move(in_order_.front());
+    in_order_.pop_front();
+    changed_.notify_all();
+    if (slot->failure) std::rethrow_exception(slot->failure);
+    return std::make_unique<TextBatch>(std::move(slot->batch));
+  }
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
+  }
+  const std::atomic<bool>& stopped() const { return stopped_; }
+
+ private:
+  struct Slot {
+    TextBatch batch;
+    std::exception_ptr failure;
+    bool done;
+  };
+  std::size_t most_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<Slot>> in_order_, to_do_;
+  bool ended_ = false;
+  std::atomic<bool> stopped_ = false;
+};
+
+/// Reads the sources one after the other and hands their parts on.
+class CorpusReader {
+ public:
+  CorpusReader(const Corpus& corpus, const TextCut& cut, BatchQueue& queue, std::atomic<std::uint64_t>& raw_bytes)
+      : corpus_(corpus), cut_(cut), queue_(queue), raw_bytes_(raw_bytes) {}
+
+  void read() {
+    for (std::size_t i = 0; i < corpus_.sources().size() && !queue_.stopped(); ++i) {
+      PackedFile file(corpus_.sources()[i].path, &queue_.stopped());
+      corpus_.sources()[i].json_lines ? read_lines(file, i) : read_text(file, i);
+      raw_before_ += file.raw_bytes();
+    }
+    hand_on();
+  }
+
+ private:
+  /// Makes `text` of `bytes` bytes, unless the file ends before; false then.
+  bool fill(PackedFile& file, std::string& text, std::size_t bytes) {
+    const std::size_t had = text.size();
+    text.resize(bytes);
+    text.resize(had + file.read(std::span(text).subspan(had)));
+    raw_bytes_ = raw_before_ + file.raw_bytes();
+    return text.size() == bytes;
+  }
+  void read_text(PackedFile& file, std::size_t source) {
+    std::string text;
+    for (PartFinder finder(cut_); !queue_.stopped() && fill(file, text, finder.wanted());)
+      if (const std::size_t bytes = finder.cut(text)) {
+        add(std::string_view(text).substr(0, bytes), source, 0, false);
+        text.erase(0, bytes);
+      }
+    add(text, source, 0, true);
+  }
+  void read_lines(PackedFile& file, std::size_t source) {
+    std::string text;
+    std::uint64_t number = 0;
+    for (bool more = true; more && !queue_.stopped();) {
+      const std::size_t had = text.size();
+      if (had > most_line_bytes)
+        throw DataError("{}:{}: has more than 1 GiB; expected a JSON object in each line",
+                        input_name(corpus_.sources()[source].path), number + 1);
+      more = fill(file, text, std::max(2 * had, part_bytes));
+      std::size_t begin = 0, look = had;
+      while (begin < text.size()) {
+        std::size_t end = text.find('\n', std::max(begin, look));
+        if (end == std::string::npos && more) break;
+        end = std::min(end, text.size());
+        const std::string_view line = std::string_view(text).substr(begin, end - begin);
+        ++number;
+        if (line.find_first_not_of(" \t\r") != std::string_view::npos) add(line, source, number, true);
+        begin = std::min(end + 1, text.size());
+      }
+      text.erase(0, begin);
+    }
+  }
+  void add(std::string_view text, std::size_t source, std::uint64_t line, bool ends) {
+    if (!batch_.parts.empty() && batch_.text.size() + text.size() > part_bytes) hand_on();
+    batch_.parts.push_back({batch_.text.size(), text.size(), source, line, ends, 0});
+    batch_.text += text;
+    if (batch_.text.size() >= part_bytes || batch_.parts.size() >= most_parts) hand_on();
+  }
+  void hand_on() {
+    if (!batch_.parts.empty()) queue_.put(std::exchange(batch_, {}));
+  }
+
+  const Corpus& corpus_;
+  const TextCut& cut_;
+  BatchQueue& queue_;
+  std::atomic<std::uint64_t>& raw_bytes_;
+  std::uint64_t raw_before_ = 0;
+  TextBatch batch_;
+};
+
+/// Shows how far a reading is: on a terminal one live line, rewritten five times a second; in a file a plain line
+/// every ten seconds.
+class ReadingProgress {
+ public:
+  ReadingProgress(const char* name, std::uint64_t total) : name_(name), total_(total) {}
+
+  void show(std::uint64_t bytes) {
+    if (*name_ == '\0' || seconds_since(shown_) < (terminal_ ? 0.2 : 10.0)) return;
+    shown_ = std::chrono::steady_clock::now();
+    const double seconds = seconds_since(begin_), rate = static_cast<double>(bytes) / seconds;
+    std::string text = fmt::format("{}: {}", name_, bytes_text(bytes));
+    if (total_ > 0) text += fmt::format(" of {}", bytes_text(std::max(bytes, total_)));
+    text += fmt::format("  {}/s", bytes_text(static_cast<std::uint64_t>(rate)));
+    if (total_ > 0 && rate > 0)
+      text += fmt::format("  {} to go", time_text(static_cast<double>(total_ - std::min(bytes, total_)) / rate));
+    if (!terminal_) return log_line(text);
+    const std::string live = "\r\x1b[K" + text;
+    std::fwrite(live.data(), 1, live.size(), stderr);
+    std::fflush(stderr);
+    live_ = true;
+  }
+  /// Takes the live line away.
+  ~ReadingProgress() {
+    if (live_) std::fputs("\r\x1b[K", stderr);
+  }
+  ReadingProgress(const ReadingProgress&) = delete;
+
+ private:
+  const char* name_;
+  std::uint64_t total_;
+  bool terminal_ = ::isatty(STDERR_FILENO) == 1, live_ = false;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), shown_ = begin_;
+};
+
+/// Threads that are told to stop, and waited for, however the reading ends.
+struct CorpusThreads {
+  BatchQueue& queue;
+  std::vector<std::thread> threads;
+  ~CorpusThreads() {
+    queue.stop();
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
+}  // namespace
+
+void read_corpus(const Corpus& corpus, const CorpusWork& work) {
+  const int threads = std::max(work.threads, 1);
+  BatchQueue queue(2 * static_cast<std::size_t>(threads) + 2);
+  std::atomic<std::uint64_t> raw_bytes = 0;
+  ReadingProgress progress(work.name, corpus.bytes_on_disk());
+  CorpusThreads running{queue, {}};
+  running.threads.push_back(start_helper_thread("dekoder-read", [&] {
+    std::exception_ptr failure;
+    try {
+      CorpusReader(corpus, work.cut, queue, raw_bytes).read();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    queue.end(failure);
+  }));
+  for (int i = 0; i < threads; ++i)
+    running.threads.push_back(start_helper_thread("dekoder-encode", [&] {
+      const JsonReader read_json(corpus, work.cut);
+      const auto act = work.make_worker();
+      queue.work([&](TextBatch& batch) {
+        read_json(batch);
+        act(batch);
+      });
+    }));
+  for (bool at_end = false; !at_end;) {
+    if (const auto batch = queue.take(at_end)) work.take(*batch);
+    progress.show(raw_bytes);
+  }
+}
+
+}  // namespace dekoder

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "data/corpus.hpp"
+#include "tokenizer/tokenizer.hpp"
+
+namespace dekoder {
+
+/// A tokenizer as a user asks for it.
+struct TokenizerWish {
+  std::string name = "byte";  ///< byte, char, or the path of a file
+  std::string split;          ///< of a rank file of tiktoken: gpt2 (also where empty), cl100k or qwen2
+};
+
+struct ChosenTokenizer {
+  Tokenizer tokenizer;
+  std::uint64_t tokens = 0;  ///< of the corpus, where the choice took a reading of it; else 0
+};
+
+/// The tokenizer that is meant, for this corpus. That of characters reads the corpus for its vocabulary, which must
+/// be repeatable then: ConfigError. A file is a tokenizer.json, a list of merges (ids: those of encoder.json or
+/// vocab.json in its folder, if there is one) or a rank file of tiktoken, told apart by content; throws DataError
+/// for one that is none or damaged, ConfigError for a `split` that says nothing about it.
+ChosenTokenizer choose_tokenizer(const TokenizerWish& wish, const Corpus& corpus, int threads);
+
+}  // namespace dekoder
