@@ -123,7 +123,7 @@ ExitCode run_prepare(const Command& command) {
   options.texts = command.paths;
   options.field = command.field;
   options.output = command.output;
-  options.tokenizer = {command.tokenizer, command.split};
+  options.tokenizer = {command.tokenizer, command.split, command.vocabulary};
   options.validation_fraction = command.validation_fraction;
   options.threads = thread_facts().threads;
   const PrepareReport report = prepare_tokens(options);

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/error.hpp"
 #include "base/utf8.hpp"
+#include "io/files/durable_file.hpp"
 
 namespace dekoder {
 
@@ -53,6 +55,11 @@ std::string show_tokens(const Command& command) {
     data.tokenizer().append_bytes(bytes, token);
     text += fmt::format("{:>8}  '{}'\n", token, excerpt(bytes));
   }
+  if (command.output.empty()) return text;
+  if (data.tokenizer().byte_pairs() == nullptr)
+    throw ConfigError("--output {}: the {} tokenizer of {} has no tokenizer.json, which bpe alone has",
+                      command.output, tokenizer_kind_name(data.tokenizer().kind()), command.tokens_file);
+  write_file_whole(command.output, data.tokenizer().to_text());
   return text;
 }
 

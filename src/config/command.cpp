@@ -36,6 +36,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("step", c.step, elsewhere);
   visit("tokenizer", c.tokenizer, "--tokenizer");
   visit("split", c.split, "--split");
+  visit("vocabulary", c.vocabulary, elsewhere);
   visit("field", c.field, "--field");
   visit("validation_fraction", c.validation_fraction, elsewhere);
   visit("tokens_file", c.tokens_file, c.name == "tokens" ? "the token file's name" : "--tokens-file");
@@ -94,10 +95,19 @@ void check_command(const Command& c) {
     const bool found =
         std::filesystem::symlink_status(c.tokenizer, failure).type() != std::filesystem::file_type::not_found &&
         failure != std::errc::filename_too_long;
-    expect(c.tokenizer == "byte" || c.tokenizer == "char" || found,
-           fmt::format("--tokenizer is '{}'; expected byte or char, or the file of a tokenizer (tokenizer.json, "
-                       "merges or ranks), and there is no such file",
-                       excerpt(c.tokenizer)));
+    expect(
+        c.tokenizer == "byte" || c.tokenizer == "char" || c.tokenizer == "bpe" || found,
+        fmt::format("--tokenizer is '{}'; expected byte, char or bpe, or the file of a tokenizer (tokenizer.json, "
+                    "merges or ranks), and there is no such file",
+                    excerpt(c.tokenizer)));
+    const bool makes_one = c.tokenizer == "bpe";
+    expect(makes_one ? c.vocabulary >= 258 && c.vocabulary <= 1000000 : c.vocabulary == 0,
+           makes_one
+               ? fmt::format("--vocabulary is {}; expected 258 to 1000000 with --tokenizer bpe: 256 bytes, the "
+                             "end of a text and what merges make",
+                             c.vocabulary)
+               : fmt::format("--vocabulary is {}, and --tokenizer {}; expected --tokenizer bpe with it",
+                             c.vocabulary, excerpt(c.tokenizer)));
     expect(c.split.empty() || c.split == "gpt2" || c.split == "cl100k" || c.split == "qwen2",
            fmt::format("--split is '{}'; expected gpt2, cl100k or qwen2", excerpt(c.split)));
     expect(c.validation_fraction >= 0 && c.validation_fraction < 1,

@@ -28,8 +28,9 @@ struct Command {
                ///< predictions: the table, empty: predictions/step-<step>.h5 of the run directory
   std::string folder = ".";          ///< selftest: where files are tried
   long step = -1;                    ///< attention, predictions: of the checkpoint; -1: the newest
-  std::string tokenizer = "byte";    ///< prepare: byte, char or the path of a file
-  std::string split;                 ///< prepare: of a rank file of tiktoken; empty: gpt2
+  std::string tokenizer = "byte";    ///< prepare: byte, char, bpe or the path of a file
+  std::string split;                 ///< prepare: of bpe and of a rank file of tiktoken; empty: gpt2
+  int vocabulary = 0;                ///< prepare: of the tokenizer bpe, which is made from the texts
   std::string field;                 ///< prepare: of JSON lines; empty: text
   double validation_fraction = 0.1;  ///< prepare: share of the tokens, or the documents, that are held out
   std::string tokens_file;           ///< eval, predictions: another token file than the run's; tokens: the file

@@ -204,7 +204,7 @@ class TokenFileWriter {
         header_(header),
         single_(single),
         total_(total),
-        end_of_text_(header.tokenizer.byte_pairs() ? header.tokenizer.byte_pairs()->end_of_text() : -1),
+        end_of_text_(header.tokenizer.end_of_text()),
         block_tokens_(token_file::block_bytes / sizeof(Stored)),
         digest_(single),
         draw_(single ? 0 : header.validation_fraction),

@@ -89,6 +89,11 @@ std::size_t last_word_end(const BytePairTokenizer& tokenizer, std::string_view t
 TextCut text_cut(const Tokenizer& tokenizer) {
   if (tokenizer.kind() == TokenizerKind::bytes) return [](std::string_view text) { return text.size(); };
   if (tokenizer.kind() == TokenizerKind::characters) return last_character_border;
+  if (tokenizer.kind() == TokenizerKind::sentencepiece)
+    return [](std::string_view text) {
+      const std::size_t line_end = text.find_last_of('\n');
+      return line_end == std::string_view::npos ? 0 : line_end + 1;
+    };
   return [rules = tokenizer.byte_pairs()](std::string_view text) {
     std::size_t cut = last_safe_cut(text);
     while (cut > 0 && is_in_added_token(*rules, text, cut)) cut = last_safe_cut(text.substr(0, cut));
@@ -128,6 +133,13 @@ std::function<void(TextBatch&)> text_encoder(const Tokenizer& tokenizer, const C
       encode = [encoder = std::make_shared<BytePairEncoder>(*tokenizer.byte_pairs())](
                    const TextBatch& batch, const TextPart& part, std::vector<Token>& tokens) {
         encoder->encode(batch.text_of(part), SpecialTokens::as_text, tokens);
+      };
+      break;
+    case TokenizerKind::sentencepiece:
+      encode = [&](const TextBatch& batch, const TextPart& part, std::vector<Token>& tokens) {
+        const std::vector<Token> more =
+            tokenizer.sentencepiece()->encode(batch.text_of(part), input_name(corpus.sources()[part.source].path));
+        tokens.insert(tokens.end(), more.begin(), more.end());
       };
       break;
   }

@@ -8,7 +8,8 @@
 
 namespace dekoder {
 
-/// Where a text may be cut so that its parts have the tokens of the whole. Keeps a reference to `tokenizer`.
+/// Where a text may be cut so that its parts have the tokens of the whole; for SentencePiece behind a line, where
+/// each part gets the space in front that the model puts before texts. Keeps a reference to `tokenizer`.
 TextCut text_cut(const Tokenizer& tokenizer);
 
 /// Encodes batches, one thread: sets their tokens and TextPart::tokens_end. The texts of special tokens are text

@@ -4,13 +4,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "base/utf8.hpp"
 #include "data/text_encoder.hpp"
 #include "io/files/input_file.hpp"
 #include "tokenizer/byte_pair_files.hpp"
+#include "tokenizer/byte_pair_training.hpp"
 #include "tokenizer/tokenizer_json.hpp"
 
 namespace dekoder {
@@ -19,12 +22,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The characters of a corpus, each once, ascending.
-ChosenTokenizer tokenizer_of_characters(const Corpus& corpus, int threads) {
+/// A vocabulary takes a reading of its own.
+void require_repeatable(const Corpus& corpus, const char* name) {
   if (!corpus.is_repeatable())
     throw ConfigError(
-        "--tokenizer char and standard input: its vocabulary takes a reading of its own; save the text "
-        "as a file and name that, or use the byte tokenizer");
+        "--tokenizer {} and standard input: its vocabulary takes a reading of its own; save the text as a file and "
+        "name that, or use the byte tokenizer",
+        name);
+}
+
+/// The characters of a corpus, each once, ascending.
+ChosenTokenizer tokenizer_of_characters(const Corpus& corpus, int threads) {
+  require_repeatable(corpus, "char");
   constexpr std::size_t code_points_in_unicode = 0x110000;
   std::vector<bool> seen(code_points_in_unicode);
   CorpusWork work;
@@ -64,6 +73,39 @@ SplitPattern split_pattern(const std::string& name) {
   return SplitPattern::gpt2;
 }
 
+/// Byte pairs of the corpus; what they are depends on the counts of its pieces alone, not on the threads.
+Tokenizer trained_byte_pairs(const TokenizerWish& wish, const Corpus& corpus, int threads) {
+  require_repeatable(corpus, "bpe");
+  const SplitPattern pattern = split_pattern(wish.split);
+  std::mutex mutex;
+  std::vector<std::unique_ptr<PieceCounter>> counters;  // one for each thread
+  CorpusWork work;
+  work.threads = threads;
+  work.cut = [](std::string_view text) {
+    const std::size_t cut = last_safe_cut(text);
+    return cut > 0
+               ? cut
+               : last_character_border(text);  // between lines if there are any: at the same places for any threads
+  };
+  work.name = "pieces";
+  work.make_worker = [&] {
+    const std::lock_guard lock(mutex);
+    PieceCounter* counter = counters.emplace_back(std::make_unique<PieceCounter>()).get();
+    return [=](TextBatch& batch) {
+      for (const TextPart& part : batch.parts) counter->add(pattern, batch.text_of(part));
+    };
+  };
+  work.take = [](const TextBatch&) {};
+  read_corpus(corpus, work);
+  PieceCounter all;
+  for (const auto& counter : counters) all.merge(*counter);
+  constexpr int without_merges = 257;  // bytes and the end of a text
+  std::vector<BytePair> merges = train_byte_pairs(all.result(), wish.vocabulary - without_merges);
+  if (const auto made = int(merges.size()) + without_merges; made < wish.vocabulary)
+    log_warning("the texts have pairs for a vocabulary of {} only, not {}", made, wish.vocabulary);
+  return Tokenizer::of_byte_pairs(tokenizer_of_merges(std::move(merges), pattern, corpus.place()));
+}
+
 /// Whether the first line is "<base64> <number>".
 bool is_rank_file(std::string_view text) {
   std::string_view line = text.substr(0, text.find('\n'));
@@ -86,10 +128,7 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
   if (front != std::string::npos && (*text)[front] == '{')
     return Tokenizer::of_byte_pairs(read_tokenizer_json(*text, name));
   if (text->find('\0') != std::string::npos || find_utf8_fault(*text))
-    throw DataError(
-        "{}: is no tokenizer that is known here; expected a tokenizer.json, a list of merges or a rank "
-        "file of tiktoken",
-        name);
+    return Tokenizer::of_sentencepiece(*text, name);
   for (const char* beside : {"encoder.json", "vocab.json"}) {
     const fs::path vocabulary = path.parent_path() / beside;
     if (const auto ids = read_text_file(vocabulary, "vocabulary"))
@@ -101,6 +140,7 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
 }  // namespace
 
 ChosenTokenizer choose_tokenizer(const TokenizerWish& wish, const Corpus& corpus, int threads) {
+  if (wish.name == "bpe") return {trained_byte_pairs(wish, corpus, threads)};
   const bool is_file = wish.name != "byte" && wish.name != "char";
   if (!is_file && !wish.split.empty())
     throw ConfigError("--split is {} and --tokenizer {}; expected a rank file of tiktoken with it", wish.split,

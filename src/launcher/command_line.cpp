@@ -106,6 +106,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
       sub("prepare", "Turn texts into a token file.",
           "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte\n"
           "  dekoder prepare corpus/ more.jsonl.zst -o data/corpus.h5 --tokenizer gpt2/tokenizer.json\n"
+          "  dekoder prepare austen.txt -o data/austen-bpe.h5 --tokenizer bpe --vocabulary 4096\n"
           "  cat *.jsonl | dekoder prepare - --field content -o data/corpus.h5");
   prepare
       ->add_option("text", c.paths,
@@ -114,10 +115,13 @@ void add_commands(CLI::App& app, CommandLine& line) {
   prepare->add_option("-o,--output", c.output, "token file (HDF5)")->required();
   prepare
       ->add_option("--tokenizer", c.tokenizer,
-                   "byte or char, or a file: tokenizer.json, merges (vocab.bpe, merges.txt), ranks of tiktoken")
+                   "byte, char, bpe (made from the texts), or a file: tokenizer.json, merges (vocab.bpe, "
+                   "merges.txt), ranks of "
+                   "tiktoken, a .model of SentencePiece")
       ->capture_default_str();
   prepare->add_option("--split", c.split,
-                      "how text is cut before merges, with ranks: gpt2 (default), cl100k, qwen2");
+                      "how text is cut before merges, with bpe and ranks: gpt2 (default), cl100k, qwen2");
+  add_number(*prepare, "--vocabulary", c.vocabulary, "tokens of bpe, e.g. 8192");
   prepare->add_option("--field", c.field,
                       "of JSON lines, that has the text (default: text); on standard input: these");
   add_number(*prepare, "--validation-fraction", c.validation_fraction,
@@ -126,6 +130,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
   CLI::App* tokens = sub("tokens", "What is in a token file: sizes, lengths of documents, first tokens.",
                          "dekoder tokens data/austen-byte.h5 --show 50");
   tokens->add_option("file", c.tokens_file, "token file")->required();
+  tokens->add_option("-o,--output", c.output, "writes the tokenizer.json of a bpe file there");
   add_number(*tokens, "--show", c.show, "how many tokens are printed, with their texts");
 
   CLI::App* eval = sub("eval", "Validation loss of a checkpoint.", "dekoder eval runs/first");

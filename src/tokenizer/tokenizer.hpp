@@ -52,6 +52,10 @@ class Tokenizer {
   }
   /// The rules of a `bpe` tokenizer; null for others.
   const BytePairTokenizer* byte_pairs() const { return byte_pairs_.get(); }
+  /// The special token that ends a text, or -1.
+  Token end_of_text() const {
+    return byte_pairs_ ? byte_pairs_->end_of_text() : sentencepiece_ ? sentencepiece_->end_of_text() : -1;
+  }
   /// The model of a `sentencepiece` tokenizer; null for others.
   const SentencePieceTokenizer* sentencepiece() const { return sentencepiece_ ? &*sentencepiece_ : nullptr; }
 

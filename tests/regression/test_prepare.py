@@ -79,6 +79,55 @@ class Prepare(unittest.TestCase):
         (self.folder / "second.jsonl").write_text("\n \n" + "".join(half[7:]).replace("\n", "\r\n"), encoding="utf-8", newline="")
         return lines.encode()
 
+    def test_a_vocabulary_of_ones_own(self):
+        text = self.folder / "text.txt"
+        text.write_text("\n".join(documents(200)), encoding="utf-8")
+        flags = {"--vocabulary": "300"}
+        for threads in (1, 3):
+            self.prepare(text, tokenizer="bpe", output=f"t{threads}.h5", flags=flags, threads=threads)
+        tokens = self.read("t1.h5")
+        self.assertEqual(tokens, self.read("t3.h5"))
+        self.assertGreater(max(tokens["tokens"]), 290)
+        self.assertEqual(tokens["tokens"].count(299), 1)  # the end of the text
+        self.assertIn("300 tokens", self.run_program("tokens", "t1.h5", "-o", "own.json").replace("vocabulary 300", "300 tokens"))
+        own = json.loads((self.folder / "own.json").read_text(encoding="utf-8"))
+        self.assertEqual(own["model"]["vocab"]["<|endoftext|>"], 299)
+        self.assertEqual(len(own["model"]["merges"]), 43)
+        self.prepare(text, tokenizer="own.json", output="again.h5")
+        self.assertEqual(self.read("again.h5"), tokens)
+        self.assertIn("has no tokenizer.json", self.byte_file_has_none(text))
+        self.assertIn("pairs for a vocabulary of", self.few_pairs())
+
+    def test_a_model_of_sentencepiece(self):
+        models = Path(os.environ["DEKODER_SOURCE_DIR"]) / "tests/tokenizer/sentencepiece"
+        (self.folder / "text.txt").write_text("\n".join(documents(50)), encoding="utf-8")
+        self.prepare("text.txt", tokenizer=models / "bpe.model")
+        self.assertIn("(sentencepiece tokenizer, vocabulary 420)", self.run_program("tokens", "o.h5"))
+        damaged = self.folder / "damaged.model"
+        damaged.write_bytes((models / "bpe.model").read_bytes()[:1000])
+        self.assertIn("damaged.model: ", self.prepare("text.txt", tokenizer=damaged, output="d.h5", code=3))
+
+    def byte_file_has_none(self, text):
+        self.prepare(text, tokenizer="byte", output="byte.h5")
+        return self.run_program("tokens", "byte.h5", "-o", "none.json", code=2)
+
+    def few_pairs(self):
+        (self.folder / "few.txt").write_text("abab abab cdcd")
+        words = ("prepare", "few.txt", "-o", "few.h5", "--tokenizer", "bpe", "--vocabulary", "1000")
+        done = subprocess.run([dk.PROGRAM, *words], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def test_a_vocabulary_that_cannot_be_made(self):
+        (self.folder / "text.txt").write_text("some text\n")
+        for words, message in ((("text.txt", "--tokenizer", "bpe"), "--vocabulary is 0; expected 258 to 1000000"),
+                               (("text.txt", "--tokenizer", "bpe", "--vocabulary", "257"), "--vocabulary is 257; expected 258"),
+                               (("text.txt", "--vocabulary", "300"), "--vocabulary is 300, and --tokenizer byte"),
+                               (("-", "--tokenizer", "bpe", "--vocabulary", "300"), "a reading of its own")):
+            with self.subTest(words):
+                self.assertIn(message, self.run_program("prepare", *words, "-o", "o.h5", code=2, stdin=subprocess.DEVNULL))
+                self.assertFalse((self.folder / "o.h5").exists())
+
     def test_every_kind_gives_the_same_file(self):
         texts = documents(60)
         texts[3] = texts[59] = ""
@@ -169,7 +218,7 @@ class Prepare(unittest.TestCase):
         self.assertIn("is no rank file", self.prepare("t.txt", code=2, flags={"--split": "gpt2"}))
         self.assertIn("expected gpt2, cl100k or qwen2", self.prepare("t.txt", code=2, flags={"--split": "gpt4"}))
         (self.folder / "foreign").write_bytes(b"\x0a\x05\x00\x01")
-        self.assertIn("is no tokenizer that is known", self.prepare("t.txt", tokenizer="foreign", code=3))
+        self.assertIn("expected a .model file of SentencePiece", self.prepare("t.txt", tokenizer="foreign", code=3))
         self.assertIn("there is no such file", self.prepare("t.txt", tokenizer="none.json", code=2))
 
     def test_what_is_wrong_is_named(self):
