@@ -65,7 +65,7 @@ class Plan(unittest.TestCase):
             self.assertTrue((ROOT / "src" / f"{unit}.cpp").is_file(), unit)
             for test in tests:
                 kind, name, last = test.split(".")
-                suffix = "cpp" if last in mutate.CORES else last
+                suffix = "cpp" if last in (*mutate.CORES, "once") else last
                 self.assertTrue((ROOT / "tests" / kind / f"{name}.{suffix}").is_file(), test)
 
     def test_a_sample_is_the_beginning_of_a_larger_one(self):

@@ -163,10 +163,10 @@ TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {
   c.name = "status";  // options of another command are not looked at
   EXPECT_EQ(refusal(c), "");
   Command p = named("prepare");
-  p.tokenizer = "bpe";
+  p.tokenizer = "word";
   p.split = "gpt4";
   p.validation_fraction = 1;
-  EXPECT_NE(refusal(p).find("--tokenizer is 'bpe'"), std::string::npos);
+  EXPECT_NE(refusal(p).find("--tokenizer is 'word'"), std::string::npos);
   EXPECT_NE(refusal(p).find("--split is 'gpt4'; expected gpt2, cl100k or qwen2"), std::string::npos);
   EXPECT_NE(refusal(p).find("--validation-fraction is 1"), std::string::npos);
   Command t = named("tokens");

@@ -116,8 +116,8 @@ void write_contents(PendingFile& pending, const CheckpointInfo& info, const Para
   }
   for (int minor = 0; minor <= checkpoint_format_minor; ++minor) {
     for_each_field(info, minor, [&](const char* name, const auto& value) {
-      if constexpr (std::is_convertible_v<decltype(value), std::string>)
-        file.write_text(name, value);
+      if (name == std::string_view("tokenizer"))
+        file.write_text(name, info.tokenizer);
       else
         file.write_attribute("/", name, value);
     });
