@@ -81,11 +81,9 @@ Tokenizer trained_byte_pairs(const TokenizerWish& wish, const Corpus& corpus, in
   std::vector<std::unique_ptr<PieceCounter>> counters;  // one for each thread
   CorpusWork work;
   work.threads = threads;
-  work.cut = [](std::string_view text) {
+  work.cut = [](std::string_view text) {  // the same places for any number of threads
     const std::size_t cut = last_safe_cut(text);
-    return cut > 0
-               ? cut
-               : last_character_border(text);  // between lines if there are any: at the same places for any threads
+    return cut > 0 ? cut : last_character_border(text);
   };
   work.name = "pieces";
   work.make_worker = [&] {

@@ -272,19 +272,18 @@ std::string write_tokenizer_json(const BytePairTokenizer& tokenizer) {
     list += entry;
   };
   std::string added, vocab, merges;
-  std::unordered_map<Token, std::string> texts_of_added;
+  std::vector<bool> is_added(std::size_t(pairs.size()));  // their texts stand as they are
   for (const AddedToken& a : tokenizer.added()) {
-    texts_of_added.emplace(a.token, a.text);
+    is_added[std::size_t(a.token)] = true;
     join(added,
          fmt::format("    {{\"id\": {}, \"content\": {}, \"single_word\": false, \"lstrip\": false, \"rstrip\": "
                      "false, \"normalized\": {}, \"special\": {}}}",
                      a.token, quoted(a.text), a.normalized, a.special));
   }
   for (Token token = 0; token < pairs.size(); ++token) {
-    const auto added_text = texts_of_added.find(token);
-    const std::string text =
-        added_text == texts_of_added.end() ? in_byte_alphabet(pairs.text(token)) : added_text->second;
-    join(vocab, fmt::format("      {}: {}", quoted(text), token));
+    const std::string& text = pairs.text(token);
+    join(vocab,
+         fmt::format("      {}: {}", quoted(is_added[std::size_t(token)] ? text : in_byte_alphabet(text)), token));
   }
   for (const auto& [left, right] : pairs.merges())
     join(merges, "      " + quoted(in_byte_alphabet(pairs.text(left)) + " " + in_byte_alphabet(pairs.text(right))));
