@@ -9,9 +9,9 @@ namespace dekoder {
 
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
-  std::string name;  ///< train, prepare, tokens, eval, generate, describe, plan, bench, status, attention,
-                     ///< predictions, replay, initial-values, checkpoint, selftest
-  std::string action;              ///< checkpoint: list, verify or diff
+  std::string name;    ///< train, prepare, tokens, eval, generate, describe, plan, bench, status, attention,
+                       ///< predictions, replay, initial-values, checkpoint, selftest
+  std::string action;  ///< checkpoint: list, verify or diff
   std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints;
                                    ///< prepare: files and folders of texts, "-"
   std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none

@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <memory>
 
-#include "tokenizer/tokenizer.hpp"
 #include "io/run/checkpoint.hpp"
 #include "model/decoder.hpp"
+#include "tokenizer/tokenizer.hpp"
 
 namespace dekoder {
 
