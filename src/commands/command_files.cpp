@@ -18,35 +18,36 @@ namespace dekoder {
 
 namespace fs = std::filesystem;
 
-TokenDataset open_tokens(const RunConfig& config) {
+DataMixture open_tokens(const RunConfig& config) {
   if (config.data.tokens.empty())
     throw ConfigError(
         "data.tokens is not set; expected a token file: make one with `dekoder prepare TEXT -o FILE` and name it");
-  const fs::path file = config.data.tokens;
+  const std::vector<fs::path> files(config.data.tokens.begin(), config.data.tokens.end());
   std::error_code ignored;
-  if (file.is_relative() && fs::symlink_status(file, ignored).type() == fs::file_type::not_found)
-    throw DataError(
-        "{}: no such token file; data.tokens is relative to the current folder, {}; make it with "
-        "`dekoder prepare TEXT -o FILE`, go to the folder that it is meant from, or give the whole path (--set "
-        "data.tokens=PATH; eval, predictions: --tokens-file PATH)",
-        file.string(), fs::current_path(ignored).string());
-  return TokenDataset(file);
+  for (const fs::path& file : files)
+    if (file.is_relative() && fs::symlink_status(file, ignored).type() == fs::file_type::not_found)
+      throw DataError(
+          "{}: no such token file; data.tokens is relative to the current folder, {}; make it with "
+          "`dekoder prepare TEXT -o FILE`, go to the folder that it is meant from, or give the whole path (--set "
+          "data.tokens=PATH; eval, predictions: --tokens-file PATH)",
+          file.string(), fs::current_path(ignored).string());
+  return DataMixture(files, config.data.weights);
 }
 
-TokenDataset open_held_out_tokens(const InferenceModel& model, const Command& command) {
+DataMixture open_held_out_tokens(const InferenceModel& model, const Command& command) {
   RunConfig config = model.config;
-  if (!command.tokens_file.empty()) config.data.tokens = command.tokens_file;
-  TokenDataset data = open_tokens(config);
+  if (!command.tokens_file.empty()) config.data = {{command.tokens_file}, {}};
+  DataMixture data = open_tokens(config);
   if (command.tokens_file.empty())
     require_own_text(model.info, data, command.run,
                      "restore the run's own file, or name another text with --tokens-file");
   else if (data.tokenizer().to_text() != model.info.tokenizer)
     throw DataError(
         "{}: has another tokenizer or vocabulary than the checkpoint; expected tokens made in the same way",
-        data.path().string());
-  if (data.validation_tokens() == 0)
-    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0",
-                    data.path().string());
+        data.name());
+  if (std::none_of(data.sources().begin(), data.sources().end(),
+                   [](const TokenDataset& source) { return source.validation_tokens() > 0; }))
+    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0", data.name());
   return data;
 }
 

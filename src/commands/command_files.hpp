@@ -6,18 +6,18 @@
 #include <functional>
 
 #include "config/command.hpp"
-#include "data/token_dataset.hpp"
+#include "data/data_mixture.hpp"
 #include "inference/inference_model.hpp"
 
 namespace dekoder {
 
-/// The token file of a configuration. Throws ConfigError where it names none, DataError as TokenDataset.
-TokenDataset open_tokens(const RunConfig& config);
+/// The token files of a configuration. Throws ConfigError where it names none, and as DataMixture.
+DataMixture open_tokens(const RunConfig& config);
 
-/// The token file that a checkpoint is measured on: the run's own, which must be of the same text, or
+/// The token files that a checkpoint is measured on: the run's own, which must be of the same texts, or
 /// --tokens-file, with the same tokenizer. Throws ConfigError and DataError for others, and DataError where nothing
 /// is held out.
-TokenDataset open_held_out_tokens(const InferenceModel& model, const Command& command);
+DataMixture open_held_out_tokens(const InferenceModel& model, const Command& command);
 
 /// The checkpoint of --step; the run directory or the checkpoint file as given where there is no --step. Throws
 /// ConfigError where both say which, DataError where there is none of that step.

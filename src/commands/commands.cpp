@@ -50,11 +50,11 @@ void print(const std::string& text) {
 }
 
 /// The vocabulary that the token file gives, where the configuration leaves it open.
-void resolve_vocabulary(RunConfig& config, const TokenDataset& data) {
+void resolve_vocabulary(RunConfig& config, const DataMixture& data) {
   if (config.model.vocabulary == 0) config.model.vocabulary = data.vocabulary();
   if (config.model.vocabulary < data.vocabulary())
     throw ConfigError("model.vocabulary is {} but {} has {} tokens; leave it out, or raise it",
-                      config.model.vocabulary, data.path().string(), data.vocabulary());
+                      config.model.vocabulary, data.name(), data.vocabulary());
 }
 
 /// The ranks of this job, once they are known to do the same thing.
@@ -96,12 +96,12 @@ std::optional<double> time_left(const Command& command) {
 
 ExitCode run_train(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
-  const TokenDataset data = open_tokens(config);
+  const DataMixture data = open_tokens(config);
   resolve_vocabulary(config, data);
   data.tokenizer().encode(config.sampling.prompt, "sampling.prompt");  // now, not at the first sample
   const fs::path root = run_directory(command);
   const Communicator ranks = join_ranks(command, config);
-  require_same_on_all(ranks, "the token file", data.tokenizer().to_text() + data.header().identity());
+  require_same_on_all(ranks, "the token file", data.tokenizer().to_text() + data.identity());
   std::optional<RunDirectory> directory;
   ranks.on_root([&] { directory.emplace(root); });
   Trainer trainer(config, data, directory ? &*directory : nullptr, ranks,
@@ -140,18 +140,24 @@ ExitCode run_prepare(const Command& command) {
 ExitCode run_eval(const Command& command) {
   const auto model = load_inference_model(command.run);
   const RunConfig& config = model->config;
-  const TokenDataset data = open_held_out_tokens(*model, command);
+  const DataMixture data = open_held_out_tokens(*model, command);
   ActivationArena arena(activation_bytes(config.model, config.micro_batch(), ActivationUse::losses));
   const DecoderActivations activations(arena, config.model, config.micro_batch(), ActivationUse::losses);
   const Evaluator evaluator(data, config.evaluation, model->decoder, activations);
-  const auto validation = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
-  if (!validation) return ExitCode::wants_to_go_on;
-  if (!std::isfinite(validation->loss))
-    throw DivergedError("{}: the validation loss of step {} is {}; use an earlier checkpoint", command.run,
-                        model->info.step, std::abs(validation->loss));
-  print(fmt::format("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
-                    model->info.step, validation->loss, validation->bits_per_byte, validation->tokens,
-                    evaluator.windows().digest().substr(0, 12)));
+  const auto measured = evaluator.evaluate(ExecSpace(), [] { return stop_requested() != 0; });
+  if (!measured) return ExitCode::wants_to_go_on;
+  const auto figures = [&](const Validation& validation, const std::string& digest) {
+    if (!std::isfinite(validation.loss))
+      throw DivergedError("{}: the validation loss of step {} is {}; use an earlier checkpoint", command.run,
+                          model->info.step, std::abs(validation.loss));
+    return fmt::format("validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, digest {})\n",
+                       validation.loss, validation.bits_per_byte, validation.tokens, digest.substr(0, 12));
+  };
+  print(fmt::format("step {}: {}", model->info.step, figures(measured->all, evaluator.digest())));
+  for (std::size_t i = 0; i < measured->sources.size() && !data.single(); ++i)
+    if (measured->sources[i].tokens > 0)
+      print(fmt::format("{}: {}", data.sources()[i].path().string(),
+                        figures(measured->sources[i], evaluator.windows()[i].digest())));
   return ExitCode::finished;
 }
 
@@ -181,7 +187,7 @@ ExitCode run_describe(const Command& command) {
 
 ExitCode run_plan(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
-  std::optional<TokenDataset> data;
+  std::optional<DataMixture> data;
   if (config.model.vocabulary == 0 || captures_attention(config, 0)) {
     data.emplace(open_tokens(config));
     resolve_vocabulary(config, *data);

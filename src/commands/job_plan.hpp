@@ -5,7 +5,7 @@
 #include <string>
 
 #include "config/run_config.hpp"
-#include "data/token_dataset.hpp"
+#include "data/data_mixture.hpp"
 
 namespace dekoder {
 
@@ -20,6 +20,6 @@ struct JobPlan {
 /// that a rank may take; 0: not known. Changes nothing on the disk. Throws ConfigError where there are more ranks
 /// than micro-batches, and as plan_attention.
 JobPlan plan_job(const RunConfig& config, const std::filesystem::path& run, int ranks, double memory,
-                 const TokenDataset* data);
+                 const DataMixture* data);
 
 }  // namespace dekoder

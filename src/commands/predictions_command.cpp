@@ -80,7 +80,11 @@ std::string table_text(const PredictionTable& table, std::size_t windows) {
 std::string record_predictions(const Command& command) {
   const auto model = load_inference_model(chosen_checkpoint(command));
   const ModelConfig& shape = model->config.model;
-  const TokenDataset data = open_held_out_tokens(*model, command);
+  const DataMixture mixture = open_held_out_tokens(*model, command);
+  if (!mixture.single())
+    throw ConfigError("{}: the run has {} token files ({}); name the one to predict with --tokens-file",
+                      command.run, mixture.sources().size(), fmt::join(model->config.data.tokens, ", "));
+  const TokenDataset& data = mixture.sources().front();
   const int top = kept_of_each(command, shape.vocabulary);
   const std::vector<PredictionWindow> windows =
       prediction_windows(data.validation_tokens(), shape.context, command.windows);

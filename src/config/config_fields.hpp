@@ -79,6 +79,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("model.dropout", m.dropout, below(0, 1));
   visit("model.initialisation", m.initialisation, Range{});
   visit("data.tokens", config.data.tokens, Range{});
+  visit("data.weights", config.data.weights, positive());
   auto& t = config.training;
   visit("training.seed", t.seed, at_least(0));
   visit("training.steps", t.steps, at_least(1));

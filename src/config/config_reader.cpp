@@ -126,10 +126,48 @@ void ConfigReader::read_section(const std::string& name, const YAML::Node& key, 
                          ? "version stands here a second time; remove one"
                          : fmt::format("section '{}' stands here a second time; merge the two", word));
   if (section.IsNull() || word == "version") return;
+  if (word == "data" && section.IsSequence()) return read_sources(name, section);
   if (!section.IsMap())
     return fault(position(name, section.Mark()),
                  fmt::format("section '{}' is {}; expected `key: value` lines", word, shown(section)));
   for (const auto& entry : section) read_key(name, word, entry.first, entry.second);
+}
+
+void ConfigReader::read_sources(const std::string& name, const YAML::Node& list) {
+  YAML::Node tokens(YAML::NodeType::Sequence), weights(YAML::NodeType::Sequence);
+  const std::size_t faults = faults_.size();
+  const auto refuse = [&](std::size_t i, const YAML::Node& at, const std::string& what) {
+    fault(
+        position(name, at.Mark()),
+        fmt::format("data[{}] {}; expected {{tokens: FILE, weight: NUMBER}}, the weight for all or none", i, what));
+  };
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const YAML::Node source = list[i];
+    if (!source.IsMap()) {
+      refuse(i, source, "is " + shown(source));
+      continue;
+    }
+    std::size_t files = 0, numbers = 0, unknown = 0;
+    for (const auto& entry : source) {
+      const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "";
+      if (key == "tokens")
+        tokens.push_back(entry.second), ++files;
+      else if (key == "weight")
+        weights.push_back(entry.second), ++numbers;
+      else if (unknown++ == 0)
+        refuse(
+            i, entry.first,
+            fmt::format("has the unknown key {}{}", shown(entry.first), did_you_mean(key, {"tokens", "weight"})));
+    }
+    if (unknown > 0) continue;
+    if (files != 1 || numbers > 1)
+      refuse(i, source, fmt::format("has {} tokens and {} weights", files, numbers));
+    else if ((numbers == 1) != (list[0].IsMap() && list[0]["weight"].IsDefined()))
+      refuse(i, source, numbers == 1 ? "has a weight, unlike data[0]" : "has no weight, unlike data[0]");
+  }
+  if (faults_.size() > faults) return;
+  given_["data.tokens"] = {tokens, position(name, list.Mark())};
+  if (weights.size() > 0) given_["data.weights"] = {weights, position(name, list.Mark())};
 }
 
 void ConfigReader::read_key(const std::string& name, const std::string& section, const YAML::Node& key,

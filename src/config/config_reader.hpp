@@ -74,6 +74,8 @@ class ConfigReader {
 
   void read_version(const std::string& name, const YAML::Node& value);
   void read_section(const std::string& name, const YAML::Node& key, const YAML::Node& section);
+  /// A list {tokens, weight}, ... as data.tokens and data.weights.
+  void read_sources(const std::string& name, const YAML::Node& list);
   void read_key(const std::string& name, const std::string& section, const YAML::Node& key,
                 const YAML::Node& value);
   /// `shown_node` is what is wrong in the value of a key, or a part of it.

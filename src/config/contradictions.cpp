@@ -41,10 +41,19 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
                 t.micro_batch > 0 && t.batch % t.micro_batch != 0,
                 fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor",
                             t.micro_batch, t.batch));
-  const std::string& tokens = config.data.tokens;
-  contradiction(reader, {"data.tokens"}, tokens.find('\0') != std::string::npos || tokens.size() >= PATH_MAX,
-                fmt::format("data.tokens is '{}'; expected a path: at most {} bytes, none of them 0",
-                            excerpt(tokens), PATH_MAX - 1));
+  const DataConfig& data = config.data;
+  for (const std::string& file : data.tokens)
+    contradiction(reader, {"data.tokens"}, file.find('\0') != std::string::npos || file.size() >= PATH_MAX,
+                  fmt::format("data.tokens is '{}'; expected a path: at most {} bytes, none of them 0",
+                              excerpt(file), PATH_MAX - 1));
+  contradiction(reader, {"data.tokens"}, data.tokens.size() > most_sources,
+                fmt::format("data.tokens names {} files; expected at most {}: prepare several texts as one file",
+                            data.tokens.size(), most_sources));
+  contradiction(reader, {"data.weights", "data.tokens"},
+                !data.weights.empty() && data.weights.size() != data.tokens.size(),
+                fmt::format("data.weights has {} numbers and data.tokens names {} files; expected one for each, or "
+                            "no data.weights ([])",
+                            data.weights.size(), data.tokens.size()));
   contradiction(reader, {"sampling.prompt"}, config.sampling.prompt.empty(),
                 "sampling.prompt is empty; expected at least one character");
   // The widest tensors: queries, keys and values or the hidden layer of a micro-batch; the token table.

@@ -40,9 +40,19 @@ struct ModelConfig {
   Residual residual = Residual::fp32;
 };
 
-/// Where tokens come from.
+inline constexpr std::size_t most_sources = 256;  ///< token files of a run
+
+/// A path, or a list of paths.
+struct TokenFiles : std::vector<std::string> {
+  using std::vector<std::string>::vector;
+};
+
+/// Where tokens come from. Several files are a mixture, which a list says too:
+/// `data: [{tokens: a.h5, weight: 0.7}, {tokens: b.h5, weight: 0.3}]`.
 struct DataConfig {
-  std::string tokens;  ///< token file made by `dekoder prepare`; relative to the working directory
+  TokenFiles tokens;            ///< token files made by `dekoder prepare`; relative to the working directory
+  std::vector<double> weights;  ///< of several files: their shares of the samples, in any unit; empty: as their
+                                ///< training parts have windows
 };
 
 /// The optimisation.
@@ -73,9 +83,10 @@ struct TrainingConfig {
 
 /// Validation loss.
 struct EvaluationConfig {
-  long every = 100;      ///< steps; 0: only at the end
-  long tokens = 32'768;  ///< first N tokens of the held-out part; 0: all of it. The default costs a twentieth of
-                         ///< the run with the other defaults: it counts forward only, a training step thrice
+  long every = 100;  ///< steps; 0: only at the end
+  long tokens =
+      32'768;  ///< first N tokens of the held-out part of each token file; 0: all of it. The default costs a
+               ///< twentieth of the run with the other defaults: it counts forward only, a training step thrice
 };
 
 /// Text drawn from the model.
@@ -99,13 +110,14 @@ struct CheckpointConfig {
 /// step, and those below.
 struct AttentionConfig {
   std::vector<std::string> texts;  ///< probes: texts of at most context tokens
-  int windows = 0;                 ///< further probes: windows spread evenly over the held-out part
-  int window_tokens = 0;           ///< length of a window; 0: context
-  std::vector<int> layers;         ///< counted from 0; empty: all
-  std::vector<int> heads;          ///< counted from 0; empty: all
-  long every = 500;                ///< steps; 0: none but those listed
-  std::vector<long> steps;         ///< further steps
-  int max_megabytes = 256;         ///< the run does not start where the maps could take more, uncompressed
+  int windows = 0;          ///< further probes: windows spread evenly over the held-out part; of several token
+                            ///< files, over those in turn
+  int window_tokens = 0;    ///< length of a window; 0: context
+  std::vector<int> layers;  ///< counted from 0; empty: all
+  std::vector<int> heads;   ///< counted from 0; empty: all
+  long every = 500;         ///< steps; 0: none but those listed
+  std::vector<long> steps;  ///< further steps
+  int max_megabytes = 256;  ///< the run does not start where the maps could take more, uncompressed
 };
 
 /// One run.

@@ -19,7 +19,8 @@ namespace {
 /// Whether a run may go on from a checkpoint with another value of this key.
 bool restart_may_change(const std::string& key) {
   if (key.starts_with("model.")) return false;
-  return key != "training.seed" && key != "training.batch" && key != "training.micro_batch";
+  return key != "data.weights" && key != "training.seed" && key != "training.batch" &&
+         key != "training.micro_batch";
 }
 
 void take_all(ConfigReader& reader, RunConfig& config, bool as_float) {

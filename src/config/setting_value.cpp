@@ -83,6 +83,16 @@ std::string read_value(const YAML::Node& node, std::string& value, const Range&)
   return "";
 }
 
+std::string read_value(const YAML::Node& node, TokenFiles& value, const Range&) {
+  value.clear();
+  const auto add = [&](const YAML::Node& file) {
+    return read_value(file, value.emplace_back()).empty() && !value.back().empty();
+  };
+  if (node.IsScalar() && node.Scalar().empty()) return "";  // older records of none
+  if (node.IsSequence() ? std::all_of(node.begin(), node.end(), add) : add(node)) return "";
+  return "a path, or a list of paths in [ ]";
+}
+
 std::string yaml_value(double value) {
   std::string text = fmt::format("{}", value);
   const std::size_t exponent = text.find('e');

@@ -40,6 +40,9 @@ std::string read_value(const YAML::Node& node, T& value, const Range& range = {}
   return read_number(plain_word(node), value, range);
 }
 
+/// A text, which is a list of one, or a list of texts.
+std::string read_value(const YAML::Node& node, TokenFiles& value, const Range& = {});
+
 /// One of an enum's names.
 template <class Enum>
   requires std::is_enum_v<Enum>
@@ -78,6 +81,9 @@ std::string yaml_value(const std::vector<T>& values) {
   std::string list;
   for (const T& value : values) list += (list.empty() ? "" : ", ") + yaml_value(value);
   return "[" + list + "]";
+}
+inline std::string yaml_value(const TokenFiles& files) {
+  return files.size() == 1 ? yaml_value(files.front()) : yaml_value<std::string>(files);
 }
 
 }  // namespace dekoder

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -17,41 +16,21 @@
 
 namespace dekoder {
 
-// ---- DataOrder
-
-DataOrder::DataOrder(std::uint64_t seed, std::uint64_t windows) : seed_(seed), windows_(windows) {
-  if (windows == 0) throw std::logic_error("DataOrder: there are no windows");
-  half_bits_ = std::max(1, (static_cast<int>(std::bit_width(windows - 1)) + 1) / 2);
-}
-
-std::uint64_t DataOrder::window(std::uint64_t sample) const {
-  constexpr int rounds = 8;
-  const std::uint64_t epoch = sample / windows_, mask = (std::uint64_t{1} << half_bits_) - 1;
-  const RandomStream stream(seed_, site_of("data order"), epoch);
-  std::uint64_t value = sample % windows_;
-  do {
-    std::uint64_t left = value >> half_bits_, right = value & mask;
-    for (std::uint64_t round = 0; round < rounds; ++round) {
-      const std::uint64_t mixed = left ^ (stream.bits64(round << half_bits_ | right) & mask);
-      left = right;
-      right = mixed;
-    }
-    value = left << half_bits_ | right;
-  } while (value >= windows_);
-  return value;
-}
-
 // ---- BatchLoader
 
-std::uint64_t training_windows(const TokenDataset& dataset, int context) {
-  const std::uint64_t tokens = dataset.training_tokens();
+MixtureOrder training_order(const DataMixture& data, std::uint64_t seed, int context) {
   if (context < 1) throw ConfigError("model.context: got {}, expected at least 1", context);
-  if (tokens < static_cast<std::uint64_t>(context) + 1)
-    throw DataError(
-        "{}: its training part has {} tokens, fewer than one window of model.context + 1 = {}; use a longer "
-        "text or a smaller context",
-        dataset.path().string(), tokens, context + 1);
-  return (tokens - 1) / static_cast<std::uint64_t>(context);
+  std::vector<std::uint64_t> windows;
+  for (const TokenDataset& source : data.sources()) {
+    const std::uint64_t tokens = source.training_tokens();
+    if (tokens < static_cast<std::uint64_t>(context) + 1)
+      throw DataError(
+          "{}: its training part has {} tokens, fewer than one window of model.context + 1 = {}; use a longer "
+          "text or a smaller context",
+          source.path().string(), tokens, context + 1);
+    windows.push_back((tokens - 1) / static_cast<std::uint64_t>(context));
+  }
+  return MixtureOrder(seed, windows, data.weights());
 }
 
 namespace {
@@ -69,10 +48,10 @@ void split_window(std::span<const Token> window, std::size_t b, const Batch& bat
 /// Two batches: the consumer holds one while the thread fills the other.
 class BatchLoader::Prefetch {
  public:
-  Prefetch(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, long first,
+  Prefetch(const DataMixture& data, std::uint64_t seed, int context, int batch, int micro_batch, long first,
            long end, long first_step)
-      : dataset_(dataset),
-        order_(seed, training_windows(dataset, context)),
+      : data_(data),
+        order_(training_order(data, seed, context)),
         batch_(batch),
         micro_batch_(micro_batch),
         first_(first),
@@ -113,7 +92,7 @@ class BatchLoader::Prefetch {
     return slots_[taken_++ % slots_.size()];
   }
 
-  const DataOrder& order() const { return order_; }
+  const MixtureOrder& order() const { return order_; }
 
  private:
   void work() {
@@ -141,8 +120,8 @@ class BatchLoader::Prefetch {
     slot.first_sample = static_cast<std::uint64_t>(step_) * static_cast<std::uint64_t>(batch_) +
                         static_cast<std::uint64_t>(micro_ * micro_batch_);
     for (int b = 0; b < micro_batch_; ++b) {
-      const std::uint64_t window = order_.window(slot.first_sample + static_cast<std::uint64_t>(b));
-      dataset_.read(window * (window_.size() - 1), window_);
+      const MixtureOrder::Place place = order_.place(slot.first_sample + static_cast<std::uint64_t>(b));
+      data_.sources()[place.source].read(place.window * (window_.size() - 1), window_);
       split_window(window_, static_cast<std::size_t>(b), slot);
     }
     if (++micro_ == end_) {
@@ -151,8 +130,8 @@ class BatchLoader::Prefetch {
     }
   }
 
-  const TokenDataset& dataset_;
-  DataOrder order_;
+  const DataMixture& data_;
+  MixtureOrder order_;
   int batch_, micro_batch_;
   long first_, end_, step_, micro_;
   std::vector<Token> window_;
@@ -166,16 +145,16 @@ class BatchLoader::Prefetch {
   std::thread thread_;
 };
 
-BatchLoader::BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch,
+BatchLoader::BatchLoader(const DataMixture& data, std::uint64_t seed, int context, int batch, int micro_batch,
                          long first, long end, long first_step)
-    : prefetch_(std::make_unique<Prefetch>(dataset, seed, context, batch, micro_batch, first, end, first_step)) {}
+    : prefetch_(std::make_unique<Prefetch>(data, seed, context, batch, micro_batch, first, end, first_step)) {}
 
 BatchLoader::~BatchLoader() = default;
 
 const Batch& BatchLoader::next() {
   return prefetch_->next();
 }
-const DataOrder& BatchLoader::order() const {
+const MixtureOrder& BatchLoader::order() const {
   return prefetch_->order();
 }
 

@@ -6,29 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "data/token_dataset.hpp"
-#include "tensor/random_stream.hpp"
+#include "data/data_mixture.hpp"
+#include "data/data_order.hpp"
 #include "tensor/tensor.hpp"
 
 namespace dekoder {
-
-/// The order of the training windows: which of W windows is global sample g. Epoch g / W, and within it a
-/// permutation of [0, W) that is a function of (seed, epoch) alone: a Feistel network whose rounds draw from a
-/// RandomStream, walked along its cycles until it lands in [0, W) (Black and Rogaway, "Ciphers with arbitrary
-/// finite domains", 2002, section 4). O(1), no state.
-class DataOrder {
- public:
-  /// Throws std::logic_error for windows == 0.
-  DataOrder(std::uint64_t seed, std::uint64_t windows);
-
-  std::uint64_t windows() const { return windows_; }
-  /// The window, in [0, windows()), of a global sample.
-  std::uint64_t window(std::uint64_t sample) const;
-
- private:
-  std::uint64_t seed_, windows_;
-  int half_bits_;  ///< the network permutes [0, 4^half_bits)
-};
 
 /// One micro-batch of one rank. Row b is global sample first_sample + b.
 struct Batch {
@@ -39,19 +21,19 @@ struct Batch {
   long micro = 0;                  ///< its number among all of the step, from 0
 };
 
-/// W = floor((tokens - 1) / T), the windows of the training part, each once per epoch. Throws DataError where it is
-/// shorter than one window.
-std::uint64_t training_windows(const TokenDataset& dataset, int context);
+/// The order of the training windows of these sources. W = floor((tokens - 1) / T) of a training part, each once
+/// per epoch. Throws DataError where one is shorter than one window, ConfigError for a weight that is too small.
+MixtureOrder training_order(const DataMixture& data, std::uint64_t seed, int context);
 
-/// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of the training part.
+/// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of a training part.
 /// Step n takes the global samples [n batch, (n + 1) batch), in micro-batches of `micro_batch` rows, of which a
 /// rank makes its own: for any number of ranks the same windows make up a step, in the same micro-batches.
 class BatchLoader {
  public:
   /// Starts with step `first_step`, and makes the micro-batches [first, end) of each step, of B = `micro_batch`
-  /// rows; batch is a multiple of micro_batch. Keeps a reference to `dataset`. Throws ConfigError for numbers that
-  /// do not fit together, DataError where the training part is shorter than one window.
-  BatchLoader(const TokenDataset& dataset, std::uint64_t seed, int context, int batch, int micro_batch, long first,
+  /// rows; batch is a multiple of micro_batch. Keeps a reference to `data`. Throws ConfigError for numbers that do
+  /// not fit together, and as training_order.
+  BatchLoader(const DataMixture& data, std::uint64_t seed, int context, int batch, int micro_batch, long first,
               long end, long first_step);
   ~BatchLoader();
   BatchLoader(const BatchLoader&) = delete;
@@ -59,7 +41,7 @@ class BatchLoader {
   /// The next micro-batch; valid until the next call. Rethrows what failed while it was made ahead.
   const Batch& next();
 
-  const DataOrder& order() const;
+  const MixtureOrder& order() const;
 
  private:
   class Prefetch;

@@ -102,7 +102,7 @@ AttentionProbe text_probe(const std::string& name, const std::string& source, co
   return probe_of(name, source, std::move(tokens), tokenizer);
 }
 
-std::vector<AttentionProbe> attention_probes(const RunConfig& config, const TokenDataset& data) {
+std::vector<AttentionProbe> attention_probes(const RunConfig& config, const DataMixture& data) {
   const AttentionConfig& a = config.attention;
   const int context = config.model.context;
   std::vector<AttentionProbe> probes;
@@ -110,19 +110,29 @@ std::vector<AttentionProbe> attention_probes(const RunConfig& config, const Toke
     probes.push_back(text_probe(fmt::format("text_{}", i), "configuration", a.texts[i], data.tokenizer(), context,
                                 fmt::format("attention.texts[{}]", i)));
 
-  const std::uint64_t length = std::uint64_t(window_tokens(config));
-  if (a.windows > 0 && data.validation_tokens() < length)
-    throw ConfigError(
-        "attention.windows wants {} tokens of the held-out part, which has {} ({}); shorten "
-        "attention.window_tokens, or leave attention.windows out",
-        length, data.validation_tokens(), data.path().string());
-  for (int i = 0; i < a.windows; ++i) {
-    const std::uint64_t first = std::uint64_t(i) * (data.validation_tokens() - length) / std::uint64_t(a.windows);
+  const std::uint64_t length = std::uint64_t(window_tokens(config)), windows = std::uint64_t(a.windows);
+  std::vector<const TokenDataset*> with_held_out;
+  for (const TokenDataset& source : data.sources())
+    if (data.single() || source.validation_tokens() > 0) with_held_out.push_back(&source);
+  const std::uint64_t sources = with_held_out.size();
+  for (std::uint64_t i = 0; i < windows; ++i) {
+    if (sources == 0)
+      throw ConfigError("attention.windows: no file of data.tokens has a held-out part; leave it out");
+    const TokenDataset& source = *with_held_out[i % sources];
+    const std::uint64_t held_out = source.validation_tokens();
+    if (held_out < length)
+      throw ConfigError(
+          "attention.windows wants {} tokens of the held-out part, which has {} ({}); shorten "
+          "attention.window_tokens, or leave attention.windows out",
+          length, held_out, source.path().string());
+    const std::uint64_t of_source = (windows - i % sources + sources - 1) / sources;
+    const std::uint64_t first = i / sources * (held_out - length) / of_source;
     std::vector<Token> tokens(length);
-    data.read(data.training_tokens() + first, tokens);
+    source.read(source.training_tokens() + first, tokens);
     probes.push_back(probe_of(fmt::format("window_{}", i),
-                              fmt::format("held-out tokens {} to {}", first, first + length - 1), std::move(tokens),
-                              data.tokenizer()));
+                              fmt::format("held-out tokens {} to {}{}", first, first + length - 1,
+                                          data.single() ? "" : " of " + source.path().string()),
+                              std::move(tokens), data.tokenizer()));
   }
   return probes;
 }
@@ -142,7 +152,7 @@ AttentionFileInfo attention_file_info(const RunConfig& config, const CheckpointI
   return info;
 }
 
-AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
+AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const DataMixture& data,
                              const std::filesystem::path& folder, long resumed_step) {
   const long from = std::max(resumed_step, 0L);
   check_numbers(config, from);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/token_dataset.hpp"
+#include "data/data_mixture.hpp"
 #include "io/run/attention_folder.hpp"
 #include "io/run/checkpoint.hpp"
 #include "io/run/metrics_log.hpp"
@@ -29,7 +29,7 @@ AttentionProbe text_probe(const std::string& name, const std::string& source, co
 /// All probes of a run: text_<i> for the texts of the configuration, window_<i> for windows of the held-out part
 /// (windows of them, spread evenly from its start). Throws ConfigError as text_probe, and where the held-out part
 /// is shorter than a window.
-std::vector<AttentionProbe> attention_probes(const RunConfig& config, const TokenDataset& data);
+std::vector<AttentionProbe> attention_probes(const RunConfig& config, const DataMixture& data);
 
 /// What the attention files of a run in this state say: layers and heads in ascending order, all of them where the
 /// configuration names none.
@@ -46,7 +46,7 @@ struct AttentionPlan {
 /// The plan of a run that goes on from `resumed_step` (-1: a new run), with the attention files that it finds in
 /// `folder`. Throws ConfigError as attention_probes, and where the files could take more than
 /// attention.max_megabytes; changes nothing on the disk.
-AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const TokenDataset& data,
+AttentionPlan plan_attention(const RunConfig& config, const CheckpointInfo& state, const DataMixture& data,
                              const std::filesystem::path& folder, long resumed_step);
 
 /// Device memory of an AttentionCapture beside B sequences of T tokens of activations, where the longest probe has

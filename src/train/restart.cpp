@@ -68,29 +68,29 @@ void forget_other_validation_sets(const std::string& validation_set, const RunPa
   state.best_step = -1;
 }
 
-CheckpointInfo new_state(const std::string& yaml, const TokenDataset& data, const RunPaths& paths) {
+CheckpointInfo new_state(const std::string& yaml, const DataMixture& data, const RunPaths& paths) {
   CheckpointInfo state;
-  const std::string identity = yaml + data.header().identity() + fs::absolute(paths.root).string();
+  const std::string identity = yaml + data.identity() + fs::absolute(paths.root).string();
   state.run_id = fmt::format("{:016x}", site_of(identity.c_str()));
   return state;
 }
 
 }  // namespace
 
-void require_own_text(const CheckpointInfo& state, const TokenDataset& data, const std::string& run,
+void require_own_text(const CheckpointInfo& state, const DataMixture& data, const std::string& run,
                       const std::string& remedy) {
-  if (state.tokenizer == data.tokenizer().to_text() && state.data_hash == data.header().identity()) return;
+  if (state.tokenizer == data.tokenizer().to_text() && state.data_hash == data.identity()) return;
   throw ConfigError(
       "{}: the run was trained on another text, or with another part held out, than {} (sha256/training tokens: "
       "got {}, expected {}); {}",
-      run, data.path().string(), data.header().identity(), state.data_hash, remedy);
+      run, data.name(), data.identity(), state.data_hash, remedy);
 }
 
 namespace {
 
-RunStart start_on_root(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+RunStart start_on_root(const RunConfig& config, const DataMixture& data, const std::string& validation_set,
                        const RunPaths& paths, bool fresh, TrainingModel& model) {
-  training_windows(data, config.model.context);  // refuses a text that is too short
+  training_order(data, config.training.seed, config.model.context);  // refuses a text that is too short
   const std::string yaml = to_yaml(config);
   RunStart start;
   std::optional<LoadedCheckpoint> loaded;
@@ -127,7 +127,7 @@ RunStart start_on_root(const RunConfig& config, const TokenDataset& data, const 
   }
   start.state.config_yaml = yaml;
   start.state.tokenizer = data.tokenizer().to_text();
-  start.state.data_hash = data.header().identity();
+  start.state.data_hash = data.identity();
   start.state.writer = program_name();
   return start;
 }
@@ -150,7 +150,7 @@ void require_equal_parameters(const TrainingModel& model) {
       others);
 }
 
-RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+RunStart start_run(const RunConfig& config, const DataMixture& data, const std::string& validation_set,
                    const RunPaths& paths, bool fresh, TrainingModel& model) {
   const Communicator& ranks = model.ranks();
   StateExchange exchange(model);

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "config/run_config_yaml.hpp"
-#include "data/token_dataset.hpp"
+#include "data/data_mixture.hpp"
 #include "io/run/checkpoint.hpp"
 #include "io/run/run_directory.hpp"
 #include "train/training_model.hpp"
@@ -36,7 +36,7 @@ struct RunStart {
 /// restart cannot go on with and DataError where the run's checkpoints are gone; what is refused changes no file.
 /// On several ranks rank 0 alone meets the files; `paths` means nothing to the others, and what they get of
 /// `state` is step, tokens_seen, validation_loss and sampled_step. Where it throws, they throw ElsewhereError.
-RunStart start_run(const RunConfig& config, const TokenDataset& data, const std::string& validation_set,
+RunStart start_run(const RunConfig& config, const DataMixture& data, const std::string& validation_set,
                    const RunPaths& paths, bool fresh, TrainingModel& model);
 
 /// Throws DivergedError on all ranks where one has other parameters than rank 0, and warns of it there: memory or a
@@ -45,7 +45,7 @@ void require_equal_parameters(const TrainingModel& model);
 
 /// Throws ConfigError where `data` is not the text, cut in the same two parts, that the state was trained on; `run`
 /// names the run in the message and `remedy` ends it.
-void require_own_text(const CheckpointInfo& state, const TokenDataset& data, const std::string& run,
+void require_own_text(const CheckpointInfo& state, const DataMixture& data, const std::string& run,
                       const std::string& remedy);
 
 }  // namespace dekoder

@@ -88,6 +88,9 @@ void RunRecorder::evaluation(const EvaluationMetrics& metrics) {
   progress_.set_validation_loss(metrics.validation_loss);
   log_info("step {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens, {})", metrics.step,
            metrics.validation_loss, metrics.bits_per_byte, metrics.tokens, metrics.validation_hash.substr(0, 12));
+  for (const SourceMetrics& source : metrics.sources)
+    log_info("step {}: {}: validation loss {:.4f} nats per token, {:.4f} bits per byte ({} tokens)", metrics.step,
+             source.tokens, source.validation_loss, source.bits_per_byte, source.validation_tokens);
 }
 
 void RunRecorder::sample(long step, const std::string& prompt, const std::string& text) {

@@ -88,7 +88,7 @@ std::vector<ParameterEntry> in_order_of_backward(std::vector<ParameterEntry> ent
 
 }  // namespace
 
-BlackBox black_box_of_step(const RunConfig& config, const TokenDataset& data, const CheckpointInfo& state,
+BlackBox black_box_of_step(const RunConfig& config, const DataMixture& data, const CheckpointInfo& state,
                            const std::vector<double>& losses, const std::string& reason, int ranks) {
   BlackBox box;
   box.step = state.step + 1;
@@ -106,7 +106,9 @@ BlackBox black_box_of_step(const RunConfig& config, const TokenDataset& data, co
     box.targets.insert(box.targets.end(), batch.targets.data(), batch.targets.data() + batch.targets.size());
     for (int row = 0; row < config.micro_batch(); ++row) {
       box.sample_indices.push_back(batch.first_sample + std::uint64_t(row));
-      box.windows.push_back(loader.order().window(box.sample_indices.back()));
+      const MixtureOrder::Place place = loader.order().place(box.sample_indices.back());
+      box.sources.push_back(place.source);
+      box.windows.push_back(place.window);
     }
   }
   return box;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/token_dataset.hpp"
+#include "data/data_mixture.hpp"
 #include "io/run/black_box.hpp"
 #include "io/run/checkpoint.hpp"
 #include "train/training_model.hpp"
@@ -15,7 +15,7 @@ namespace dekoder {
 
 /// The batch of the step that follows `state`, on all ranks together, read once more. `losses`: of its
 /// micro-batches.
-BlackBox black_box_of_step(const RunConfig& config, const TokenDataset& data, const CheckpointInfo& state,
+BlackBox black_box_of_step(const RunConfig& config, const DataMixture& data, const CheckpointInfo& state,
                            const std::vector<double>& losses, const std::string& reason, int ranks);
 
 /// Computes the step of a black box again, the micro-batches one after the other on this rank alone, from the

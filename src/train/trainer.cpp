@@ -31,12 +31,23 @@ JobTime job_time(const RunConfig& config, const StartOptions& options, const Eva
                  const ParameterLayout& layout, bool root) {
   const double tokens = double(config.training.batch) * config.model.context;
   return {root ? job_end(options.time_left) : std::nullopt,
-          {JobTime::guessed_save_seconds(checkpoint_bytes(layout)), double(evaluator.windows().tokens()) / tokens}};
+          {JobTime::guessed_save_seconds(checkpoint_bytes(layout)), double(evaluator.tokens()) / tokens}};
+}
+
+/// How often a run goes through each source of a mixture.
+void log_mixture(const DataMixture& data, const RunConfig& config) {
+  if (data.single()) return;
+  const MixtureOrder order = training_order(data, config.training.seed, config.model.context);
+  const double samples = double(config.training.steps) * config.training.batch;
+  for (std::size_t i = 0; i < data.sources().size(); ++i)
+    log_info("{}: {:.2f} % of the samples, each of its {} windows {:.3g} times in {} steps",
+             data.sources()[i].path().string(), 100 * order.share(i), order.sources()[i].windows(),
+             order.share(i) * samples / double(order.sources()[i].windows()), config.training.steps);
 }
 
 }  // namespace
 
-Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory* directory,
+Trainer::Trainer(const RunConfig& config, const DataMixture& data, const RunDirectory* directory,
                  const Communicator& ranks, const StartOptions& options)
     : config_(config),
       data_(data),
@@ -44,18 +55,20 @@ Trainer::Trainer(const RunConfig& config, const TokenDataset& data, const RunDir
       model_(config, ranks),
       evaluator_(data, config.evaluation, model_.decoder(), model_.activations()),
       generator_(model_.decoder(), data.vocabulary()),
-      start_(start_run(config, data, evaluator_.windows().digest(), directory ? directory->paths() : RunPaths{},
+      start_(start_run(config, data, evaluator_.digest(), directory ? directory->paths() : RunPaths{},
                        options.fresh, model_)),
       state_(start_.state),
       until_(options.until),
       saves_(model_),
       job_time_(job_time(config, options, evaluator_, model_.store().layout(), ranks.root())) {
   ranks.on_root([&] {
-    if (!evaluator_.has_tokens())
-      log_info(
-          "{}: has no held-out part, so there are no validation losses; prepare it with --validation-fraction "
-          "above 0",
-          data.path().string());
+    for (std::size_t i = 0; i < data.sources().size(); ++i)
+      if (evaluator_.windows()[i].tokens() == 0)
+        log_info(
+            "{}: has no held-out part, so there are no validation losses of it; prepare it with "
+            "--validation-fraction above 0",
+            data.sources()[i].path().string());
+    log_mixture(data, config);
     open_attention(*directory);
     triggers_.emplace(directory->paths().root);
     recorder_.emplace(config, *directory, start_, attention_ ? &attention_->info() : nullptr, options,
@@ -209,33 +222,39 @@ void Trainer::train_step(BatchLoader& loader) {
 }
 
 std::optional<Validation> Trainer::validate() {
-  if (!evaluator_.has_tokens()) return std::nullopt;
+  if (evaluator_.tokens() == 0) return std::nullopt;
   const auto stop = [&] {
     fault_point("evaluation:batch");
     saves_.advance();
     return stop_requested() != 0;
   };
   const auto begin = std::chrono::steady_clock::now();
-  const auto validation = evaluator_.evaluate(exec_, stop, ranks_);
+  const auto measured = evaluator_.evaluate(exec_, stop, ranks_);
   job_time_.took(Work::evaluation, seconds_since(begin));
   clock_.lap(exec_, "evaluation");
-  if (!validation) return std::nullopt;
-  if (!std::isfinite(validation->loss))
+  if (!measured) return std::nullopt;
+  const Validation& validation = measured->all;
+  if (!std::isfinite(validation.loss))
     throw DivergedError(
         "step {}: the validation loss is {}. The state was not saved; {}. Lower training.learning_rate or lengthen "
         "training.warmup_steps",
-        state_.step, std::abs(validation->loss), last_saved());
-  if (recorder_)
-    recorder_->evaluation({state_.step, validation->loss, validation->bits_per_byte, validation->tokens,
-                           evaluator_.windows().digest()});
+        state_.step, std::abs(validation.loss), last_saved());
+  if (!recorder_) return validation;
+  EvaluationMetrics row{state_.step,       validation.loss,     validation.bits_per_byte,
+                        validation.tokens, evaluator_.digest(), {}};
+  for (std::size_t i = 0; i < measured->sources.size() && !data_.single(); ++i)
+    if (const Validation& source = measured->sources[i]; source.tokens > 0)
+      row.sources.push_back({data_.sources()[i].path().string(), evaluator_.share(i), source.loss,
+                             source.bits_per_byte, source.tokens});
+  recorder_->evaluation(row);
   return validation;
 }
 
 bool Trainer::evaluate() {
   const auto validation = validate();
-  if (!validation) return !evaluator_.has_tokens();
+  if (!validation) return evaluator_.tokens() == 0;
   state_.validation_loss = validation->loss;
-  state_.validation_hash = evaluator_.windows().digest();
+  state_.validation_hash = evaluator_.digest();
   return true;
 }
 

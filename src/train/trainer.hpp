@@ -27,7 +27,7 @@ class Trainer {
   /// the run directory, or draws the initial values where there is none or where `options` say to begin anew: the
   /// earlier files are then set aside. Throws as start_run; what is refused changes no file of the run.
   /// `directory` is null on ranks other than 0, which touch no file of the run.
-  Trainer(const RunConfig& config, const TokenDataset& data, const RunDirectory* directory,
+  Trainer(const RunConfig& config, const DataMixture& data, const RunDirectory* directory,
           const Communicator& ranks, const StartOptions& options);
 
   /// Trains up to the last step (finished), or until this start's own last step, a signal or a file asks to stop,
@@ -74,7 +74,7 @@ class Trainer {
   bool due(long every, long step) const;
 
   RunConfig config_;
-  const TokenDataset& data_;
+  const DataMixture& data_;
   const Communicator& ranks_;
   ExecSpace exec_;
   TrainingModel model_;

@@ -53,7 +53,7 @@ TEST(AttentionSteps, AreTheOnesTheLoopCapturesAfter) {
 
 class AttentionPlanTest : public testing::Test {
  protected:
-  AttentionPlanTest() : data_(token_file()) {
+  AttentionPlanTest() : data_(TokenDataset(token_file())) {
     config_.model.layers = config_.model.heads = 12;
     config_.model.context = 64;
     config_.model.vocabulary = data_.vocabulary();
@@ -90,7 +90,7 @@ class AttentionPlanTest : public testing::Test {
   }
 
   ScratchFolder scratch_{"attention-plan"};
-  TokenDataset data_;
+  DataMixture data_;
   RunConfig config_;
   CheckpointInfo state_;
 };

@@ -29,10 +29,10 @@ std::string random_text(std::size_t bytes) {
 
 class BatchLoaderTest : public testing::Test {
  protected:
-  TokenDataset make(std::size_t bytes, double fraction = 0.1) {
+  DataMixture make(std::size_t bytes, double fraction = 0.1) {
     const auto text = scratch_.write("text", random_text(bytes));
     prepare_tokens(text, scratch_ / "tokens.h5", TokenizerKind::bytes, fraction);
-    return TokenDataset(scratch_ / "tokens.h5");
+    return DataMixture(TokenDataset(scratch_ / "tokens.h5"));
   }
   ScratchFolder scratch_{"batch-loader"};
 };
@@ -43,59 +43,21 @@ std::vector<Token> rows_of(const Batch& batch) {
   return tokens;
 }
 
-TEST(DataOrder, EveryWindowOncePerEpoch) {
-  for (const std::uint64_t windows : {1u, 2u, 3u, 4u, 5u, 10u, 16u, 17u, 1000u, 65536u, 65537u}) {
-    const DataOrder order(42, windows);
-    for (const std::uint64_t epoch : {0u, 1u, 7u}) {
-      std::vector<bool> seen(windows, false);
-      for (std::uint64_t position = 0; position < windows; ++position) {
-        const std::uint64_t window = order.window(epoch * windows + position);
-        ASSERT_LT(window, windows);
-        ASSERT_FALSE(seen[window]) << windows << " windows, epoch " << epoch;
-        seen[window] = true;
-      }
-    }
-  }
-}
-
-TEST(DataOrder, DiffersByEpochAndSeedAndFromTheIdentity) {
-  const std::uint64_t windows = 1000;
-  const DataOrder first(1, windows), second(2, windows);
-  int same_seed = 0, same_epoch = 0, identity = 0;
-  for (std::uint64_t position = 0; position < windows; ++position) {
-    same_seed += first.window(position) == second.window(position);
-    same_epoch += first.window(position) == first.window(windows + position);
-    identity += first.window(position) == position;
-  }
-  // fixed points of a random permutation: 1 on average, Poisson
-  EXPECT_LT(same_seed, 8);
-  EXPECT_LT(same_epoch, 8);
-  EXPECT_LT(identity, 8);
-}
-
-TEST(DataOrder, StaysAsItIs) {
-  // another order would change every run in progress at its next restart
-  const DataOrder order(1, 1000);
-  std::vector<std::uint64_t> first;
-  for (std::uint64_t sample = 0; sample < 8; ++sample) first.push_back(order.window(sample));
-  for (std::uint64_t sample = 1000; sample < 1004; ++sample) first.push_back(order.window(sample));
-  EXPECT_EQ(first, (std::vector<std::uint64_t>{330, 6, 366, 245, 382, 414, 199, 357, 253, 302, 790, 815}));
-}
-
 TEST_F(BatchLoaderTest, TargetsFollowInputsAndWindowsCoverTheTrainingPart) {
-  const TokenDataset dataset = make(1000);
+  const DataMixture data = make(1000);
+  const TokenDataset& dataset = data.sources()[0];
   const int context = 7, batch = 4;
-  BatchLoader loader(dataset, 3, context, batch, batch, 0, 1, 0);
+  BatchLoader loader(data, 3, context, batch, batch, 0, 1, 0);
   std::vector<Token> all(dataset.training_tokens());
   dataset.read(0, all);
   const std::uint64_t windows = (900 - 1) / 7;
-  ASSERT_EQ(loader.order().windows(), windows);
+  ASSERT_EQ(loader.order().sources()[0].windows(), windows);
   for (long step = 0; step < 70; ++step) {  // crosses two epoch boundaries
     const Batch& got = loader.next();
     EXPECT_EQ(got.step, step);
     EXPECT_EQ(got.first_sample, static_cast<std::uint64_t>(step * batch));
     for (std::size_t b = 0; b < 4; ++b) {
-      const std::uint64_t begin = loader.order().window(got.first_sample + b) * 7;
+      const std::uint64_t begin = loader.order().place(got.first_sample + b).window * 7;
       for (std::size_t t = 0; t < 7; ++t) {
         ASSERT_EQ(got.inputs(b, t), all[begin + t]);
         ASSERT_EQ(got.targets(b, t), all[begin + t + 1]);
@@ -105,7 +67,8 @@ TEST_F(BatchLoaderTest, TargetsFollowInputsAndWindowsCoverTheTrainingPart) {
 }
 
 TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
-  const TokenDataset dataset = make(5000);
+  const DataMixture data = make(5000);
+  const TokenDataset& dataset = data.sources()[0];
   const int batch = 8;
   const long steps = 5;
   const DataOrder order(9, (dataset.training_tokens() - 1) / 16);
@@ -114,7 +77,7 @@ TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
       std::vector<std::set<std::uint64_t>> samples(steps);
       for (int rank = 0; rank < ranks; ++rank) {
         const long leaves = batch / micro, first = leaves * rank / ranks, end = leaves * (rank + 1) / ranks;
-        BatchLoader loader(dataset, 9, 16, batch, micro, first, end, 0);
+        BatchLoader loader(data, 9, 16, batch, micro, first, end, 0);
         for (long step = 0; step < steps; ++step)
           for (long m = first; m < end; ++m) {
             const Batch& got = loader.next();
@@ -141,30 +104,70 @@ TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
 }
 
 TEST_F(BatchLoaderTest, RestartsAtAnyStep) {
-  const TokenDataset dataset = make(600);
+  const DataMixture data = make(600);
   std::vector<std::vector<Token>> reference;
-  BatchLoader whole(dataset, 5, 10, 6, 3, 0, 2, 0);
+  BatchLoader whole(data, 5, 10, 6, 3, 0, 2, 0);
   for (int i = 0; i < 60; ++i) reference.push_back(rows_of(whole.next()));
   for (const long first_step : {1L, 8L, 9L, 17L, 29L}) {
-    BatchLoader loader(dataset, 5, 10, 6, 3, 0, 2, first_step);
+    BatchLoader loader(data, 5, 10, 6, 3, 0, 2, first_step);
     for (std::size_t i = static_cast<std::size_t>(first_step) * 2; i < reference.size(); ++i)
       ASSERT_EQ(rows_of(loader.next()), reference[i]) << "from step " << first_step << ", micro-batch " << i;
   }
 }
 
 TEST_F(BatchLoaderTest, StreamedFileGivesTheSameBatches) {
-  const TokenDataset kept = make(3'000'000);
-  const TokenDataset streamed(kept.path(), 1000);
-  EXPECT_FALSE(kept.streams());
-  ASSERT_TRUE(streamed.streams());
+  const DataMixture kept = make(3'000'000), streamed(TokenDataset(kept.sources()[0].path(), 1000));
+  EXPECT_FALSE(kept.sources()[0].streams());
+  ASSERT_TRUE(streamed.sources()[0].streams());
   BatchLoader a(kept, 1, 100, 8, 8, 0, 1, 0), b(streamed, 1, 100, 8, 8, 0, 1, 0);
   for (int i = 0; i < 100; ++i) ASSERT_EQ(rows_of(a.next()), rows_of(b.next())) << i;
 }
 
+TEST_F(BatchLoaderTest, WindowsOfAMixtureAreThoseOfItsOrder) {
+  std::vector<std::filesystem::path> files;
+  for (const char* name : {"a", "b", "c"}) {
+    files.push_back(scratch_ / (std::string(name) + ".h5"));
+    prepare_tokens(scratch_.write("text", random_text(700 + 300 * files.size())), files.back(),
+                   TokenizerKind::bytes, 0.1);
+  }
+  const DataMixture data(files, {2, 1, 1});
+  EXPECT_EQ(data.name(), files[0].string() + " and 2 more");
+  EXPECT_EQ(data.identity(), data.sources()[0].header().identity() + " + " + data.sources()[1].header().identity() +
+                                 " + " + data.sources()[2].header().identity());
+  BatchLoader loader(data, 4, 10, 8, 4, 0, 2, 3);
+  std::vector<std::size_t> rows(3, 0);
+  for (int batch = 0; batch < 40; ++batch) {
+    const Batch& got = loader.next();
+    for (std::size_t b = 0; b < 4; ++b) {
+      const MixtureOrder::Place place = loader.order().place(got.first_sample + b);
+      ++rows[place.source];
+      std::vector<Token> window(11);
+      data.sources()[place.source].read(place.window * 10, window);
+      for (std::size_t t = 0; t < 10; ++t) {
+        ASSERT_EQ(got.inputs(b, t), window[t]);
+        ASSERT_EQ(got.targets(b, t), window[t + 1]);
+      }
+    }
+  }
+  EXPECT_EQ(rows, (std::vector<std::size_t>{80, 40, 40}));
+  EXPECT_THROW(DataMixture({}, {}), std::logic_error);
+
+  prepare_tokens(scratch_.write("text", "abc abc abc"), scratch_ / "char.h5", TokenizerKind::characters, 0.1);
+  EXPECT_EQ(
+      message_of<DataError>([&] { DataMixture({files[0], scratch_ / "char.h5"}, {}); }),
+      fmt::format("{}: has another tokenizer (char, vocabulary 4) than {} (byte, vocabulary 256); expected one "
+                  "for all files of a mixture: prepare each with the same --tokenizer FILE (`dekoder tokens {} "
+                  "-o tokenizer.json` writes that of bpe)",
+                  (scratch_ / "char.h5").string(), files[0].string(), files[0].string()));
+  EXPECT_NE(
+      message_of<DataError>([&] { training_order(DataMixture(files, {}), 1, 1000); }).find("a.h5: its training"),
+      std::string::npos);
+}
+
 TEST_F(BatchLoaderTest, StopsWhileBatchesWait) {
-  const TokenDataset dataset = make(1000);
+  const DataMixture data = make(1000);
   for (int i = 0; i < 200; ++i) {
-    BatchLoader loader(dataset, 1, 10, 2, 2, 0, 1, 0);
+    BatchLoader loader(data, 1, 10, 2, 2, 0, 1, 0);
     if (i % 2) loader.next();
   }
 }
@@ -172,12 +175,12 @@ TEST_F(BatchLoaderTest, StopsWhileBatchesWait) {
 TEST_F(BatchLoaderTest, FailureOfTheThreadReachesTheConsumer) {
   make(3'000'000);
   const std::streamoff place = static_cast<std::streamoff>(std::filesystem::file_size(scratch_ / "tokens.h5") / 2);
-  const TokenDataset dataset(scratch_ / "tokens.h5", 1000);
+  const DataMixture data(TokenDataset(scratch_ / "tokens.h5", 1000));
   std::fstream(scratch_ / "tokens.h5", std::ios::in | std::ios::out | std::ios::binary)
       .seekp(place)
       .put('\x11')
       .put('\x22');
-  BatchLoader loader(dataset, 1, 1000, 8, 8, 0, 1, 0);
+  BatchLoader loader(data, 1, 1000, 8, 8, 0, 1, 0);
   const auto use = [&] {
     for (int i = 0; i < 1000; ++i) loader.next();
   };
@@ -186,19 +189,20 @@ TEST_F(BatchLoaderTest, FailureOfTheThreadReachesTheConsumer) {
 }
 
 TEST_F(BatchLoaderTest, RefusesWhatDoesNotFit) {
-  const TokenDataset dataset = make(100);  // 90 to train on
-  EXPECT_NO_THROW(BatchLoader(dataset, 1, 89, 1, 1, 0, 1, 0).next());
+  const DataMixture data = make(100);  // 90 to train on
+  EXPECT_NO_THROW(BatchLoader(data, 1, 89, 1, 1, 0, 1, 0).next());
   EXPECT_NE(message_of<DataError>([&] {
-              BatchLoader(dataset, 1, 90, 1, 1, 0, 1, 0);
+              BatchLoader(data, 1, 90, 1, 1, 0, 1, 0);
             }).find("has 90 tokens, fewer than one window of model.context + 1 = 91"),
             std::string::npos);
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 3, 0, 1, 0), ConfigError);
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 4, 0, 2, 0), ConfigError);
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 3, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 3, 0, 1, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 4, 0, 2, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 3, 0), ConfigError);
 }
 
 TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
-  const TokenDataset dataset = make(1000);  // 100 held out
+  const DataMixture data = make(1000);  // 100 held out
+  const TokenDataset& dataset = data.sources()[0];
   std::vector<Token> all(1000);
   dataset.read(0, all);
   const ValidationWindows whole(dataset, 16, 0);
@@ -220,25 +224,27 @@ TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
   EXPECT_EQ(ValidationWindows(dataset, 16, 20).tokens(), 20u);
   EXPECT_EQ(ValidationWindows(dataset, 16, 5000).digest(), whole.digest());
   EXPECT_NE(ValidationWindows(dataset, 16, 99).digest(), whole.digest());
-  const TokenDataset none = make(1000, 0);
-  EXPECT_EQ(ValidationWindows(none, 16, 0).windows(), 0u);
+  const DataMixture none = make(1000, 0);
+  EXPECT_EQ(ValidationWindows(none.sources()[0], 16, 0).windows(), 0u);
 }
 
 TEST_F(BatchLoaderTest, RefusesEveryNumberBelowItsRange) {
-  const TokenDataset dataset = make(100);
-  EXPECT_NO_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 2, 0));
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 0, 2, 1, 2, 0), ConfigError) << "batch";
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 0, 1, 2, 0), ConfigError) << "micro_batch";
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, -1, 2, 0), ConfigError) << "first";
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 1, 0), ConfigError) << "end";
-  EXPECT_THROW(BatchLoader(dataset, 1, 8, 4, 2, 1, 2, -1), ConfigError) << "first_step";
-  EXPECT_THROW(BatchLoader(dataset, 1, 0, 4, 2, 1, 2, 0), ConfigError) << "context";
+  const DataMixture data = make(100);
+  const TokenDataset& dataset = data.sources()[0];
+  EXPECT_NO_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 2, 0));
+  EXPECT_THROW(BatchLoader(data, 1, 8, 0, 2, 1, 2, 0), ConfigError) << "batch";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 0, 1, 2, 0), ConfigError) << "micro_batch";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, -1, 2, 0), ConfigError) << "first";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 1, 0), ConfigError) << "end";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 2, -1), ConfigError) << "first_step";
+  EXPECT_THROW(BatchLoader(data, 1, 0, 4, 2, 1, 2, 0), ConfigError) << "context";
   EXPECT_THROW(ValidationWindows(dataset, 0, 0), ConfigError) << "context";
   EXPECT_THROW(ValidationWindows(dataset, 8, -1), ConfigError) << "tokens";
 }
 
 TEST_F(BatchLoaderTest, ValidationDigestIsThatOfTheTokensAsWords) {
-  const TokenDataset dataset = make(300'000, 0.5);  // more than one piece
+  const DataMixture data = make(300'000, 0.5);  // more than one piece
+  const TokenDataset& dataset = data.sources()[0];
   std::vector<Token> all(300'000);
   dataset.read(0, all);
   std::vector<std::byte> words;

@@ -44,7 +44,11 @@ struct Changer {
   template <class T>
   std::vector<T>& operator()(std::vector<T>& member) const {
     member.push_back((*this)(member.emplace_back()));  // twice the same, where a list of numbers allows it
-    if constexpr (!std::is_same_v<T, std::string>) member.back() = 0;
+    if constexpr (std::is_integral_v<T>) member.back() = 0;
+    return member;
+  }
+  TokenFiles& operator()(TokenFiles& member) const {
+    (*this)(static_cast<std::vector<std::string>&>(member));
     return member;
   }
   template <class Enum>
@@ -68,9 +72,62 @@ TEST(RunConfigYaml, ReadsValuesOfEveryKind) {
   EXPECT_EQ(config.model.norm, NormPlacement::post);
   EXPECT_EQ(config.model.activation, Activation::gelu_erf);
   EXPECT_EQ(config.model.dropout, 0.25);
-  EXPECT_EQ(config.data.tokens, "a b.h5");
+  EXPECT_EQ(config.data.tokens, (TokenFiles{"a b.h5"}));
   EXPECT_EQ(config.training.seed, 18446744073709551615ull);
   EXPECT_EQ(config.training.learning_rate, 6e-4);
+}
+
+TEST(RunConfigYaml, ReadsMixturesInThreeWays) {
+  const auto read = [](const std::string& data, const std::vector<std::string>& sets = {}) {
+    return parse_run_config(data, "run.yaml", sets).data;
+  };
+  const TokenFiles files{"a.h5", "b.h5"};
+  for (const DataConfig& data :
+       {read("data: [{tokens: a.h5, weight: 0.7}, {weight: 0.3, tokens: b.h5}]\n"),
+        read("data:\n  tokens: [a.h5, b.h5]\n  weights: [0.7, 0.3]\n"),
+        read("model: {layers: 2}\n", {"data.tokens=[a.h5, b.h5]", "data.weights=[0.7, 0.3]"})}) {
+    EXPECT_EQ(data.tokens, files);
+    EXPECT_EQ(data.weights, (std::vector<double>{0.7, 0.3}));
+  }
+  EXPECT_EQ(read("data: [{tokens: a.h5}, {tokens: b.h5}]\n").tokens, files);
+  EXPECT_TRUE(read("data: [{tokens: a.h5}, {tokens: b.h5}]\n").weights.empty());
+  EXPECT_TRUE(read("data: []\n").tokens.empty());
+
+  RunConfig config;
+  config.data = {files, {0.7, 0.3}};
+  EXPECT_NE(to_yaml(config).find("data:\n  tokens: [\"a.h5\", \"b.h5\"]\n  weights: [0.7, 0.3]\n"),
+            std::string::npos);
+  EXPECT_EQ(recorded_run_config(to_yaml(config), "run.yaml").data.tokens, files);
+  config.data = {{"a.h5"}, {}};
+  EXPECT_NE(to_yaml(config).find("data:\n  tokens: \"a.h5\"\n"), std::string::npos);
+  EXPECT_TRUE(recorded_run_config("data: {tokens: \"\"}\n", "run.yaml").data.tokens.empty()) << "an older record";
+  RunConfig other = config;
+  other.data.weights = {1};
+  ASSERT_EQ(config_differences(config, other).size(), 1u);
+  EXPECT_FALSE(config_differences(config, other)[0].may_change) << "another order of the samples";
+}
+
+TEST(RunConfigYaml, RefusesWhatIsNoMixture) {
+  const auto refusal = [](const std::string& data) {
+    return testing_support::message_of<ConfigError>([&] { parse_run_config(data, "run.yaml", {}); });
+  };
+  const std::string expected = "; expected {tokens: FILE, weight: NUMBER}, the weight for all or none";
+  EXPECT_EQ(refusal("data: [a.h5, {tokens: b.h5, wieght: 1}, {weight: 2}, {tokens: a.h5, tokens: b.h5}]\n"),
+            "run.yaml:1:8: data[0] is 'a.h5'" + expected + "\n" +
+                "run.yaml:1:29: data[1] has the unknown key 'wieght'; did you mean 'weight'?" + expected + "\n" +
+                "run.yaml:1:41: data[2] has 0 tokens and 1 weights" + expected + "\n" +
+                "run.yaml:1:54: data[3] has 2 tokens and 0 weights" + expected);
+  EXPECT_EQ(refusal("data: [{tokens: a.h5, weight: 1}, {tokens: b.h5}]\n"),
+            "run.yaml:1:35: data[1] has no weight, unlike data[0]" + expected);
+  EXPECT_EQ(refusal("data: [{tokens: a.h5}, {tokens: b.h5, weight: 1}]\n"),
+            "run.yaml:1:24: data[1] has a weight, unlike data[0]" + expected);
+  EXPECT_NE(refusal("data: [{tokens: a.h5, weight: -1}]\n").find("data.weights[0] is '-1'; expected a number"),
+            std::string::npos);
+  EXPECT_EQ(refusal("data: {tokens: {a: b}}\n"),
+            "run.yaml:1:16: data.tokens is a map; expected a path, or a list of paths in [ ]");
+  EXPECT_EQ(refusal("data: {tokens: [a.h5, b.h5], weights: [1]}\n"),
+            "run.yaml:1:39: data.weights has 1 numbers and data.tokens names 2 files; expected one for each, or no "
+            "data.weights ([])");
 }
 
 TEST(RunConfigYaml, WhatIsWrittenReadsBackTheSame) {

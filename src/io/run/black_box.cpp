@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* format_of_black_box = "dekoder black box";
-constexpr int major_of_black_box = 1, minor_of_black_box = 0;
+constexpr int major_of_black_box = 1, minor_of_black_box = 1;
 
 /// visit(name, field) for what is an attribute of the root.
 template <class Box, class Visit>
@@ -64,6 +64,7 @@ void write_contents(Hdf5File& file, const BlackBox& box, const ParameterStore& s
   file.write("/batch/inputs", std::span(box.inputs), tokens);
   file.write("/batch/targets", std::span(box.targets), tokens);
   file.write("/batch/sample_indices", std::span(box.sample_indices), rows);
+  file.write("/batch/sources", std::span(box.sources), rows);
   file.write("/batch/windows", std::span(box.windows), rows);
   file.write("/losses", std::span(box.losses));
   file.create_group("/parameters");
@@ -136,6 +137,7 @@ BlackBox read_black_box(const fs::path& path) {
   box.inputs = file.read<std::int32_t>("/batch/inputs");
   box.targets = file.read<std::int32_t>("/batch/targets");
   box.sample_indices = file.read<std::uint64_t>("/batch/sample_indices");
+  if (file.exists("/batch/sources")) box.sources = file.read<std::uint64_t>("/batch/sources");
   box.windows = file.read<std::uint64_t>("/batch/windows");
   box.losses = file.read<double>("/losses");
   if (file.exists("/tensors")) {

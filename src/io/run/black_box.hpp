@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A step of training whose loss or gradients were not finite, whole, in one HDF5 file that never changes:
 //   /                      attributes format, major, minor and the fields of BlackBox that are no arrays
-//   /batch/inputs, targets (batch,T); sample_indices, windows (batch)
+//   /batch/inputs, targets (batch,T); sample_indices, sources (minor version 1), windows (batch)
 //   /losses                (M) of the micro-batches
 //   /parameters/<name>     before the step
 //   /tensors/<column>      one element per TensorHealth
@@ -37,7 +37,8 @@ struct BlackBox {
   std::string writer;
   std::vector<double> losses;                 ///< (M) what each micro-batch adds to the mean loss, nats per token
   std::vector<std::int32_t> inputs, targets;  ///< (batch,T)
-  std::vector<std::uint64_t> sample_indices, windows;  ///< (batch) global sample; window of the training part
+  /// (batch): global sample; its number of data.tokens, from 0; window of that file's training part.
+  std::vector<std::uint64_t> sample_indices, sources, windows;
   std::vector<TensorHealth>
       tensors;  ///< in the order of their computation, of which the first bad one is the cause
   std::vector<std::string> metrics;

@@ -54,9 +54,12 @@ StepMetrics step_of(const Json& line) {
 }
 
 EvaluationMetrics evaluation_of(const Json& line) {
-  return {number<long>(line, "step"), number<double>(line, "validation_loss"),
-          number<double>(line, "bits_per_byte"), number<std::uint64_t>(line, "tokens"),
-          line.at("validation_hash").get<std::string>()};
+  return {number<long>(line, "step"),
+          number<double>(line, "validation_loss"),
+          number<double>(line, "bits_per_byte"),
+          number<std::uint64_t>(line, "tokens"),
+          line.at("validation_hash").get<std::string>(),
+          {}};
 }
 
 /// A whole line without its end, which editors of other systems make two characters long; false where the text ends
@@ -106,10 +109,18 @@ void MetricsLog::write(const StepMetrics& metrics) {
 }
 
 void MetricsLog::write(const EvaluationMetrics& metrics) {
+  std::string sources;
+  for (const SourceMetrics& source : metrics.sources)
+    sources += fmt::format(
+        "{}{{\"tokens\":{},\"weight\":{},\"validation_loss\":{},\"bits_per_byte\":{},\"validation_tokens\":{}}}",
+        sources.empty() ? ",\"sources\":[" : ",",
+        Json(source.tokens).dump(-1, ' ', false, Json::error_handler_t::replace), json_number(source.weight),
+        json_number(source.validation_loss), json_number(source.bits_per_byte), source.validation_tokens);
+  if (!sources.empty()) sources += "]";
   log_.append(fmt::format(
-      "{{\"step\":{},\"validation_loss\":{},\"bits_per_byte\":{},\"tokens\":{},\"validation_hash\":\"{}\"}}\n",
+      "{{\"step\":{},\"validation_loss\":{},\"bits_per_byte\":{},\"tokens\":{},\"validation_hash\":\"{}\"{}}}\n",
       metrics.step, json_number(metrics.validation_loss), json_number(metrics.bits_per_byte), metrics.tokens,
-      metrics.validation_hash));
+      metrics.validation_hash, sources));
 }
 
 void MetricsLog::write(const AttentionMetrics& metrics) {

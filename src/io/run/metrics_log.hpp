@@ -30,12 +30,22 @@ struct StepMetrics {
   bool skipped = false;  ///< it was not finite, and changed nothing; "skipped":true
 };
 
+/// Of one of several token files.
+struct SourceMetrics {
+  std::string tokens;  ///< the file, as the configuration names it
+  double weight = 0;   ///< its share of the samples
+  double validation_loss = 0;
+  double bits_per_byte = 0;
+  std::uint64_t validation_tokens = 0;
+};
+
 struct EvaluationMetrics {
   long step = 0;               ///< optimizer steps done before
   double validation_loss = 0;  ///< nats per token
   double bits_per_byte = 0;
-  std::uint64_t tokens = 0;     ///< validation tokens
-  std::string validation_hash;  ///< of the validation tokens: equal hashes make losses comparable
+  std::uint64_t tokens = 0;                 ///< validation tokens
+  std::string validation_hash;              ///< of the validation tokens: equal hashes make losses comparable
+  std::vector<SourceMetrics> sources = {};  ///< of a mixture, those that have validation tokens
 };
 
 /// Statistics of every captured head on one probe, averaged over the probe's queries.
