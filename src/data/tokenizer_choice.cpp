@@ -68,7 +68,7 @@ ChosenTokenizer tokenizer_of_characters(const Corpus& corpus, int threads) {
 }
 
 SplitPattern split_pattern(const std::string& name) {
-  for (const SplitPattern pattern : {SplitPattern::gpt2, SplitPattern::cl100k, SplitPattern::qwen2})
+  for (const SplitPattern pattern : split_patterns)
     if (name == split_pattern_name(pattern)) return pattern;
   return SplitPattern::gpt2;
 }

@@ -28,6 +28,9 @@ void for_each_line(std::string_view text, Visit visit) {
   }
 }
 
+/// Of a token of a rank file, whose cuts in two are all looked at; those that are published have 128 at most.
+constexpr std::size_t most_rank_bytes = 1024;
+
 /// The merges of a list, "left right" in the alphabet.
 std::vector<std::string> merge_lines(std::string_view text, std::string_view where) {
   std::vector<std::string> merges;
@@ -120,6 +123,9 @@ BytePairTokenizer read_tiktoken_ranks(std::string_view text, SplitPattern patter
     if (rank != texts.size())
       throw DataError("{}:{}: rank {}; expected {}: ranks ascend from 0 without holes", where, number, rank,
                       texts.size());
+    if (bytes->size() > most_rank_bytes)
+      throw DataError("{}:{}: rank {} has {} bytes; expected at most {}", where, number, rank, bytes->size(),
+                      most_rank_bytes);
     if (!tokens.emplace(*bytes, Token(rank)).second)
       throw DataError("{}:{}: rank {} has the bytes of an earlier one; expected each once", where, number, rank);
     texts.push_back(std::move(*bytes));

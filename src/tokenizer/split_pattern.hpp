@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <string_view>
 
@@ -13,6 +14,8 @@ enum class SplitPattern {
   cl100k,  ///< GPT-4's and Llama 3's: numbers of three digits, contractions in any case, line ends by themselves
   qwen2    ///< as cl100k with single digits
 };
+
+inline constexpr std::array split_patterns{SplitPattern::gpt2, SplitPattern::cl100k, SplitPattern::qwen2};
 
 /// "gpt2", "cl100k", "qwen2".
 const char* split_pattern_name(SplitPattern pattern);

@@ -42,7 +42,7 @@ Json parse(std::string_view text, std::string_view where) {
 /// A part of the document with its place for messages.
 struct Node {
   const Json& value;
-  std::string place;  ///< "tokenizer.json: model.vocab"
+  std::string place;  ///< "tokenizer.json: model.vocab"; of the whole: "tokenizer.json:"
 
   [[noreturn]] void refuse(std::string_view expected) const {
     throw DataError("{} is {}; expected {}", place,
@@ -53,7 +53,8 @@ struct Node {
     static const Json null;
     if (!value.is_object()) refuse("an object");
     const auto found = value.find(key);
-    return {found == value.end() ? null : *found, fmt::format("{}.{}", place, key)};
+    return {found == value.end() ? null : *found,
+            fmt::format("{}{}{}", place, place.ends_with(':') ? " " : ".", key)};
   }
   bool is_null() const { return value.is_null(); }
   const std::string& text() const {
@@ -109,7 +110,7 @@ SplitPattern read_pre_tokenizer(const Node& node) {
   if (split["invert"].flag(false)) split["invert"].refuse("false");
   if (split["behavior"].value != "Isolated") split["behavior"].refuse("Isolated");
   const Node regex = split["pattern"]["Regex"];
-  for (const SplitPattern pattern : {SplitPattern::gpt2, SplitPattern::cl100k, SplitPattern::qwen2})
+  for (const SplitPattern pattern : split_patterns)
     if (regex.value == split_pattern_regex(pattern)) return pattern;
   regex.refuse("the pattern of GPT-2, cl100k (Llama 3) or Qwen 2");
 }
@@ -220,14 +221,9 @@ std::string quoted(const std::string& text) {
 }
 
 BytePairTokenizer read_document(const Json& document, std::string_view where) {
-  const Node root{document, fmt::format("{}: ", where)};
   if (!document.is_object()) throw DataError("{}: is no object; expected a tokenizer.json", where);
-  const auto part = [&](const char* key) {
-    Node node = root[key];
-    node.place = fmt::format("{}: {}", where, key);
-    return node;
-  };
-  const Node model = part("model");
+  const Node root{document, fmt::format("{}:", where)};
+  const Node model = root["model"];
   if (model.is_null()) model.refuse("an object");
   if (!model["type"].is_null() && model["type"].value != "BPE") model["type"].refuse("BPE");
   if (!model["dropout"].is_null() && model["dropout"].value != 0) model["dropout"].refuse("none");
@@ -235,9 +231,9 @@ BytePairTokenizer read_document(const Json& document, std::string_view where) {
     if (!model[key].is_null() && !model[key].text().empty()) model[key].refuse("none");
   if (model["byte_fallback"].flag(false))
     model["byte_fallback"].refuse("false: tokens of bytes by GPT-2's alphabet");
-  const bool composes = read_normalizer(part("normalizer"));
-  const SplitPattern pattern = read_pre_tokenizer(part("pre_tokenizer"));
-  std::vector<AddedToken> added = read_added(part("added_tokens"));
+  const bool composes = read_normalizer(root["normalizer"]);
+  const SplitPattern pattern = read_pre_tokenizer(root["pre_tokenizer"]);
+  std::vector<AddedToken> added = read_added(root["added_tokens"]);
   const Vocabulary vocabulary(model["vocab"], added, where);
   std::vector<BytePair> merges;
   const Node pairs = model["merges"];

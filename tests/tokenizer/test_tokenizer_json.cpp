@@ -8,6 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/base64.hpp"
 #include "base/error.hpp"
 #include "support/scratch_folder.hpp"
 #include "support/source_folder.hpp"
@@ -402,6 +403,8 @@ TEST(TiktokenRanks, DamagedFiles) {
                   300);
     }
   }
+  EXPECT_EQ(refused_ranks(to_base64(std::string(1025, 'a')) + " 0\n"),
+            "here:1: rank 0 has 1025 bytes; expected at most 1024");
   EXPECT_EQ(refused_ranks(""), "here: no token stands for the byte 0x00; expected one for each of the 256");
   for (const char* line : {"IQ==",
                            "IQ== ",
