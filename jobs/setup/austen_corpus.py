@@ -5,7 +5,7 @@
 The text comes from Debian's package r-cran-janeaustenr through apt-get; R is not needed: the package's data file is a
 sequence of records (raw size as big-endian 32-bit integer, zlib stream) of R's XDR serialisation ("R Internals",
 section 1.8), and each book is one vector of strings, a line each. Checked by size and SHA-256; written whole or not at
-all; does nothing where the file is there already.
+all; does nothing where the file is there already. Exit code 69 where apt-get cannot download the package, 1 for anything else.
 """
 import hashlib
 import os
@@ -22,10 +22,15 @@ SIZE = 4025029
 SHA256 = "65b434d16a8755142bfa95ba19c5f9abd0d30cf3dffe3b6793e834f9f56dcc96"
 
 CHARSXP, STRSXP = 9, 16
+OUT_OF_REACH = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 class CorpusError(Exception):
-    pass
+    code = 1
+
+
+class OutOfReach(CorpusError):
+    code = OUT_OF_REACH
 
 
 def records(data):
@@ -86,8 +91,8 @@ def download(folder):
         if attempt == 0:
             subprocess.run(["apt-get", "-qq", "update"], capture_output=True)
     else:
-        raise CorpusError(f"apt-get download {PACKAGE} failed: {got.stderr.strip()}; check the network, or train on a text "
-                          "of your own: bash jobs/quickstart.sh TEXT")
+        raise OutOfReach(f"apt-get download {PACKAGE} failed: {got.stderr.strip()}; check the network, or train on a text "
+                         "of your own: bash jobs/quickstart.sh TEXT")
     package = next(Path(folder).glob("*.deb"))
     subprocess.run(["dpkg-deb", "-x", package, Path(folder) / "tree"], check=True)
     return (Path(folder) / "tree" / DATA_FILE).read_bytes()
@@ -118,4 +123,5 @@ if __name__ == "__main__":
     try:
         main()
     except (CorpusError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"austen_corpus: {error}")
+        print(f"austen_corpus: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "code", 1))

