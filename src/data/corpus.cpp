@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/corpus.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <exception>
@@ -16,12 +13,10 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "base/decimal.hpp"
-#include "base/elapsed.hpp"
 #include "base/error.hpp"
 #include "base/helper_thread.hpp"
-#include "base/log.hpp"
 #include "base/utf8.hpp"
+#include "data/reading_progress.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/packed_file.hpp"
 
@@ -363,40 +358,6 @@ class CorpusReader {
   std::atomic<std::uint64_t>& raw_bytes_;
   std::uint64_t raw_before_ = 0;
   TextBatch batch_;
-};
-
-/// Shows how far a reading is: on a terminal one live line, rewritten five times a second; in a file a plain line
-/// every ten seconds.
-class ReadingProgress {
- public:
-  ReadingProgress(const char* name, std::uint64_t total) : name_(name), total_(total) {}
-
-  void show(std::uint64_t bytes) {
-    if (*name_ == '\0' || seconds_since(shown_) < (terminal_ ? 0.2 : 10.0)) return;
-    shown_ = std::chrono::steady_clock::now();
-    const double seconds = seconds_since(begin_), rate = static_cast<double>(bytes) / seconds;
-    std::string text = fmt::format("{}: {}", name_, bytes_text(bytes));
-    if (total_ > 0) text += fmt::format(" of {}", bytes_text(std::max(bytes, total_)));
-    text += fmt::format("  {}/s", bytes_text(static_cast<std::uint64_t>(rate)));
-    if (total_ > 0 && rate > 0)
-      text += fmt::format("  {} to go", time_text(static_cast<double>(total_ - std::min(bytes, total_)) / rate));
-    if (!terminal_) return log_line(text);
-    const std::string live = "\r\x1b[K" + text;
-    std::fwrite(live.data(), 1, live.size(), stderr);
-    std::fflush(stderr);
-    live_ = true;
-  }
-  /// Takes the live line away.
-  ~ReadingProgress() {
-    if (live_) std::fputs("\r\x1b[K", stderr);
-  }
-  ReadingProgress(const ReadingProgress&) = delete;
-
- private:
-  const char* name_;
-  std::uint64_t total_;
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1, live_ = false;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), shown_ = begin_;
 };
 
 /// Threads that are told to stop, and waited for, however the reading ends.

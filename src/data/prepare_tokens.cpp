@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -15,6 +14,7 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "data/text_encoder.hpp"
+#include "data/token_file_writer.hpp"
 #include "io/files/durable_file.hpp"
 #include "io/files/packed_file.hpp"
 #include "io/files/sha256.hpp"
@@ -81,46 +81,6 @@ class HeldOutDraw {
 
   double fraction_;
   std::uint64_t group_ = 0, end_ = 0, drawn_ = 0;
-};
-
-/// Values of a new dataset of one axis that come one after the other, and whose number need not be known.
-template <class Value>
-class GrowingDataset {
- public:
-  /// In chunks of `chunk`. `total`: how many will come; 0: not known.
-  GrowingDataset(Hdf5File& file, std::string name, std::size_t chunk, std::size_t total)
-      : file_(file), name_(std::move(name)), chunk_(chunk), total_(total) {}
-
-  std::uint64_t size() const { return size_; }
-  void append(std::span<const Value> values) {
-    if (!dataset_) {
-      // All of the values where they are fewer than a chunk.
-      chunk_ = std::min(chunk_, total_ > 0 ? total_ : values.size());
-      const std::array<std::size_t, 1> shape = {total_}, chunk = {chunk_};
-      Hdf5Storage storage{{chunk.begin(), chunk.end()}, true};
-      storage.extendable = total_ == 0;
-      dataset_.emplace(file_.create_dataset(name_, hdf5_type_of<Value>(), shape, storage));
-    }
-    if (total_ == 0) dataset_->extend(size_ + values.size());
-    const std::array<std::size_t, 1> offset = {size_}, count = {values.size()};
-    dataset_->write(values, offset, count);
-    size_ += values.size();
-  }
-  void read(std::uint64_t first, std::span<Value> values) const {
-    const std::array<std::size_t, 1> offset = {first}, count = {values.size()};
-    dataset_->read(values, offset, count);
-  }
-  void close() {
-    if (dataset_) dataset_->close();
-    dataset_.reset();
-  }
-
- private:
-  Hdf5File& file_;
-  std::string name_;
-  std::size_t chunk_, total_;
-  std::uint64_t size_ = 0;
-  std::optional<Hdf5Dataset> dataset_;
 };
 
 /// What is held out, until it can be appended: records {tokens, whether a document ends with them; the tokens} in a
@@ -196,22 +156,17 @@ class WaitingTokens {
 
 /// Puts encoded batches, in their order, into a token file.
 template <class Stored>
-class TokenFileWriter {
+class TextTokens {
  public:
   /// `total`: the tokens there will be; 0: not known.
-  TokenFileWriter(Hdf5File& file, TokenFileHeader& header, bool single, std::uint64_t total, const fs::path& output)
-      : file_(file),
-        header_(header),
+  TextTokens(Hdf5File& file, TokenFileHeader& header, bool single, std::uint64_t total, const fs::path& output)
+      : header_(header),
         single_(single),
-        total_(total),
+        tells_documents_(!single || header.tokenizer.kind() == TokenizerKind::byte_pairs),
         end_of_text_(header.tokenizer.end_of_text()),
-        block_tokens_(token_file::block_bytes / sizeof(Stored)),
         digest_(single),
         draw_(single ? 0 : header.validation_fraction),
-        tokens_(file, "/tokens", block_tokens_, total),
-        ends_(file, "/document_ends", token_file::document_ends_chunk, 0) {
-    if (total > 0) block_tokens_ = std::min<std::uint64_t>(block_tokens_, total);
-    block_.reserve(block_tokens_);
+        writer_(file, total) {
     if (!single && header.validation_fraction > 0) waiting_.emplace(output);
   }
 
@@ -229,132 +184,50 @@ class TokenFileWriter {
       if (held_out)
         waiting_->append(scratch_, ends);
       else
-        push(scratch_);
+        writer_.push(scratch_);
       if (part.ends_document && !ends) ++header_.empty_documents;
       if (!ends) continue;
       ++documents_;
       if (held_out)
         ++header_.validation_documents, header_.validation_bytes += bytes;
-      else
-        push_end();
+      else if (tells_documents_)
+        writer_.push_end();
     }
   }
 
   /// Writes what is left, and fills the header in.
   void finish(const std::string& name) {
-    const std::uint64_t training = pushed();
+    const std::uint64_t training = writer_.pushed();
     if (waiting_)
       waiting_->for_each([&](std::span<const Stored> tokens, bool ends) {
-        push(tokens);
-        if (ends) push_end();
+        writer_.push(tokens);
+        if (ends) writer_.push_end();
       });
-    header_.tokens = pushed();
-    if (header_.tokens == 0) throw DataError("{}: is empty, expected text", name);
-    header_.training_tokens = single_ ? training_part(header_.tokens, header_.validation_fraction) : training;
-    if (header_.training_tokens < 2) {
-      throw DataError(
-          "{}: its {} tokens leave {} to train on after {:g} of them are held out, expected at least 2; use a "
-          "longer text or a smaller validation fraction",
-          name, header_.tokens, header_.training_tokens, header_.validation_fraction);
-    }
-    if (total_ > 0 && header_.tokens != total_)
-      throw DataError("{}: changed while it was read; prepare it again", name);
-    if (!block_.empty()) flush();
-    header_.block_tokens = std::min(block_tokens_, header_.tokens);
+    header_.tokens = writer_.pushed();
+    header_.training_tokens =
+        single_ ? token_file::training_part(header_.tokens, header_.validation_fraction) : training;
+    token_file::require_training_part(header_, name);
     header_.source_bytes = digest_.bytes();
     header_.source_sha256 = digest_.finish();
-    if (single_) header_.validation_bytes = std::min(bytes_behind(header_.training_tokens), header_.source_bytes);
-    file_.write<std::uint64_t>("/block_digests", std::span<const std::uint64_t>(digests_));
-    tokens_.close();
-    if (!single_ || header_.tokenizer.kind() == TokenizerKind::byte_pairs) {
-      if (!new_ends_.empty()) ends_.append(new_ends_);
-      ends_.close();
-      header_.documents = documents_;
-      header_.split_by_document = !single_;
+    if (single_) {
+      const std::uint64_t bytes = writer_.bytes_from(header_.training_tokens, header_.tokenizer);
+      header_.validation_bytes = std::min(bytes, header_.source_bytes);
     }
-  }
-
-  static std::uint64_t training_part(std::uint64_t tokens, double fraction) {
-    const auto held_out = static_cast<std::uint64_t>(std::llround(fraction * static_cast<double>(tokens)));
-    return tokens - std::min(held_out, tokens);
+    writer_.finish(header_, name);
+    header_.split_by_document = !single_;
   }
 
  private:
-  std::uint64_t pushed() const { return tokens_.size() + block_.size() + surplus_; }
-  void push(std::span<const Stored> tokens) {
-    while (!tokens.empty()) {
-      if (total_ > 0 && tokens_.size() + block_.size() == total_) {  // the text has grown
-        surplus_ += tokens.size();
-        return;
-      }
-      std::uint64_t room = block_tokens_ - block_.size();
-      if (total_ > 0) room = std::min(room, total_ - tokens_.size() - block_.size());
-      const std::span<const Stored> taken = tokens.first(std::min<std::size_t>(room, tokens.size()));
-      block_.insert(block_.end(), taken.begin(), taken.end());
-      tokens = tokens.subspan(taken.size());
-      if (block_.size() == block_tokens_) flush();
-    }
-  }
-  void flush() {
-    tokens_.append(block_);
-    digests_.push_back(token_file::block_digest<Stored>(digests_.size(), block_));
-    block_.clear();
-  }
-  void push_end() {
-    if (single_ && header_.tokenizer.kind() != TokenizerKind::byte_pairs) return;
-    new_ends_.push_back(pushed());
-    if (new_ends_.size() < token_file::document_ends_chunk) return;
-    ends_.append(new_ends_);
-    new_ends_.clear();
-  }
-  /// Bytes of the text that the tokens from `first` on stand for.
-  std::uint64_t bytes_behind(std::uint64_t first) const {
-    if (header_.tokenizer.kind() == TokenizerKind::bytes) return header_.tokens - first;
-    std::uint64_t bytes = 0;
-    std::vector<Stored> tokens;
-    for (; first < header_.tokens; first += tokens.size()) {
-      tokens.resize(std::min(block_tokens_ - first % block_tokens_, header_.tokens - first));
-      tokens_.read(first, std::span<Stored>(tokens));
-      for (const Stored token : tokens) bytes += header_.tokenizer.bytes_of(static_cast<Token>(token));
-    }
-    return bytes;
-  }
-
-  Hdf5File& file_;
   TokenFileHeader& header_;
-  bool single_;
-  std::uint64_t total_;
+  bool single_, tells_documents_;
   Token end_of_text_;
-  std::uint64_t block_tokens_;
   CorpusDigest digest_;
   HeldOutDraw draw_;
-  GrowingDataset<Stored> tokens_;
-  GrowingDataset<std::uint64_t> ends_;
+  TokenFileWriter<Stored> writer_;
   std::optional<WaitingTokens<Stored>> waiting_;
-  std::vector<Stored> block_, scratch_;
-  std::vector<std::uint64_t> digests_, new_ends_;
-  std::uint64_t documents_ = 0, surplus_ = 0;
+  std::vector<Stored> scratch_;
+  std::uint64_t documents_ = 0;
 };
-
-void write_header(Hdf5File& file, const TokenFileHeader& header) {
-  file.write_attribute("/", "format", token_file::format);
-  file.write_attribute("/", "major", token_file::major_version);
-  file.write_attribute("/", "minor", header.documents > 0 ? token_file::minor_version : 0);
-  file.write_text("tokenizer", header.tokenizer.to_text());
-  file.write_attribute("/", "source", header.source);
-  file.write_attribute("/", "source_sha256", header.source_sha256);
-  file.write_attribute("/", "source_bytes", header.source_bytes);
-  file.write_attribute("/", "tokens", header.tokens);
-  file.write_attribute("/", "training_tokens", header.training_tokens);
-  file.write_attribute("/", "validation_bytes", header.validation_bytes);
-  file.write_attribute("/", "block_tokens", header.block_tokens);
-  if (header.documents == 0) return;
-  file.write_attribute("/", "documents", header.documents);
-  file.write_attribute("/", "validation_documents", header.validation_documents);
-  file.write_attribute("/", "empty_documents", header.empty_documents);
-  file.write_attribute("/", "split", header.split_by_document ? "document" : "place");
-  file.write_attribute("/", "validation_fraction", header.validation_fraction);
-}
 
 /// The token file that is there already, of the present format; throws where something else is.
 std::optional<TokenFileHeader> earlier_output(const fs::path& output) {
@@ -407,8 +280,7 @@ bool is_prepared(const TokenFileHeader& there, const Corpus& corpus, const Token
   const double fraction = options.validation_fraction;
   const bool same_split =
       corpus.is_single_text()
-          ? !there.split_by_document &&
-                there.training_tokens == TokenFileWriter<std::uint16_t>::training_part(there.tokens, fraction)
+          ? !there.split_by_document && there.training_tokens == token_file::training_part(there.tokens, fraction)
           : there.split_by_document && there.validation_fraction == fraction;
   return same_split && there.tokenizer == tokenizer && corpus.is_repeatable() &&
          there.source_sha256 == digest_of(corpus) && is_whole(options.output);
@@ -425,7 +297,7 @@ std::uint64_t known_tokens(const Corpus& corpus, const ChosenTokenizer& chosen) 
 template <class Stored>
 void write_tokens(const Corpus& corpus, const PrepareOptions& options, std::uint64_t total, Hdf5File& file,
                   TokenFileHeader& header) {
-  TokenFileWriter<Stored> writer(file, header, corpus.is_single_text(), total, options.output);
+  TextTokens<Stored> writer(file, header, corpus.is_single_text(), total, options.output);
   CorpusWork work;
   work.threads = options.threads;
   work.name = "tokens";
@@ -454,11 +326,9 @@ PrepareReport prepare_tokens(const PrepareOptions& options) {
   PendingFile pending(options.output, "tokens");
   Hdf5File file = Hdf5File::create(pending);
   const std::uint64_t total = known_tokens(corpus, chosen);
-  if (header.tokenizer.vocabulary() > 65536)
-    write_tokens<std::uint32_t>(corpus, options, total, file, header);
-  else
-    write_tokens<std::uint16_t>(corpus, options, total, file, header);
-  write_header(file, header);
+  with_stored_type(header.tokenizer.vocabulary(),
+                   [&](auto stored) { write_tokens<decltype(stored)>(corpus, options, total, file, header); });
+  token_file::write_header(file, header);
   file.close();
   pending.commit(token_file::verify);
   return report;
