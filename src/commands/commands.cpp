@@ -120,20 +120,21 @@ ExitCode run_train(const Command& command) {
 
 ExitCode run_prepare(const Command& command) {
   PrepareOptions options;
-  options.texts = command.paths;
+  options.sources = command.paths;
   options.field = command.field;
   options.output = command.output;
   options.tokenizer = {command.tokenizer, command.split, command.vocabulary};
-  options.validation_fraction = command.validation_fraction;
+  if (command.validation_fraction >= 0) options.validation_fraction = command.validation_fraction;
   options.threads = thread_facts().threads;
   const PrepareReport report = prepare_tokens(options);
   print(fmt::format("{}{}: {}", command.output, report.unchanged ? " is up to date" : "",
                     token_file_text(command.output, report.header)));
-  if (report.header.split_by_document && report.header.validation_documents == 0 && options.validation_fraction > 0)
+  const TokenFileHeader& header = report.header;
+  if (header.split_by_document && header.validation_documents == 0 && header.validation_fraction > 0)
     log_warning(
         "none of the {} documents is held out, as --validation-fraction {} is one in {:.0f}; raise it, or give "
         "more documents",
-        report.header.documents, options.validation_fraction, 1 / options.validation_fraction);
+        header.documents, header.validation_fraction, 1 / header.validation_fraction);
   return ExitCode::finished;
 }
 

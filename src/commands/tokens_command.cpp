@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/utf8.hpp"
+#include "data/export_shards.hpp"
 #include "io/files/durable_file.hpp"
 
 namespace dekoder {
@@ -28,6 +29,22 @@ std::string histogram_text(const token_file::DocumentLengths& lengths) {
     text += fmt::format("{:>12} to {:>12}  {:>12}{}{}\n", low, 2 * low - 1, *count, bar.empty() ? "" : "  ", bar);
   }
   return text;
+}
+
+/// Exports the tokens, and says what is there then.
+std::string write_shards(const TokenDataset& data, const Command& command) {
+  ShardExport wish;
+  wish.folder = command.shards;
+  wish.as_nanogpt = command.shard_format == "nanogpt";
+  if (command.shard_tokens > 0) wish.shard_tokens = static_cast<std::uint64_t>(command.shard_tokens);
+  const ExportedShards shards = export_shards(data, wish);
+  const std::size_t count = shards.files.size();
+  std::string text = fmt::format("{}: {} shard{} ({}, {} bytes a token), ", command.shards, count,
+                                 count == 1 ? "" : "s", shards.format->name, shards.format->token_bytes);
+  text += shards.files[0].filename().string();
+  if (count > 1) text += " to " + shards.files.back().filename().string();
+  if (shards.unchanged > 0) text += fmt::format("; unchanged: {}", shards.unchanged);
+  return text + "\n";
 }
 
 }  // namespace
@@ -55,6 +72,7 @@ std::string show_tokens(const Command& command) {
     data.tokenizer().append_bytes(bytes, token);
     text += fmt::format("{:>8}  '{}'\n", token, excerpt(bytes));
   }
+  if (!command.shards.empty()) text += write_shards(data, command);
   if (command.output.empty()) return text;
   if (data.tokenizer().byte_pairs() == nullptr)
     throw ConfigError("--output {}: the {} tokenizer of {} has no tokenizer.json, which bpe alone has",

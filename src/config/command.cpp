@@ -41,6 +41,9 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("validation_fraction", c.validation_fraction, elsewhere);
   visit("tokens_file", c.tokens_file, c.name == "tokens" ? "the token file's name" : "--tokens-file");
   visit("show", c.show, elsewhere);
+  visit("shards", c.shards, "--shards");
+  visit("shard_format", c.shard_format, "--shard-format");
+  visit("shard_tokens", c.shard_tokens, elsewhere);
   visit("prompt", c.prompt, "--prompt");
   visit("tokens", c.tokens, elsewhere);
   visit("temperature", c.temperature, elsewhere);
@@ -110,13 +113,24 @@ void check_command(const Command& c) {
                              c.vocabulary, excerpt(c.tokenizer)));
     expect(c.split.empty() || c.split == "gpt2" || c.split == "cl100k" || c.split == "qwen2",
            fmt::format("--split is '{}'; expected gpt2, cl100k or qwen2", excerpt(c.split)));
-    expect(c.validation_fraction >= 0 && c.validation_fraction < 1,
+    expect(c.validation_fraction == -1 || (c.validation_fraction >= 0 && c.validation_fraction < 1),
            fmt::format("--validation-fraction is {}; expected from 0 to below 1, e.g. 0.1", c.validation_fraction));
     for (const std::string& text : c.paths)
       expect(!std::filesystem::equivalent(text, c.output, ignored),
              fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, text));
   }
-  if (c.name == "tokens") expect(c.show >= 0, fmt::format("--show is {}; expected at least 0", c.show));
+  if (c.name == "tokens") {
+    expect(c.show >= 0, fmt::format("--show is {}; expected at least 0", c.show));
+    expect(c.shard_format.empty() || c.shard_format == "llm.c" || c.shard_format == "nanogpt",
+           fmt::format("--shard-format is '{}'; expected llm.c or nanogpt", excerpt(c.shard_format)));
+    expect(c.shard_tokens == -1 || (c.shard_tokens >= 1 && c.shard_tokens <= INT32_MAX),
+           fmt::format("--shard-tokens is {}; expected 1 to {}", c.shard_tokens, INT32_MAX));
+    expect(
+        c.shard_tokens == -1 || c.shard_format != "nanogpt",
+        "--shard-tokens and --shard-format nanogpt: that format has one file for each part; leave one of them out");
+    expect(!c.shards.empty() || (c.shard_format.empty() && c.shard_tokens == -1),
+           "--shard-format and --shard-tokens say how shards are written; expected --shards FOLDER with them");
+  }
   if (c.name == "attention") expect(!c.text.empty(), "--text is empty; expected at least one character");
   if (c.name == "predictions") {
     expect(c.windows >= 0,
@@ -131,8 +145,8 @@ void check_command(const Command& c) {
            fmt::format("--memory is {}; expected the GiB that a rank may take, e.g. 80", c.memory));
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
-    const bool is_path =
-        key == "config" || key == "run" || key == "output" || key == "tokens_file" || key == "paths";
+    const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||
+                         key == "paths" || key == "shards";
     const auto check = [&](const std::string& text) {
       if (is_path && text.size() >= PATH_MAX)
         expect(false,

@@ -13,7 +13,7 @@ struct Command {
                        ///< predictions, replay, initial-values, checkpoint, selftest
   std::string action;  ///< checkpoint: list, verify or diff
   std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints;
-                                   ///< prepare: files and folders of texts, "-"
+                                   ///< prepare: files and folders of texts or token shards, "-"
   std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none
   std::string config_text;         ///< its contents, read once by the launcher
   std::vector<std::string> sets;   ///< train, describe, plan, bench, status: "section.key=value"
@@ -32,9 +32,12 @@ struct Command {
   std::string split;                 ///< prepare: of bpe and of a rank file of tiktoken; empty: gpt2
   int vocabulary = 0;                ///< prepare: of the tokenizer bpe, which is made from the texts
   std::string field;                 ///< prepare: of JSON lines; empty: text
-  double validation_fraction = 0.1;  ///< prepare: share of the tokens, or the documents, that are held out
+  double validation_fraction = -1.;  ///< prepare: share of tokens or documents that is held out; -1: not given
   std::string tokens_file;           ///< eval, predictions: another token file than the run's; tokens: the file
   int show = 20;                     ///< tokens: how many are printed
+  std::string shards;                ///< tokens: folder that gets the tokens as shards; empty: none
+  std::string shard_format;          ///< tokens: llm.c or nanogpt; empty: llm.c
+  long shard_tokens = -1;            ///< tokens: in each shard of llm.c; -1: 100,000,000
   std::string prompt = "\n";         ///< generate
   int tokens = 200;                  ///< generate: length
   double temperature = 0.8;          ///< generate: 0 takes the most likely token

@@ -35,7 +35,7 @@ fs::path unpacked_name(const fs::path& path) {
   return packed ? path.stem() : path.filename();
 }
 
-void add_folder(const fs::path& folder, std::vector<fs::path>& files) {
+void add_files_below(const fs::path& folder, std::vector<fs::path>& files) {
   std::error_code failure;
   std::vector<fs::path> entries = folder_entries(folder, failure);
   if (failure) throw_read_error(folder.string(), failure.value(), "cannot be listed");
@@ -43,15 +43,29 @@ void add_folder(const fs::path& folder, std::vector<fs::path>& files) {
   for (const fs::path& entry : entries) {
     if (entry.filename().string().starts_with('.')) continue;
     std::error_code ignored;
-    const fs::path ending = unpacked_name(entry).extension();
     if (fs::is_directory(fs::symlink_status(entry, ignored)))
-      add_folder(entry, files);
-    else if ((ending == ".txt" || ending == ".jsonl") && !fs::is_directory(entry, ignored))
+      add_files_below(entry, files);
+    else if (!fs::is_directory(entry, ignored))
       files.push_back(entry);
   }
 }
 
 }  // namespace
+
+std::vector<fs::path> files_below(const fs::path& folder) {
+  std::vector<fs::path> files;
+  add_files_below(folder, files);
+  return files;
+}
+
+bool is_text_name(const fs::path& file) {
+  const fs::path ending = unpacked_name(file).extension();
+  return ending == ".txt" || ending == ".jsonl";
+}
+
+std::string name_of_sources(const std::string& first, std::size_t sources) {
+  return sources == 1 ? first : fmt::format("{} and {} more", first, sources - 1);
+}
 
 Corpus::Corpus(const std::vector<std::string>& words, const std::string& field)
     : field_(field.empty() ? "text" : field) {
@@ -66,11 +80,13 @@ Corpus::Corpus(const std::vector<std::string>& words, const std::string& field)
     std::vector<fs::path> files = {word};
     std::error_code ignored;
     if (fs::is_directory(word, ignored)) {
-      files.clear();
-      add_folder(word, files);
+      files = files_below(word);
+      std::erase_if(files, [](const fs::path& file) { return !is_text_name(file); });
       if (files.empty())
-        throw DataError("{}: is a folder without texts; expected files *.txt or *.jsonl in it, also .gz or .zst",
-                        word);
+        throw DataError(
+            "{}: is a folder without texts; expected files *.txt or *.jsonl in it, also .gz or .zst, or token "
+            "shards (*.bin)",
+            word);
     }
     for (fs::path& file : files) {
       const bool json_lines = unpacked_name(file).extension() == ".jsonl";
@@ -90,22 +106,14 @@ bool Corpus::is_repeatable() const {
                       [](const TextSource& source) { return source.path == PackedFile::standard_input; });
 }
 
-namespace {
-
-std::string with_number(const std::string& first, std::size_t sources) {
-  return sources == 1 ? first : fmt::format("{} and {} more", first, sources - 1);
-}
-
-}  // namespace
-
 std::string Corpus::name() const {
   const fs::path& path = sources_[0].path;
-  return with_number(path == PackedFile::standard_input ? input_name(path) : path.filename().string(),
-                     sources_.size());
+  return name_of_sources(path == PackedFile::standard_input ? input_name(path) : path.filename().string(),
+                         sources_.size());
 }
 
 std::string Corpus::place() const {
-  return with_number(input_name(sources_[0].path), sources_.size());
+  return name_of_sources(input_name(sources_[0].path), sources_.size());
 }
 
 std::uint64_t Corpus::bytes_on_disk() const {

@@ -19,15 +19,23 @@ struct TextSource {
   bool json_lines;             ///< a document per line, else one
 };
 
+/// The files in a folder, and in the folders in it (not links to them), in the order of their names; hidden ones
+/// are left out. Throws ReadError.
+std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder);
+
+/// Whether a file in a folder is a text by its name: *.txt or *.jsonl, also with .gz or .zst behind.
+bool is_text_name(const std::filesystem::path& file);
+
+/// The name of the first of several sources, and how many more there are.
+std::string name_of_sources(const std::string& first, std::size_t sources);
+
 /// The texts that a user names: files, folders, standard input.
 class Corpus {
  public:
-  /// Of a folder, and the folders in it (not links to them), the files *.txt and *.jsonl, also with .gz or .zst
-  /// behind, in the order of their names; hidden ones are left out. Names that end so tell JSON lines; standard
-  /// input
-  /// ("-") is such where `field` is given, which is the name of the texts in their objects (default: text). Throws
-  /// DataError for a folder without texts, ConfigError for standard input given twice and a `field` that nothing
-  /// has.
+  /// Of a folder: files_below that are texts by their names. Names that end in .jsonl, also with .gz or .zst
+  /// behind, tell JSON lines; standard input ("-") is such where `field` is given, which is the name of the texts
+  /// in their objects (default: text). Throws DataError for a folder without texts, ConfigError for standard input
+  /// given twice and a `field` that nothing has.
   Corpus(const std::vector<std::string>& words, const std::string& field);
 
   const std::vector<TextSource>& sources() const { return sources_; }

@@ -13,6 +13,8 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/utf8.hpp"
+#include "data/import_shards.hpp"
 #include "data/text_encoder.hpp"
 #include "data/token_file_writer.hpp"
 #include "io/files/durable_file.hpp"
@@ -274,10 +276,14 @@ std::string digest_of(const Corpus& corpus) {
   return digest.finish();
 }
 
+double fraction_of(const PrepareOptions& options) {
+  return options.validation_fraction.value_or(token_file::default_validation_fraction);
+}
+
 /// Whether a file has these texts, made in the same way.
 bool is_prepared(const TokenFileHeader& there, const Corpus& corpus, const Tokenizer& tokenizer,
                  const PrepareOptions& options) {
-  const double fraction = options.validation_fraction;
+  const double fraction = fraction_of(options);
   const bool same_split =
       corpus.is_single_text()
           ? !there.split_by_document && there.training_tokens == token_file::training_part(there.tokens, fraction)
@@ -308,36 +314,60 @@ void write_tokens(const Corpus& corpus, const PrepareOptions& options, std::uint
   writer.finish(corpus.place());
 }
 
-}  // namespace
-
-PrepareReport prepare_tokens(const PrepareOptions& options) {
-  if (!(options.validation_fraction >= 0 && options.validation_fraction < 1))
-    throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", options.validation_fraction);
-  output_target(options.output);  // before the texts are read: it may take long
-  const Corpus corpus(options.texts, options.field);
-  const std::optional<TokenFileHeader> there = earlier_output(options.output);
-  const ChosenTokenizer chosen = choose_tokenizer(options.tokenizer, corpus, options.threads);
-  if (there && is_prepared(*there, corpus, chosen.tokenizer, options)) return {true, *there};
+/// Makes the output by write(file, header).
+template <class Write>
+PrepareReport make_output(const fs::path& output, Write&& write) {
   PrepareReport report;
-  TokenFileHeader& header = report.header;
-  header.tokenizer = chosen.tokenizer;
-  header.source = corpus.name();
-  header.validation_fraction = options.validation_fraction;
-  PendingFile pending(options.output, "tokens");
+  PendingFile pending(output, "tokens");
   Hdf5File file = Hdf5File::create(pending);
-  const std::uint64_t total = known_tokens(corpus, chosen);
-  with_stored_type(header.tokenizer.vocabulary(),
-                   [&](auto stored) { write_tokens<decltype(stored)>(corpus, options, total, file, header); });
-  token_file::write_header(file, header);
+  write(file, report.header);
+  token_file::write_header(file, report.header);
   file.close();
   pending.commit(token_file::verify);
   return report;
 }
 
+PrepareReport prepare_texts(const Corpus& corpus, const PrepareOptions& options) {
+  const std::optional<TokenFileHeader> there = earlier_output(options.output);
+  const ChosenTokenizer chosen = choose_tokenizer(options.tokenizer, corpus, options.threads);
+  if (there && is_prepared(*there, corpus, chosen.tokenizer, options)) return {true, *there};
+  return make_output(options.output, [&](Hdf5File& file, TokenFileHeader& header) {
+    header.tokenizer = chosen.tokenizer;
+    header.source = corpus.name();
+    header.validation_fraction = fraction_of(options);
+    const std::uint64_t total = known_tokens(corpus, chosen);
+    with_stored_type(header.tokenizer.vocabulary(),
+                     [&](auto stored) { write_tokens<decltype(stored)>(corpus, options, total, file, header); });
+  });
+}
+
+PrepareReport prepare_shards(const TokenShards& shards, const PrepareOptions& options) {
+  if (!options.field.empty())
+    throw ConfigError("--field is '{}' and no text is JSON lines: {} holds tokens; leave it out",
+                      excerpt(options.field), shards.place());
+  const Tokenizer tokenizer = choose_tokenizer(options.tokenizer);
+  const ShardImport source(shards, tokenizer, options.validation_fraction);
+  const std::optional<TokenFileHeader> there = earlier_output(options.output);
+  if (there && source.is_source_of(*there) && is_whole(options.output)) return {true, *there};
+  return make_output(options.output, [&](Hdf5File& file, TokenFileHeader& header) { source.write(file, header); });
+}
+
+}  // namespace
+
+PrepareReport prepare_tokens(const PrepareOptions& options) {
+  const double fraction = fraction_of(options);
+  if (!(fraction >= 0 && fraction < 1))
+    throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", fraction);
+  output_target(options.output);  // before the sources are read: it may take long
+  if (const std::optional<TokenShards> shards = TokenShards::of_words(options.sources))
+    return prepare_shards(*shards, options);
+  return prepare_texts(Corpus(options.sources, options.field), options);
+}
+
 PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, TokenizerKind kind,
                              double validation_fraction) {
   PrepareOptions options;
-  options.texts = {text.string()};
+  options.sources = {text.string()};
   options.output = output;
   options.tokenizer.name = tokenizer_kind_name(kind);
   options.validation_fraction = validation_fraction;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,13 @@
 namespace dekoder {
 
 struct PrepareOptions {
-  std::vector<std::string> texts;  ///< as Corpus takes them
-  std::string field;               ///< of JSON lines; empty: text
+  std::vector<std::string> sources;  ///< texts, as Corpus takes them, or token shards, as TokenShards does
+  std::string field;                 ///< of JSON lines; empty: text
   std::filesystem::path output;
   TokenizerWish tokenizer;
-  double validation_fraction = 0.1;  ///< held out: of a single text's tokens, else of the documents
-  int threads = 1;                   ///< that encode; the output does not depend on them
+  std::optional<double> validation_fraction;  ///< held out: of a single text's tokens or of shards, else of the
+                                              ///< documents; not given: 0.1, or by the names of shards
+  int threads = 1;                            ///< that encode; the output does not depend on them
 };
 
 struct PrepareReport {
@@ -24,9 +26,9 @@ struct PrepareReport {
   TokenFileHeader header;  ///< of the output
 };
 
-/// Makes a token file. The texts are read once, through fixed buffers, so that they may be larger than memory
-/// (read_corpus says how much of it there is); that of characters reads them before for the vocabulary, and where
-/// the output is there they are read for their digest first.
+/// Makes a token file of texts or token shards; of these see ShardImport. The texts are read once, through fixed
+/// buffers, so that they may be larger than memory (read_corpus says how much of it there is); that of characters
+/// reads them before for the vocabulary, and where the output is there they are read for their digest first.
 ///
 /// A document ends with the tokenizer's end-of-text token, if it has one; empty ones are left out. A single text is
 /// one document, whose last tokens are held out. Of several documents one in each group of 1 / fraction is held

@@ -17,8 +17,8 @@ namespace dekoder {
 /// What a token file says about itself, as attributes of its root group.
 struct TokenFileHeader {
   Tokenizer tokenizer = Tokenizer::of_bytes();
-  std::string source;                  ///< name of the text file, or of the first one and how many more
-  std::string source_sha256;           ///< of the text, 64 hexadecimal digits; of documents: see prepare_tokens
+  std::string source;                  ///< name of the file, or of the first one and how many more
+  std::string source_sha256;           ///< 64 hexadecimal digits, of what: see prepare_tokens and ShardImport
   std::uint64_t source_bytes = 0;      ///< of the text
   std::uint64_t tokens = 0;            ///< of both parts
   std::uint64_t training_tokens = 0;   ///< the first ones; the rest is held out for validation
@@ -30,7 +30,7 @@ struct TokenFileHeader {
   std::uint64_t validation_documents = 0;  ///< the last ones, whole; 0 where a place in a text is the border
   std::uint64_t empty_documents = 0;       ///< that were left out
   bool split_by_document = false;
-  double validation_fraction = 0;  ///< of the documents that was asked for, where they are split
+  double validation_fraction = 0;  ///< of the documents that was asked for, where they are split by it
 
   std::uint64_t validation_tokens() const { return tokens - training_tokens; }
   /// Equal for files of the same text with the same held-out part: "<source_sha256>/<training_tokens>".

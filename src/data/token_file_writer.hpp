@@ -77,6 +77,8 @@ void with_stored_type(int vocabulary, Act&& act) {
 
 namespace token_file {
 
+inline constexpr double default_validation_fraction = 0.1;
+
 /// Writes the attributes and the tokenizer.
 void write_header(Hdf5File& file, const TokenFileHeader& header);
 

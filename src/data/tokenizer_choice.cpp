@@ -135,17 +135,31 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
   return Tokenizer::of_byte_pairs(read_merges(*text, name, "", ""));
 }
 
-}  // namespace
-
-ChosenTokenizer choose_tokenizer(const TokenizerWish& wish, const Corpus& corpus, int threads) {
-  if (wish.name == "bpe") return {trained_byte_pairs(wish, corpus, threads)};
+/// That needs no texts.
+Tokenizer known_tokenizer(const TokenizerWish& wish) {
   const bool is_file = wish.name != "byte" && wish.name != "char";
   if (!is_file && !wish.split.empty())
     throw ConfigError("--split is {} and --tokenizer {}; expected a rank file of tiktoken with it", wish.split,
                       wish.name);
-  if (wish.name == "byte") return {Tokenizer::of_bytes()};
-  if (wish.name == "char") return tokenizer_of_characters(corpus, threads);
-  return {read_tokenizer_file(wish.name, wish.split)};
+  return is_file ? read_tokenizer_file(wish.name, wish.split) : Tokenizer::of_bytes();
+}
+
+}  // namespace
+
+ChosenTokenizer choose_tokenizer(const TokenizerWish& wish, const Corpus& corpus, int threads) {
+  if (wish.name == "bpe") return {trained_byte_pairs(wish, corpus, threads)};
+  if (wish.name == "char" && wish.split.empty()) return tokenizer_of_characters(corpus, threads);
+  return {known_tokenizer(wish)};
+}
+
+Tokenizer choose_tokenizer(const TokenizerWish& wish) {
+  if (wish.name == "char" || wish.name == "bpe")
+    throw ConfigError(
+        "--tokenizer {} makes its vocabulary of texts, and there are token shards; expected byte or the file of "
+        "the "
+        "tokenizer that they were made with",
+        wish.name);
+  return known_tokenizer(wish);
 }
 
 }  // namespace dekoder

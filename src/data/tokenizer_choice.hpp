@@ -27,4 +27,7 @@ struct ChosenTokenizer {
 /// none or damaged, ConfigError for a `split` that says nothing about it.
 ChosenTokenizer choose_tokenizer(const TokenizerWish& wish, const Corpus& corpus, int threads);
 
+/// The same where there are tokens already and no texts: byte or a file, ConfigError for char and bpe.
+Tokenizer choose_tokenizer(const TokenizerWish& wish);
+
 }  // namespace dekoder

@@ -103,14 +103,17 @@ void add_commands(CLI::App& app, CommandLine& line) {
              false);
 
   CLI::App* prepare =
-      sub("prepare", "Turn texts into a token file.",
+      sub("prepare", "Turn texts, or token shards of llm.c and nanoGPT, into a token file.",
           "dekoder prepare austen.txt -o data/austen-byte.h5 --tokenizer byte\n"
           "  dekoder prepare corpus/ more.jsonl.zst -o data/corpus.h5 --tokenizer gpt2/tokenizer.json\n"
           "  dekoder prepare austen.txt -o data/austen-bpe.h5 --tokenizer bpe --vocabulary 4096\n"
-          "  cat *.jsonl | dekoder prepare - --field content -o data/corpus.h5");
+          "  cat *.jsonl | dekoder prepare - --field content -o data/corpus.h5\n"
+          "  dekoder prepare fineweb10B/ -o data/fineweb.h5 --tokenizer gpt2/vocab.bpe");
   prepare
-      ->add_option("text", c.paths,
-                   "text files, folders of them, JSON lines (*.jsonl), gzip and zstd too; -: standard input")
+      ->add_option(
+          "text", c.paths,
+          "text files, folders of them, JSON lines (*.jsonl), gzip and zstd too; -: standard input; or token "
+          "shards (*.bin): of llm.c, or uint16 as nanoGPT has them")
       ->required();
   prepare->add_option("-o,--output", c.output, "token file (HDF5)")->required();
   prepare
@@ -124,14 +127,24 @@ void add_commands(CLI::App& app, CommandLine& line) {
   add_number(*prepare, "--vocabulary", c.vocabulary, "tokens of bpe, e.g. 8192");
   prepare->add_option("--field", c.field,
                       "of JSON lines, that has the text (default: text); on standard input: these");
-  add_number(*prepare, "--validation-fraction", c.validation_fraction,
-             "held out: share of one text's tokens, at its end, or of several documents");
+  add_number(
+      *prepare, "--validation-fraction", c.validation_fraction,
+      "held out: share of one text's tokens, at its end, or of several documents, or of shards none of which has "
+      "val in its name (default: 0.1)",
+      false);
 
   CLI::App* tokens = sub("tokens", "What is in a token file: sizes, lengths of documents, first tokens.",
-                         "dekoder tokens data/austen-byte.h5 --show 50");
+                         "dekoder tokens data/austen-byte.h5 --show 50\n"
+                         "  dekoder tokens data/corpus.h5 --shards shards --shard-tokens 10000000");
   tokens->add_option("file", c.tokens_file, "token file")->required();
   tokens->add_option("-o,--output", c.output, "writes the tokenizer.json of a bpe file there");
   add_number(*tokens, "--show", c.show, "how many tokens are printed, with their texts");
+  tokens->add_option("--shards", c.shards, "folder that gets the tokens as shards (*.bin) of llm.c or nanoGPT");
+  tokens->add_option(
+      "--shard-format", c.shard_format,
+      "llm.c (default): NAME_val_000000.bin, NAME_train_000001.bin and so on, of 4 bytes a token where "
+      "the vocabulary has more than 65536; nanogpt: train.bin and val.bin");
+  add_number(*tokens, "--shard-tokens", c.shard_tokens, "in each shard of llm.c (default: 100000000)", false);
 
   CLI::App* eval = sub("eval", "Validation loss of a checkpoint.", "dekoder eval runs/first");
   add_run(*eval, c, "run directory or checkpoint file");

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -217,6 +218,17 @@ COMMAND_LINES = [
     (["prepare", "text.txt", "-o", "out.h5", "--field", "body"], 2, ["--field is 'body' and no text is JSON lines"]),
     (["tokens", "byte.h5", "--show", "x"], 2, ["--show is x; expected a whole number"]),
     (["tokens", "text.txt"], 3, ["text.txt: cannot be opened as HDF5"]),
+    (["tokens", "byte.h5", "--shards", "s", "--shard-format", "nanoGPT"], 2, ["--shard-format is 'nanoGPT'; expected llm.c or nanogpt"]),
+    (["tokens", "byte.h5", "--shards", "s", "--shard-tokens", "0"], 2, ["--shard-tokens is 0; expected 1 to 2147483647"]),
+    (["tokens", "byte.h5", "--shards", "s", "--shard-tokens", "-1"], 2, ["--shard-tokens is -1"]),
+    (["tokens", "byte.h5", "--shards", "s", "--shard-tokens", "2147483648"], 2, ["--shard-tokens is 2147483648; expected 1 to"]),
+    (["tokens", "byte.h5", "--shards", "s", "--shard-tokens", "9", "--shard-format", "nanogpt"], 2, ["that format has one file for each part"]),
+    (["tokens", "byte.h5", "--shard-tokens", "9"], 2, ["expected --shards FOLDER with them"]),
+    (["tokens", "byte.h5", "--shards", ""], 2, ["--shards is empty; expected: folder"]),
+    (["tokens", "byte.h5", "--shards", WORD], 2, ["--shards is 'xxx", "... (100000 bytes)'"]),
+    (["tokens", "byte.h5", "--shards", "text.txt"], 3, ["text.txt: is a file, expected a folder for shards, or none yet"]),
+    (["tokens", "byte.h5", "--shards", "no/folder"], 3, ["no/folder: cannot be made"]),
+    (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "-1"], 2, ["--validation-fraction is -1"]),
     (["tokens", WORD], 2, ["the token file's name is 'xxx"]),
     (["prepare", "text.txt", "-o", "out.h5", "--tokenizer", "bpe"], 2, ["--vocabulary is 0; expected 258 to 1000000 with --tokenizer bpe"]),
     (["prepare", "text.txt", "-o", "out.h5", "--validation-fraction", "1"], 2, ["--validation-fraction is 1"]),
@@ -321,6 +333,44 @@ TEXTS = [
     (b"caf\xe9 au lait\n" * 9, ["--tokenizer", "char"], 3, ["t.txt: byte 0xE9 at offset 3 is not UTF-8"]),
     (b"\xc3\xa9t\xc3\xa9\n" * 400000 + b"\xc3\xa9\xe9", ["--tokenizer", "char"], 3,
      ["t.txt: byte 0xE9 at offset 2400002 is not UTF-8 (line 400001, column 2)"]),
+]
+
+# Files of tokens, words of prepare, exit code, fragments.
+def shard(count, tokens=b"abcdef", magic=20240520, version=1):
+    return struct.pack("<3i", magic, version, count) + bytes(1012) + tokens
+
+
+SHARDS = [
+    ({}, ["a.bin"], 3, ["a.bin: no such token shard"]),
+    ({"a.bin": b""}, ["a.bin"], 3, ["a.bin: is empty, expected tokens"]),
+    ({"a.bin": b"odd"}, ["a.bin"], 3, ["a.bin: has 3 bytes; expected an even number", "or the magic 20240520 or 20240801", "copy or make it again"]),
+    ({"a.bin": b"abcde"}, ["a.bin"], 3, ["a.bin: has 5 bytes", "where 1684234849 stands"]),
+    ({"a.bin": b"a\0\0\1"}, ["a.bin"], 3, ["a.bin: token 1, at offset 2, is 256; expected 0 to 255, the vocabulary", "the tokenizer that the shard was made with"]),
+    ({"a.bin": b"a\0" * 99_999 + b"\xff\xff" + b"a\0" * 9}, ["a.bin"], 3, ["a.bin: token 99999, at offset 199998, is 65535"]),
+    ({"a.bin": shard(3)[:1023]}, ["a.bin"], 3, ["a.bin: ends at offset 1023, in its header; expected 1024 bytes of that (llm.c, GPT-2)"]),
+    ({"a.bin": shard(3)[:4]}, ["a.bin"], 3, ["a.bin: ends at offset 4, in its header"]),
+    ({"a.bin": shard(3)}, ["a.bin"], 3, ["a.bin: token 0, at offset 1024, is 25185; expected 0 to 255"]),
+    *(({"a.bin": shard(count)}, ["a.bin"], 3, [f"a.bin: its header, at offset 8, counts {count} tokens, and the file has 1030 bytes", "expected at least one token"])
+      for count in (2, 4, 0, -1, 2**31 - 1, -2**31)),
+    ({"a.bin": shard(2, b"a\0b\0c")}, ["a.bin"], 3, ["counts 2 tokens, and the file has 1029 bytes", "1024 bytes of header and 2 per token (llm.c, GPT-2)"]),
+    ({"a.bin": shard(0, b"")}, ["a.bin"], 3, ["counts 0 tokens"]),
+    ({"a.bin": shard(2, bytes(8), 20240801, 1)}, ["a.bin"], 3, ["a.bin: its version, at offset 4, is 1; expected 7 (llm.c, Llama 3)"]),
+    ({"a.bin": shard(3, version=2)}, ["a.bin"], 3, ["a.bin: its version, at offset 4, is 2; expected 1 (llm.c, GPT-2)"]),
+    ({"a.bin": shard(2, bytes(7), 20240801, 7)}, ["a.bin"], 3, ["counts 2 tokens, and the file has 1031 bytes", "4 per token (llm.c, Llama 3)"]),
+    ({"a.bin": shard(2, b"\0\0\0\x80" * 2, 20240801, 7)}, ["a.bin"], 3, ["a.bin: token 0, at offset 1024, is 2147483648; expected 0 to 255"]),
+    ({"a.bin": shard(3, magic=20240522)}, ["a.bin"], 3, ["a.bin: its magic, at offset 0, is 20240522; expected 20240520 or 20240801", "leave it out"]),
+    ({"a.bin": shard(2, b"a\0b\0"), "b.bin": b"odd"}, ["a.bin", "b.bin"], 3, ["b.bin: has 3 bytes"]),
+    ({"a.bin": b"a\0"}, ["a.bin"], 3, ["a.bin: its 1 tokens leave 1 to train on"]),
+    ({"val.bin": b"a\0b\0c\0"}, ["val.bin"], 3, ["val.bin: all is held out, as the val in its name says; name files to train on"]),
+    ({"a.bin": b"a\0b\0", "val.bin": b"a\0"}, ["a.bin", "val.bin", "--validation-fraction", "0.1"], 2,
+     ["--validation-fraction is 0.1, and val.bin is held out", "leave one of them out"]),
+    ({"a.bin": b"a\0b\0"}, ["a.bin", "--tokenizer", "char"], 2, ["--tokenizer char makes its vocabulary of texts", "expected byte or the file of the tokenizer"]),
+    ({"a.bin": b"a\0b\0"}, ["a.bin", "--tokenizer", "bpe", "--vocabulary", "300"], 2, ["--tokenizer bpe makes its vocabulary of texts"]),
+    ({"a.bin": b"a\0b\0"}, ["a.bin", "--field", "text"], 2, ["--field is 'text'", "a.bin holds tokens"]),
+    ({"a.bin": b"a\0b\0"}, ["a.bin", "text.txt"], 2, ["text.txt is a text and a.bin holds tokens", "name the files, or a folder that holds one kind"]),
+    ({"a.bin": b"a\0b\0"}, ["-", "a.bin"], 2, ["standard input is a text and a.bin holds tokens"]),
+    ({"a.bin": b"a\0b\0"}, ["."], 2, [" is a text and ./a.bin holds tokens"]),
+    ({"a.bin": b"a\0b\0"}, ["empty"], 3, ["empty: is a folder without texts", "or token shards (*.bin)"]),
 ]
 
 # What becomes of byte.h5 before training, exit code, fragments.
@@ -563,6 +613,14 @@ class BadInput(unittest.TestCase):
         for text, options, code, fragments in TEXTS:
             change = (lambda folder: (folder / "t.txt").write_bytes(text)) if text is not None else None
             self.refused(["prepare", "t.txt", "-o", "t.h5", *options], code, fragments, change)
+
+    def test_token_shards(self):
+        for files, words, code, fragments in SHARDS:
+            def change(folder):
+                for name, contents in files.items():
+                    (folder / name).write_bytes(contents)
+
+            self.refused(["prepare", *words, "-o", "out.h5"], code, fragments, change)
 
     def test_token_files(self):
         def replace(folder, damage):

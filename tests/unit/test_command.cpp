@@ -43,6 +43,9 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.field = "\"body\": #";
   c.show = 0;
   c.validation_fraction = 0.1 / 3;
+  c.shards = "a folder";
+  c.shard_format = "nanogpt";
+  c.shard_tokens = 1'000'000;
   c.tokens_file = "true";
   c.prompt = "\xc3\x89lise said:\n\t\"null\" \\ \x01 \xe2\x80\xa8 \xf0\x9f\x98\x80 ~";
   c.tokens = 12345;
@@ -85,6 +88,9 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.steps, c.steps);
   EXPECT_EQ(back.json, c.json);
   EXPECT_EQ(back.backend, c.backend);
+  EXPECT_EQ(back.shards, c.shards);
+  EXPECT_EQ(back.shard_format, c.shard_format);
+  EXPECT_EQ(back.shard_tokens, c.shard_tokens);
   EXPECT_EQ(to_yaml(back), to_yaml(c));
 }
 
@@ -172,6 +178,14 @@ TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {
   Command t = named("tokens");
   t.show = -1;
   EXPECT_EQ(refusal(t), "--show is -1; expected at least 0");
+  t = named("tokens");
+  t.shard_tokens = 0;
+  EXPECT_EQ(refusal(t),
+            "--shard-tokens is 0; expected 1 to 2147483647\n"
+            "--shard-format and --shard-tokens say how shards are written; expected --shards FOLDER with them");
+  t.shards = "folder";
+  t.shard_tokens = 5;
+  EXPECT_EQ(refusal(t), "");
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ TEST(PrepareTokens, LongTextsHaveTheTokensOfTheWhole) {
       scratch.write("t.json", tokenizer.to_text());
       for (const std::string& text : texts) {
         PrepareOptions options;
-        options.texts = {scratch.write("t.txt", text).string()};
+        options.sources = {scratch.write("t.txt", text).string()};
         options.tokenizer.name = (scratch / "t.json").string();
         options.threads = 3;
         options.output = scratch / "t.h5";
@@ -137,7 +137,7 @@ TEST(PrepareTokens, AWordWithoutAnEndIsCut) {
   while (text.size() < (std::size_t{17} << 20)) text += "€1€2";
   scratch.write("t.json", small_byte_pairs(SplitPattern::qwen2).to_text());
   PrepareOptions options;
-  options.texts = {scratch.write("t.txt", text).string()};
+  options.sources = {scratch.write("t.txt", text).string()};
   options.tokenizer.name = (scratch / "t.json").string();
   options.output = scratch / "t.h5";
   prepare_tokens(options);
@@ -150,7 +150,7 @@ TEST(PrepareTokens, TheHeldOutShareIsMet) {
   for (int i = 0; i < 1000; ++i)
     lines += fmt::format("{{\"text\": \"{}\"}}\n", std::string(std::size_t(i % 7 + 1), 'a'));
   PrepareOptions options;
-  options.texts = {scratch.write("t.jsonl", lines).string()};
+  options.sources = {scratch.write("t.jsonl", lines).string()};
   options.output = scratch / "t.h5";
   for (const double fraction : {0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.75, 0.99}) {
     options.validation_fraction = fraction;
