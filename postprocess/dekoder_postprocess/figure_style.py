@@ -2,7 +2,9 @@
 """What the figures share: colours, token labels, one attention map, the colour bar, files of bounded size."""
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 
 import numpy as np
 from matplotlib import colormaps, font_manager
@@ -12,7 +14,8 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from .files import write_file
-from .visible_text import escape, visible_token
+from .right_to_left import in_drawing_order
+from .visible_text import CIRCLE, escape, token_signs
 
 # Attention weights of long texts are small and of patterns near 1: the square root shows both. One scale everywhere.
 NORM = PowerNorm(0.5, vmin=0.0, vmax=1.0)
@@ -21,8 +24,13 @@ COLOUR_TICKS = (0.0, 0.02, 0.1, 0.25, 0.5, 1.0)
 
 FONT = "DejaVu Sans"  # comes with matplotlib
 MONOSPACE = "DejaVu Sans Mono"
+# Of those that this machine has the first ones are taken for characters that the two lack.
+OTHERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
+          "Droid Sans Fallback", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Symbols2",
+          "Noto Sans", "FreeSans", "Unifont")
+INSTALLED = [name for name in OTHERS if name in set(font_manager.get_font_names())]
 STYLE = {
-    "font.family": [FONT],
+    "font.family": [FONT, MONOSPACE, *INSTALLED],
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.linewidth": 0.6,
@@ -38,16 +46,34 @@ SMALLEST_FONT = 4.5  # points: smaller labels are not read
 LARGEST_LABEL = 10  # characters of a token's label
 
 
+@functools.lru_cache(maxsize=None)
+def has_glyph(character) -> bool:
+    """Whether one of the fonts has the character."""
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in (MONOSPACE, FONT, *INSTALLED))
+    return any(font.get_char_index(ord(character)) for font in fonts)
+
+
+def drawable_signs(text, spaces=True, most=None) -> list:
+    """token_signs in the order in which they are drawn, escapes for what no font has a glyph for; `most`: cut to so many
+    characters."""
+    signs = []
+    for sign in token_signs(text, spaces) or ["\u2205"]:
+        lacking = not all(map(has_glyph, sign))
+        signs += [c if has_glyph(c) else escape(c) for c in sign.removeprefix(CIRCLE)] if lacking else [sign]
+    if most is not None and sum(map(len, signs)) > most:
+        ends = itertools.accumulate(map(len, signs))
+        signs = [sign for place, (sign, end) in enumerate(zip(signs, ends)) if end < most or place == 0] + ["\u2026"]
+    return in_drawing_order(signs)
+
+
 def drawable(text, spaces=True) -> str:
-    """visible_token, and escapes for what the font has no glyph for."""
-    font = font_manager.get_font(font_manager.findfont(MONOSPACE))
-    return "".join(c if font.get_char_index(ord(c)) else escape(c) for c in visible_token(text, spaces))
+    """visible_token as it is drawn from left to right, escapes for what no font has a glyph for."""
+    return "".join(drawable_signs(text, spaces))
 
 
 def token_labels(texts) -> list:
     """One label per token: drawable, cut to LARGEST_LABEL characters."""
-    labels = [drawable(text) for text in texts]
-    return [label if len(label) <= LARGEST_LABEL else label[:LARGEST_LABEL - 1] + "\u2026" for label in labels]
+    return ["".join(drawable_signs(text, most=LARGEST_LABEL)) for text in texts]
 
 
 def label_size(panel, count) -> float:
@@ -58,12 +84,12 @@ def label_size(panel, count) -> float:
 
 def label_width(labels, size) -> float:
     """Inches that the longest label takes in MONOSPACE."""
-    return max((len(label) for label in labels), default=1) * 0.62 * size / POINTS
+    return max((text_width(label, size, family=MONOSPACE) for label in labels), default=0.62 * size / POINTS)
 
 
-def text_width(text, size, weight="normal") -> float:
-    """Inches that a line of text takes in FONT."""
-    style = font_manager.FontProperties(family=FONT, size=size, weight=weight)
+def text_width(text, size, weight="normal", family=FONT) -> float:
+    """Inches that a line of text takes."""
+    style = font_manager.FontProperties(family=[family, FONT, *INSTALLED], size=size, weight=weight)
     return text_to_path.get_text_width_height_descent(text, style, ismath=False)[0] / POINTS
 
 
@@ -125,7 +151,7 @@ def label_tokens(axes, labels, panel, rows=True):
     """Token labels along both axes (rows=False: keys alone), or positions where the labels do not fit."""
     size = label_size(panel, len(labels))
     if size:
-        ticks, names, style = range(len(labels)), labels, {"fontsize": size, "family": MONOSPACE}
+        ticks, names, style = range(len(labels)), labels, {"fontsize": size, "family": [MONOSPACE, FONT, *INSTALLED]}
         turned = 90 if any(len(label) > 1 for label in labels) else 0
         length = 0
     else:

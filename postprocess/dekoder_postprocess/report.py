@@ -19,7 +19,7 @@ from .run_reader import read_run
 from .visible_text import escaped
 
 MEGABYTE = 1_000_000
-_SCRIPTS = ("report_charts.js", "report_maps.js", "report_panel.js", "report_attention.js",
+_SCRIPTS = ("report_charts.js", "report_tokens.js", "report_maps.js", "report_panel.js", "report_attention.js",
             "report_predictions.js", "report_page.js")
 _MAP_TAG = 120  # bytes of a map's element around its text, at most
 

@@ -277,7 +277,9 @@ class AttentionView {
     const token = (name, at) => {
       const item = make("span", { class: "token-name" }, readout);
       item.append(`${name} ${at} `);
-      make("code", {}, item, `\u201c${probe.labels[at]}\u201d`);
+      make("code", {}, item, quoted(probe.labels[at]));
+      const { of } = this.running()[at];
+      if (of) item.append(` of ${isolated(of)}`);
     };
     token("query", q);
     readout.append(" \u2192 ");
@@ -294,18 +296,24 @@ class AttentionView {
     }
   }
 
+  /// The tokens of the probe as they stand in its text.
+  running() {
+    const probe = this.probe("a");
+    return (probe.running ||= runningText(probe.tokens, probe.labels));
+  }
+
   buildStrips() {
     const place = byId("strip"), probe = this.probe("a");
     byId("strip-title").textContent = "Text, shaded by the chosen query\u2019s attention";
-    byId("strip-source").textContent = `Probe ${probe.name} (${probe.source}).`;
+    const pieces = this.running().some(({ shown }) => shown.includes(pieceMark));
+    byId("strip-source").textContent = `Probe ${probe.name} (${probe.source}).${pieces ? ` ${pieceMeaning}.` : ""}`;
     place.replaceChildren();
     this.strips = this.kinds().filter((kind) => kind !== "difference" && (kind === "a" || this.sameTokens())).map((kind) => {
       const line = make("span", { class: "strip-line" }, place);
       if (this.state.b >= 0) make("b", {}, line, `${this.letter(kind)} `);
-      const tokens = probe.tokens.map((text, i) => {
-        const token = make("span", { "data-token": i, title: `${i}: ${probe.labels[i]}` }, line);
-        token.textContent = /^\s$/.test(text) && text !== " " ? probe.labels[i] : text;
-        if (text.endsWith("\n")) make("br", {}, line);
+      const tokens = this.running().map(({ shown, of }, i) => {
+        const token = make("span", { "data-token": i, title: `${i}: ${probe.labels[i]}${of ? ` of ${isolated(of)}` : ""}` }, line);
+        showToken(token, shown);
         return token;
       });
       return { kind, tokens };

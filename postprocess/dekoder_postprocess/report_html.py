@@ -234,7 +234,10 @@ def samples(runs, names):
                         f"</summary><pre>{escaped(text)}</pre></details>"
                         for n, (step, text) in enumerate(run.samples))
         columns += f"<div>{title}{items}</div>"
-    return f'<div class="columns">{columns}</div>' if columns else '<p class="notes">No samples yet.</p>'
+    cut = any("\ufffd" in text for run in runs for _, text in run.samples)
+    note = ('<p class="hint">A \ufffd stands for bytes that are no whole character: a token can be a piece of one, and what the model puts '
+            "together need not fit.</p>" if cut else "")
+    return f'<div class="columns">{columns}</div>{note}' if columns else '<p class="notes">No samples yet.</p>'
 
 
 def flat(config, prefix=""):

@@ -42,38 +42,57 @@ class MapPanel {
   layout() {
     const { n, axes, canvas, figure } = this;
     if (!n || !figure.clientWidth) return;
-    const left = 44, top = 4, bottom = 44, room = Math.min(figure.clientWidth - left - 6, 560);
-    const ratio = window.devicePixelRatio || 1, even = Math.floor((room / n) * ratio) / ratio;
-    const cell = even * n > 0.88 * room ? even : room / n, size = cell * n;
-    Object.assign(this, { left, top, cell });
+    const { short, widest } = this.shortLabels(Math.min(100, 0.25 * figure.clientWidth)), top = 4, ratio = window.devicePixelRatio || 1;
+    const sizes = (left) => {
+      const room = Math.min(figure.clientWidth - left - 6, 560), even = Math.floor((room / n) * ratio) / ratio;
+      return { left, cell: even * n > 0.88 * room ? even : room / n };
+    };
+    let { left, cell } = sizes(Math.max(44, widest + 28));
+    const spelled = cell >= 11;  // else positions
+    if (!spelled) ({ left, cell } = sizes(44));
+    const turned = spelled && widest > cell - 3, bottom = turned ? widest + 30 : 44, size = cell * n;
+    Object.assign(this, { left, top, cell, spelled, turned, short });
     Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${size}px`, height: `${size}px` });
     canvas.classList.toggle("sharp", cell >= 1.5);
     axes.replaceChildren();
     axes.setAttribute("width", left + size + 6);
     axes.setAttribute("height", top + size + bottom);
-    this.drawAxes(size);
+    this.drawAxes(size, bottom);
     this.focus = makeSvg("g", {}, axes);
     this.mark(this.pointed().query, this.pointed().key);
   }
 
-  drawAxes(size) {
-    const { axes, n, left, top, cell, labels } = this;
+  /// What stands of the labels along an axis, at most `room` pixels, and the pixels of the longest one.
+  shortLabels(room) {
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = `11px ${getComputedStyle(this.figure).fontFamily}`;
+    const width = (text) => pen.measureText(text).width;
+    const short = this.labels.map((label) => {
+      let signs = Array.from(label).length;
+      while (signs > 2 && width(brief(label, signs)) > room) --signs;
+      return brief(label, signs);
+    });
+    return { short: short.map(isolated), widest: Math.max(...short.map(width)) };
+  }
+
+  drawAxes(size, bottom) {
+    const { axes, n, left, top, cell, short, spelled, turned } = this;
     makeSvg("path", { d: `M${left} ${top}V${top + size}H${left + size}`, class: "axis" }, axes);
-    const stairs = labels.map((_, i) => `H${left + (i + 1) * cell}V${top + (i + 1) * cell}`).join("");
+    const stairs = short.map((_, i) => `H${left + (i + 1) * cell}V${top + (i + 1) * cell}`).join("");
     makeSvg("path", { d: `M${left} ${top}${stairs}`, class: "outline" }, axes);
-    const spelled = cell >= 11 && labels.every((label) => label.length <= 4);  // else positions
     const every = spelled ? 1 : [1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128, 256].find((s) => s * cell >= 34) || 512;
     for (let i = 0; i < n; i += every) {
-      const middle = (i + 0.5) * cell, text = spelled ? labels[i] : String(i);
+      const middle = (i + 0.5) * cell, text = spelled ? short[i] : String(i);
       if (!spelled) {
         makeSvg("line", { x1: left - 4, x2: left, y1: top + middle, y2: top + middle, class: "axis" }, axes);
         makeSvg("line", { x1: left + middle, x2: left + middle, y1: top + size, y2: top + size + 4, class: "axis" }, axes);
       }
       makeSvg("text", { x: left - 7, y: top + middle + 4, "text-anchor": "end" }, axes, text);
-      makeSvg("text", { x: left + middle, y: top + size + 17, "text-anchor": "middle" }, axes, text);
+      makeSvg("text", turned ? { transform: `translate(${left + middle + 4} ${top + size + 7}) rotate(-90)`, "text-anchor": "end" }
+        : { x: left + middle, y: top + size + 17, "text-anchor": "middle" }, axes, text);
     }
     const unit = spelled ? "token" : "position";
-    makeSvg("text", { x: left + size / 2, y: top + size + 36, "text-anchor": "middle", class: "axis-name" }, axes, `key ${unit}`);
+    makeSvg("text", { x: left + size / 2, y: top + size + bottom - 8, "text-anchor": "middle", class: "axis-name" }, axes, `key ${unit}`);
     makeSvg("text", { transform: `translate(12 ${top + size / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis-name" },
       axes, `query ${unit}`);
   }

@@ -63,7 +63,6 @@ class PredictionView {
   /// Of a token: as it stands in text, and with each character seen.
   text(token) { return (this.data.predictions.texts[this.file("a").text][token] || ["", "\u2205"])[0]; }
   label(token) { return (this.data.predictions.texts[this.file("a").text][token] || ["", "\u2205"])[1]; }
-  inked(token) { const text = this.text(token); return text === " " || /\S/.test(text) ? text : this.label(token); }
 
   /// Windows of the chosen files, [first, count], those of both.
   windows() {
@@ -102,6 +101,7 @@ class PredictionView {
       const [a, b] = await Promise.all(this.kinds().map((kind) => this.load(state[kind])));
       if (serial !== this.serial) return;
       this.columns = { a, b };
+      this.read = new Map();
     } catch (error) {
       byId("predictions-problem").hidden = false;
       byId("predictions-problem").textContent = error.message;
@@ -133,6 +133,16 @@ class PredictionView {
       guessP: best[0].p, best };
   }
 
+  /// The tokens of the window that begins at `first` as they stand in its text.
+  running(first) {
+    if (!this.read.has(first)) {
+      const { truth, begins } = this.columns.a, begin = begins.get(first);
+      const truths = Array.from(truth.subarray(begin, begin + this.file("a").windows.find(([of]) => of === first)[1]));
+      this.read.set(first, runningText(truths.map((token) => this.text(token)), truths.map((token) => this.label(token))));
+    }
+    return this.read.get(first);
+  }
+
   drawTexts() {
     const place = byId("prediction-texts"), { first } = this.state, count = this.count();
     place.replaceChildren();
@@ -148,13 +158,13 @@ class PredictionView {
       make("b", {}, caption, this.name(kind));
       make("span", { class: "unit" }, caption, ` surprise ${nats(mean)} nats per token, ${(100 * guessed).toFixed(1)}\u00a0% guessed`);
       const text = make("div", { class: "prediction-text", role: "listbox", tabindex: 0, "aria-label": `Tokens, ${this.name(kind)}` }, figure);
-      const most = Math.log(this.file(kind).vocabulary);
+      const most = Math.log(this.file(kind).vocabulary), running = this.running(first);
       this.tokens[kind] = rows.map((row, t) => {
         const share = Math.min(1, surprise[row] / most);
         const token = make("span", { "data-at": t, role: "option", id: `prediction-${kind}-${t}`, class: rank[row] === 0 ? "" : rank[row] < 10 ? "missed" : "far",
           style: `--share:${Math.round(80 * share)}%`, "aria-selected": "false",
-          "aria-label": `${this.label(truth[row])}, surprise ${nats(surprise[row])} nats, rank ${rank[row]}` }, text, this.inked(truth[row]));
-        if (this.text(truth[row]).endsWith("\n")) make("br", {}, text);
+          "aria-label": `${this.label(truth[row])}, surprise ${nats(surprise[row])} nats, rank ${rank[row]}` }, text);
+        showToken(token, running[t].shown);
         return token;
       });
     }
@@ -173,6 +183,7 @@ class PredictionView {
       make("span", { class: kind }, item, "abc");
       item.append(` ${text}`);
     }
+    if (this.running(this.state.first).some(({ shown }) => shown.includes(pieceMark))) make("span", {}, place, pieceMeaning);
   }
 
   chooseToken(at, go) {
@@ -187,10 +198,12 @@ class PredictionView {
     this.detail();
   }
 
-  /// The text before token t of a window, at most so many tokens of it.
+  /// The text before token t of a window, whole tokens of it: about so many characters, one at least.
   before(first, t, most) {
-    const { truth, begins } = this.columns.a, begin = begins.get(first), from = Math.max(0, t - most);
-    return (from > 0 ? "\u2026" : "") + Array.from({ length: t - from }, (_, i) => this.inked(truth[begin + from + i])).join("");
+    const running = this.running(first);
+    let from = t, text = "";
+    while (from > 0 && (text === "" || text.length + running[from - 1].shown.length <= most)) text = running[--from].shown + text;
+    return (from > 0 ? "\u2026" : "") + text;
   }
 
   detail() {
@@ -198,8 +211,9 @@ class PredictionView {
     const seen = kinds.map((kind) => this.look(kind, first, t));
     place.replaceChildren();
     make("h3", {}, place, `Held-out token ${grouped(first + t)}`);
-    const context = make("p", { class: "prediction-context" }, place, this.before(first, t, 60));
+    const context = make("p", { class: "prediction-context" }, place, this.before(first, t, 160));
     make("mark", {}, context, this.label(seen[0].truth));
+    const { of } = this.running(first)[t];
     const facts = make("table", { class: "prediction-facts" }, place);
     if (kinds.length > 1) {
       const head = make("tr", {}, make("thead", {}, facts));
@@ -212,8 +226,8 @@ class PredictionView {
       make("th", { scope: "row" }, line, name);
       for (const of of seen) make("td", {}, line, value(of));
     };
-    row("Truth", "truth", (of) => `\u201c${this.label(of.truth)}\u201d`);
-    row("Guess", "guess", (of) => `\u201c${this.label(of.guess)}\u201d`);
+    row("Truth", "truth", (seen) => quoted(this.label(seen.truth)) + (of ? ` of ${isolated(of)}` : ""));
+    row("Guess", "guess", (of) => quoted(this.label(of.guess)));
     row("Rank of the truth (0: guessed)", "rank", (of) => grouped(of.rank));
     row("Probability of the truth", "truth-probability", (of) => percent(of.p));
     row("Probability of the guess", "guess-probability", (of) => percent(of.guessP));
@@ -229,7 +243,7 @@ class PredictionView {
     const line = (rank, token, p) => {
       const right = token === of.truth, row = make("tr", { class: right ? "truth" : "" }, body);
       make("td", {}, row, rank);
-      make("th", { scope: "row" }, row, `\u201c${this.label(token)}\u201d${right ? " truth" : ""}`);
+      make("th", { scope: "row", title: this.label(token) }, row, `${quoted(brief(this.label(token), 24))}${right ? " truth" : ""}`);
       make("td", { style: `--share:${(100 * p).toFixed(1)}%` }, row, percent(p));
     };
     of.best.forEach(({ token, p }, rank) => line(rank, token, p));
@@ -279,8 +293,8 @@ class PredictionView {
     for (const one of rows.slice(0, this.shown)) {
       const seen = this.kinds().map((kind) => this.look(kind, one.first, one.t)), line = make("tr", {}, body);
       const button = make("button", { type: "button", class: "link", "data-first": one.first, "data-token": one.t }, make("th", { scope: "row" }, line));
-      make("span", { class: "before" }, button, this.before(one.first, one.t, 24));
-      make("b", {}, button, this.label(seen[0].truth));
+      make("span", { class: "before" }, button, this.before(one.first, one.t, 40).replaceAll("\n", ""));
+      make("b", {}, button, brief(this.label(seen[0].truth), 40));
       const cell = (value) => {
         const place = make("td", {}, line, value(seen[0]));
         if (both) make("span", { class: "other" }, place, value(seen[1]));
@@ -288,7 +302,7 @@ class PredictionView {
       for (const value of both ? [one.surprise, one.other, one.gap] : [one.surprise]) make("td", {}, line, nats(value));
       cell((of) => grouped(of.rank));
       cell((of) => percent(of.p));
-      cell((of) => `\u201c${this.label(of.guess)}\u201d`);
+      cell((of) => quoted(brief(this.label(of.guess), 20)));
       cell((of) => percent(of.guessP));
       make("td", {}, line, grouped(one.position));
     }

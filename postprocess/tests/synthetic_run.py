@@ -3,6 +3,7 @@
 attention/. Numbers follow formulas below, so that a test knows what must come out."""
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import shutil
@@ -34,16 +35,17 @@ class SyntheticRun:
     tokens: dict
     maps: dict
     statistics: dict
+    pieces: tuple = ()
 
 
 def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), restarts=(20,), positions="learned",
               texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True, single_file=False, changes=None,
-              phases=False, other_tokens_from=None) -> SyntheticRun:
+              phases=False, other_tokens_from=None, pieces=()) -> SyntheticRun:
     """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads
     are the model's layers and heads that were captured (all where None); attention=False: nothing was captured;
     single_file: all maps in attention.h5, as format 1 had them; changes: restart -> what it changed, key -> [before,
     after]; phases: rows of steps have the key seconds; other_tokens_from: from that step on the run is evaluated on
-    other tokens, on which its loss is 1 lower. What is there already of another run's maps is removed."""
+    other tokens, on which its loss is 1 lower; pieces: bytes that are one token each, beside the 256 of a byte. What is there already of another run's maps is removed."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(path / "attention", ignore_errors=True)
@@ -55,8 +57,7 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
     probes = {f"text_{i}": text for i, text in enumerate(texts)} if attention else {}
     run = SyntheticRun(path=path, steps=[], evaluations=[], restarts=list(restarts), samples=[],
                        captured=sorted(captured) if attention else [], texts=probes,
-                       tokens={name: np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-                               for name, text in probes.items()},
+                       tokens={name: encode(text, pieces) for name, text in probes.items()}, pieces=tuple(pieces),
                        maps={name: {} for name in probes}, statistics={name: {} for name in probes})
     for name, tokens in run.tokens.items():
         for step in run.captured:
@@ -142,11 +143,11 @@ def write_checkpoint(folder, step, **fields):
             file.attrs[name] = fixed(value) if isinstance(value, str) else value
 
 
-def write_predictions(folder, step, *, windows=4, context=48, top=5, seed=1, text=HELD_OUT, vocabulary=256) -> dict:
+def write_predictions(folder, step, *, windows=4, context=48, top=5, seed=1, text=HELD_OUT, pieces=()) -> dict:
     """The file of `dekoder predictions` of a step in the run directory `folder`: windows spread evenly over `text`, the
     held-out part, after a token " "; random logits of (seed, place in the text), in which that of the truth is raised the
-    more, the later the step is. Returns its columns."""
-    tokens = np.frombuffer(b" " + text.encode(), np.uint8).astype(np.int32)
+    more, the later the step is; pieces as in write_run. Returns its columns."""
+    tokens, vocabulary = encode(" " + text, pieces), 256 + len(pieces)
     held_out = len(tokens) - 1
     places = np.concatenate([np.arange(context) + i * held_out // windows for i in range(windows)])
     logits = np.stack([np.random.default_rng([seed, place]).normal(size=vocabulary) for place in places])
@@ -170,7 +171,7 @@ def write_predictions(folder, step, *, windows=4, context=48, top=5, seed=1, tex
                             "validation_hash": hashlib.sha256(tokens.tobytes()).hexdigest(), "context": np.int32(context),
                             "vocabulary": np.int32(vocabulary), "top": np.int32(top)}.items():
             file.attrs[name] = fixed(value) if isinstance(value, str) else value
-        texts = [text.encode() for text in token_text(range(vocabulary))]
+        texts = [text.encode() for text in token_text(range(vocabulary), pieces)]
         texts[0] = b"\\x00"
         file["token_text"] = np.array(texts, dtype=h5py.string_dtype("utf-8", max(map(len, texts))))
         for name, values in columns.items():
@@ -234,9 +235,23 @@ def head_statistics(maps, tokens):
     return np.stack([values[name] for name in STATISTICS], axis=2).astype(np.float32)
 
 
-def token_text(tokens):
-    """Text of byte tokens: ASCII as it is, a byte that is no UTF-8 alone as \\xC3."""
-    return [chr(token) if token < 128 else f"\\x{token:02X}" for token in tokens]
+def token_text(tokens, pieces=()):
+    """Text of tokens, a byte that is no UTF-8 alone as \\xC3."""
+    return [(bytes([token]) if token < 256 else pieces[token - 256]).decode("utf-8", "by-number") for token in tokens]
+
+
+codecs.register_error("by-number", lambda error: (
+    "".join(f"\\x{byte:02X}" for byte in error.object[error.start:error.end]), error.end))
+
+
+def encode(text, pieces=()):
+    """Tokens of a text: the longest piece that fits, else a byte."""
+    left, tokens = text.encode(), []
+    while left:
+        fitting = max((piece for piece in pieces if left.startswith(piece)), key=len, default=left[:1])
+        tokens.append(256 + pieces.index(fitting) if fitting in pieces else left[0])
+        left = left[len(fitting):]
+    return np.array(tokens, np.int32)
 
 
 def step_file(run, step):
@@ -289,7 +304,7 @@ def write_probe(file, name, run):
     group.attrs["source"] = fixed("configuration")
     group.attrs["causal"] = np.uint8(1)
     group["tokens"] = run.tokens[name]
-    encoded = [text.encode() for text in token_text(run.tokens[name])]
+    encoded = [text.encode() for text in token_text(run.tokens[name], run.pieces)]
     group["token_text"] = np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
     return group
 

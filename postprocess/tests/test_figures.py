@@ -344,6 +344,21 @@ class Figures(unittest.TestCase):
         self.assertEqual(drawable("a b\n", spaces=False), "a b\u21b5")
         self.assertEqual(drawable("\x01\u4e2d\u200b"), "\\x01\\u4E2D\\u200B")
         self.assertEqual(token_labels(["\\xC3", "acknowledgement"]), ["\\xC3", "acknowled\u2026"])
+        self.assertEqual(drawable("\u0e35"), "\\u0E35")  # a mark by its number stands on nothing
+        # Escapes stay whole, and one of them at least stays.
+        self.assertEqual(token_labels(["\\xE4\\xB8\\xAD", "\U000F0000\U000F0001"]), ["\\xE4\\xB8\u2026", "\\U000F0000\u2026"])
+
+    def test_labels_from_right_to_left(self):
+        """What matplotlib draws from left to right, in the order of the eye."""
+        self.assertEqual(drawable("\u05db\u05dc"), "\u05dc\u05db")
+        self.assertEqual(drawable(" \u05db\u05dc"), "\u05dc\u05db\u00b7")  # the space before a word is on its right
+        self.assertEqual(drawable("x = \u05db\u05dc."), "x\u00b7=\u00b7\u05dc\u05db.")
+        self.assertEqual(drawable("\u05db\u05dc 12"), "12\u00b7\u05dc\u05db")
+        self.assertEqual(drawable("\u05d1\u05b8\u05db"), "\u05db\u05d1\u05b8")  # a vowel stays with its letter
+        # beh, noon, teh: initial, medial and final form; alef joins no letter behind it.
+        self.assertEqual(drawable("\u0628\u0646\u062a"), "\ufe96\ufee8\ufe91")
+        self.assertEqual(drawable("\u0627\u0628"), "\ufe8f\ufe8d")
+        self.assertEqual(drawable("\u0628\u064f"), "\ufe8f\u064f")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # matplotlib warns of glyphs that its font lacks
             write_run(self.folder / "a", texts=("\u4e2d \u00e9\t\n\x01",))

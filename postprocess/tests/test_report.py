@@ -148,10 +148,27 @@ class Texts(Scratch):
     def test_visible(self):
         self.assertEqual(visible_text.visible("a\x00\x1b\u202eb\n\t\ud800\u00e9"),
                          "a\\x00\\x1B\\u202Eb\n\t\\uD800\u00e9")
-        self.assertEqual(visible_text.visible_token(" \n\t\xa0\x01\u200ba"), "\u00b7\u21b5\u21e5\\xA0\\x01\\u200Ba")
+        self.assertEqual(visible_text.visible_token(" \n\t\xa0\x01\u200ba"), "\u00b7\u21b5\u21e5\\u00A0\\x01\\u200Ba")
         self.assertEqual(visible_text.visible_token("a b\n", spaces=False), "a b\u21b5")
         self.assertEqual(visible_text.visible_token(""), "\u2205")
+        self.assertEqual(visible_text.visible_token("\u0301"), "\u25cc\u0301")  # an accent without its letter
+        self.assertEqual(visible_text.visible_token(" e\u0301"), "\u00b7e\u0301")
+        self.assertEqual(visible_text.visible_token("\ufe0f\u2764\ufe0f"), "\\uFE0F\u2764\ufe0f")
+        self.assertEqual(visible_text.visible_token("\\xE4\\xB8\u0301"), "\\xE4\\xB8\u25cc\u0301")
+        self.assertEqual(visible_text.visible_token("\x85"), "\\u0085")  # not \x85, which is a byte
+        family = "\U0001F468\u200d\U0001F469"
+        self.assertEqual(visible_text.token_signs(family + "a"), [family, "a"])
+        self.assertEqual(visible_text.token_signs("\u200d" + family[0]), ["\\u200D", family[0]])
+        self.assertEqual(visible_text.token_signs("\u200d\\xF0\\x9F"), ["\\u200D", "\\xF0", "\\x9F"])
         self.assertEqual(visible_text.escaped("<\"'&>"), "&lt;&quot;&#x27;&amp;&gt;")
+
+    def test_bytes_that_are_no_character_are_explained(self):
+        run = write_run(self.folder / "a")
+        meaning = "bytes that are no whole character"
+        self.assertNotIn(meaning, report.build_page([read_run(run.path)]))
+        with open(run.path / "samples.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": 40, "prompt": "It is", "text": "It is \ufffd"}) + "\n")
+        self.assertIn(meaning, report.build_page([read_run(run.path)]))
 
     def test_json_is_inert(self):
         text = report_data.json_for_html({"x": self.HOSTILE})
