@@ -18,7 +18,8 @@ from .visible_text import is_utf8
 
 STEP_COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
 EVALUATION_COLUMNS = ("step", "validation_loss", "bits_per_byte", "tokens")
-WHOLE_NUMBERS = ("step", "tokens")
+SOURCE_COLUMNS = ("weight", "validation_loss", "bits_per_byte", "validation_tokens")
+WHOLE_NUMBERS = ("step", "tokens", "validation_tokens")
 GREATEST = 1e150
 """A number beyond it reads as one that is not finite does: null. Nothing that is measured is so great, and the sums and
 squares of lesser ones are finite."""
@@ -132,6 +133,8 @@ def _check_metrics(row):
         if key in row:
             row[key] = _number(key, row[key])
     _check_text("validation_hash", row.get("validation_hash"))
+    if "sources" in row:
+        _check_sources(row["sources"])
     if "changed" in row:
         _check_changed(row["changed"])
     if "seconds" in row:
@@ -140,6 +143,18 @@ def _check_metrics(row):
         for phase, value in row["seconds"].items():
             _check_text("a phase of seconds", phase)
             row["seconds"][phase] = _number(f"seconds of {phase}", value)
+
+
+def _check_sources(sources):
+    """The token files of a mixture in an evaluation, each with its name and the numbers SOURCE_COLUMNS."""
+    if not isinstance(sources, list):
+        raise ValueError("sources is no list")
+    for source in sources:
+        if not (isinstance(source, dict) and isinstance(source.get("tokens"), str)):
+            raise ValueError("sources: no object with tokens, the name of a file")
+        _check_text("tokens of sources", source["tokens"])
+        for key in SOURCE_COLUMNS:
+            source[key] = _number(key, source.get(key))
 
 
 def _check_changed(changed):

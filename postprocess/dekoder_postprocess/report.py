@@ -55,6 +55,7 @@ def build_page(runs, megabytes=10):
         "missing": report_html.missing(runs, names),
         "summary": report_html.summary(runs, names),
         "restarts": report_html.restarts(runs, names),
+        "sources": report_html.sources(runs, names),
         "starts": report_html.starts(runs, names),
         "phases": report_html.phases(runs, names),
         "samples": report_html.samples(runs, names),

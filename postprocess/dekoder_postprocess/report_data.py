@@ -61,7 +61,16 @@ def evaluation_curves(run):
     return {"step": [int(step) for step in steps], "loss": [finite(value) for value in loss],
             "bits": [finite(value) for value in bits],
             "tokens": [run.validation_hashes[place] if place >= 0 else None for place in places],
+            "sources": [source_curve(run, path, name, places) for path, name in run.source_names().items()],
             "changes": [int(run.evaluations["step"][first]) for first, _ in run.validation_segments()[1:]]}
+
+
+def source_curve(run, path, name, places):
+    """Losses on one token file of a mixture at the places of evaluation_curves."""
+    rows = [run.sources[place].get(path) if place >= 0 else None for place in places]
+    value = lambda row, key: finite(row[key]) if row and row[key] is not None else None
+    return {"name": visible_token(name, spaces=False), "loss": [value(row, "validation_loss") for row in rows],
+            "bits": [value(row, "bits_per_byte") for row in rows]}
 
 
 def probe_data(probe):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .log_reader import SOURCE_COLUMNS
 from .run_reader import changes_text
 from .visible_text import escaped
 
@@ -138,6 +139,30 @@ def restarts(runs, names):
              for step, changes in zip(run.restarts, run.changes) if changes]
     items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return f'<ul class="notes" aria-label="What restarts changed">{items}</ul>' if items else ""
+
+
+def sources(runs, names):
+    """The table of the token files of mixtures, at the best evaluation of each run; nothing where no run has several."""
+    rows = ""
+    for i, (run, name) in enumerate(zip(runs, names)):
+        best = run.best_evaluation()
+        if best is None or not run.sources[best]:
+            continue
+        lines = [(path, *(row[key] for key in SOURCE_COLUMNS)) for path, row in run.sources[best].items()]
+        lines.append((f"together, step {int(run.evaluations['step'][best]):,}", None,
+                      *(run.evaluations[key][best] for key in ("validation_loss", "bits_per_byte", "tokens"))))
+        for path, weight, loss, bits, tokens in lines:
+            swatch = f'<td><i class="swatch run-{i % 6}"></i>{escaped(name)}</td>' if len(runs) > 1 else ""
+            cells = ("" if weight is None else f"{weight:.4g}", number(loss), number(bits), "\u2013" if tokens is None else f"{int(tokens):,}")
+            rows += (f'<tr{"" if weight is not None else " class=together"}>{swatch}<th scope="row">{escaped(path)}</th>'
+                     + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>")
+    if not rows:
+        return ""
+    heads = ("Token file", "Weight", "Validation loss, nats per token", "Bits per byte", "Validation tokens")
+    head = "".join(f'<th scope="col">{term}</th>' for term in (("Run",) if len(runs) > 1 else ()) + heads)
+    return ('<h3>Sources <span class="unit">where the validation loss is best; together: their mean by weights</span></h3>'
+            '<div class="wide" tabindex="0" role="region" aria-label="Sources"><table class="sources">'
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 
 
 def duration(seconds):

@@ -47,8 +47,25 @@ function trainingCharts(data) {
   new Chart(byId("chart-rate"), { title: "Tokens per second", series: rate, marks, domain, reach, zero: true, legend: many ? undefined : false,
     describe: `Training tokens per second over steps. ${describe(rate)}` });
   gapChart(data, domain);
+  sourceCharts(data, { domain, reach, marks: [...marks, ...sets] });
   if (data.runs.some((run) => run.curves.merged))
     make("p", { class: "hint" }, byId("chart-loss"), "The training line is the mean of several neighbouring steps, the band their least and greatest loss.");
+}
+
+/// Losses on each token file of a mixture, and on all of them together: a colour for each file, a kind of line for each run.
+function sourceCharts(data, common) {
+  const mixed = data.runs.filter((run) => run.evaluations.sources.length);
+  const files = [...new Set(mixed.flatMap((run) => run.evaluations.sources.map(({ name }) => name)))];
+  if (!files.length) return;
+  const lines = (key) => mixed.flatMap((run) => {
+    const { step, sources } = run.evaluations, dash = ["none", "5 3", "1.5 2.5", "10 2 2 2"][mixed.indexOf(run) % 4];
+    const label = (what) => (data.runs.length > 1 ? `${run.name}, ${what}` : what);
+    return [{ label: label("together"), colour: "var(--text)", x: step, y: run.evaluations[key], width: 2.5, dash, points: true },
+      ...sources.map((source) => ({ label: label(source.name), colour: `var(--head-${files.indexOf(source.name) % 8})`, x: step, y: source[key], dash, points: "small" }))];
+  });
+  for (const [id, key, title, unit] of [["chart-source-loss", "loss", "Validation loss by source", "nats per token, logarithmic"],
+    ["chart-source-bits", "bits", "Bits per byte by source", "validation, logarithmic"]])
+    new Chart(byId(id), { title, unit, series: lines(key), logarithmic: true, ...common, describe: `${title} over steps; the values of the best step in the table` });
 }
 
 /// Validation loss of the second of two runs less the first's, where both were evaluated on the same tokens; a gap in the

@@ -14,7 +14,7 @@ import yaml
 from .attention_reader import Attention, attention_files, read_attention
 from .errors import RunError
 from .files import present, read_file
-from .log_reader import EVALUATION_COLUMNS, STEP_COLUMNS, read_metrics, read_samples, read_starts, table
+from .log_reader import EVALUATION_COLUMNS, SOURCE_COLUMNS, STEP_COLUMNS, read_metrics, read_samples, read_starts, table
 from .visible_text import is_utf8, visible_token
 
 __all__ = ["Run", "RunError", "changes_text", "open_attention", "parse_config", "read_run"]
@@ -57,6 +57,7 @@ class Run:
     skipped: list  # steps that changed no parameter, as their loss or gradients were not finite
     evaluations: dict  # EVALUATION_COLUMNS -> array, one element per evaluation
     validation_hashes: list  # per evaluation, of its validation tokens: only losses of equal hashes are comparable
+    sources: list  # per evaluation: token file of a mixture -> its SOURCE_COLUMNS; empty for a run on one file
     restarts: list  # steps at which the run was resumed, in order
     changes: list  # per restart: key of the configuration -> [value before, value after]
     samples: list  # (step, text)
@@ -90,6 +91,17 @@ class Run:
         loss, bits = (np.array([self.evaluations[column][place] if place >= 0 else np.nan for place in places])
                       for column in ("validation_loss", "bits_per_byte"))
         return np.array(steps, np.int64), loss, bits, places
+
+    def source_names(self) -> dict:
+        """Token file of a mixture -> a short name: the end of its path, as much of it as tells it from the others; in the order
+        in which they come."""
+        paths = {path: Path(path).parts for of in self.sources for path in of}
+        names = {}
+        for path, parts in paths.items():
+            others = [other for name, other in paths.items() if name != path]
+            depth = next((n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others)), None)
+            names[path] = "/".join(parts[-depth:]) if depth else path
+        return names
 
     def validation_notes(self) -> list:
         """Sentences on evaluations that cannot be compared with each other."""
@@ -128,6 +140,8 @@ def read_run(path, with_attention=True) -> Run:
         skipped=[row["step"] for row in rows["steps"] if row.get("skipped") is True],
         evaluations=table(evaluations, EVALUATION_COLUMNS),
         validation_hashes=[row.get("validation_hash") for row in evaluations],
+        sources=[{source["tokens"]: {key: source[key] for key in SOURCE_COLUMNS} for source in row.get("sources", ())}
+                 for row in evaluations],
         restarts=[row["step"] for row in rows["restarts"]],
         changes=[row.get("changed", {}) for row in rows["restarts"]],
         samples=_read_samples(path),

@@ -40,12 +40,14 @@ class SyntheticRun:
 
 def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), restarts=(20,), positions="learned",
               texts=TEXTS, seed=1, chosen_layers=None, chosen_heads=None, attention=True, single_file=False, changes=None,
-              phases=False, other_tokens_from=None, pieces=()) -> SyntheticRun:
+              phases=False, other_tokens_from=None, pieces=(),
+              sources=None) -> SyntheticRun:
     """Writes a finished run of `steps` steps into `folder`, made where it is missing. chosen_layers and chosen_heads
     are the model's layers and heads that were captured (all where None); attention=False: nothing was captured;
     single_file: all maps in attention.h5, as format 1 had them; changes: restart -> what it changed, key -> [before,
     after]; phases: rows of steps have the key seconds; other_tokens_from: from that step on the run is evaluated on
-    other tokens, on which its loss is 1 lower; pieces: bytes that are one token each, beside the 256 of a byte. What is there already of another run's maps is removed."""
+    other tokens, on which its loss is 1 lower; pieces: bytes that are one token each, beside the 256 of a byte; sources: token file -> weight of a
+    mixture. What is there already of another run's maps is removed."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(path / "attention", ignore_errors=True)
@@ -53,7 +55,7 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
     layer_numbers = list(range(layers)) if chosen_layers is None else list(chosen_layers)
     head_numbers = list(range(heads)) if chosen_heads is None else list(chosen_heads)
     config = config_text(layers, heads, steps, positions, texts if attention else (), seed, chosen_layers,
-                         chosen_heads)
+                         chosen_heads, sources)
     probes = {f"text_{i}": text for i, text in enumerate(texts)} if attention else {}
     run = SyntheticRun(path=path, steps=[], evaluations=[], restarts=list(restarts), samples=[],
                        captured=sorted(captured) if attention else [], texts=probes,
@@ -66,7 +68,7 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
             run.statistics[name][step] = head_statistics(maps, tokens)
     (path / "config.yaml").write_text(config, encoding="utf-8")
     (path / "status").write_text(f"state: finished\nstep: {steps}\nsteps: {steps}\nmessage: \n")
-    write_metrics(run, steps, seed, positions, changes or {}, phases, other_tokens_from)
+    write_metrics(run, steps, seed, positions, changes or {}, phases, other_tokens_from, sources)
     write_samples(run, steps)
     if single_file:
         write_single_file(path / "attention.h5", run, config, layer_numbers, head_numbers)
@@ -76,13 +78,16 @@ def write_run(folder, *, layers=2, heads=3, steps=40, captured=(0, 20, 40), rest
     return run
 
 
-def config_text(layers, heads, steps, positions, texts, seed, chosen_layers=None, chosen_heads=None):
+def config_text(layers, heads, steps, positions, texts, seed, chosen_layers=None, chosen_heads=None, sources=None):
     """config.yaml as the trainer writes it, the sections that matter here."""
+    data = 'tokens: "data/austen-byte.h5"'
+    if sources:
+        data = f"tokens: {json.dumps(list(sources))}\n  weights: {list(sources.values())}"
     quoted = ", ".join(json.dumps(text, ensure_ascii=False) for text in texts)
     return (
         f"model:\n  layers: {layers}\n  heads: {heads}\n  channels: {16 * heads}\n  context: 32\n  vocabulary: 256\n"
         f"  positions: {positions}\n  norm: pre\n  norm_epsilon: 1e-05\n  dropout: 0\n"
-        'data:\n  tokens: "data/austen-byte.h5"\n'
+        f"data:\n  {data}\n"
         f"training:\n  seed: {seed}\n  steps: {steps}\n  batch: 4\n  learning_rate: 0.002\n"
         "evaluation:\n  every: 10\n  tokens: 65536\n"
         'sampling:\n  every: 20\n  prompt: "It is"\n'
@@ -95,7 +100,15 @@ def phase_seconds(step):
     return {"data": 0.001, "forward": 0.01 + 1e-5 * step, "head and loss": 0.012, "backward": 0.02, "optimizer": 0.002}
 
 
-def write_metrics(run, steps, seed, positions, changes, phases, other_tokens_from):
+def source_rows(sources, loss):
+    """What an evaluation says of each token file of a mixture, whose mean by weights is `loss`: the files' own losses lie apart."""
+    apart = np.arange(len(sources)) * 0.5
+    own = loss + apart - np.dot(apart, list(sources.values()))
+    return [{"tokens": name, "weight": weight, "validation_loss": of, "bits_per_byte": of / np.log(2) / (i + 1),
+             "validation_tokens": 65536 >> i} for i, ((name, weight), of) in enumerate(zip(sources.items(), own.tolist()))]
+
+
+def write_metrics(run, steps, seed, positions, changes, phases, other_tokens_from, sources):
     """Rows in the trainer's order: at each step the step's row, then evaluation, attention, at last resumed."""
     gap = 0.2 if positions == "none" else 0.0
     lines = []
@@ -111,7 +124,8 @@ def write_metrics(run, steps, seed, positions, changes, phases, other_tokens_fro
             others = other_tokens_from is not None and step >= other_tokens_from
             loss = 2.1 + gap + 3.4 / (1 + 0.3 * step) - (1.0 if others else 0.0)
             run.evaluations.append({"step": step, "validation_loss": loss, "bits_per_byte": loss / np.log(2),
-                                    "tokens": 65536, "validation_hash": ("0123abcd" if others else "c312fa7a") * 8})
+                                    "tokens": 65536, "validation_hash": ("0123abcd" if others else "c312fa7a") * 8,
+                                    **({"sources": source_rows(sources, loss)} if sources else {})})
             lines.append(run.evaluations[-1])
         if step in run.captured:
             for probe, by_step in run.statistics.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ def track(summary, with_attention=False) -> TrackedRun:
 
 def metric_rows(run) -> list:
     """[(step, seconds since 1970, metric -> number)] by step; numbers that are not finite are left out. Losses on other
-    validation tokens than the newest have names of their own. BEST_LOSS is the least until that step."""
+    validation tokens than the newest have names of their own, and so has each token file of a mixture. BEST_LOSS is the least
+    until that step."""
     rows = defaultdict(dict)
     for column, metric in STEP_METRICS.items():
         for step, value in zip(run.steps["step"].tolist(), run.steps[column].tolist()):
@@ -126,15 +128,30 @@ def metric_rows(run) -> list:
     for step, seconds in zip(run.steps["step"].tolist(), run.seconds):
         rows[step].update((f"seconds/{phase}", np.nan if value is None else value) for phase, value in seconds.items())
     best = defaultdict(lambda: np.nan)
+    tags = source_tags(run)
     for i, (step, tokens) in enumerate(zip(run.evaluations["step"].tolist(), run.validation_hashes)):
         group = "validation"
         if tokens != run.validation_hash:
             group += f"_on_{tokens[:12] if tokens else 'unknown'}"
         rows[step].update((f"{group}/{name}", float(run.evaluations[column][i])) for column, name in EVALUATION_METRICS.items())
+        for path, source in run.sources[i].items():
+            rows[step].update((f"{group}/of_{tags[path]}/{name}", np.nan if source[column] is None else source[column])
+                              for column, name in EVALUATION_METRICS.items())
         best[group] = rows[step][f"{group}/best_loss"] = float(np.fmin(best[group], run.evaluations["validation_loss"][i]))
     time = step_times(run)
     return [(step, time(step), {metric: value for metric, value in rows[step].items() if np.isfinite(value)})
             for step in sorted(rows)]
+
+
+def source_tags(run) -> dict:
+    """Token file of a mixture -> a part of a metric's name that every tracker takes, another for each."""
+    tags = {}
+    for path, name in run.source_names().items():
+        tag = re.sub(r"[^A-Za-z0-9_.-]", "_", name.removesuffix(".h5")) or "_"
+        while tag in tags.values():
+            tag += "_"
+        tags[path] = tag
+    return tags
 
 
 @np.errstate(over="ignore", invalid="ignore")  # track looks at what comes out
