@@ -184,7 +184,7 @@ Hdf5Dataset Hdf5File::create_dataset(std::string_view name, Hdf5Type type, std::
   return Hdf5Dataset(file, text, new_dataset(handle_, file, text, type_ids(type).little, shape, storage));
 }
 
-void Hdf5File::write_texts(std::string_view name, std::span<const std::string> texts) {
+void Hdf5File::write_texts(std::string_view name, std::span<const std::string> texts, const Hdf5Storage& storage) {
   const Call call;
   const std::string text(name), file = path_.string();
   std::size_t bytes = 1;  // HDF5 knows no type of length 0
@@ -193,7 +193,7 @@ void Hdf5File::write_texts(std::string_view name, std::span<const std::string> t
   for (std::size_t i = 0; i < texts.size(); ++i) padded.replace(i * bytes, texts[i].size(), texts[i]);
   const Hdf5Handle type = text_type(bytes, file, name);
   const std::size_t shape[] = {texts.size()};
-  Hdf5Handle dataset = new_dataset(handle_, file, text, type.id(), shape, {});
+  Hdf5Handle dataset = new_dataset(handle_, file, text, type.id(), shape, storage);
   if (!texts.empty() && H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0)
     fail(file, name, "cannot be written");
   if (!dataset.close()) fail(file, name, "cannot be written");

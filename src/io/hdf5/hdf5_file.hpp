@@ -76,7 +76,7 @@ class Hdf5File {
   }
 
   /// A new dataset of one axis: UTF-8 text of fixed length, that of the longest of `texts`, padded with NULs.
-  void write_texts(std::string_view name, std::span<const std::string> texts);
+  void write_texts(std::string_view name, std::span<const std::string> texts, const Hdf5Storage& storage = {});
   /// Reads a dataset of fixed-length text; trailing NULs are not kept.
   std::vector<std::string> read_texts(std::string_view name) const;
 

@@ -47,7 +47,7 @@ void write_root(Hdf5File& file, const PredictionFileInfo& info, int top) {
   file.write_attribute("/", "context", std::int32_t{info.context});
   file.write_attribute("/", "vocabulary", static_cast<std::int32_t>(info.token_texts.size()));
   file.write_attribute("/", "top", std::int32_t{top});
-  file.write_texts("/token_text", info.token_texts);
+  file.write_texts("/token_text", info.token_texts, Hdf5Storage{.chunk = {}, .gzip = 4});  // padded to the longest
 }
 
 void write_columns(Hdf5File& file, const PredictionTable& table) {

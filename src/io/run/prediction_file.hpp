@@ -2,13 +2,15 @@
 // What a model at one step of training says of each token of held-out text = one HDF5 file that never changes,
 // predictions/step-00000500.h5 of a run directory. A table of N tokens, a dataset per column:
 //   /                        attributes format, major, minor (int32), step (int64), run_id, config (resolved YAML),
-//                            writer, tokenizer ("byte", "char"), source (name of the text), data_hash
+//                            writer, tokenizer ("byte", "char", "bpe", "sentencepiece"), source (name of the text),
+//                            data_hash
 //                            ("<sha256 of the text>/<training tokens>"), validation_tokens (uint64; M, of the
 //                            held-out part), validation_hash (SHA-256 of the last training token and all held-out
 //                            ones, as little-endian 32-bit words), context (int32; T), vocabulary (int32; V), top
 //                            (int32; K); text is fixed-length UTF-8
-//   /token_text              fixed-length UTF-8 (V): what each token stands for; empty where the tokenizer has no
-//                            such token
+//   /token_text              fixed-length UTF-8 (V): what each token stands for, a mark's name, such as </s>, where
+//   it
+//                            stands for no text; empty where the tokenizer has no such token; gzip
 //   /window                  int32 (N) number of the window, from 0
 //   /position                int64 (N) place of the truth in the held-out part, from 0; a window is a stretch of it
 //   /input                   int32 (N) the token before: the model saw those of its window up to this one
@@ -48,13 +50,13 @@ struct PredictionFileInfo {
   std::string run_id;                    ///< names the run over all its restarts
   std::string config_yaml;               ///< the resolved configuration
   std::string writer;                    ///< program version and backend, for information only
-  std::string tokenizer;                 ///< "byte", "char"
+  std::string tokenizer;                 ///< its kind, "bpe"
   std::string source;                    ///< name of the text
   std::string data_hash;                 ///< TokenFileHeader::identity of the token file
   std::uint64_t validation_tokens = 0;   ///< M
   std::string validation_hash;           ///< of the whole held-out part
   int context = 0;                       ///< T of the model
-  std::vector<std::string> token_texts;  ///< V, the bytes each token stands for
+  std::vector<std::string> token_texts;  ///< V, the bytes each token stands for, or its name
 };
 
 /// The table: columns of one length, the last two of K values for each token.
