@@ -60,7 +60,7 @@ PredictionFileInfo info_of(const InferenceModel& model, const TokenDataset& data
   info.context = model.config.model.context;
   info.token_texts.resize(std::size_t(model.config.model.vocabulary));
   for (Token token = 0; token < model.tokenizer.vocabulary(); ++token)
-    model.tokenizer.append_bytes(info.token_texts[std::size_t(token)], token);
+    info.token_texts[std::size_t(token)] = model.tokenizer.listed(token);
   return info;
 }
 

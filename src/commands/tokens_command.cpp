@@ -47,6 +47,16 @@ std::string write_shards(const TokenDataset& data, const Command& command) {
   return text + "\n";
 }
 
+/// A token's text in quotes; the number of a character behind it that has no form of its own.
+std::string listed(const std::string& text) {
+  const std::string quoted = fmt::format("'{}'", excerpt(text));
+  if (text.empty() || static_cast<unsigned char>(text[0]) < 0x80) return quoted;
+  const Utf8Front front = utf8_front(text);
+  if (front.kind != Utf8Front::Kind::character || front.bytes != text.size()) return quoted;
+  const std::string name = character_name(front.code_point);
+  return name.starts_with("U+") ? fmt::format("{} ({})", quoted, name) : quoted;
+}
+
 }  // namespace
 
 std::string token_file_text(const std::filesystem::path& file, const TokenFileHeader& header) {
@@ -67,11 +77,8 @@ std::string show_tokens(const Command& command) {
   std::string text = command.tokens_file + ": " + token_file_text(command.tokens_file, data.header());
   std::vector<Token> tokens(std::min<std::uint64_t>(std::uint64_t(command.show), data.header().tokens));
   data.read(0, tokens);
-  for (const Token token : tokens) {
-    std::string bytes;
-    data.tokenizer().append_bytes(bytes, token);
-    text += fmt::format("{:>8}  '{}'\n", token, excerpt(bytes));
-  }
+  for (const Token token : tokens)
+    text += fmt::format("{:>8}  {}\n", token, listed(data.tokenizer().listed(token)));
   if (!command.shards.empty()) text += write_shards(data, command);
   if (command.output.empty()) return text;
   if (data.tokenizer().byte_pairs() == nullptr)

@@ -15,8 +15,8 @@ AttentionProbe probe_of(const std::string& name, const std::string& source, std:
                         const Tokenizer& tokenizer) {
   AttentionProbe probe{name, source, "", std::move(tokens), {}};
   for (const Token token : probe.tokens) {
-    tokenizer.append_bytes(probe.token_texts.emplace_back(), token);
-    probe.text += probe.token_texts.back();
+    probe.token_texts.push_back(tokenizer.listed(token));
+    tokenizer.append_bytes(probe.text, token);
   }
   return probe;
 }

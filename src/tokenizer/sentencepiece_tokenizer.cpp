@@ -311,6 +311,10 @@ const std::string& SentencePieceTokenizer::text(Token token) const {
   return model_->texts.at(static_cast<std::size_t>(token));
 }
 
+const std::string& SentencePieceTokenizer::name(Token token) const {
+  return model_->processor.IdToPiece(token);
+}
+
 bool SentencePieceTokenizer::adds_space() const {
   return model_->adds_space;
 }

@@ -27,6 +27,8 @@ class SentencePieceTokenizer {
   /// The bytes that a token stands for: none for a special one, one byte for <0xNN>, and what the model has for
   /// the unknown one (" ⁇ ").
   const std::string& text(Token token) const;
+  /// The piece as the model has it: `▁the`, `<0x0A>`, `</s>`.
+  const std::string& name(Token token) const;
   /// Whether encode() adds a space in front of each text (behind it, where the model puts blanks at the ends of
   /// words), which stands for no byte of it: the texts of its tokens have that one more.
   bool adds_space() const;

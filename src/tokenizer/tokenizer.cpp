@@ -169,6 +169,12 @@ std::size_t Tokenizer::bytes_of(Token token) const {
   return kind_ == TokenizerKind::bytes ? 1 : utf8_bytes(code_points_.at(static_cast<std::size_t>(token)));
 }
 
+std::string Tokenizer::listed(Token token) const {
+  std::string text;
+  append_bytes(text, token);
+  return text.empty() && sentencepiece_ ? sentencepiece_->name(token) : text;
+}
+
 std::string Tokenizer::decode(std::span<const Token> tokens) const {
   StreamDecoder decoder(*this);
   std::string text;

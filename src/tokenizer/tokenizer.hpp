@@ -70,6 +70,8 @@ class Tokenizer {
   std::string decode(std::span<const Token> tokens) const;
   /// Appends the bytes one token stands for, as they are.
   void append_bytes(std::string& text, Token token) const;
+  /// What a list of tokens shows of one: its bytes, and of a mark that stands for none its name, `</s>`.
+  std::string listed(Token token) const;
   /// Bytes of the source text that one token stands for; 0 for a special one. Those of a `sentencepiece` tokenizer
   /// together count the space that its encode may add (SentencePieceTokenizer::adds_space).
   std::size_t bytes_of(Token token) const;

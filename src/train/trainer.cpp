@@ -259,8 +259,9 @@ bool Trainer::evaluate() {
 }
 
 bool Trainer::sample() {
-  std::vector<Token> tokens = data_.tokenizer().encode(config_.sampling.prompt, "sampling.prompt");
-  const std::vector<Token> prompt = tokens;
+  const std::vector<Token> prompt = data_.tokenizer().encode(config_.sampling.prompt, "sampling.prompt");
+  std::vector<Token>
+      tokens;  // behind the prompt, whose own need not decode to it: SentencePiece puts a space in front
   bool stopped = false;
   const auto begin = std::chrono::steady_clock::now();
   if (recorder_)
@@ -274,7 +275,8 @@ bool Trainer::sample() {
   clock_.lap(exec_, "sampling");
   if (ranks_.max(stopped ? 1 : 0) != 0) return false;
   state_.sampled_step = state_.step;
-  if (recorder_) recorder_->sample(state_.step, config_.sampling.prompt, data_.tokenizer().decode(tokens));
+  const std::string& text = config_.sampling.prompt;
+  if (recorder_) recorder_->sample(state_.step, text, text + data_.tokenizer().decode(tokens));
   return true;
 }
 

@@ -106,6 +106,8 @@ TEST(SentencePiece, MarksStandForNothing) {
     EXPECT_TRUE(pieces.is_special(1) && pieces.is_special(2));
     EXPECT_EQ(tokenizer.decode(std::vector<Token>{1, 2}), "");
     EXPECT_EQ(tokenizer.bytes_of(2), 0u);
+    EXPECT_EQ(tokenizer.listed(2), "</s>");
+    EXPECT_EQ(tokenizer.listed(0), " \u2047 ");
     EXPECT_EQ(tokenizer.decode(std::vector<Token>{0}), " \u2047 ");
     EXPECT_THROW(tokenizer.decode(std::vector<Token>{pieces.size()}), std::out_of_range);
     EXPECT_THROW(tokenizer.decode(std::vector<Token>{-1}), std::out_of_range);
