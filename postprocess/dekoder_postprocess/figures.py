@@ -264,7 +264,7 @@ def same_tokens(attention, probe, other) -> Probe:
     for candidate in candidates:
         if np.array_equal(candidate.tokens, probe.tokens):
             return candidate
-    raise RunError(f"{attention.path}: no probe with the tokens of {probe.name} of {other}; expected the same text "
+    raise RunError(f"{attention.path}: no probe with the tokens of {probe.name} of {other}; expected the same text and tokenizer "
                    "in both runs: set attention.texts alike, or name a common one with --probe")
 
 

@@ -96,6 +96,7 @@ class AttentionView {
     const at = this.steps.indexOf(this.steps.includes(state.step) ? state.step : first);
     if (state.b >= 0 && !this.sameTokens() && state.view === "difference") this.chooseView("a");
     this.maps = { a: null, b: null };
+    state.pointed = "a";
     this.buildPanels();
     this.buildStrips();
     this.chooseStep(Math.max(0, at));
@@ -241,7 +242,7 @@ class AttentionView {
       const caption = make("figcaption", {}, figure);
       if (kind !== "difference" && this.state.b >= 0) make("i", { class: `swatch run-${this.state[kind] % 6}` }, caption);
       if (this.state.b >= 0) make("b", {}, caption, kind === "difference" ? this.name(kind) : `${this.letter(kind)}: ${this.name(kind)}`);
-      return new MapPanel(figure, kind, (q, k) => this.point(q, k), () => this.state);
+      return new MapPanel(figure, kind, (q, k) => this.point(q, k, kind), () => this.state);
     });
   }
 
@@ -258,19 +259,22 @@ class AttentionView {
     const of = state.scale === "row" ? ", share of the row\u2019s largest" : "";
     byId("legends").replaceChildren(colourBar(`weight${of}`, state.scale, false),
       ...(state.b < 0 ? [] : [colourBar(`difference B \u2212 A${of}`, state.scale, true)]));
-    this.point(state.query, state.key);
+    this.point(state.query, state.key, state.pointed);
   }
 
-  /// Points at a query and a key: in every panel, in the line under them and in the text.
-  point(q, k) {
-    Object.assign(this.state, { query: q, key: k });
-    for (const panel of this.panels) panel.mark(q, k);
+  /// Points at a query and a key: in every panel, in the line under them and in the text; where the runs hold different tokens,
+  /// in the panel `kind` and what is said of it alone.
+  point(q, k, kind = "a") {
+    const apart = this.state.b >= 0 && !this.sameTokens();
+    Object.assign(this.state, { query: q, key: k, pointed: apart && kind === "b" ? "b" : "a" });
+    for (const panel of this.panels) panel.mark(...(apart && panel.kind !== this.state.pointed ? [-1, -1] : [q, k]));
     this.read();
     this.shade();
   }
 
   read() {
-    const { state } = this, { query: q, key: k } = state, probe = this.probe("a"), readout = byId("readout");
+    const { state } = this, { query: q, key: k } = state, probe = this.probe(state.pointed), readout = byId("readout");
+    const kinds = state.b < 0 || this.sameTokens() ? this.kinds() : [state.pointed];
     readout.replaceChildren();
     Object.assign(readout.dataset, { query: q, key: k });
     for (const kind of ["a", "b", "difference"]) delete readout.dataset[kind];
@@ -278,14 +282,14 @@ class AttentionView {
       const item = make("span", { class: "token-name" }, readout);
       item.append(`${name} ${at} `);
       make("code", {}, item, quoted(probe.labels[at]));
-      const { of } = this.running()[at];
+      const { of } = this.running(state.pointed)[at];
       if (of) item.append(` of ${isolated(of)}`);
     };
     token("query", q);
     readout.append(" \u2192 ");
     token("key", k);
     if (k > q) return void make("span", {}, readout, "later than the query: not visible");
-    for (const kind of this.kinds()) {
+    for (const kind of kinds) {
       const at = this.cells(kind, state.layer, state.head);
       if (!at) continue;
       const value = at(q, k);
@@ -297,8 +301,8 @@ class AttentionView {
   }
 
   /// The tokens of the probe as they stand in its text.
-  running() {
-    const probe = this.probe("a");
+  running(kind = "a") {
+    const probe = this.probe(kind);
     return (probe.running ||= runningText(probe.tokens, probe.labels));
   }
 
@@ -321,7 +325,7 @@ class AttentionView {
   }
 
   shade() {
-    const { layer, head, query: q, scale } = this.state;
+    const { layer, head, scale } = this.state, q = this.state.pointed === "a" ? this.state.query : -1;
     for (const { kind, tokens } of this.strips || []) {
       const at = this.cells(kind, layer, head);
       let largest = 0;

@@ -87,6 +87,28 @@ class Tokens(unittest.TestCase):
                     for other in kind[i + 1:]:
                         self.assertTrue(one[2] <= other[0] + 1 or one[3] <= other[1] + 3, (one, other))
 
+    def test_runs_of_different_tokens_are_read_apart(self):
+        """The same text in other tokens: what is said of a cell is said of the run whose map has it."""
+        bytes_alone = write_run(Path(scratch.name) / "bytes", texts=(TEXT,), seed=2)
+        page = Path(scratch.name) / "apart.html"
+        self.assertEqual(report.main([str(self.made.path), str(bytes_alone.path), "-o", str(page)]), 0)
+        browser.open(page)
+        many, last = len(bytes_alone.tokens["text_0"]), len(SHOWN) - 1
+        self.assertGreater(many - 2, last)
+        browser.hover("b", many, many - 1, many - 2)
+        self.assertIn(f"query {many - 1} \u201c=\u201d", browser.text("#readout"))
+        shown = browser.script("return {...document.getElementById('readout').dataset}")
+        self.assertEqual(float(shown["b"]), float(bytes_alone.maps["text_0"][40][0, 0, many - 1, many - 2]))
+        self.assertNotIn("a", shown)
+        self.assertEqual(browser.script("return [...document.querySelectorAll('.panel')].map((one) => one.querySelectorAll('.cell').length)"),
+                         [0, 1, 0])
+        browser.hover("a", last + 1, last, 1)
+        self.assertIn("key 1 \u201c\\xBA\u201d of \u4eba", browser.text("#readout"))
+        shown = browser.script("return {...document.getElementById('readout').dataset}")
+        self.assertEqual(float(shown["a"]), float(self.made.maps["text_0"][40][0, 0, last, 1]))
+        self.assertNotIn("b", shown)
+        self.assertEqual(browser.messages(), [])
+
     def test_predictions(self):
         self.open()
         got = self.texts(".prediction-text [data-at]")
