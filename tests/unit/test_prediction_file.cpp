@@ -54,6 +54,20 @@ class PredictionFileTest : public testing::Test {
   ScratchFolder scratch_{"prediction-file"};
 };
 
+TEST_F(PredictionFileTest, TextsAreAsLongAsTheLongestButNotLongerThanIsRead) {
+  PredictionFileInfo info = info_of_file(40);
+  info.token_texts.assign(20000, "of");
+  info.token_texts[7] = std::string(100000, 'a');
+  info.token_texts[8] = std::string(512, '\xC3');
+  EXPECT_LT(prediction_bytes(info, small_table()), 50'000'000u);
+  write_prediction_file(path(), info, small_table());
+  EXPECT_LT(std::filesystem::file_size(path()), 500'000u);
+  const std::vector<std::string> texts = Hdf5File::open(path()).read_texts("/token_text");
+  EXPECT_EQ(texts[6], "of");
+  EXPECT_EQ(texts[7], std::string(512, 'a') + "... (100000 bytes)");
+  EXPECT_EQ(texts[8].size(), 4 * 512u);
+}
+
 TEST_F(PredictionFileTest, LayoutIsAsDocumented) {
   const PredictionTable table = small_table();
   write_prediction_file(path(), info_of_file(40), table);

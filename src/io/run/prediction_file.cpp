@@ -15,6 +15,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Bytes of a token's text that are kept, as all of a file are as long as the longest; 128 in the vocabularies of
+/// GPT-2 and cl100k.
+constexpr std::size_t longest_text = 512;
+
 /// visit(name, values, whether it has an axis of K places, unit) for every column: the one list of them.
 template <class Table, class Visitor>
 void visit_columns(Table& table, Visitor&& visit) {
@@ -94,7 +98,8 @@ void require_prediction_file(const fs::path& path) {
 
 void write_prediction_file(const fs::path& path, PredictionFileInfo info, const PredictionTable& table) {
   require_lengths(table);
-  for (std::string& text : info.token_texts) text = as_readable_utf8(text);
+  for (std::string& text : info.token_texts)
+    text = text.size() > longest_text ? excerpt(text, longest_text) : as_readable_utf8(text);
   const auto fail = [&](const std::exception& error) {
     std::error_code ignored;
     const bool there = fs::exists(fs::symlink_status(path, ignored));
@@ -119,7 +124,8 @@ void write_prediction_file(const fs::path& path, PredictionFileInfo info, const 
 std::uint64_t prediction_bytes(const PredictionFileInfo& info, const PredictionTable& table) {
   constexpr std::uint64_t overhead = 64 << 10;  // HDF5's own structures and the short attributes
   std::size_t longest = 1;
-  for (const std::string& text : info.token_texts) longest = std::max(longest, 4 * text.size());
+  for (const std::string& text : info.token_texts)
+    longest = std::max(longest, 4 * std::min(text.size(), longest_text + 16));
   std::uint64_t bytes = overhead + info.config_yaml.size() + longest * info.token_texts.size();
   visit_columns(table, [&]<class T>(const char*, const std::vector<T>& values, bool, const char*) {
     bytes += sizeof(T) * values.size() + sizeof(T) * values.size() / 256;  // gzip may add a little

@@ -3,14 +3,13 @@
 // predictions/step-00000500.h5 of a run directory. A table of N tokens, a dataset per column:
 //   /                        attributes format, major, minor (int32), step (int64), run_id, config (resolved YAML),
 //                            writer, tokenizer ("byte", "char", "bpe", "sentencepiece"), source (name of the text),
-//                            data_hash
-//                            ("<sha256 of the text>/<training tokens>"), validation_tokens (uint64; M, of the
-//                            held-out part), validation_hash (SHA-256 of the last training token and all held-out
-//                            ones, as little-endian 32-bit words), context (int32; T), vocabulary (int32; V), top
-//                            (int32; K); text is fixed-length UTF-8
-//   /token_text              fixed-length UTF-8 (V): what each token stands for, a mark's name, such as </s>, where
-//   it
-//                            stands for no text; empty where the tokenizer has no such token; gzip
+//                            data_hash ("<sha256 of the text>/<training tokens>"), validation_tokens (uint64; M, of
+//                            the held-out part), validation_hash (SHA-256 of the last training token and all
+//                            held-out ones, as little-endian 32-bit words), context (int32; T), vocabulary (int32;
+//                            V), top (int32; K); text is fixed-length UTF-8
+//   /token_text              fixed-length UTF-8 (V), gzip: what each token stands for, of more than 512 bytes the
+//                            beginning and their number; a mark's name, such as </s>, where it stands for no text;
+//                            empty where the tokenizer has no such token
 //   /window                  int32 (N) number of the window, from 0
 //   /position                int64 (N) place of the truth in the held-out part, from 0; a window is a stretch of it
 //   /input                   int32 (N) the token before: the model saw those of its window up to this one
