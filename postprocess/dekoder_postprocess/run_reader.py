@@ -4,6 +4,7 @@ trains."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -140,14 +141,23 @@ def read_run(path, with_attention=True) -> Run:
         skipped=[row["step"] for row in rows["steps"] if row.get("skipped") is True],
         evaluations=table(evaluations, EVALUATION_COLUMNS),
         validation_hashes=[row.get("validation_hash") for row in evaluations],
-        sources=[{source["tokens"]: {key: source[key] for key in SOURCE_COLUMNS} for source in row.get("sources", ())}
-                 for row in evaluations],
+        sources=[_by_file(row.get("sources", ())) for row in evaluations],
         restarts=[row["step"] for row in rows["restarts"]],
         changes=[row.get("changed", {}) for row in rows["restarts"]],
         samples=_read_samples(path),
         starts=read_starts(path / "restarts.jsonl") if present(path / "restarts.jsonl") else [],
         attention=open_attention(path) if with_attention else None,
     )
+
+
+def _by_file(rows) -> dict:
+    """Rows of the sources of an evaluation by token file; one that is there again is called "a.h5 (2)"."""
+    found, times = {}, Counter()
+    for row in rows:
+        name = row["tokens"]
+        times[name] += 1
+        found[name if times[name] == 1 else f"{name} ({times[name]})"] = {key: row[key] for key in SOURCE_COLUMNS}
+    return found
 
 
 def check_run_directory(path):

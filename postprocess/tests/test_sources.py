@@ -54,6 +54,16 @@ class Reading(Folder):
         plain = read_run(write_run(self.folder / "plain").path)
         self.assertEqual((plain.sources, plain.source_names()), ([{}] * 5, {}))
 
+    def test_a_file_twice(self):
+        run = self.mixed()
+        log = run.path / "metrics.jsonl"
+        log.write_text(log.read_text().replace('"other/c.h5"', '"data/books.h5"'))
+        read = read_run(run.path)
+        self.assertEqual([of["weight"] for of in read.sources[0].values()], [0.7, 0.2, 0.1])
+        self.assertEqual(list(read.source_names().values()), ["books.h5", "c.h5", "books.h5 (2)"])
+        names = {name for _, _, metrics in metric_rows(read) for name in metrics if "/of_" in name}
+        self.assertEqual(len(names), 6)
+
     def test_damaged_rows(self):
         good = {"tokens": "a.h5", "weight": 1.0, "validation_loss": 2.0, "bits_per_byte": None, "validation_tokens": 9}
         for wrong, reason in (({}, "sources is no list"), ([3], "no object with tokens"), ([{**good, "tokens": 3}], "no object with tokens"),
