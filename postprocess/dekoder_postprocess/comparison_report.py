@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 
@@ -58,10 +59,8 @@ def _runs_text(comparison):
 
 
 def _shown(value):
-    """Digests by their first digits, and what follows them; there is no other text of that length."""
-    if not value:
-        return "(none)"
-    return _line(value[:12] + "..." + value[64:] if len(value) >= 64 else value)
+    """Digests by their first digits."""
+    return _line(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", value)) if value else "(none)"
 
 
 def _fact_text(fact, other):

@@ -160,7 +160,7 @@ def sources(runs, names):
         return ""
     heads = ("Token file", "Weight", "Validation loss, nats per token", "Bits per byte", "Validation tokens")
     head = "".join(f'<th scope="col">{term}</th>' for term in (("Run",) if len(runs) > 1 else ()) + heads)
-    return ('<h3>Sources <span class="unit">where the validation loss is best; together: their mean by weights</span></h3>'
+    return ('<h3>Sources <span class="unit">where the validation loss is best; together: the mean loss by weights, and its bits per byte</span></h3>'
             '<div class="wide" tabindex="0" role="region" aria-label="Sources"><table class="sources">'
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 

@@ -34,7 +34,7 @@ class ComparedRun:
 
     def setting(self, section, key):
         """A value of its configuration; None where it is not set."""
-        return self.run.config[section].get(key)
+        return self.run.config.get(section, {}).get(key)
 
 
 @dataclass
@@ -82,10 +82,10 @@ class Pairing:
         return names if self.initial_values.paired() else [*names, "initial values"]
 
     def other_training(self) -> list:
-        """What keeps the training losses of the run from having a gap to A's: another text or tokenizer, as far as that
-        is known. Another part of the text may be held out."""
-        return [fact.what for fact in self.facts if fact.what in ("text", "tokenizer") and fact.known and
-                fact.first.split("/")[0] != fact.other.split("/")[0]]
+        """What keeps the training losses of the run from having a gap to A's: another text, other weights of several, another
+        tokenizer, as far as that is known. Another part of the text may be held out."""
+        return [fact.what for fact in self.facts if fact.what in ("text", "weights", "tokenizer") and fact.known and
+                _without_split(fact.first) != _without_split(fact.other)]
 
 
 @dataclass
@@ -192,6 +192,8 @@ def _pair(first, other, first_beginning, other_beginning) -> Pairing:
 
     setting("seed", "training", "seed")
     saved("text", lambda run: run.saved.data_hash)
+    if any(len(run.setting("data", "weights") or ()) > 1 for run in (first, other)):
+        fact("weights", *(run.setting("data", "weights") or [] for run in (first, other)))
     saved("tokenizer", _tokenizer)
     setting("batch", "training", "batch")
     setting("context", "model", "context")
@@ -200,6 +202,11 @@ def _pair(first, other, first_beginning, other_beginning) -> Pairing:
     saved("program", lambda run: _program(run.saved.writer))
     configurations, values = zip(first_beginning, other_beginning)
     return Pairing(facts, pair_initial_values(*values), config_differences(*configurations))
+
+
+def _without_split(data_hash):
+    """The texts of "digest/training tokens + digest/training tokens"."""
+    return re.sub(r"/\d+(?= \+ |$)", "", data_hash)
 
 
 def _program(writer):

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import unittest
@@ -21,7 +22,7 @@ from dekoder_postprocess.runs import command  # noqa: E402
 from dekoder_postprocess.runs.collect import collect  # noqa: E402
 from dekoder_postprocess.runs.tracked_run import exact_text, metric_rows  # noqa: E402
 from report_browser import DESKTOP, PHONE, Browser, lacking  # noqa: E402
-from synthetic_run import write_run  # noqa: E402
+from synthetic_run import write_checkpoint, write_run  # noqa: E402
 
 SOURCES = {"data/books.h5": 0.7, "data/code/c.h5": 0.2, "other/c.h5": 0.1}
 
@@ -107,6 +108,24 @@ class Commands(Folder):
             code, out, _ = self.said(watch.main, "--once", *(run.path for run in runs))
         self.assertEqual(code, 0)
         self.assertIn("mixed", out)
+
+    def test_training_losses_of_other_mixtures_are_not_compared(self):
+        """A text more, or other weights; another held-out part of the same texts keeps them comparable."""
+        one, two = "ab" * 32, "cd" * 32
+        mixed = self.mixed().path
+        for name, sources, data_hash, other in (
+                ("less", None, f"{one}/90", "another text, another weights"), ("weights", {"a.h5": 0.2, "b.h5": 0.3, "c.h5": 0.5}, None, "another weights"),
+                ("same", SOURCES, f"{one}/80 + {two}/70", "")):
+            run = write_run(self.folder / name, sources=sources).path
+            for path, of in ((mixed, None), (run, data_hash)):
+                (path / "checkpoints").mkdir(exist_ok=True)
+                write_checkpoint(path / "checkpoints", 40, data_hash=of or f"{one}/90 + {two}/60")
+            with mock.patch.dict(os.environ, {"PATH": "/nowhere", "DEKODER_PROGRAM": ""}):
+                code, out, _ = self.said(compare.main, mixed, run)
+            self.assertEqual(code, 0)
+            found = re.search("training losses of B are NOT comparable: (.*) than A's", out)
+            self.assertEqual(found[1] if found else "", other, out)
+            self.assertIn("abababababab.../90 + cdcdcdcdcdcd.../60", out)
 
     def test_trackers(self):
         run = self.mixed(other_tokens_from=20)
