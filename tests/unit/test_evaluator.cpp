@@ -30,7 +30,9 @@ std::string text_of(int characters) {
 class EvaluatorFixture : public ::testing::Test {
  protected:
   EvaluatorFixture()
-      : data_(token_file()), store_((config_ = config_of(data_), decoder_parameters(config_.model))) {
+      : mixture_(TokenDataset(token_file())),
+        data_(mixture_.sources()[0]),
+        store_((config_ = config_of(data_), decoder_parameters(config_.model))) {
     store_.initialise(ExecSpace(), 3);
     change(store_.values_to_write(), [](const auto& values) {
       for (std::size_t i = 0; i < values.size(); ++i) values(i) += Real(0.3 * RandomStream(5, 6).normal(i));
@@ -84,7 +86,8 @@ class EvaluatorFixture : public ::testing::Test {
   }
 
   testing_support::ScratchFolder scratch_{"evaluator"};
-  TokenDataset data_;
+  DataMixture mixture_;
+  const TokenDataset& data_;
   RunConfig config_;
   ParameterStore store_;
 };
@@ -96,7 +99,7 @@ TEST_P(EvaluatorTest, IsTheMeanOfTheLossesOfSingleTokens) {
   const Decoder decoder(config_.model, store_);
   ActivationArena arena(activation_bytes(config_.model, config_.micro_batch()));
   const DecoderActivations activations(arena, config_.model, config_.micro_batch());
-  const Evaluator evaluator(data_, config_.evaluation, decoder, activations);
+  const Evaluator evaluator(mixture_, config_.evaluation, decoder, activations);
   std::size_t batches = 0;
   const auto got = evaluator.evaluate(ExecSpace(), [&] {
     ++batches;
@@ -111,9 +114,9 @@ TEST_P(EvaluatorTest, IsTheMeanOfTheLossesOfSingleTokens) {
   const std::vector<double> losses = token_losses(decoder, N);
   double nats = 0;
   for (const double loss : losses) nats += loss;
-  EXPECT_EQ(got->tokens, N);
-  EXPECT_NEAR(got->loss, nats / double(N), 1e-5);
-  EXPECT_NEAR(got->bits_per_byte, nats / std::log(2.0) / double(bytes(N)), 1e-5);
+  EXPECT_EQ(got->all.tokens, N);
+  EXPECT_NEAR(got->all.loss, nats / double(N), 1e-5);
+  EXPECT_NEAR(got->all.bits_per_byte, nats / std::log(2.0) / double(bytes(N)), 1e-5);
 }
 
 // The batch has 3 windows of 7 tokens: one ragged window alone, whole windows, one token in the second batch, the
@@ -125,7 +128,7 @@ TEST_F(EvaluatorFixture, StopsBetweenBatchesWithoutAResult) {
   ActivationArena arena(activation_bytes(config_.model, config_.micro_batch()));
   const DecoderActivations activations(arena, config_.model, config_.micro_batch());
   int asked = 0;
-  EXPECT_FALSE(Evaluator(data_, config_.evaluation, decoder, activations).evaluate(ExecSpace(), [&] {
+  EXPECT_FALSE(Evaluator(mixture_, config_.evaluation, decoder, activations).evaluate(ExecSpace(), [&] {
     return ++asked == 2;
   }));
   EXPECT_EQ(asked, 2);

@@ -104,7 +104,10 @@ TEST(Prediction, RefusesWhatIsNotFinite) {
 
 class PredictTokens : public ::testing::Test {
  protected:
-  PredictTokens() : data_(token_file()), store_((config_ = config_of(data_), decoder_parameters(config_.model))) {
+  PredictTokens()
+      : mixture_(TokenDataset(token_file())),
+        data_(mixture_.sources()[0]),
+        store_((config_ = config_of(data_), decoder_parameters(config_.model))) {
     store_.initialise(ExecSpace(), 3);
     change(store_.values_to_write(), [](const auto& values) {
       for (std::size_t i = 0; i < values.size(); ++i) values(i) += Real(0.3 * RandomStream(5, 6).normal(i));
@@ -133,7 +136,8 @@ class PredictTokens : public ::testing::Test {
   }
 
   testing_support::ScratchFolder scratch_{"predictions"};
-  TokenDataset data_;
+  DataMixture mixture_;
+  const TokenDataset& data_;
   RunConfig config_;
   ParameterStore store_;
 };
@@ -195,8 +199,8 @@ TEST_F(PredictTokens, MeanSurpriseIsTheLossOfTheEvaluator) {
   ActivationArena arena(activation_bytes(config_.model, 3));
   const DecoderActivations activations(arena, config_.model, 3);
   const auto loss =
-      Evaluator(data_, config_.evaluation, decoder, activations).evaluate(ExecSpace(), [] { return false; });
-  EXPECT_NEAR(nats / double(got.truth.size()), loss->loss, 1e-6 * loss->loss);
+      Evaluator(mixture_, config_.evaluation, decoder, activations).evaluate(ExecSpace(), [] { return false; });
+  EXPECT_NEAR(nats / double(got.truth.size()), loss->all.loss, 1e-6 * loss->all.loss);
 }
 
 TEST_F(PredictTokens, HowManySequencesRunAtOnceChangesNoRow) {
