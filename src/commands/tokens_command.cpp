@@ -63,6 +63,10 @@ std::string token_file_text(const std::filesystem::path& file, const TokenFileHe
   std::string text = fmt::format("{} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
                                  header.tokens, header.source, tokenizer_kind_name(header.tokenizer.kind()),
                                  header.tokenizer.vocabulary(), header.training_tokens, header.validation_tokens());
+  if (header.unknown_tokens > 0)
+    text += fmt::format(
+        "{} tokens stand for what the model does not know, which is lost; a model with byte fallback keeps it\n",
+        header.unknown_tokens);
   if (header.documents == 0) return text;
   text += fmt::format("{} bytes, {:.2f} per token; {} document{}", header.source_bytes,
                       double(header.source_bytes) / double(header.tokens), header.documents,
@@ -81,10 +85,12 @@ std::string show_tokens(const Command& command) {
     text += fmt::format("{:>8}  {}\n", token, listed(data.tokenizer().listed(token)));
   if (!command.shards.empty()) text += write_shards(data, command);
   if (command.output.empty()) return text;
-  if (data.tokenizer().byte_pairs() == nullptr)
-    throw ConfigError("--output {}: the {} tokenizer of {} has no tokenizer.json, which bpe alone has",
-                      command.output, tokenizer_kind_name(data.tokenizer().kind()), command.tokens_file);
-  write_file_whole(command.output, data.tokenizer().to_text());
+  const Tokenizer& tokenizer = data.tokenizer();
+  if (tokenizer.byte_pairs() == nullptr && tokenizer.sentencepiece() == nullptr)
+    throw ConfigError("--output {}: the {} tokenizer of {} has no file of its own, as bpe and sentencepiece have",
+                      command.output, tokenizer_kind_name(tokenizer.kind()), command.tokens_file);
+  write_file_whole(command.output,
+                   tokenizer.byte_pairs() != nullptr ? tokenizer.to_text() : tokenizer.sentencepiece()->model());
   return text;
 }
 

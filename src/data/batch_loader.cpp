@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -180,6 +181,11 @@ ValidationWindows::ValidationWindows(const TokenDataset& dataset, int context, l
     if (at == begin) bytes_ -= dataset.tokenizer().bytes_of(piece[0]);  // the last training token is not predicted
     hash.update(words);
   }
+  // Of a text that its tokenizer changes, the same share as of the bytes that tokens have.
+  if (const TokenFileHeader& header = dataset.header(); header.validation_token_bytes > 0)
+    bytes_ = static_cast<std::uint64_t>(
+        std::llround(static_cast<double>(bytes_) * (static_cast<double>(header.validation_bytes) /
+                                                    static_cast<double>(header.validation_token_bytes))));
   digest_ = hash.finish();
 }
 

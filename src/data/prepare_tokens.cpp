@@ -182,6 +182,7 @@ class TextTokens {
       const std::uint64_t bytes = part.ends_document ? digest_.end_document() : 0;
       const bool ends = part.ends_document && bytes > 0;
       if (ends && end_of_text_ >= 0) scratch_.push_back(static_cast<Stored>(end_of_text_));
+      if (!header_.tokenizer.keeps_bytes()) count_lost(scratch_);
       const bool held_out = draw_.is_held_out(documents_);
       if (held_out)
         waiting_->append(scratch_, ends);
@@ -211,15 +212,29 @@ class TextTokens {
     token_file::require_training_part(header_, name);
     header_.source_bytes = digest_.bytes();
     header_.source_sha256 = digest_.finish();
-    if (single_) {
-      const std::uint64_t bytes = writer_.bytes_from(header_.training_tokens, header_.tokenizer);
-      header_.validation_bytes = std::min(bytes, header_.source_bytes);
-    }
+    const bool keeps_bytes = header_.tokenizer.keeps_bytes();
+    const std::uint64_t held_out =
+        single_ || !keeps_bytes ? writer_.bytes_from(header_.training_tokens, header_.tokenizer) : 0;
+    if (!keeps_bytes) header_.validation_token_bytes = held_out;
+    if (single_)  // without its bytes in the tokens: its share of theirs
+      header_.validation_bytes = keeps_bytes || token_bytes_ == 0
+                                     ? std::min(held_out, header_.source_bytes)
+                                     : static_cast<std::uint64_t>(std::llround(
+                                           static_cast<double>(header_.source_bytes) *
+                                           (static_cast<double>(held_out) / static_cast<double>(token_bytes_))));
     writer_.finish(header_, name);
     header_.split_by_document = !single_;
   }
 
  private:
+  void count_lost(const std::vector<Stored>& tokens) {
+    const Token unknown = header_.tokenizer.unknown();
+    for (const Stored token : tokens) {
+      token_bytes_ += header_.tokenizer.bytes_of(static_cast<Token>(token));
+      header_.unknown_tokens += static_cast<Token>(token) == unknown ? 1 : 0;
+    }
+  }
+
   TokenFileHeader& header_;
   bool single_, tells_documents_;
   Token end_of_text_;
@@ -229,6 +244,7 @@ class TextTokens {
   std::optional<WaitingTokens<Stored>> waiting_;
   std::vector<Stored> scratch_;
   std::uint64_t documents_ = 0;
+  std::uint64_t token_bytes_ = 0;  ///< of the tokens' texts, where these are not the source's
 };
 
 /// The token file that is there already, of the present format; throws where something else is.

@@ -86,6 +86,10 @@ TokenFileHeader header_of(const Hdf5File& file) {
     header.split_by_document = file.text_attribute("/", "split") == "document";
     header.validation_fraction = file.attribute<double>("/", "validation_fraction");
   }
+  if (file.has_attribute("/", "validation_token_bytes")) {
+    header.validation_token_bytes = file.attribute<std::uint64_t>("/", "validation_token_bytes");
+    header.unknown_tokens = file.attribute<std::uint64_t>("/", "unknown_tokens");
+  }
   require_consistent(file, header);
   return header;
 }

@@ -32,6 +32,10 @@ struct TokenFileHeader {
   bool split_by_document = false;
   double validation_fraction = 0;  ///< of the documents that was asked for, where they are split by it
 
+  // Minor version 1, where !tokenizer.keeps_bytes().
+  std::uint64_t validation_token_bytes = 0;  ///< that the texts of the held-out tokens have; 0: validation_bytes
+  std::uint64_t unknown_tokens = 0;          ///< Tokenizer::unknown among the tokens
+
   std::uint64_t validation_tokens() const { return tokens - training_tokens; }
   /// Equal for files of the same text with the same held-out part: "<source_sha256>/<training_tokens>".
   std::string identity() const { return fmt::format("{}/{}", source_sha256, training_tokens); }

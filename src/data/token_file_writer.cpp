@@ -113,9 +113,10 @@ template class TokenFileWriter<std::uint16_t>;
 template class TokenFileWriter<std::uint32_t>;
 
 void token_file::write_header(Hdf5File& file, const TokenFileHeader& header) {
+  const bool keeps_bytes = header.tokenizer.keeps_bytes();
   file.write_attribute("/", "format", token_file::format);
   file.write_attribute("/", "major", token_file::major_version);
-  file.write_attribute("/", "minor", header.documents > 0 ? token_file::minor_version : 0);
+  file.write_attribute("/", "minor", header.documents > 0 || !keeps_bytes ? token_file::minor_version : 0);
   file.write_text("tokenizer", header.tokenizer.to_text());
   file.write_attribute("/", "source", header.source);
   file.write_attribute("/", "source_sha256", header.source_sha256);
@@ -124,6 +125,10 @@ void token_file::write_header(Hdf5File& file, const TokenFileHeader& header) {
   file.write_attribute("/", "training_tokens", header.training_tokens);
   file.write_attribute("/", "validation_bytes", header.validation_bytes);
   file.write_attribute("/", "block_tokens", header.block_tokens);
+  if (!keeps_bytes) {
+    file.write_attribute("/", "validation_token_bytes", header.validation_token_bytes);
+    file.write_attribute("/", "unknown_tokens", header.unknown_tokens);
+  }
   if (header.documents == 0) return;
   file.write_attribute("/", "documents", header.documents);
   file.write_attribute("/", "validation_documents", header.validation_documents);

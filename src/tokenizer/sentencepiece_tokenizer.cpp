@@ -315,6 +315,10 @@ const std::string& SentencePieceTokenizer::name(Token token) const {
   return model_->processor.IdToPiece(token);
 }
 
+Token SentencePieceTokenizer::unknown() const {
+  return model_->processor.unk_id();
+}
+
 bool SentencePieceTokenizer::adds_space() const {
   return model_->adds_space;
 }

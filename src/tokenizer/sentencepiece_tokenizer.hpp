@@ -34,6 +34,8 @@ class SentencePieceTokenizer {
   bool adds_space() const;
   /// The special token that ends a text, or -1.
   Token end_of_text() const;
+  /// The token of characters that the model does not know; no text has it where it falls back to bytes.
+  Token unknown() const;
   /// A mark such as <s> and </s>, which texts themselves do not have.
   bool is_special(Token token) const;
 

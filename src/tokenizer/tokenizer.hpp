@@ -76,6 +76,12 @@ class Tokenizer {
   /// together count the space that its encode may add (SentencePieceTokenizer::adds_space).
   std::size_t bytes_of(Token token) const;
 
+  /// Whether the tokens of a text have its very bytes: not where BPE brings it to NFC, nor with SentencePiece,
+  /// whose models may normalise it, lose what they do not know and add a space.
+  bool keeps_bytes() const { return !sentencepiece_ && !(byte_pairs_ && byte_pairs_->composes()); }
+  /// The token of what a `sentencepiece` model does not know and loses, or -1.
+  Token unknown() const { return sentencepiece_ ? sentencepiece_->unknown() : -1; }
+
   bool operator==(const Tokenizer& other) const;
 
  private:

@@ -159,6 +159,26 @@ class BitsPerByte(unittest.TestCase):
         first, _ = self.train("bpe-lines", "training.steps=2")
         self.check_identity(first, held_out)
 
+    def test_a_model_that_loses_text(self):
+        """The bytes are those of the text, not of what the tokens decode to; the file's own model comes out of it."""
+        model = SENTENCEPIECE.with_name("unigram.model")
+        texts = ["x 日本 " + text + "\r\n\r\n" for text in self.documents]
+        (self.folder / "lossy.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        said = self.run_program("prepare", "lossy.jsonl", "-o", "lossy.h5", "--tokenizer", model)
+        with h5py.File(self.folder / "lossy.h5") as file:
+            unknown, begin, tokens = int(file.attrs["unknown_tokens"]), int(file.attrs["training_tokens"]), int(file.attrs["tokens"])
+            held_out, of_tokens = int(file.attrs["validation_bytes"]), int(file.attrs["validation_token_bytes"])
+            self.assertEqual(unknown, int((file["tokens"][:] == 0).sum()))
+        self.assertGreaterEqual(unknown, len(texts))
+        self.assertIn(f"{unknown} tokens stand for what the model does not know, which is lost", said)
+        self.assertEqual(sum(len(text.encode()) for text in texts), int(re.search(r"(\d+) bytes,", said)[1]))
+        self.assertNotEqual(of_tokens, held_out)
+        first, _ = self.train("lossy", "training.steps=2")
+        bits = first["validation_loss"] * (tokens - begin) / held_out / math.log(2)
+        self.assertAlmostEqual(first["bits_per_byte"], bits, delta=1e-9 * bits)
+        self.run_program("tokens", "lossy.h5", "-o", "again.model")
+        self.assertEqual((self.folder / "again.model").read_bytes(), model.read_bytes())
+
 
 if __name__ == "__main__":
     unittest.main()
