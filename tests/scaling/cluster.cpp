@@ -7,6 +7,7 @@
 #include <simgrid/kernel/resource/Action.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <string>
 
@@ -80,4 +81,13 @@ extern "C" int __wrap_MPI_Testall(int count, MPI_Request* requests, int* all, MP
   const double waited = sg4::Engine::get_clock() - begin_of[sg4::this_actor::get_pid()];
   if (*all == 0) sg4::this_actor::sleep_for(std::max(waited / 1000, 1e-6));
   return MPI_SUCCESS;
+}
+
+/// In place of std::chrono::steady_clock::now in what waits for other ranks: the clock of the simulation. A wait
+/// there of a second of a busy machine would send messages that no rank of a real cluster sends.
+std::chrono::steady_clock::time_point simulated_now() __asm__("__wrap__ZNSt6chrono3_V212steady_clock3nowEv");
+std::chrono::steady_clock::time_point simulated_now() {
+  const std::chrono::duration<double> time(simgrid::s4u::Engine::get_clock());
+  return std::chrono::steady_clock::time_point(
+      std::chrono::duration_cast<std::chrono::steady_clock::duration>(time));
 }
