@@ -123,8 +123,9 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
     throw ConfigError("--split is {}, and {} is no rank file of tiktoken, which alone needs it; leave it out",
                       split, name);
   const std::size_t front = text->find_first_not_of(" \t\r\n");
-  if (front != std::string::npos && (*text)[front] == '{')
-    return Tokenizer::of_byte_pairs(read_tokenizer_json(*text, name));
+  if (front == std::string::npos)
+    throw DataError("{}: is empty; expected a tokenizer.json, a list of merges, a rank file or a .model", name);
+  if ((*text)[front] == '{') return Tokenizer::of_byte_pairs(read_tokenizer_json(*text, name));
   if (text->find('\0') != std::string::npos || find_utf8_fault(*text))
     return Tokenizer::of_sentencepiece(*text, name);
   for (const char* beside : {"encoder.json", "vocab.json"}) {

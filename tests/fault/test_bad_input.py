@@ -364,6 +364,8 @@ SHARDS = [
     ({"val.bin": b"a\0b\0c\0"}, ["val.bin"], 3, ["val.bin: all is held out, as the val in its name says; name files to train on"]),
     ({"a.bin": b"a\0b\0", "val.bin": b"a\0"}, ["a.bin", "val.bin", "--validation-fraction", "0.1"], 2,
      ["--validation-fraction is 0.1, and val.bin is held out", "leave one of them out"]),
+    ({"a.bin": b"a\0b\0", "t.json": b" \n"}, ["a.bin", "--tokenizer", "t.json"], 3,
+     ["t.json: is empty; expected a tokenizer.json, a list of merges, a rank file or a .model"]),
     ({"a.bin": b"a\0b\0"}, ["a.bin", "--tokenizer", "char"], 2, ["--tokenizer char makes its vocabulary of texts", "expected byte or the file of the tokenizer"]),
     ({"a.bin": b"a\0b\0"}, ["a.bin", "--tokenizer", "bpe", "--vocabulary", "300"], 2, ["--tokenizer bpe makes its vocabulary of texts"]),
     ({"a.bin": b"a\0b\0"}, ["a.bin", "--field", "text"], 2, ["--field is 'text'", "a.bin holds tokens"]),
