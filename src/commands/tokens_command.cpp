@@ -6,8 +6,11 @@
 
 #include "base/error.hpp"
 #include "base/utf8.hpp"
+#include "commands/command_files.hpp"
 #include "data/export_shards.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/input_file.hpp"
+#include "tokenizer/tokenizer_json.hpp"
 
 namespace dekoder {
 
@@ -89,6 +92,11 @@ std::string show_tokens(const Command& command) {
   if (tokenizer.byte_pairs() == nullptr && tokenizer.sentencepiece() == nullptr)
     throw ConfigError("--output {}: the {} tokenizer of {} has no file of its own, as bpe and sentencepiece have",
                       command.output, tokenizer_kind_name(tokenizer.kind()), command.tokens_file);
+  check_output(command.output, [&](const std::filesystem::path& there) {  // an earlier output of this command
+    const std::string name = there.string(), bytes = read_text_file(there, "tokenizer file").value_or("");
+    tokenizer.byte_pairs() != nullptr ? (void)read_tokenizer_json(bytes, name)
+                                      : (void)Tokenizer::of_sentencepiece(bytes, name);
+  });
   write_file_whole(command.output,
                    tokenizer.byte_pairs() != nullptr ? tokenizer.to_text() : tokenizer.sentencepiece()->model());
   return text;

@@ -130,8 +130,11 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
     return Tokenizer::of_sentencepiece(*text, name);
   for (const char* beside : {"encoder.json", "vocab.json"}) {
     const fs::path vocabulary = path.parent_path() / beside;
-    if (const auto ids = read_text_file(vocabulary, "vocabulary"))
-      return Tokenizer::of_byte_pairs(read_merges(*text, name, *ids, vocabulary.string()));
+    const auto ids = read_text_file(vocabulary, "vocabulary");
+    if (ids && ids->empty())
+      throw DataError("{}: is empty; expected the ids of the tokens of {}, or no such file", vocabulary.string(),
+                      name);
+    if (ids) return Tokenizer::of_byte_pairs(read_merges(*text, name, *ids, vocabulary.string()));
   }
   return Tokenizer::of_byte_pairs(read_merges(*text, name, "", ""));
 }

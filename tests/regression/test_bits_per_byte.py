@@ -178,6 +178,12 @@ class BitsPerByte(unittest.TestCase):
         self.assertAlmostEqual(first["bits_per_byte"], bits, delta=1e-9 * bits)
         self.run_program("tokens", "lossy.h5", "-o", "again.model")
         self.assertEqual((self.folder / "again.model").read_bytes(), model.read_bytes())
+        before = (self.folder / "lossy.h5").read_bytes()
+        refused = subprocess.run([dk.PROGRAM, "tokens", "lossy.h5", "-o", "lossy.h5"], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual(refused.returncode, 3, refused.stderr)
+        self.assertIn("it is left alone: name another file with -o", refused.stderr)
+        self.assertEqual((self.folder / "lossy.h5").read_bytes(), before)
+        self.run_program("tokens", "lossy.h5", "-o", "again.model")
 
 
 if __name__ == "__main__":
