@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "base/error.hpp"
+#include "data/corpus.hpp"
 
 namespace dekoder {
 
@@ -29,8 +30,7 @@ DataMixture::DataMixture(TokenDataset only) {
 }
 
 std::string DataMixture::name() const {
-  const std::string first = sources_.front().path().string();
-  return single() ? first : fmt::format("{} and {} more", first, sources_.size() - 1);
+  return name_of_sources(sources_.front().path().string(), sources_.size());
 }
 
 std::string DataMixture::identity() const {
