@@ -32,14 +32,17 @@ constexpr Range below(double low, double high) {
 }
 
 /// Names of the values of an enum, in their order.
-constexpr std::array<std::string_view, 3> names_of(Positions) {
-  return {"none", "sinusoidal", "learned"};
+constexpr std::array<std::string_view, 4> names_of(Positions) {
+  return {"none", "sinusoidal", "learned", "rotary"};
 }
 constexpr std::array<std::string_view, 2> names_of(NormPlacement) {
   return {"pre", "post"};
 }
-constexpr std::array<std::string_view, 3> names_of(Activation) {
-  return {"relu", "gelu_tanh", "gelu_erf"};
+constexpr std::array<std::string_view, 2> names_of(NormKind) {
+  return {"layer", "rms"};
+}
+constexpr std::array<std::string_view, 5> names_of(Activation) {
+  return {"relu", "gelu_tanh", "gelu_erf", "silu", "relu_squared"};
 }
 constexpr std::array<std::string_view, 2> names_of(Initialisation) {
   return {"gpt2", "torch_linear"};
@@ -65,15 +68,25 @@ void visit_fields(Config& config, Visitor&& visit) {
   auto& m = config.model;
   visit("model.layers", m.layers, between(1, 9999));
   visit("model.heads", m.heads, at_least(1));
+  visit("model.key_value_heads", m.key_value_heads, at_least(0));
+  visit("model.head_size", m.head_size, at_least(0));
   visit("model.channels", m.channels, at_least(1));
   visit("model.feed_forward", m.feed_forward, at_least(1));
   visit("model.context", m.context, at_least(1));
   visit("model.vocabulary", m.vocabulary, at_least(0));
   visit("model.vocabulary_multiple", m.vocabulary_multiple, between(1, 65536));
   visit("model.positions", m.positions, Range{});
+  visit("model.rotary_base", m.rotary_base, positive());
+  visit("model.rotary_fraction", m.rotary_fraction, Range{.low = 0, .high = 1, .above = true});
+  visit("model.rotary_factor", m.rotary_factor, positive());
+  visit("model.rotary_low_frequency", m.rotary_low_frequency, positive());
+  visit("model.rotary_high_frequency", m.rotary_high_frequency, positive());
+  visit("model.rotary_original_context", m.rotary_original_context, at_least(1));
   visit("model.norm", m.norm, Range{});
+  visit("model.norm_kind", m.norm_kind, Range{});
   visit("model.norm_epsilon", m.norm_epsilon, positive());
   visit("model.activation", m.activation, Range{});
+  visit("model.gated", m.gated, Range{});
   visit("model.bias", m.bias, Range{});
   visit("model.tied_head", m.tied_head, Range{});
   visit("model.dropout", m.dropout, below(0, 1));

@@ -26,8 +26,21 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
   const ModelConfig& m = config.model;
   const TrainingConfig& t = config.training;
   contradiction(
-      reader, {"model.heads", "model.channels"}, m.channels % m.heads != 0,
+      reader, {"model.heads", "model.channels", "model.head_size"}, m.head_size == 0 && m.channels % m.heads != 0,
       fmt::format("model.heads {} does not divide model.channels {}; choose a divisor", m.heads, m.channels));
+  contradiction(reader, {"model.key_value_heads", "model.heads"}, m.heads % m.key_heads() != 0,
+                fmt::format("model.key_value_heads {} does not divide model.heads {}; choose a divisor",
+                            m.key_value_heads, m.heads));
+  contradiction(
+      reader, {"model.rotary_fraction", "model.positions", "model.head_size", "model.heads", "model.channels"},
+      m.positions == Positions::rotary && (m.rotary_width() < 2 || m.rotary_width() > m.head_width()),
+      fmt::format("model.positions rotary turns pairs of channels, and {} of the {} of a head are none; expected "
+                  "heads of 2 channels or more, and a larger model.rotary_fraction",
+                  m.rotary_fraction, m.head_width()));
+  contradiction(reader, {"model.rotary_high_frequency", "model.rotary_low_frequency"},
+                m.rotary_high_frequency <= m.rotary_low_frequency,
+                fmt::format("model.rotary_high_frequency {} is not above model.rotary_low_frequency {}; raise it",
+                            m.rotary_high_frequency, m.rotary_low_frequency));
   contradiction(reader, {"model.channels", "model.positions"},
                 m.positions == Positions::sinusoidal && m.channels % 2 != 0,
                 fmt::format("model.channels {} is odd; sinusoidal positions pair sine and cosine: choose an even "
@@ -57,7 +70,8 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
   contradiction(reader, {"sampling.prompt"}, config.sampling.prompt.empty(),
                 "sampling.prompt is empty; expected at least one character");
   // The widest tensors: queries, keys and values or the hidden layer of a micro-batch; the token table.
-  const double channels = m.channels, width = std::max(3 * channels, double(m.feed_forward));
+  const double channels = m.channels, width = std::max(double(m.heads + 2 * m.key_heads()) * m.head_width(),
+                                                       m.feed_forward * (m.gated ? 2.0 : 1.0));
   const double activations = double(config.micro_batch()) * m.context * width;
   const double table = (double(m.vocabulary) + m.vocabulary_multiple) * channels;
   const double elements = std::max({activations, table, channels * width});

@@ -7,10 +7,11 @@
 #include <vector>
 
 #include "base/activation.hpp"
+#include "base/norm_kind.hpp"
 
 namespace dekoder {
 
-enum class Positions { none, sinusoidal, learned };
+enum class Positions { none, sinusoidal, learned, rotary };
 enum class NormPlacement { pre, post };  ///< norm before a sublayer, or after its residual add
 enum class Initialisation { gpt2, torch_linear };
 enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
@@ -21,16 +22,26 @@ enum class Residual { stored, fp32 };
 /// Shape of the decoder.
 struct ModelConfig {
   int layers = 4;                                 ///< L, decoder blocks
-  int heads = 4;                                  ///< H, divides channels
+  int heads = 4;                                  ///< H, of queries
+  int key_value_heads = 0;                        ///< G, divides heads: H / G heads share one; 0: heads
+  int head_size = 0;                              ///< D; 0: channels / heads
   int channels = 128;                             ///< C, width of the residual stream
   int feed_forward = 512;                         ///< F, width of the hidden layer of the feed-forward network
   int context = 64;                               ///< T, tokens of a training window
   int vocabulary = 0;                             ///< V, tokens known; 0: that of the token file
   int vocabulary_multiple = 64;                   ///< table rows are padded to a multiple of this
-  Positions positions = Positions::learned;       ///< positional encoding added to the token embedding
+  Positions positions = Positions::learned;       ///< added to the token embedding; rotary: turns queries and keys
+  double rotary_base = 10000;                     ///< of the wavelengths
+  double rotary_fraction = 1;                     ///< of each head's channels that are turned, the first ones
+  double rotary_factor = 1;                       ///< long wavelengths are stretched by it, as Llama 3 does; 1: not
+  double rotary_low_frequency = 1;                ///< those below context / this are not short any more
+  double rotary_high_frequency = 4;               ///< those below context / this stay as they are
+  int rotary_original_context = 8192;             ///< the context that these two divide
   NormPlacement norm = NormPlacement::pre;        ///< pre also norms once before the head
-  double norm_epsilon = 1e-5;                     ///< added to the variance
+  NormKind norm_kind = NormKind::layer;           ///< rms: neither mean nor bias
+  double norm_epsilon = 1e-5;                     ///< added to the variance, or to the mean square
   Activation activation = Activation::gelu_tanh;  ///< of the feed-forward network
+  bool gated = false;                             ///< its hidden layer is activation(gate) * up: SwiGLU, GeGLU
   bool bias = true;                               ///< biases in linear layers and norms
   bool tied_head = true;                          ///< head shares the token embedding's table
   double dropout = 0.0;  ///< rate in [0, 1): embedding, attention weights, sublayer outputs
@@ -38,6 +49,14 @@ struct ModelConfig {
   /// The key training.residual: what the residual stream and its gradient are kept in, which add up all blocks.
   /// float: in fp32 with bf16 too; default with norm post: stored.
   Residual residual = Residual::fp32;
+
+  int key_heads() const { return key_value_heads == 0 ? heads : key_value_heads; }  ///< G
+  int head_width() const { return head_size == 0 ? channels / heads : head_size; }  ///< D
+  int query_width() const { return heads * head_width(); }                          ///< H D
+  int qkv_width() const { return (heads + 2 * key_heads()) * head_width(); }        ///< (H + 2 G) D
+  int hidden_width() const { return gated ? 2 * feed_forward : feed_forward; }      ///< F, or 2 F
+  /// R, even: the channels of a head that rotary positions turn.
+  int rotary_width() const { return 2 * int(rotary_fraction * head_width() / 2 + 0.5); }
 };
 
 inline constexpr std::size_t most_sources = 256;  ///< token files of a run

@@ -15,11 +15,16 @@ struct ActivationFunction {
   static constexpr Real one_over_sqrt_2_pi = Real(0.39894228040143267794);
   static constexpr Real cubic = Real(0.044715);
 
+  KOKKOS_FORCEINLINE_FUNCTION static Real logistic(Real x) {
+    return Real(0.5) * (Real(1) + fast_tanh(Real(0.5) * x));
+  }
   KOKKOS_FORCEINLINE_FUNCTION static Real value(Real x) {
     if constexpr (kind == Activation::relu) return x < 0 ? Real(0) : x;
     if constexpr (kind == Activation::gelu_tanh)
       return Real(0.5) * x * (Real(1) + fast_tanh(sqrt_2_over_pi * (x + cubic * x * x * x)));
     if constexpr (kind == Activation::gelu_erf) return Real(0.5) * x * (Real(1) + fast_erf(x * sqrt_half));
+    if constexpr (kind == Activation::silu) return x * logistic(x);
+    if constexpr (kind == Activation::relu_squared) return x < 0 ? Real(0) : x * x;
   }
   KOKKOS_FORCEINLINE_FUNCTION static Real derivative(Real x) {
     if constexpr (kind == Activation::relu) return x > 0 ? Real(1) : (x != x ? x : Real(0));
@@ -31,6 +36,11 @@ struct ActivationFunction {
     if constexpr (kind == Activation::gelu_erf)
       return Real(0.5) * (Real(1) + fast_erf(x * sqrt_half)) +
              x * one_over_sqrt_2_pi * fast_exp(Real(-0.5) * x * x);
+    if constexpr (kind == Activation::silu) {
+      const Real share = logistic(x);
+      return share * (Real(1) + x * (Real(1) - share));
+    }
+    if constexpr (kind == Activation::relu_squared) return x < 0 ? Real(0) : Real(2) * x;
   }
 };
 

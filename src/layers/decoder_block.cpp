@@ -48,10 +48,10 @@ BlockActivations::BlockActivations(ActivationArena& arena, const std::string& na
                                    int sequences)
     : attention_norm(arena, name + ".attention_norm", long(sequences) * model.context, model.channels,
                      residual_as_master(model)),
-      attention(arena, name + ".attention", sequences, model.context, model.heads, model.channels),
+      attention(arena, name + ".attention", sequences, model),
       feed_forward_norm(arena, name + ".feed_forward_norm", long(sequences) * model.context, model.channels,
                         residual_as_master(model)),
-      feed_forward(arena, name + ".feed_forward", long(sequences) * model.context, model.feed_forward) {}
+      feed_forward(arena, name + ".feed_forward", long(sequences) * model.context, model) {}
 
 BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences, ActivationUse use) {
   const long N = long(sequences) * model.context;
@@ -59,9 +59,9 @@ BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int
   delta = arena.take<StoredTensor2>("scratch.delta", "N,C", N, C);
   const bool training = use == ActivationUse::training;
   if (training) grad_branch = arena.take<StoredTensor2>("scratch.grad_branch", "N,C", N, C);
-  attention = AttentionScratch(arena, sequences, model.context, model.heads, C, training);
+  attention = AttentionScratch(arena, sequences, model, training);
   if (!training) return;
-  feed_forward = FeedForwardScratch(arena, N, model.feed_forward, C);
+  feed_forward = FeedForwardScratch(arena, N, model);
   norm_partials = arena.take<MasterTensor3>("scratch.norm_partials", "P,2,C", row_blocks(N), 2, C);
 }
 
@@ -71,24 +71,23 @@ void DecoderBlock::declare(ParameterLayout& layout, const std::string& prefix, c
   // GPT-2 (Radford et al. 2019, section 2.3) scales the projections into the residual stream by 1 / sqrt(2 L).
   const InitialValues plain = gpt2 ? normal(0.02) : torch_uniform(C);
   const InitialValues residual = normal(0.02 / std::sqrt(2.0 * model.layers));
-  NormalizationLayer::declare(layout, prefix + ".attention_norm", C, model.bias);
-  SelfAttention::declare(layout, prefix + ".attention", C, model.bias, plain, gpt2 ? residual : torch_uniform(C),
-                         gpt2 ? zero() : torch_uniform(C));
-  NormalizationLayer::declare(layout, prefix + ".feed_forward_norm", C, model.bias);
-  FeedForward::declare(layout, prefix + ".feed_forward", C, F, model.bias, plain,
-                       gpt2 ? residual : torch_uniform(F), gpt2 ? zero() : torch_uniform(C),
-                       gpt2 ? zero() : torch_uniform(F));
+  NormalizationLayer::declare(layout, prefix + ".attention_norm", model);
+  SelfAttention::declare(layout, prefix + ".attention", model, plain,
+                         gpt2 ? residual : torch_uniform(model.query_width()), gpt2 ? zero() : torch_uniform(C));
+  NormalizationLayer::declare(layout, prefix + ".feed_forward_norm", model);
+  FeedForward::declare(layout, prefix + ".feed_forward", model, plain, gpt2 ? residual : torch_uniform(F),
+                       gpt2 ? zero() : torch_uniform(C), gpt2 ? zero() : torch_uniform(F));
 }
 
 DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
-                           int block_index)
+                           const RotaryTable& rotary, int block_index)
     : name(prefix),
       placement(model.norm),
       index(block_index),
-      attention_norm(store, prefix + ".attention_norm", model.bias, model.norm_epsilon),
-      attention(store, prefix + ".attention", model.heads, model.bias),
-      feed_forward_norm(store, prefix + ".feed_forward_norm", model.bias, model.norm_epsilon),
-      feed_forward(store, prefix + ".feed_forward", model.activation, model.bias) {}
+      attention_norm(store, prefix + ".attention_norm", model),
+      attention(store, prefix + ".attention", model, rotary),
+      feed_forward_norm(store, prefix + ".feed_forward_norm", model),
+      feed_forward(store, prefix + ".feed_forward", model) {}
 
 ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
                                      const BlockActivations& saved, const BlockScratch& scratch,

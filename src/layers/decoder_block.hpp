@@ -75,7 +75,8 @@ struct DecoderBlock {
   FeedForward feed_forward;
 
   static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model);
-  DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model, int index);
+  DecoderBlock(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
+               const RotaryTable& rotary, int index);
 
   /// Takes the stream that enters the block and returns the one that leaves it (scratch.delta is its delta in
   /// pre-norm). `cached`: generation, one token per sequence (SelfAttention::forward).

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "config/run_config.hpp"
 #include "kernels/normalization.hpp"
 #include "tensor/activation_arena.hpp"
 #include "tensor/parameter_store.hpp"
@@ -20,14 +21,15 @@ struct NormActivations {
                   bool residual_as_master);
 };
 
-/// Layer normalisation with the residual add in front of it. Parameters `<prefix>.gain` and `<prefix>.bias` (C).
+/// The model's norm with the residual add in front of it. Parameters `<prefix>.gain` and `<prefix>.bias` (C), the
+/// latter of layer normalisation with biases.
 struct NormalizationLayer {
   ConstMasterTensor1 gain, bias;       ///< bias: empty without biases
   MasterTensor1 grad_gain, grad_bias;  ///< of these
-  Real epsilon;
+  NormForm form;
 
-  static void declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias);
-  NormalizationLayer(const ParameterStore& store, const std::string& prefix, bool with_bias, double epsilon);
+  static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model);
+  NormalizationLayer(const ParameterStore& store, const std::string& prefix, const ModelConfig& model);
 
   /// y = norm(sum), where sum has been written already.
   void forward(const ExecSpace& exec, const NormActivations& saved) const;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/self_attention.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "kernels/elementwise.hpp"
 #include "tensor/region.hpp"
@@ -10,57 +12,109 @@ namespace dekoder {
 
 namespace {
 
-Real attention_scale(int channels, int heads) {
-  return static_cast<Real>(1.0 / std::sqrt(double(channels) / heads));
+/// 1 / sqrt(D) of the width of all heads.
+Real attention_scale(int width, int heads) {
+  return static_cast<Real>(1.0 / std::sqrt(double(width) / heads));
 }
 
-/// (N,C) as (B,T,H,D).
+/// (N,HD) as (B,T,H,D).
 StoredTensor4 as_heads(const StoredTensor2& x, const MasterTensor3& lse) {
   const int B = lse.extent_int(0), H = lse.extent_int(1), T = lse.extent_int(2);
   return reshape<StoredTensor4>(x, B, T, H, x.extent_int(1) / H);
 }
 
+/// Names of the axes: "3C" and "C" where each head of queries has its own keys and the heads make up the channels.
+bool is_plain(const ModelConfig& model) {
+  return model.key_heads() == model.heads && model.query_width() == model.channels;
+}
+std::string qkv_axis(const ModelConfig& model) {
+  return is_plain(model) ? "3C" : "(H+2G)D";
+}
+std::string query_axis(const ModelConfig& model) {
+  return is_plain(model) ? "C" : "HD";
+}
+
 }  // namespace
 
 AttentionActivations::AttentionActivations(ActivationArena& arena, const std::string& name, int sequences,
-                                           int context, int heads, int channels)
-    : qkv(arena.take<StoredTensor2>(name + ".qkv", "N,3C", long(sequences) * context, 3L * channels)),
-      attended(arena.take<StoredTensor2>(name + ".attended", "N,C", long(sequences) * context, channels)),
-      lse(arena.take<MasterTensor3>(name + ".lse", "B,H,T", sequences, heads, context)) {}
+                                           const ModelConfig& model)
+    : qkv(arena.take<StoredTensor2>(name + ".qkv", "N," + qkv_axis(model), long(sequences) * model.context,
+                                    model.qkv_width())),
+      attended(arena.take<StoredTensor2>(name + ".attended", "N," + query_axis(model),
+                                         long(sequences) * model.context, model.query_width())),
+      lse(arena.take<MasterTensor3>(name + ".lse", "B,H,T", sequences, model.heads, model.context)) {}
 
-AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels,
+AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, const ModelConfig& model,
                                    bool with_gradients) {
-  const long N = long(sequences) * context;
-  if (const std::size_t elements = attention_score_elements(sequences, context, heads); elements > 0)
+  const long N = long(sequences) * model.context;
+  if (const std::size_t elements = attention_score_elements(sequences, model.context, model.key_heads());
+      elements > 0)
     scores = arena.take<MasterTensor1>("scratch.attention_scores", "S", elements);
   if (!with_gradients) return;
-  grad_qkv = arena.take<StoredTensor2>("scratch.grad_qkv", "N,3C", N, 3L * channels);
-  grad_attended = arena.take<StoredTensor2>("scratch.grad_attended", "N,C", N, channels);
-  delta = arena.take<MasterTensor3>("scratch.attention_delta", "B,H,T", sequences, heads, context);
-  partials = arena.take<MasterTensor2>("scratch.attention_partials", "P,3C", row_blocks(N), 3L * channels);
+  const int W = model.qkv_width();
+  grad_qkv = arena.take<StoredTensor2>("scratch.grad_qkv", "N," + qkv_axis(model), N, W);
+  grad_attended =
+      arena.take<StoredTensor2>("scratch.grad_attended", "N," + query_axis(model), N, model.query_width());
+  delta = arena.take<MasterTensor3>("scratch.attention_delta", "B,H,T", sequences, model.heads, model.context);
+  partials = arena.take<MasterTensor2>("scratch.attention_partials", "P," + qkv_axis(model), row_blocks(N),
+                                       std::max(W, model.channels));
 }
 
-void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias,
+double rotary_frequency(const ModelConfig& model, int i) {
+  const double frequency = std::pow(model.rotary_base, -2.0 * i / model.rotary_width());
+  const double turns = model.rotary_original_context * frequency / (2 * std::numbers::pi);  // context / wavelength
+  if (model.rotary_factor == 1 || turns > model.rotary_high_frequency) return frequency;
+  if (turns < model.rotary_low_frequency) return frequency / model.rotary_factor;
+  const double kept =
+      (turns - model.rotary_low_frequency) / (model.rotary_high_frequency - model.rotary_low_frequency);
+  return (1 - kept) * frequency / model.rotary_factor + kept * frequency;
+}
+
+RotaryTable::RotaryTable(const ModelConfig& model) {
+  if (model.positions != Positions::rotary) return;
+  const std::size_t T = std::size_t(model.context), half = std::size_t(model.rotary_width() / 2);
+  cosines = MasterTensor2("rotary.cosines", T, half);
+  sines = MasterTensor2("rotary.sines", T, half);
+  rotary_table(ExecSpace(), [&](int i) { return rotary_frequency(model, i); }, cosines, sines);
+}
+
+void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model,
                             InitialValues qkv_values, InitialValues output_values, InitialValues bias_values) {
-  Linear::declare(layout, prefix + ".qkv", "3C,C", 3 * channels, channels, with_bias, qkv_values, bias_values);
-  Linear::declare(layout, prefix + ".output", "C,C", channels, channels, with_bias, output_values, bias_values);
+  const int C = model.channels;
+  Linear::declare(layout, prefix + ".qkv", qkv_axis(model) + ",C", model.qkv_width(), C, model.bias, qkv_values,
+                  bias_values);
+  Linear::declare(layout, prefix + ".output", "C," + query_axis(model), C, model.query_width(), model.bias,
+                  output_values, bias_values);
 }
 
-SelfAttention::SelfAttention(const ParameterStore& store, const std::string& prefix, int heads_, bool with_bias)
-    : qkv(store, prefix + ".qkv", with_bias), output(store, prefix + ".output", with_bias), heads(heads_) {}
+SelfAttention::SelfAttention(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
+                             const RotaryTable& rotary_)
+    : qkv(store, prefix + ".qkv", model.bias),
+      output(store, prefix + ".output", model.bias),
+      heads(model.heads),
+      key_heads(model.key_heads()),
+      rotary(rotary_) {}
+
+void SelfAttention::turn(const ExecSpace& exec, const StoredTensor2& all, int first_position, int tokens,
+                         Turn direction) const {
+  if (rotary.cosines.size() == 0) return;
+  turn_heads(exec, all, heads + key_heads, all.extent_int(1) / (heads + 2 * key_heads), rotary.cosines,
+             rotary.sines, first_position, tokens, direction);
+}
 
 void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
                             const AttentionActivations& saved, const AttentionScratch& scratch, StoredTensor2 y,
                             const CachedKeysValues* cached) const {
   const Region region("attention");
-  const Real scale = attention_scale(x.extent_int(1), heads);
+  const Real scale = attention_scale(saved.attended.extent_int(1), heads);
   qkv.forward(exec, x, saved.qkv);
-  const Heads parts = split_heads(saved.qkv, saved.lse.extent_int(0), heads, heads);
+  turn(exec, saved.qkv, cached == nullptr ? 0 : cached->position, saved.lse.extent_int(2), Turn::forward);
+  const Heads all = parts(saved.qkv, saved.lse.extent_int(0));
   const StoredTensor4 attended = as_heads(saved.attended, saved.lse);
   if (cached != nullptr)
-    cached_attention(exec, parts, cached->position, scale, cached->cache, cached->sums, attended);
+    cached_attention(exec, all, cached->position, scale, cached->cache, cached->sums, attended);
   else
-    causal_attention(exec, parts, scale, weight_dropout, attended, saved.lse, scratch.scores);
+    causal_attention(exec, all, scale, weight_dropout, attended, saved.lse, scratch.scores);
   output.forward(exec, saved.attended, y);
 }
 
@@ -68,14 +122,16 @@ void SelfAttention::backward(const ExecSpace& exec, ConstStoredTensor2 x, const 
                              const AttentionActivations& saved, ConstStoredTensor2 grad_y,
                              const AttentionScratch& scratch, GradientWrite write, StoredTensor2 grad_x) const {
   const Region region("attention");
-  const int C = x.extent_int(1), B = saved.lse.extent_int(0);
-  output.backward_bias(exec, grad_y, MasterTensor2(scratch.partials.data(), scratch.partials.extent(0), C));
+  const int B = saved.lse.extent_int(0);
+  const std::size_t P = scratch.partials.extent(0);
+  output.backward_bias(exec, grad_y, MasterTensor2(scratch.partials.data(), P, x.extent(1)));
   output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);
-  causal_attention_backward(exec, split_heads(saved.qkv, B, heads, heads), as_heads(saved.attended, saved.lse),
-                            as_heads(scratch.grad_attended, saved.lse), saved.lse, attention_scale(C, heads),
-                            weight_dropout, scratch.delta, split_heads(scratch.grad_qkv, B, heads, heads),
-                            scratch.scores);
-  qkv.backward_bias(exec, scratch.grad_qkv, scratch.partials);
+  causal_attention_backward(exec, parts(saved.qkv, B), as_heads(saved.attended, saved.lse),
+                            as_heads(scratch.grad_attended, saved.lse), saved.lse,
+                            attention_scale(saved.attended.extent_int(1), heads), weight_dropout, scratch.delta,
+                            parts(scratch.grad_qkv, B), scratch.scores);
+  turn(exec, scratch.grad_qkv, 0, saved.lse.extent_int(2), Turn::backward);
+  qkv.backward_bias(exec, scratch.grad_qkv, MasterTensor2(scratch.partials.data(), P, scratch.grad_qkv.extent(1)));
   qkv.backward(exec, x, scratch.grad_qkv, write, grad_x);
 }
 
@@ -83,12 +139,18 @@ void SelfAttention::weights(const ExecSpace& exec, const AttentionActivations& s
                             MasterTensor3 weights) const {
   const int B = saved.lse.extent_int(0), T = saved.lse.extent_int(2), row = sequence * heads + first_head;
   const auto tokens = Kokkos::make_pair(0, weights.extent_int(1));
-  const auto some = Kokkos::make_pair(first_head, first_head + weights.extent_int(0));
-  const Heads parts = split_heads(saved.qkv, B, heads, heads);
+  const int P = weights.extent_int(0), shared = heads / key_heads;
+  if (P != 1 && (P % shared != 0 || first_head % shared != 0))
+    throw ShapeError(
+        fmt::format("SelfAttention::weights: heads {} to {}; expected one, or all of the {} that share keys",
+                    first_head, first_head + P - 1, shared));
+  const auto some = Kokkos::make_pair(first_head, first_head + P);
+  const auto some_keys = Kokkos::make_pair(first_head / shared, (first_head + P - 1) / shared + 1);
+  const Heads all = parts(saved.qkv, B);
   const auto lse = reshape<ConstMasterTensor2>(saved.lse, long(B) * heads, T);
-  attention_weights(exec, Kokkos::subview(parts.query, sequence, tokens, some, Kokkos::ALL),
-                    Kokkos::subview(parts.key, sequence, tokens, some, Kokkos::ALL),
-                    Kokkos::subview(lse, Kokkos::make_pair(row, row + weights.extent_int(0)), tokens),
+  attention_weights(exec, Kokkos::subview(all.query, sequence, tokens, some, Kokkos::ALL),
+                    Kokkos::subview(all.key, sequence, tokens, some_keys, Kokkos::ALL),
+                    Kokkos::subview(lse, Kokkos::make_pair(row, row + P), tokens),
                     attention_scale(saved.attended.extent_int(1), heads), weights);
 }
 

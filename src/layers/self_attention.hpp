@@ -3,8 +3,10 @@
 
 #include <string>
 
+#include "config/run_config.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/weights.hpp"
+#include "kernels/rotary.hpp"
 #include "layers/linear.hpp"
 #include "tensor/activation_arena.hpp"
 
@@ -12,44 +14,57 @@ namespace dekoder {
 
 /// What self-attention keeps for its backward pass.
 struct AttentionActivations {
-  StoredTensor2 qkv;       ///< (N,3C) = (B,T,3,H,D)
-  StoredTensor2 attended;  ///< (N,C) = (B,T,H,D): the heads side by side
+  StoredTensor2 qkv;       ///< (N,(H+2G)D): queries, keys (both turned where positions are rotary), values
+  StoredTensor2 attended;  ///< (N,HD) = (B,T,H,D): the heads side by side
   MasterTensor3 lse;       ///< (B,H,T)
 
-  AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, int context, int heads,
-                       int channels);
+  AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, const ModelConfig& model);
 };
 
 /// Scratch shared by all blocks; of backward passes but for `scores`, empty without them.
 struct AttentionScratch {
   MasterTensor1 scores;         ///< (S) attention_score_elements(), empty on CPUs
-  StoredTensor2 grad_qkv;       ///< (N,3C)
-  StoredTensor2 grad_attended;  ///< (N,C)
+  StoredTensor2 grad_qkv;       ///< (N,(H+2G)D)
+  StoredTensor2 grad_attended;  ///< (N,HD)
   MasterTensor3 delta;          ///< (B,H,T)
-  MasterTensor2 partials;       ///< (P,3C)
+  MasterTensor2 partials;       ///< (P,max((H+2G)D,C))
 
   AttentionScratch() = default;
-  AttentionScratch(ActivationArena& arena, int sequences, int context, int heads, int channels,
-                   bool with_gradients);
+  AttentionScratch(ActivationArena& arena, int sequences, const ModelConfig& model, bool with_gradients);
 };
 
 /// Keys and values of the tokens before `position`, for generation one token at a time.
 struct CachedKeysValues {
-  StoredTensor5 cache;  ///< (B,2,H,T,D)
+  StoredTensor5 cache;  ///< (B,2,G,T,D)
   MasterTensor3 sums;   ///< (B,H,D) scratch
   int position;         ///< of the token at hand, below T
 };
 
-/// Causal multi-head self-attention (Vaswani et al. 2017, section 3.2): queries, keys and values from ONE linear
-/// C -> 3C, softmax(q k^T / sqrt(D)) v per head, an output linear C -> C.
-/// Parameters `<prefix>.qkv.*` and `<prefix>.output.*`.
+/// The frequency, in radians per token, of pair i of rotary positions: base^(-2i/R) (Su et al. 2021,
+/// section 3.2.2). With rotary_factor above 1 the wavelengths above original context / rotary_low_frequency are
+/// stretched by it, and those between that and original context / rotary_high_frequency in part (Llama 3.1: Dubey
+/// et al. 2024, section 3.4.2, and the code published with it).
+double rotary_frequency(const ModelConfig& model, int i);
+
+/// Rotary positions of all blocks: (T,R/2), empty where the model has none.
+struct RotaryTable {
+  MasterTensor2 cosines, sines;
+
+  explicit RotaryTable(const ModelConfig& model);
+};
+
+/// Causal self-attention (Vaswani et al. 2017, section 3.2) of H heads of queries that share G of keys and values
+/// (Ainslie et al. 2023): queries, keys and values from ONE linear C -> (H+2G)D, softmax(q k^T / sqrt(D)) v per
+/// head, an output linear HD -> C. Parameters `<prefix>.qkv.*` and `<prefix>.output.*`.
 struct SelfAttention {
   Linear qkv, output;
-  int heads;
+  int heads, key_heads;
+  RotaryTable rotary;
 
-  static void declare(ParameterLayout& layout, const std::string& prefix, int channels, bool with_bias,
+  static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model,
                       InitialValues qkv_values, InitialValues output_values, InitialValues bias_values);
-  SelfAttention(const ParameterStore& store, const std::string& prefix, int heads, bool with_bias);
+  SelfAttention(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
+                const RotaryTable& rotary);
 
   /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T =
   /// 1): its key and value join the cache and it attends to all of it.
@@ -60,10 +75,17 @@ struct SelfAttention {
   void backward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
                 const AttentionActivations& saved, ConstStoredTensor2 grad_y, const AttentionScratch& scratch,
                 GradientWrite write, StoredTensor2 grad_x) const;
-  /// The softmax weights(P,n,n) of heads [first_head, first_head + P) among the first n tokens of one sequence,
-  /// recomputed from what forward saved.
+  /// The softmax weights(P,n,n) of heads [first_head, first_head + P), one or all that share keys, among the
+  /// first n tokens of one sequence, recomputed from what forward saved.
   void weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence, int first_head,
                MasterTensor3 weights) const;
+
+ private:
+  Heads parts(const StoredTensor2& all, int sequences) const {
+    return split_heads(all, sequences, heads, key_heads);
+  }
+  /// Queries and keys by their positions, where these are rotary.
+  void turn(const ExecSpace& exec, const StoredTensor2& all, int first_position, int tokens, Turn direction) const;
 };
 
 }  // namespace dekoder

@@ -65,7 +65,7 @@ ParameterLayout decoder_parameters(const ModelConfig& model) {
   if (model.positions == Positions::learned)
     layout.add("position_embedding.weight", "T,C", {model.context, C}, true, embedding_values);
   for (int l = 0; l < model.layers; ++l) DecoderBlock::declare(layout, block_name(l), model);
-  if (model.norm == NormPlacement::pre) NormalizationLayer::declare(layout, "final_norm", C, model.bias);
+  if (model.norm == NormPlacement::pre) NormalizationLayer::declare(layout, "final_norm", model);
   if (!model.tied_head) {
     const InitialValues uniform{InitialValues::Kind::uniform, 1.0 / std::sqrt(double(C))};
     const InitialValues weights = gpt2 ? InitialValues{InitialValues::Kind::normal, 0.02} : uniform;
@@ -99,8 +99,7 @@ std::vector<BlockActivations> DecoderActivations::take_blocks(ActivationArena& a
     }
     all.push_back(all.front());
     if (use == ActivationUse::attention_maps)
-      all.back().attention = AttentionActivations(arena, block_name(l) + ".attention", sequences, model.context,
-                                                  model.heads, model.channels);
+      all.back().attention = AttentionActivations(arena, block_name(l) + ".attention", sequences, model);
   }
   return all;
 }
@@ -131,11 +130,10 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
 }
 
 KeyValueCache::KeyValueCache(const ModelConfig& model, int sequences)
-    : sums("keys_values.sums", std::size_t(sequences), std::size_t(model.heads),
-           std::size_t(model.channels / model.heads)) {
+    : sums("keys_values.sums", std::size_t(sequences), std::size_t(model.heads), std::size_t(model.head_width())) {
   for (int l = 0; l < model.layers; ++l)
-    blocks.emplace_back(block_name(l) + ".keys_values", sequences, 2, model.heads, model.context,
-                        model.channels / model.heads);
+    blocks.emplace_back(block_name(l) + ".keys_values", sequences, 2, model.key_heads(), model.context,
+                        model.head_width());
 }
 
 Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
@@ -152,9 +150,9 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
     sinusoidal_positions(ExecSpace(), table);
     positions = table;
   }
-  for (int l = 0; l < model.layers; ++l) blocks.emplace_back(store, block_name(l), model, l);
-  if (model.norm == NormPlacement::pre)
-    final_norm.emplace_back(store, "final_norm", model.bias, model.norm_epsilon);
+  const RotaryTable rotary(model);
+  for (int l = 0; l < model.layers; ++l) blocks.emplace_back(store, block_name(l), model, rotary, l);
+  if (model.norm == NormPlacement::pre) final_norm.emplace_back(store, "final_norm", model);
 }
 
 void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
@@ -194,7 +192,8 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
         one_by_one ? CachedKeysValues{cache->blocks[l], cache->sums, first_position} : CachedKeysValues{};
     x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, one_by_one ? &cached : nullptr);
     if (cache != nullptr && !one_by_one)
-      fill_cache(exec, split_heads(saved.blocks[l].attention.qkv, tokens.extent_int(0), model_.heads, model_.heads),
+      fill_cache(exec,
+                 split_heads(saved.blocks[l].attention.qkv, tokens.extent_int(0), model_.heads, model_.key_heads()),
                  cache->blocks[l]);
   }
   if (!final_norm.empty())

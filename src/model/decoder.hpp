@@ -51,7 +51,7 @@ struct DecoderActivations {
 
 /// Keys and values of all blocks, for generation one token at a time.
 struct KeyValueCache {
-  std::vector<StoredTensor5> blocks;  ///< L tensors (B,2,H,T,D)
+  std::vector<StoredTensor5> blocks;  ///< L tensors (B,2,G,T,D)
   MasterTensor3 sums;                 ///< (B,H,D) scratch of all blocks
   int position = 0;                   ///< tokens in the cache
 

@@ -23,19 +23,23 @@ std::string table_row(const std::string& name, const std::string& axes, const Sh
 double flops_per_token(const ModelConfig& model) {
   const double L = model.layers, C = model.channels, F = model.feed_forward, V = model.vocabulary,
                T = model.context;
-  const double weights = L * (4 * C * C + 2 * C * F) + V * C;
-  return 6 * weights + 6 * L * C * T;
+  const double Q = model.query_width(), W = model.qkv_width(), U = model.hidden_width();
+  const double weights = L * ((W + Q) * C + C * U + F * C) + V * C;
+  return 6 * weights + 6 * L * Q * T;
 }
 
 double bytes_per_step(const ModelConfig& model, int sequences, long micro_batches) {
   const double L = model.layers, C = model.channels, F = model.feed_forward, V = padded_vocabulary(model),
-               N = double(sequences) * model.context, stored = sizeof(Stored), master = sizeof(Master);
+               N = double(sequences) * model.context, stored = sizeof(Stored), master = sizeof(Master),
+               Q = model.query_width(), W = model.qkv_width(), U = model.hidden_width();
   const double weights = double(decoder_parameters(model).parameters());
   // Elements per token, as (products with weights) + (the other passes); backward of a product: both gradients.
-  const double block_forward = (4 * C + 2 * C + (C + F) + (F + C)) + (2 * 4 * C + 4 * C + 2 * F);
+  const double turned = model.positions == Positions::rotary ? 2 * (W - (W - Q) / 2) : 0;  // queries and keys
+  const double block_forward = ((C + W) + (Q + C) + (C + U) + (F + C)) + (2 * 4 * C + turned + (W + Q) + (U + F));
+  const double biases = model.bias ? C + W + C : 0;
   const double block_backward =
-      ((C + 3 * C) + (3 * C + C) + 2 * C + 2 * C + (F + C) + (C + F) + (C + F) + (F + C)) +
-      (2 * 4 * C + 8 * C + 3 * F + (C + 3 * C + C));  // norms; attention; activation; biases of three products
+      ((C + W) + (W + C) + (Q + C) + (C + Q) + (F + C) + (C + F) + (C + U) + (U + C)) +
+      (2 * 4 * C + (2 * W + 2 * Q) + turned + (2 * U + F) + biases);  // norms; attention; activation
   const double ends = (4 * C + 3 * C) + (C + V) + 2 * V + (V + C) + (V + C) + 3 * C;  // norm, head, loss, embedding
   double activations = N * (L * (block_forward + block_backward) + ends) * stored;
   if (stored_is_short &&
@@ -62,8 +66,8 @@ std::string model_summary(const RunConfig& config) {
   ActivationArena arena;
   DecoderActivations(arena, model, B);
 
-  std::string text = fmt::format("parameters ({}, {} heads of {} channels)\n", precision_name, model.heads,
-                                 model.channels / model.heads);
+  std::string text =
+      fmt::format("parameters ({}, {} heads of {} channels)\n", precision_name, model.heads, model.head_width());
   for (const ParameterEntry& entry : layout.entries())
     text += table_row(entry.name, entry.axes, entry.shape, entry.size() * sizeof(Real));
   text += fmt::format("\nactivations and scratch of one micro-batch: B={} T={} N={}\n", B, model.context,

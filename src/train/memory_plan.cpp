@@ -35,9 +35,10 @@ std::size_t generator_bytes(const ModelConfig& model) {
   ModelConfig one_token = model;
   one_token.context = 1;
   return activation_bytes(one_token, 1, ActivationUse::losses) +
-         std::size_t(model.layers) *
-             allocated(2 * std::size_t(model.channels) * std::size_t(model.context), sizeof(Stored)) +
-         allocated(std::size_t(model.channels), sizeof(Master)) + allocated(1, sizeof(Token));
+         std::size_t(model.layers) * allocated(2 * std::size_t(model.key_heads()) *
+                                                   std::size_t(model.head_width()) * std::size_t(model.context),
+                                               sizeof(Stored)) +
+         allocated(std::size_t(model.query_width()), sizeof(Master)) + allocated(1, sizeof(Token));
 }
 
 /// What the generator reads in one pass, at most: the prompt, which has no more tokens than bytes, or the newer
@@ -65,12 +66,14 @@ std::size_t attention_bytes(const RunConfig& config) {
 /// Of the largest first factor, second factor, result and bias of a step where products_take_copies().
 std::size_t product_copies_bytes(const RunConfig& config) {
   const ModelConfig& model = config.model;
-  const std::size_t C = std::size_t(model.channels), F = std::size_t(model.feed_forward),
+  const std::size_t C = std::size_t(model.channels),
+                    narrow = std::size_t(std::max({model.channels, model.query_width(), model.feed_forward})),
+                    widest = std::size_t(std::max({model.channels, model.qkv_width(), model.hidden_width()})),
                     V = std::size_t(padded_vocabulary(model)),
                     N = std::size_t(config.micro_batch()) * std::size_t(model.context),
                     chunk = std::size_t(head_chunk(model, long(N)));
-  const std::size_t widest = std::max(3 * C, F), rows = std::max(N * widest, chunk * V);
-  const std::size_t second = std::max({widest * C, V * C, N * std::max(C, F)});
+  const std::size_t rows = std::max(N * widest, chunk * V);
+  const std::size_t second = std::max({widest * C, V * C, N * narrow, narrow * C});
   return (2 * rows + second + (model.bias ? std::max(widest, model.tied_head ? 0 : V) : 0)) * sizeof(Real);
 }
 
@@ -120,6 +123,9 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
     terms.push_back({"state of other ranks, to be saved", bytes});
   if (model.positions == Positions::sinusoidal)
     terms.push_back({"sinusoidal positions", allocated(std::size_t(T) * std::size_t(C), sizeof(Master))});
+  if (model.positions == Positions::rotary)
+    terms.push_back({"rotary positions",
+                     2 * allocated(std::size_t(T) * std::size_t(model.rotary_width() / 2), sizeof(Master))});
   for (MemoryTerm& term : activation_terms(model, B)) terms.push_back(std::move(term));
   terms.push_back({"tokens of a micro-batch", 2 * tokens});
   terms.push_back({"tokens made ahead", 4 * tokens});
@@ -131,7 +137,7 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   if (const std::size_t bytes = product_workspace_bytes(); bytes > 0)
     terms.push_back({"workspace of matrix products", bytes});
   if (products_take_copies()) terms.push_back({"copies of factors of products", product_copies_bytes(config)});
-  const std::size_t scratch = attention_scratch_bytes(threads, B, T, model.heads, C / model.heads);
+  const std::size_t scratch = attention_scratch_bytes(threads, B, T, model.key_heads(), model.head_width());
   if (scratch > 0)
     terms.push_back({fmt::format("scratch of {} threads, at most", threads),
                      std::size_t(threads) * (scratch + kokkos_scratch)});

@@ -67,6 +67,21 @@ INSTANTIATE_TEST_SUITE_P(
         Variant{"dropout_pre", [](ModelConfig& m) { m.dropout = 0.3; }},
         Variant{"dropout_post_separate_head",
                 [](ModelConfig& m) { m.dropout = 0.3, m.norm = NormPlacement::post, m.tied_head = false; }},
+        Variant{"llama",
+                [](ModelConfig& m) {
+                  m.norm_kind = NormKind::rms, m.positions = Positions::rotary, m.activation = Activation::silu;
+                  m.gated = true, m.bias = false, m.heads = 4, m.key_value_heads = 2, m.head_size = 6;
+                }},
+        Variant{"post_norm_rms_one_key_relu_squared",
+                [](ModelConfig& m) {
+                  m.norm = NormPlacement::post, m.norm_kind = NormKind::rms, m.key_value_heads = 1;
+                  m.activation = Activation::relu_squared;
+                }},
+        Variant{"gated_gelu_with_bias_partly_rotary_dropout",
+                [](ModelConfig& m) {
+                  m.gated = true, m.positions = Positions::rotary, m.rotary_fraction = 0.5, m.dropout = 0.3;
+                  m.head_size = 8, m.rotary_factor = 4, m.rotary_original_context = 40;
+                }},
         Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
     [](const auto& instance) { return std::string(instance.param.name); });
 

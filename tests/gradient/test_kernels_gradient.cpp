@@ -4,6 +4,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/normalization.hpp"
+#include "kernels/rotary.hpp"
 #include "support/gradient_check.hpp"
 
 namespace dekoder::testing {
@@ -31,6 +32,71 @@ TEST(KernelGradient, LayerNorm) {
   EXPECT_TRUE(gradient_matches("x", x, grad_x, loss));
   EXPECT_TRUE(gradient_matches("gain", gain, grad_gain, loss));
   EXPECT_TRUE(gradient_matches("bias", bias, grad_bias, loss));
+}
+
+TEST(KernelGradient, RmsNorm) {
+  const ExecSpace exec;
+  const int N = 67, C = 7;
+  const NormForm form(epsilon, NormKind::rms);
+  const auto x = random_tensor<Tensor2>(1, N, C), weight = random_tensor<Tensor2>(2, N, C);
+  const auto gain = random_tensor<Tensor1>(3, C);
+  const Tensor2 y("y", N, C), grad_x("grad_x", N, C);
+  const Tensor1 mean("mean", N), rstd("rstd", N), grad_gain("grad_gain", C);
+  const auto loss = [&] {
+    layer_norm(exec, x, gain, {}, form, y, mean, rstd);
+    exec.fence();
+    return weighted_sum(y, weight);
+  };
+  loss();
+  layer_norm_backward(exec, weight, x, gain, mean, rstd, GradientWrite::overwrite, grad_x, grad_gain, {},
+                      Tensor3("partials", row_blocks(N), 2, C), NormKind::rms);
+  exec.fence();
+  EXPECT_TRUE(gradient_matches("x", x, grad_x, loss));
+  EXPECT_TRUE(gradient_matches("gain", gain, grad_gain, loss));
+}
+
+TEST(KernelGradient, TurnedHeads) {
+  const ExecSpace exec;
+  const int N = 6, T = 3, D = 8, heads = 3, W = heads * D + 5;
+  const Tensor2 cosines("cosines", 7, 3), sines("sines", 7, 3);  // R = 6 of D = 8
+  rotary_table(exec, [](int i) { return 1.0 / (1 + i); }, cosines, sines);
+  const auto x = random_tensor<Tensor2>(1, N, W), weight = random_tensor<Tensor2>(2, N, W);
+  const auto loss = [&] {
+    const auto turned = clone(x);
+    turn_heads(exec, turned, heads, D, cosines, sines, 4, T, Turn::forward);
+    exec.fence();
+    return weighted_sum(turned, weight);
+  };
+  const auto grad_x = clone(weight);
+  turn_heads(exec, grad_x, heads, D, cosines, sines, 4, T, Turn::backward);
+  exec.fence();
+  EXPECT_TRUE(gradient_matches("heads", x, grad_x, loss));
+}
+
+TEST(KernelGradient, GatedActivations) {
+  const ExecSpace exec;
+  const int N = 66, F = 5;
+  for (const Activation kind : {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf, Activation::silu,
+                                Activation::relu_squared}) {
+    SCOPED_TRACE(int(kind));
+    const auto x = random_tensor<Tensor2>(1, N, 2 * F), weight = random_tensor<Tensor2>(2, N, F);
+    const Tensor2 y("y", N, F), grad_x("grad_x", N, 2 * F), without("without", N, 2 * F);
+    const Tensor1 grad_bias("grad_bias", 2 * F), sums("sums", 2 * F);
+    const auto loss = [&] {
+      gated_activation(exec, kind, x, y);
+      exec.fence();
+      return weighted_sum(y, weight);
+    };
+    loss();
+    const Tensor2 partials("partials", row_blocks(N), 2 * F);
+    gated_activation_backward(exec, kind, x, weight, grad_x, grad_bias, partials);
+    gated_activation_backward(exec, kind, x, weight, without, {}, {});
+    bias_backward(exec, grad_x, sums, partials);
+    exec.fence();
+    EXPECT_TRUE(gradient_matches("x", x, grad_x, loss));
+    EXPECT_EQ(values_of(without), values_of(grad_x));
+    EXPECT_TRUE(near(grad_bias, values_of(sums)));
+  }
 }
 
 TEST(KernelGradient, ResidualLayerNormWithDropout) {
@@ -64,7 +130,8 @@ TEST(KernelGradient, ResidualLayerNormWithDropout) {
 TEST(KernelGradient, ActivationsWithBias) {
   const ExecSpace exec;
   const int N = 66, F = 5;
-  for (const Activation kind : {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf}) {
+  for (const Activation kind : {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf, Activation::silu,
+                                Activation::relu_squared}) {
     SCOPED_TRACE(int(kind));
     const auto x = random_tensor<Tensor2>(1, N, F), weight = random_tensor<Tensor2>(2, N, F);
     const auto bias = random_tensor<Tensor1>(3, F);

@@ -32,6 +32,10 @@ TRAINING = {"batch": 3, "steps": STEPS, "learning_rate": 0.01, "final_learning_r
             "warmup_steps": 3, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
 MODEL = {"layers": 2, "heads": 4, "channels": 20, "feed_forward": 28, "context": 17, "vocabulary": 37,
          "vocabulary_multiple": 8, "norm_epsilon": 1e-5, "dropout": 0.0}
+# What the configurations of fixtures leave out where it is this.
+DEFAULTS = {"key_value_heads": 0, "head_size": 0, "norm_kind": "layer", "gated": False, "rotary_base": 10000.0,
+            "rotary_fraction": 1.0, "rotary_factor": 1.0, "rotary_low_frequency": 1.0, "rotary_high_frequency": 4.0,
+            "rotary_original_context": 8192}
 
 # Differences from MODEL and TRAINING, and the seed of values and tokens. The talk's decoder: q, k and v from one linear
 # layer, one head, add and norm after each sublayer, ReLU, a hidden layer as wide as the stream, a head of its own.
@@ -54,6 +58,14 @@ VARIANTS = {
     "long_context": dict(seed=9, layers=1, heads=2, channels=16, feed_forward=56, context=150, batch=1,
                          vocabulary=19, positions="learned", norm="pre", activation="gelu_erf", bias=True,
                          tied_head=True),
+    # Llama 3: grouped keys, rotary positions with stretched wavelengths, RMS norm, SwiGLU.
+    "llama": dict(seed=10, heads=4, key_value_heads=2, positions="rotary", rotary_base=500.0, rotary_factor=8.0,
+                  rotary_original_context=64, head_size=8, norm="pre", norm_kind="rms", activation="silu", gated=True, bias=False,
+                  tied_head=False),
+    "multi_query_partly_rotary": dict(seed=21, heads=3, key_value_heads=1, head_size=10, positions="rotary",
+                                      rotary_fraction=0.4, norm="pre", activation="gelu_tanh", gated=True, bias=True, tied_head=True),
+    "rms_relu_squared": dict(seed=12, heads=5, positions="learned", norm="post", norm_kind="rms",
+                             activation="relu_squared", bias=True, tied_head=True),
 }
 
 
@@ -68,7 +80,9 @@ def configuration(variant):
 
 def parameter_shapes(model):
     """Name -> shape, in the order of the layers."""
-    channels, hidden = model["channels"], model["feed_forward"]
+    model = DEFAULTS | model
+    channels, hidden, heads = model["channels"], model["feed_forward"], model["heads"]
+    head = model["head_size"] or channels // heads
     rows = -(-model["vocabulary"] // model["vocabulary_multiple"]) * model["vocabulary_multiple"]
     shapes = {"token_embedding.weight": (rows, channels)}
     if model["positions"] == "learned":
@@ -76,7 +90,7 @@ def parameter_shapes(model):
 
     def norm(name):
         shapes[f"{name}.gain"] = (channels,)
-        if model["bias"]:
+        if model["bias"] and model["norm_kind"] == "layer":
             shapes[f"{name}.bias"] = (channels,)
 
     def linear(name, outputs, inputs):
@@ -87,10 +101,13 @@ def parameter_shapes(model):
     for layer in range(model["layers"]):
         block = f"blocks.{layer:02d}"
         norm(f"{block}.attention_norm")
-        linear(f"{block}.attention.qkv", 3 * channels, channels)
-        linear(f"{block}.attention.output", channels, channels)
+        linear(f"{block}.attention.qkv", (heads + 2 * (model["key_value_heads"] or heads)) * head, channels)
+        linear(f"{block}.attention.output", channels, heads * head)
         norm(f"{block}.feed_forward_norm")
-        linear(f"{block}.feed_forward.up", hidden, channels)
+        if model["gated"]:
+            linear(f"{block}.feed_forward.gate_up", 2 * hidden, channels)
+        else:
+            linear(f"{block}.feed_forward.up", hidden, channels)
         linear(f"{block}.feed_forward.down", channels, hidden)
     if model["norm"] == "pre":
         norm("final_norm")
@@ -126,40 +143,72 @@ def sinusoidal_positions(context, channels):
     return table
 
 
+def rotary_frequencies(model, turned):
+    """Of the pairs of `turned` channels, radians per token; Llama 3.1's stretching by wavelength."""
+    frequencies = []
+    for i in range(turned // 2):
+        frequency = model["rotary_base"] ** (-2 * i / turned)
+        wavelength = 2 * math.pi / frequency
+        low, high = model["rotary_low_frequency"], model["rotary_high_frequency"]
+        original, factor = model["rotary_original_context"], model["rotary_factor"]
+        if factor != 1 and wavelength > original / low:
+            frequency /= factor
+        elif factor != 1 and wavelength >= original / high:
+            smooth = (original / wavelength - low) / (high - low)
+            frequency = (1 - smooth) * frequency / factor + smooth * frequency
+        frequencies.append(frequency)
+    return torch.tensor(frequencies, dtype=torch.float64)
+
+
+def turned(x, model):
+    """Rotary positions (Su et al. 2021) of x(B,T,H,D): channel i with channel i + R/2, as complex numbers."""
+    width = 2 * int(model["rotary_fraction"] * x.shape[-1] / 2 + 0.5)
+    angles = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * rotary_frequencies(model, width)
+    pairs = torch.complex(x[..., : width // 2], x[..., width // 2:width])
+    pairs = pairs * torch.polar(torch.ones_like(angles), angles)[:, None]
+    return torch.cat([pairs.real, pairs.imag, x[..., width:]], dim=-1)
+
+
 class Decoder:
     """The forward pass; `kink` is the smallest |input| of a ReLU seen, `weights` are the attention weights (B,H,T,T)
     of each layer in the last pass."""
 
     def __init__(self, model, values):
-        self.model, self.values, self.kink, self.weights = model, values, math.inf, []
+        self.model, self.values, self.kink, self.weights = DEFAULTS | model, values, math.inf, []
 
     def linear(self, name, x):
         return functional.linear(x, self.values[f"{name}.weight"], self.values.get(f"{name}.bias"))
 
     def norm(self, name, x):
+        if self.model["norm_kind"] == "rms":
+            return functional.rms_norm(x, x.shape[-1:], self.values[f"{name}.gain"], self.model["norm_epsilon"])
         return functional.layer_norm(x, x.shape[-1:], self.values[f"{name}.gain"], self.values.get(f"{name}.bias"),
                                      self.model["norm_epsilon"])
 
     def attention(self, name, x):
         batch, tokens, channels = x.shape
         heads = self.model["heads"]
-        q, k, v = self.linear(f"{name}.qkv", x).reshape(batch, tokens, 3, heads, channels // heads).unbind(2)
-        scores = torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(channels // heads)
+        groups, head = self.model["key_value_heads"] or heads, self.model["head_size"] or channels // heads
+        qkv = self.linear(f"{name}.qkv", x).reshape(batch, tokens, heads + 2 * groups, head)
+        q, k, v = qkv.split([heads, groups, groups], dim=2)
+        if self.model["positions"] == "rotary":
+            q, k = turned(q, self.model), turned(k, self.model)
+        k, v = (part.repeat_interleave(heads // groups, dim=2) for part in (k, v))
+        scores = torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(head)
         future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
         weights = functional.softmax(scores.masked_fill(future, -math.inf), dim=-1)
         self.weights.append(weights.detach())
-        y = torch.einsum("bhts,bshd->bthd", weights, v).reshape(batch, tokens, channels)
+        y = torch.einsum("bhts,bshd->bthd", weights, v).reshape(batch, tokens, heads * head)
         return self.linear(f"{name}.output", y)
 
     def feed_forward(self, name, x):
-        hidden = self.linear(f"{name}.up", x)
-        kind = self.model["activation"]
+        kind, gated = self.model["activation"], self.model["gated"]
+        hidden, up = self.linear(f"{name}.gate_up", x).chunk(2, dim=-1) if gated else (self.linear(f"{name}.up", x), 1)
         if kind == "relu":
             self.kink = min(self.kink, hidden.abs().min().item())
-            hidden = functional.relu(hidden)
-        else:
-            hidden = functional.gelu(hidden, approximate={"gelu_tanh": "tanh", "gelu_erf": "none"}[kind])
-        return self.linear(f"{name}.down", hidden)
+        functions = {"relu": functional.relu, "silu": functional.silu, "relu_squared": lambda x: functional.relu(x) ** 2,
+                     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"), "gelu_erf": functional.gelu}
+        return self.linear(f"{name}.down", functions[kind](hidden) * up)
 
     def logits(self, tokens):
         model, values = self.model, self.values

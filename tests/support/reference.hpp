@@ -71,7 +71,7 @@ inline LayerNormGradient layer_norm_gradient_reference(const Doubles& grad_y, co
   return result;
 }
 
-/// ReLU and both GELUs (Hendrycks, Gimpel 2016).
+/// ReLU, both GELUs and SiLU (Hendrycks, Gimpel 2016), ReLU squared.
 inline double activation_reference(Activation kind, double x) {
   switch (kind) {
     case Activation::relu:
@@ -80,6 +80,10 @@ inline double activation_reference(Activation kind, double x) {
       return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case Activation::gelu_erf:
       return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::relu_squared:
+      return x < 0 ? 0.0 : x * x;
   }
   return NAN;
 }
@@ -94,6 +98,12 @@ inline double activation_derivative_reference(Activation kind, double x) {
     }
     case Activation::gelu_erf:
       return 0.5 * std::erfc(-x / std::sqrt(2.0)) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+    case Activation::silu: {
+      const double share = 1 / (1 + std::exp(-x));
+      return share * (1 + x * (1 - share));
+    }
+    case Activation::relu_squared:
+      return x < 0 ? 0.0 : 2 * x;
   }
   return NAN;
 }

@@ -138,9 +138,11 @@ TEST(ParameterStore, InitialValuesAreDrawnAsTheyAreNamed) {
 }
 
 TEST(FeedForwardScratch, HoldsTheSumsOfTheWiderSide) {
-  for (const auto [F, C] : {std::array{4, 10}, {10, 4}}) {
+  for (const auto [F, C, gated] : {std::array{4, 10, 0}, {10, 4, 0}, {5, 4, 1}, {4, 10, 1}}) {
     ActivationArena measuring;
-    const FeedForwardScratch scratch(measuring, 130, F, C);
+    ModelConfig model;
+    model.feed_forward = F, model.channels = C, model.gated = gated == 1;
+    const FeedForwardScratch scratch(measuring, 130, model);
     EXPECT_EQ(scratch.partials.extent(0), std::size_t(row_blocks(130)));
     EXPECT_EQ(scratch.partials.extent(1), 10u) << "F=" << F << " C=" << C;
   }

@@ -66,7 +66,7 @@ TEST_P(InferenceActivations, TakeTheMemoryOfOneBlock) {
   EXPECT_EQ(bytes(9, ActivationUse::losses), bytes(1, ActivationUse::losses));
   ActivationArena attention;
   const ModelConfig model = model_of(GetParam());
-  AttentionActivations(attention, "attention", 3, model.context, model.heads, model.channels);
+  AttentionActivations(attention, "attention", 3, model);
   EXPECT_EQ(bytes(9, ActivationUse::attention_maps),
             bytes(1, ActivationUse::attention_maps) + 8 * attention.bytes());
   ActivationArena arena;

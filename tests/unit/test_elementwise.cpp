@@ -8,7 +8,8 @@
 namespace dekoder::testing {
 namespace {
 
-constexpr Activation kinds[] = {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf};
+constexpr Activation kinds[] = {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf, Activation::silu,
+                                Activation::relu_squared};
 
 struct Shape {
   int rows, columns;

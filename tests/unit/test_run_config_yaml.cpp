@@ -135,6 +135,7 @@ TEST(RunConfigYaml, WhatIsWrittenReadsBackTheSame) {
     RunConfig config;
     if (changed) visit_fields(config, [](std::string_view, auto& member, Range) { Changer()(member); });
     config.model.residual = changed ? Residual::stored : Residual::fp32;  // which the changed norm refuses
+    if (changed) config.model.head_size = 16;                             // rotary positions turn a part of it
     const std::string text = to_yaml(config);
     const RunConfig back = parse_run_config(text, "resolved.yaml", {});
     for (const ConfigDifference& d : config_differences(config, back))
@@ -288,6 +289,20 @@ TEST(RunConfigYaml, NumbersAreDecimalInFileAndSet) {
 }
 
 /// A kernel takes a setting as the nearest float, and flushes what is below the smallest one to zero.
+TEST(RunConfigYaml, RefusesHeadsThatDoNotFit) {
+  EXPECT_EQ(refusal("model: {heads: 6, key_value_heads: 4, channels: 96}\n"),
+            "run.yaml:1:37: model.key_value_heads 4 does not divide model.heads 6; choose a divisor");
+  EXPECT_EQ(refusal("model: {heads: 5, channels: 96}\n"),
+            "run.yaml:1:16: model.heads 5 does not divide model.channels 96; choose a divisor");
+  EXPECT_EQ(refusal("model: {heads: 5, channels: 96, head_size: 12}\n"), "");
+  EXPECT_NE(refusal("model: {heads: 96, channels: 96, positions: rotary}\n").find("turns pairs of channels"),
+            std::string::npos);
+  EXPECT_NE(refusal("model: {positions: rotary, rotary_fraction: 0.01}\n").find("turns pairs of channels"),
+            std::string::npos);
+  EXPECT_NE(refusal("model: {rotary_low_frequency: 4}\n").find("is not above model.rotary_low_frequency 4"),
+            std::string::npos);
+}
+
 TEST(RunConfigYaml, ValuesMustBeInRangeAsFloatsToo) {
   EXPECT_EQ(
       refusal("training:\n  beta2: 0.99999999\n"),
