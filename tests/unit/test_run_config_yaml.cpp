@@ -291,7 +291,7 @@ TEST(RunConfigYaml, NumbersAreDecimalInFileAndSet) {
 /// A kernel takes a setting as the nearest float, and flushes what is below the smallest one to zero.
 TEST(RunConfigYaml, RefusesHeadsThatDoNotFit) {
   EXPECT_EQ(refusal("model: {heads: 6, key_value_heads: 4, channels: 96}\n"),
-            "run.yaml:1:37: model.key_value_heads 4 does not divide model.heads 6; choose a divisor");
+            "run.yaml:1:36: model.key_value_heads 4 does not divide model.heads 6; choose a divisor");
   EXPECT_EQ(refusal("model: {heads: 5, channels: 96}\n"),
             "run.yaml:1:16: model.heads 5 does not divide model.channels 96; choose a divisor");
   EXPECT_EQ(refusal("model: {heads: 5, channels: 96, head_size: 12}\n"), "");
