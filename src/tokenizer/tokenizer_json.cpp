@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "base/error.hpp"
+#include "base/json_node.hpp"
 #include "base/utf8.hpp"
 #include "tokenizer/byte_alphabet.hpp"
 
@@ -17,66 +18,17 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int deepest = 32;                     ///< nesting; that of real files is 6
+using Node = JsonNode;
+
 constexpr std::int64_t most_tokens = 16777216;  ///< ids are below
 
-/// The document; a key that an object has twice is refused, for readers take either of them.
 Json parse(std::string_view text, std::string_view where) {
-  std::vector<std::unordered_set<std::string>> keys;
-  const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > deepest) throw DataError("{}: nests deeper than {}; expected a tokenizer.json", where, deepest);
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      throw DataError("{}: has the key '{}' twice in one object; expected each once", where,
-                      excerpt(value.get<std::string>()));
-    return true;
-  };
-  try {
-    return Json::parse(text, check);
-  } catch (const Json::exception& error) {
-    throw DataError("{}: is no JSON ({}); expected a tokenizer.json", where, excerpt(error.what(), 300));
-  }
+  return read_json(text, where, "a tokenizer.json");
 }
 
-/// A part of the document with its place for messages.
-struct Node {
-  const Json& value;
-  std::string place;  ///< "tokenizer.json: model.vocab"; of the whole: "tokenizer.json:"
-
-  [[noreturn]] void refuse(std::string_view expected) const {
-    throw DataError("{} is {}; expected {}", place,
-                    excerpt(value.dump(-1, ' ', false, Json::error_handler_t::replace)), expected);
-  }
-  /// The member; null where it is not there.
-  Node operator[](const char* key) const {
-    static const Json null;
-    if (!value.is_object()) refuse("an object");
-    const auto found = value.find(key);
-    return {found == value.end() ? null : *found,
-            fmt::format("{}{}{}", place, place.ends_with(':') ? " " : ".", key)};
-  }
-  bool is_null() const { return value.is_null(); }
-  const std::string& text() const {
-    if (!value.is_string()) refuse("a text");
-    return value.get_ref<const std::string&>();
-  }
-  bool flag(bool otherwise) const {
-    if (is_null()) return otherwise;
-    if (!value.is_boolean()) refuse("true or false");
-    return value.get<bool>();
-  }
-  const Json::array_t& list() const {
-    if (!value.is_array()) refuse("a list");
-    return value.get_ref<const Json::array_t&>();
-  }
-  Token token() const {
-    if (!value.is_number_integer() || value.get<std::int64_t>() < 0 || value.get<std::int64_t>() >= most_tokens)
-      refuse(fmt::format("a token, 0 to {}", most_tokens - 1));
-    return value.get<Token>();
-  }
-  Node at(std::size_t i) const { return {list()[i], fmt::format("{}[{}]", place, i)}; }
-};
+Token token_of(const Node& node) {
+  return Token(node.whole(0, most_tokens - 1, "a token"));
+}
 
 bool read_normalizer(const Node& node) {
   if (node.is_null()) return false;
@@ -122,7 +74,7 @@ std::vector<AddedToken> read_added(const Node& node) {
     const Node entry = node.at(i);
     for (const char* flag : {"lstrip", "rstrip", "single_word"})
       if (entry[flag].flag(false)) entry[flag].refuse("false");
-    added.push_back({entry["id"].token(), entry["content"].text(), entry["special"].flag(false),
+    added.push_back({token_of(entry["id"]), entry["content"].text(), entry["special"].flag(false),
                      entry["normalized"].flag(false)});
   }
   std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.token < b.token; });
@@ -143,7 +95,7 @@ class Vocabulary {
     }
     for (const auto& [text, id] : entries) {
       const std::string place = fmt::format("{}['{}']", vocab.place, excerpt(text, 40));
-      const Token token = Node{id, place}.token();
+      const Token token = token_of(Node{id, place});
       std::optional<std::string> bytes = from_byte_alphabet(text);
       if (const auto there = of_added.find(text); there != of_added.end()) {
         if (there->second != token)

@@ -99,6 +99,25 @@ std::size_t InputFile::read(std::span<char> out) {
   return static_cast<std::size_t>(got);
 }
 
+std::uint64_t InputFile::bytes() const {
+  struct stat found = {};
+  if (::fstat(descriptor_, &found) != 0) throw_read_error(path_.string(), errno);
+  return static_cast<std::uint64_t>(found.st_size);
+}
+
+void InputFile::read_at(std::uint64_t offset, std::span<char> out) const {
+  while (!out.empty()) {
+    const ssize_t got = ::pread(descriptor_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw_read_error(path_.string(), errno);
+    if (got == 0)
+      throw DataError("{}: ends at byte {}, where {} more are expected; it was cut short while it was read",
+                      path_.string(), offset, out.size());
+    out = out.subspan(static_cast<std::size_t>(got));
+    offset += static_cast<std::uint64_t>(got);
+  }
+}
+
 void require_regular_file(const fs::path& path, std::string_view what) {
   const InputFile file(path, what);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -38,6 +39,12 @@ class InputFile {
 
   /// Reads up to out.size() bytes and returns their number, 0 at the end of the file. Throws ReadError.
   std::size_t read(std::span<char> out);
+
+  /// Its length now.
+  std::uint64_t bytes() const;
+  /// Fills `out` from `offset` on; any number of threads may. Throws ReadError, and DataError where the file ends
+  /// before.
+  void read_at(std::uint64_t offset, std::span<char> out) const;
 
  private:
   std::filesystem::path path_;
