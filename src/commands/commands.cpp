@@ -17,6 +17,8 @@
 #include "commands/benchmark.hpp"
 #include "commands/checkpoint_command.hpp"
 #include "commands/command_files.hpp"
+#include "commands/export_command.hpp"
+#include "commands/import_command.hpp"
 #include "commands/initial_values.hpp"
 #include "commands/job_plan.hpp"
 #include "commands/predictions_command.hpp"
@@ -327,6 +329,8 @@ ExitCode run_command(const Command& command) {
   if (command.name == "generate") return run_generate(command);
   if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
   if (command.name == "predictions") return print(record_predictions(command)), ExitCode::finished;
+  if (command.name == "export") return print(export_model(command)), ExitCode::finished;
+  if (command.name == "import") return print(import_model(command)), ExitCode::finished;
   if (command.name == "describe") return run_describe(command);
   if (command.name == "plan") return run_plan(command);
   if (command.name == "initial-values") return run_initial_values(command);

@@ -32,8 +32,10 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("until", c.until, elsewhere);
   visit("text", c.text, "--text");
   visit("output", c.output, "--output");
-  visit("folder", c.folder, "--folder");
+  visit("folder", c.folder, c.name == "import" ? "the model's folder" : "--folder");
   visit("step", c.step, elsewhere);
+  visit("best", c.best, elsewhere);
+  visit("dtype", c.dtype, "--dtype");
   visit("tokenizer", c.tokenizer, "--tokenizer");
   visit("split", c.split, "--split");
   visit("vocabulary", c.vocabulary, elsewhere);
@@ -143,10 +145,15 @@ void check_command(const Command& c) {
   if (c.name == "plan")
     expect(c.memory >= 0 && std::isfinite(c.memory),
            fmt::format("--memory is {}; expected the GiB that a rank may take, e.g. 80", c.memory));
+  if (c.name == "export") {
+    expect(c.dtype == "float32" || c.dtype == "bfloat16",
+           fmt::format("--dtype is '{}'; expected float32 or bfloat16", excerpt(c.dtype)));
+    expect(!c.best || c.step < 0, fmt::format("--best and --step {}; expected one of them", c.step));
+  }
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
     const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||
-                         key == "paths" || key == "shards";
+                         key == "paths" || key == "shards" || key == "folder";
     const auto check = [&](const std::string& text) {
       if (is_path && text.size() >= PATH_MAX)
         expect(false,

@@ -10,24 +10,27 @@ namespace dekoder {
 /// What the launcher read from the command line, for every subcommand; it crosses the plug-in border as YAML text.
 struct Command {
   std::string name;    ///< train, prepare, tokens, eval, generate, describe, plan, bench, status, attention,
-                       ///< predictions, replay, initial-values, checkpoint, selftest
+                       ///< predictions, replay, initial-values, checkpoint, selftest, export, import
   std::string action;  ///< checkpoint: list, verify or diff
   std::vector<std::string> paths;  ///< checkpoint: run directories, folders and files of checkpoints;
                                    ///< prepare: files and folders of texts or token shards, "-"
   std::string config;              ///< train, describe, plan, bench, status: configuration file; status: or none
   std::string config_text;         ///< its contents, read once by the launcher
-  std::vector<std::string> sets;   ///< train, describe, plan, bench, status: "section.key=value"
-  std::string run;  ///< train, plan, eval, generate, status, attention, predictions, initial-values: run directory
-                    ///< (eval, generate, attention, predictions: or a checkpoint file); replay: black box
-  bool fresh = false;     ///< train: start over in a run directory that has checkpoints
-  std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
-  long until = -1;        ///< train: saves and ends at this step; -1: at the last of the run
-  std::string text;       ///< attention: the text itself
+  std::vector<std::string> sets;   ///< train, describe, plan, bench, status, import: "section.key=value"
   std::string
-      output;  ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run directory;
-               ///< predictions: the table, empty: predictions/step-<step>.h5 of the run directory
-  std::string folder = ".";          ///< selftest: where files are tried
-  long step = -1;                    ///< attention, predictions: of the checkpoint; -1: the newest
+      run;  ///< train, plan, eval, generate, status, attention, predictions, initial-values, export: run directory
+            ///< (eval, generate, attention, predictions, export: or a checkpoint file); replay: black box
+  bool fresh = false;        ///< train: start over in a run directory that has checkpoints
+  std::string time_left;     ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
+  long until = -1;           ///< train: saves and ends at this step; -1: at the last of the run
+  std::string text;          ///< attention: the text itself
+  std::string output;        ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run
+                             ///< directory; predictions: the table, empty: predictions/step-<step>.h5 of the run
+                             ///< directory; export: folder; import: run directory
+  std::string folder = ".";  ///< selftest: where files are tried; import: of the model
+  long step = -1;            ///< attention, predictions, export: of the checkpoint; -1: the newest
+  bool best = false;         ///< export: the checkpoint of the least validation loss
+  std::string dtype = "float32";     ///< export: of the weights, float32 or bfloat16
   std::string tokenizer = "byte";    ///< prepare: byte, char, bpe or the path of a file
   std::string split;                 ///< prepare: of bpe and of a rank file of tiktoken; empty: gpt2
   int vocabulary = 0;                ///< prepare: of the tokenizer bpe, which is made from the texts

@@ -186,6 +186,26 @@ void add_commands(CLI::App& app, CommandLine& line) {
   predictions->add_option("-o,--output", c.output,
                           "file of the table (default: predictions/step-<step>.h5 in the run directory)");
 
+  CLI::App* to_others = sub("export", "Write a checkpoint as a model that transformers loads, with its tokenizer.",
+                            "dekoder export runs/first -o models/first\n"
+                            "  python -c 'from transformers import pipeline; print(pipeline(\"text-generation\", "
+                            "\"models/first\")(\"It is\"))'");
+  add_run(*to_others, c, "run directory or checkpoint file");
+  to_others->add_option("-o,--output", c.output, "folder of the model, which is new")->required();
+  add_number(*to_others, "--step", c.step, "step of the checkpoint (default: the newest)", false);
+  add_switch(*to_others, "--best", c.best, "the checkpoint of the least validation loss");
+  to_others->add_option("--dtype", c.dtype, "of the weights, float32 or bfloat16")->capture_default_str();
+
+  CLI::App* from_others =
+      sub("import", "Begin a run from a model of transformers: GPT-2, Llama, Mistral.",
+          "dekoder import models/SmolLM2-135M -o runs/smol --set model.context=1024\n"
+          "  dekoder prepare austen.txt -o data/austen.h5 --tokenizer models/SmolLM2-135M/tokenizer.json\n"
+          "  dekoder train runs/smol/config.yaml --run runs/smol --set data.tokens=data/austen.h5");
+  from_others->add_option("folder", c.folder, "with config.json, safetensors and tokenizer")->required();
+  from_others->add_option("-o,--output", c.output, "run directory, which is new")->required();
+  from_others->add_option("--set", c.sets, "section.key=value of the run; may be repeated")
+      ->allow_extra_args(false);
+
   CLI::App* describe =
       sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
           "dekoder describe input/gpt2-124m.yaml");

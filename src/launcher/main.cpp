@@ -72,7 +72,8 @@ bool runs_on_several_ranks(const std::string& command) {
 
 /// Commands that need a device; the others look at files alone.
 bool computes(const std::string& command) {
-  return command != "status" && command != "prepare" && command != "tokens" && command != "checkpoint";
+  return command != "status" && command != "prepare" && command != "tokens" && command != "checkpoint" &&
+         command != "export" && command != "import";
 }
 
 /// "float" or "bf16": as asked for; that of the configuration; that of the run directory to which the path of a

@@ -23,13 +23,25 @@ RunConfig config_of(const CheckpointInfo& saved) {
   return recorded_run_config(saved.config_yaml, "checkpoint");
 }
 
+/// Whether a checkpoint is one of `dekoder import`: no text has been seen, and no step done.
+bool is_imported(const CheckpointInfo& saved) {
+  return saved.step == 0 && saved.data_hash.empty();
+}
+
+/// The first start after an import says how the model is trained: all but the model may be other than in its
+/// config.yaml, and of that what no parameter's shape or meaning follows from.
+bool may_change_after_import(const std::string& key, const RunConfig& config) {
+  return !key.starts_with("model.") || key == "model.dropout" ||
+         (key == "model.context" && config.model.positions != Positions::learned);
+}
+
 /// The settings that differ from the checkpoint's. Throws ConfigError naming those that a restart cannot change.
 std::vector<ConfigDifference> checked_changes(const CheckpointInfo& saved, const RunConfig& config,
                                               const RunPaths& paths) {
   std::vector<ConfigDifference> changes = config_differences(config_of(saved), config);
   std::string refused;
   for (const ConfigDifference& change : changes)
-    if (!change.may_change)
+    if (is_imported(saved) ? !may_change_after_import(change.key, config) : !change.may_change)
       refused += fmt::format("\n  {}: {} in the checkpoint, {} now", change.key, change.before, change.now);
   if (!refused.empty())
     throw ConfigError(
@@ -41,7 +53,7 @@ std::vector<ConfigDifference> checked_changes(const CheckpointInfo& saved, const
         "{}: training.steps is {}, but the run has done {} steps; give at least that many, or start over with "
         "--fresh or another --run",
         paths.root.string(), config.training.steps, saved.step);
-  return changes;
+  return is_imported(saved) ? std::vector<ConfigDifference>() : changes;
 }
 
 /// Losses are compared on the same validation tokens only: what a checkpoint says of other ones is forgotten, with
@@ -79,7 +91,13 @@ CheckpointInfo new_state(const std::string& yaml, const DataMixture& data, const
 
 void require_own_text(const CheckpointInfo& state, const DataMixture& data, const std::string& run,
                       const std::string& remedy) {
-  if (state.tokenizer == data.tokenizer().to_text() && state.data_hash == data.identity()) return;
+  const bool same_tokenizer = state.tokenizer == data.tokenizer().to_text();
+  if (same_tokenizer && (state.data_hash == data.identity() || is_imported(state))) return;
+  if (is_imported(state))
+    throw ConfigError(
+        "{}: the tokenizer of {} is not that of the model; prepare the text with the tokenizer file that was "
+        "imported",
+        run, data.name());
   throw ConfigError(
       "{}: the run was trained on another text, or with another part held out, than {} (sha256/training tokens: "
       "got {}, expected {}); {}",
@@ -110,7 +128,8 @@ RunStart start_on_root(const RunConfig& config, const DataMixture& data, const s
     const long period = before.checkpoint.every, step = loaded->info.step;
     if (step != before.training.steps && (period == 0 || step % period != 0)) start.superseded_step = step;
     log_info("going on from step {} of {} ({})", step, config.training.steps, loaded->file.filename().string());
-    if (const auto jump = learning_rate_jump(before.training, config.training, step))
+    if (const auto jump =
+            is_imported(loaded->info) ? std::nullopt : learning_rate_jump(before.training, config.training, step))
       start.jump = fmt::format(
           "the learning rate jumps from {:.3g} to {:.3g}: the changed settings make another schedule, whose step "
           "{} this is; training.schedule=wsd can be continued with more steps, or lower training.learning_rate",

@@ -36,7 +36,7 @@ class Readme(unittest.TestCase):
         lines = [line for line in shell_lines() if line.startswith("dekoder ")]
         self.assertEqual({shlex.split(line)[1] for line in lines},
                          {"prepare", "tokens", "describe", "train", "eval", "generate", "status", "bench", "compare", "watch", "plan",
-                          "attention", "predictions", "checkpoint", "runs"})
+                          "attention", "predictions", "checkpoint", "runs", "export", "import"})
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "input").symlink_to(ROOT / "input")
             (Path(folder) / "data").mkdir()

@@ -20,9 +20,10 @@ MAY_INCLUDE = {
     "data": {"base", "config", "tokenizer", "tensor", "io"},
     "parallel": {"base", "config", "tensor"},
     "io": {"base", "config", "tensor"},
+    "huggingface": {"base", "config", "tokenizer", "tensor", "io"},
     "inference": {"base", "config", "tokenizer", "tensor", "kernels", "layers", "model", "data", "io"},
     "train": {"base", "config", "tokenizer", "tensor", "kernels", "layers", "model", "data", "parallel", "io", "inference"},
-    "commands": {"base", "config", "tokenizer", "tensor", "kernels", "layers", "model", "data", "parallel", "io", "inference", "train"},
+    "commands": {"base", "config", "tokenizer", "tensor", "kernels", "layers", "model", "data", "parallel", "io", "huggingface", "inference", "train"},
     "backend": {"base", "config", "commands", "parallel", "tensor"},
     "launcher": {"base", "config", "backend"},
 }

@@ -38,6 +38,9 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.until = 300;
   c.text = "t\\ext";
   c.output = "out";
+  c.folder = "models/first";
+  c.best = true;
+  c.dtype = "bfloat16";
   c.tokenizer = "char";
   c.split = "qwen2";
   c.field = "\"body\": #";
@@ -71,6 +74,9 @@ TEST(Command, CrossesTheBorderUnchanged) {
   EXPECT_EQ(back.until, c.until);
   EXPECT_EQ(back.text, c.text);
   EXPECT_EQ(back.output, c.output);
+  EXPECT_EQ(back.folder, c.folder);
+  EXPECT_EQ(back.best, c.best);
+  EXPECT_EQ(back.dtype, c.dtype);
   EXPECT_EQ(back.tokenizer, c.tokenizer);
   EXPECT_EQ(back.split, c.split);
   EXPECT_EQ(back.field, c.field);
@@ -100,8 +106,8 @@ TEST(Command, ABrokenTextIsRefused) {
 }
 
 TEST(Command, DefaultsAreInRange) {
-  for (const char* name :
-       {"train", "prepare", "tokens", "eval", "generate", "describe", "bench", "status", "checkpoint"})
+  for (const char* name : {"train", "prepare", "tokens", "eval", "generate", "describe", "bench", "status",
+                           "checkpoint", "export", "import"})
     EXPECT_EQ(refusal(named(name)), "") << name;
 }
 
@@ -121,6 +127,17 @@ TEST(Command, AStepThatNoRunHasIsRefused) {
   EXPECT_EQ(refusal(c), "--until is 0; expected a step of the run, at least 1");
   c.until = 1;
   EXPECT_EQ(refusal(c), "");
+}
+
+TEST(Command, AnExportIsOfOneCheckpointAndAKnownType) {
+  Command c = named("export");
+  c.dtype = "float16";
+  EXPECT_EQ(refusal(c), "--dtype is 'float16'; expected float32 or bfloat16");
+  c.dtype = "bfloat16";
+  c.best = true;
+  EXPECT_EQ(refusal(c), "");
+  c.step = 7;
+  EXPECT_EQ(refusal(c), "--best and --step 7; expected one of them");
 }
 
 TEST(Command, ATextThatIsNotUtf8IsRefused) {

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "config/run_config.hpp"
+#include "io/run/checkpoint.hpp"
+
+namespace dekoder {
+
+/// README.md of an exported model: how to load it, its shape, and the numbers of its run at this step.
+/// `has_tokenizer`: one that AutoTokenizer reads.
+std::string model_card(const std::string& name, const CheckpointInfo& info, const RunConfig& config,
+                       std::size_t parameters, bool has_tokenizer);
+
+}  // namespace dekoder

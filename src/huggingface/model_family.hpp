@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Between the configuration of a model here and the config.json of transformers.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/token.hpp"
+#include "config/run_config.hpp"
+#include "io/safetensors/safetensors_writer.hpp"
+
+namespace dekoder {
+
+/// Architectures of transformers that are known here, by how they name their tensors.
+enum class Family {
+  gpt2,  ///< GPT2LMHeadModel
+  llama  ///< LlamaForCausalLM, which holds all that MistralForCausalLM does without a sliding window
+};
+/// "GPT2LMHeadModel", "LlamaForCausalLM".
+const char* architecture_name(Family family);
+
+/// The family that computes what this model does. Throws ConfigError, naming the keys in the way of each, where
+/// there is none.
+Family family_of(const ModelConfig& model);
+
+/// config.json. `end_of_text`: of the tokenizer, or -1.
+std::string write_model_config(const ModelConfig& model, Token end_of_text, WeightType type);
+/// generation_config.json.
+std::string write_generation_config(Token end_of_text);
+
+/// What a config.json says.
+struct ForeignModel {
+  Family family;
+  ModelConfig model;
+  std::optional<int> sliding_window;  ///< tokens that a position sees, where these are not all before it
+};
+
+/// Reads a config.json; `where` stands for it in messages. Throws DataError naming the key where it is damaged or
+/// of a model that this program does not compute.
+ForeignModel read_model_config(std::string_view text, std::string_view where);
+
+}  // namespace dekoder
