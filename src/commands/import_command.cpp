@@ -12,6 +12,7 @@
 #include "huggingface/model_family.hpp"
 #include "huggingface/tokenizer_folder.hpp"
 #include "huggingface/weight_parts.hpp"
+#include "io/files/durable_file.hpp"
 #include "io/files/input_file.hpp"
 #include "io/run/checkpoint.hpp"
 #include "io/run/run_directory.hpp"
@@ -48,7 +49,9 @@ RunConfig config_of(const ModelConfig& model, const std::string& where, const st
 void require_no_run(const RunPaths& paths) {
   std::error_code ignored;
   for (const fs::path& file : paths.of_a_run()) {
-    if (file == paths.checkpoints() && fs::is_empty(file, ignored)) continue;  // of a start that was refused
+    // Of a start that was refused, or an import that was killed.
+    if (file == paths.checkpoints() && std::ranges::all_of(folder_entries(file, ignored), is_unfinished_file))
+      continue;
     if (fs::symlink_status(file, ignored).type() != fs::file_type::not_found)
       throw DataError("{}: holds a run already ({}); expected a new folder: name another with -o",
                       paths.root.string(), file.filename().string());

@@ -13,8 +13,8 @@ namespace dekoder {
 /// Names: selftest:gradient, selftest:loss, selftest:bits, selftest:ranks, selftest:messages, selftest:files,
 /// train:step, train:gradients, train:updated, evaluation:batch, sampling:token, checkpoint:create,
 /// checkpoint:mid_write, attention:mid_write, lock:claimed, fresh:moved, fresh:gathered, fresh:done,
-/// fresh:moved_back, and for each kind of PendingFile (checkpoint, attention, black_box, tokens, shard, file)
-/// <kind>:before_fsync, <kind>:before_rename, <kind>:after_rename.
+/// fresh:moved_back, and for each kind of PendingFile (checkpoint, attention, black_box, tokens, shard,
+/// safetensors, file) <kind>:before_fsync, <kind>:before_rename, <kind>:after_rename.
 bool fault_point(std::string_view name);
 
 }  // namespace dekoder
