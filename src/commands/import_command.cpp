@@ -36,7 +36,7 @@ RunConfig config_of(const ModelConfig& model, const std::string& where, const st
     if (key.starts_with(section)) text += fmt::format("  {}: {}\n", key.substr(section.size()), yaml_value(member));
   });
   text += "training: {batch: 8, micro_batch: 1, learning_rate: 5.0e-5}\n";
-  const RunConfig config = parse_run_config(text, where, sets);
+  const RunConfig config = parse_run_config(text, where + ", as settings", sets);
   constexpr std::array of_training = {"model.context", "model.vocabulary_multiple", "model.dropout",
                                       "model.initialisation"};
   for (const ConfigDifference& change : config_differences(foreign, config))

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -91,8 +90,10 @@ Obstacles obstacles(const ModelConfig& m, Family family) {
 
 // ---- reading
 
+constexpr std::int64_t largest_extent = std::int64_t{1} << 24;  ///< sums of a few are counted in int
+
 int read_extent(const JsonNode& node) {
-  return int(node.whole(1, std::numeric_limits<int>::max()));
+  return int(node.whole(1, largest_extent));
 }
 int read_extent(const JsonNode& node, int otherwise) {
   return node.is_null() ? otherwise : read_extent(node);
@@ -123,8 +124,6 @@ void read_gpt2(const JsonNode& root, ModelConfig& m) {
   m.layers = read_extent(root["n_layer"]);
   m.heads = read_extent(root["n_head"]);
   m.feed_forward = read_extent(root["n_inner"], 0);
-  if (m.feed_forward == 0 && m.channels > std::numeric_limits<int>::max() / 4)
-    root["n_embd"].refuse("a smaller width");
   if (m.feed_forward == 0) m.feed_forward = 4 * m.channels;
   m.norm_epsilon = read_positive(root["layer_norm_epsilon"], 1e-5);
   m.activation = read_activation(root["activation_function"], "gelu_new");

@@ -198,9 +198,9 @@ void add_commands(CLI::App& app, CommandLine& line) {
 
   CLI::App* from_others =
       sub("import", "Begin a run from a model of transformers: GPT-2, Llama, Mistral.",
-          "dekoder import models/SmolLM2-135M -o runs/smol --set model.context=1024\n"
-          "  dekoder prepare austen.txt -o data/austen.h5 --tokenizer models/SmolLM2-135M/tokenizer.json\n"
-          "  dekoder train runs/smol/config.yaml --run runs/smol --set data.tokens=data/austen.h5");
+          "dekoder import models/gpt2 -o runs/gpt2 --set model.context=512\n"
+          "  dekoder prepare austen.txt -o data/austen.h5 --tokenizer models/gpt2/tokenizer.json\n"
+          "  dekoder train runs/gpt2/config.yaml --run runs/gpt2 --set data.tokens=data/austen.h5");
   from_others->add_option("folder", c.folder, "with config.json, safetensors and tokenizer")->required();
   from_others->add_option("-o,--output", c.output, "run directory, which is new")->required();
   from_others->add_option("--set", c.sets, "section.key=value of the run; may be repeated")

@@ -12,6 +12,7 @@
 #include "inference/generator.hpp"
 #include "inference/inference_model.hpp"
 #include "io/safetensors/safetensors_file.hpp"
+#include "io/safetensors/safetensors_writer.hpp"
 #include "model/model_summary.hpp"
 #include "support/scratch_folder.hpp"
 #include "support/source_folder.hpp"
@@ -166,7 +167,7 @@ TEST(Import, WhatIsNotKnownIsNamed) {
           {"llama", "config.json", "LlamaForCausalLM", "Qwen2ForCausalLM",
            "biases of queries, keys and values alone"},
           {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 2.5",
-           "config.json: n_layer is 2.5; expected a whole number, 1 to 2147483647"},
+           "config.json: n_layer is 2.5; expected a whole number, 1 to 16777216"},
           {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 3",
            "there is no tensor 'transformer.h.2.ln_1.weight' in the safetensors files"},
           {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 1",
@@ -236,6 +237,31 @@ TEST(Import, FewerLearnedPositionsAreTheFirst) {
   EXPECT_NE(
       message_of<DataError>([&] { import_model(command); }).find("'transformer.wpe.weight' has the shape [32, 16]"),
       std::string::npos);
+}
+
+/// The first files of GPT-2 have names without the prefix, and masks beside the parameters; of a tied head two
+/// copies.
+TEST(Import, NamesOfOldFilesOfGpt2AreKnown) {
+  const ScratchFolder folder("huggingface");
+  const SafetensorsFile before(fixture("gpt2") / "model.safetensors");
+  std::vector<TensorToWrite> tensors;
+  const std::size_t prefix = std::string("transformer.").size();
+  for (const SafetensorsTensor& tensor : before.tensors())
+    tensors.push_back(
+        {tensor.name.substr(prefix), tensor.shape, [&](std::span<float> out) { before.read(tensor, out); }});
+  const auto ones = [](std::span<float> out) { std::ranges::fill(out, 1.0f); };
+  tensors.push_back({"h.0.attn.bias", {1, 1, 4, 4}, ones});
+  tensors.push_back({"h.0.attn.masked_bias", {}, ones});
+  tensors.push_back({"lm_head.weight", {270, 16}, ones});
+  fs::copy(fixture("gpt2"), folder / "old", fs::copy_options::recursive);
+  fs::remove(folder / "old" / "model.safetensors");
+  write_safetensors(folder / "old", tensors, WeightType::float32);
+  for (const char* name : {"old", "new"}) {
+    import_model(import_of(name == std::string("old") ? folder / "old" : fixture("gpt2"),
+                           folder / (name + std::string("_run"))));
+    export_model(export_of(folder / (name + std::string("_run")), folder / (name + std::string("_out"))));
+  }
+  EXPECT_EQ(text_of(folder / "old_out" / "model.safetensors"), text_of(folder / "new_out" / "model.safetensors"));
 }
 
 TEST(Import, NumbersThatAreNotFiniteAreNamed) {

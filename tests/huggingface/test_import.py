@@ -89,14 +89,15 @@ class Import(unittest.TestCase):
         self.assertIn("| optimizer steps | 6 of 6 |", card)
         self.assertRegex(card, r"\| validation loss \| \d\.\d{4} nats per token \|")
 
-    def test_a_char_and_a_byte_tokenizer_come_back(self):
-        for kind in ("char", "byte"):
+    def test_every_tokenizer_comes_back(self):
+        for kind, words in (("char", "char"), ("byte", "byte"), ("spm", FIXTURES.parents[1] / "tokenizer/sentencepiece/bpe.model")):
             config = self.folder / "c.yaml"
             config.write_text("model: {layers: 1, heads: 2, channels: 8, feed_forward: 8, context: 8}\ndata: {tokens: own.h5}\n"
                               "training: {steps: 1, batch: 1}\nsampling: {prompt: It}\n")
-            self.dekoder("prepare", "text.txt", "-o", "own.h5", "--tokenizer", kind)
+            self.dekoder("prepare", "text.txt", "-o", "own.h5", "--tokenizer", words)
             self.dekoder("train", "c.yaml", "--run", f"own-{kind}")
-            self.dekoder("export", f"own-{kind}", "-o", f"model-{kind}")
+            said = self.dekoder("export", f"own-{kind}", "-o", f"model-{kind}")
+            self.assertEqual("AutoTokenizer does not read" in said, kind == "spm", said)
             self.dekoder("import", f"model-{kind}", "-o", f"back-{kind}", "--set", "sampling.prompt=It")
             texts = [self.dekoder("generate", f"{run}-{kind}", "--prompt", "It is", "--temperature", "0") for run in ("own", "back")]
             self.assertEqual(texts[0], texts[1])
@@ -132,10 +133,15 @@ class Import(unittest.TestCase):
 
     def test_a_full_disk_leaves_nothing(self):
         self.dekoder("import", FIXTURES / "gpt2", "-o", "run")
-        words = f"ulimit -f 8; exec {dk.PROGRAM} export run -o model"  # KiB, less than the weights take
+        words = f"ulimit -f 16; exec {dk.PROGRAM} export run -o model"  # KiB: the tokenizer has room, the weights have not
         done = subprocess.run(["bash", "-c", words], cwd=self.folder, capture_output=True, text=True)
-        self.assertNotEqual(done.returncode, 0)
-        self.assertFalse((self.folder / "model/config.json").exists())
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertRegex(done.stderr, "^dekoder: error: model/model.safetensors: .*\n$")
+        self.assertFalse((self.folder / "model").exists())
+        words = f"ulimit -f 16; exec {dk.PROGRAM} import {FIXTURES / 'gpt2'} -o second"
+        done = subprocess.run(["bash", "-c", words], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertFalse((self.folder / "second/checkpoints").exists(), done.stderr)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ ASK = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 job = json.load(sys.stdin)
-model = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32).eval()
+model = AutoModelForCausalLM.from_pretrained(job["folder"]).float().eval()
 words = AutoTokenizer.from_pretrained(job["folder"])
 with torch.no_grad():
     chances = torch.log_softmax(model(torch.tensor(job["windows"])).logits.double(), -1)

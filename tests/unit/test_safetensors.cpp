@@ -141,6 +141,30 @@ TEST(Safetensors, EveryCutIsRefused) {
     EXPECT_THROW(SafetensorsFile{folder.write("cut.safetensors", whole.substr(0, bytes))}, DataError) << bytes;
 }
 
+/// Whatever a byte of length or header becomes, the file is read or refused with its name.
+TEST(Safetensors, EveryChangedByteIsReadOrRefused) {
+  const ScratchFolder folder("safetensors");
+  const std::string whole =
+      file_of(R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", bytes_of<float>({1, 2}));
+  int refused = 0, read = 0;
+  for (std::size_t at = 0; at < whole.size() - 8; ++at)
+    for (const char byte : {'\0', '"', '0', '9', '-', ',', ']', '}', '\\', '\x80', '\xff'}) {
+      if (whole[at] == byte) continue;
+      std::string changed = whole;
+      changed[at] = byte;
+      try {
+        const SafetensorsFile file(folder.write("changed.safetensors", changed));
+        for (const SafetensorsTensor& tensor : file.tensors()) EXPECT_LE(tensor.end, 8u);
+        ++read;
+      } catch (const DataError& error) {
+        EXPECT_NE(std::string(error.what()).find("changed.safetensors"), std::string::npos) << error.what();
+        ++refused;
+      }
+    }
+  EXPECT_GT(refused, 10 * read);
+  EXPECT_GT(read, 0);  // the tensor's name may be another
+}
+
 /// Tensors x0, x1, ... of these extents, with elements of their own.
 std::vector<TensorToWrite> some_tensors(const std::vector<std::vector<std::uint64_t>>& shapes) {
   std::vector<TensorToWrite> tensors;
