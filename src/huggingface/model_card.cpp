@@ -36,7 +36,7 @@ pipeline_tag: text-generation
 ---
 # {}
 
-A decoder-only language model, trained with {}.
+A decoder-only language model, written by {}.
 
 ```python
 from transformers import AutoModelForCausalLM{}

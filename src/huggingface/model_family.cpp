@@ -141,9 +141,11 @@ void read_gpt2(const JsonNode& root, ModelConfig& m) {
 void read_rotary(const JsonNode& root, ModelConfig& m) {
   const JsonNode parameters = root["rope_parameters"];
   const JsonNode scaling = parameters.is_null() ? root["rope_scaling"] : parameters;
-  const JsonNode base = parameters.is_null() ? root["rope_theta"] : parameters["rope_theta"];
   m.positions = Positions::rotary;
-  m.rotary_base = read_positive(base.is_null() ? root["rope_theta"] : base, 10000);
+  if (!root["rope_theta"].is_null() || parameters.is_null())
+    m.rotary_base = read_positive(root["rope_theta"], 10000);
+  else
+    m.rotary_base = read_positive(parameters["rope_theta"]);  // none: one for each kind of layer, say
   for (const JsonNode& node :
        {root["partial_rotary_factor"], scaling.is_null() ? scaling : scaling["partial_rotary_factor"]})
     if (!node.is_null() && node.number() != 1) node.refuse("1");

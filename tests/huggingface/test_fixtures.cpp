@@ -184,6 +184,8 @@ TEST(Import, WhatIsNotKnownIsNamed) {
            "\"scale_attn_by_inverse_layer_idx\": true", "scale_attn_by_inverse_layer_idx is true; expected false"},
           {"llama", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
            "rope_parameters.rope_type is \"yarn\"; expected default or llama3"},
+          {"llama", "config.json", "\"rope_theta\": 500.0,", "",
+           "rope_parameters.rope_theta is null; expected a number"},
           {"llama", "config.json", "\"mlp_bias\": false", "\"mlp_bias\": true",
            "mlp_bias is true; expected false, as"},
           {"llama", "config.json", "\"vocab_size\": 270", "\"vocab_size\": 200",
