@@ -6,7 +6,7 @@
 //     -I/usr/include/hdf5/serial tests/fuzz/fuzz_token_files.cpp src/tokenizer/*.cpp src/base/*.cpp
 //     src/io/hdf5/*.cpp \
 //     src/io/files/*.cpp $(ls src/data/*.cpp | grep -v batch_loader) -L/usr/lib/x86_64-linux-gnu/hdf5/serial -lhdf5
-//     \ -lfmt -lutf8proc -lsentencepiece -lxxhash -lz -lzstd -o fuzz_token_files
+//     \ -lfmt -lutf8proc -lsentencepiece -lcrypto -lxxhash -lz -lzstd -o fuzz_token_files
 //   mkdir -p found && TMPDIR=/dev/shm ./fuzz_token_files -max_len=4096 -max_total_time=600 found \
 //     tests/fuzz/corpus_token_files
 //
