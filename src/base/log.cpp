@@ -5,6 +5,8 @@
 
 #include <cstdio>
 
+#include "base/utf8.hpp"
+
 namespace dekoder {
 
 namespace {
@@ -23,7 +25,7 @@ void log_on_any_rank(std::string_view text) {
   static const bool terminal = isatty(STDERR_FILENO) == 1;
   const char* clear_line = terminal ? "\r\x1b[K" : "";
   const std::string rank = log_rank == 0 ? "" : fmt::format("rank {}: ", log_rank);
-  const std::string line = fmt::format("{}dekoder: {}{}\n", clear_line, rank, text);
+  const std::string line = fmt::format("{}dekoder: {}{}\n", clear_line, rank, as_printable(text));
   std::fwrite(line.data(), 1, line.size(), stderr);
   std::fflush(stderr);
 }

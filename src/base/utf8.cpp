@@ -58,26 +58,36 @@ void append_named(std::string& result, std::string_view text, const Utf8Front& f
       result += fmt::format("\\x{:02X}", static_cast<unsigned char>(byte));
 }
 
-}  // namespace
-
-std::string with_invalid_bytes_named(std::string_view text) {
+template <class Unwanted>
+std::string named(std::string_view text, const Unwanted& unwanted) {
   std::string result;
   while (!text.empty()) {
     const Utf8Front front = utf8_front(text);
-    append_named(result, text, front, [](char32_t) { return false; });
+    append_named(result, text, front, unwanted);
     text.remove_prefix(front.bytes);
   }
   return result;
 }
 
+bool is_control(char32_t c) {
+  return c < 0x20 || (c >= 0x7F && c < 0xA0);
+}
+
+}  // namespace
+
+std::string with_invalid_bytes_named(std::string_view text) {
+  return named(text, [](char32_t) { return false; });
+}
+
 std::string as_readable_utf8(std::string_view bytes) {
-  std::string text = with_invalid_bytes_named(bytes);
-  for (std::size_t at = 0; (at = text.find('\0', at)) != std::string::npos;) text.replace(at, 1, "\\x00");
-  return text;
+  return named(bytes, [](char32_t c) { return c == 0; });
+}
+
+std::string as_printable(std::string_view text) {
+  return named(text, [](char32_t c) { return is_control(c) && c != '\n' && c != '\t'; });
 }
 
 std::string excerpt(std::string_view text, std::size_t most) {
-  const auto is_control = [](char32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); };
   std::string result;
   for (std::string_view rest = text; !rest.empty();) {
     const Utf8Front front = utf8_front(rest);

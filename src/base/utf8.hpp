@@ -42,6 +42,10 @@ std::string with_invalid_bytes_named(std::string_view text);
 /// Bytes as text that every reader of UTF-8 takes: a byte that is none, and a NUL, as `\xC3`.
 std::string as_readable_utf8(std::string_view bytes);
 
+/// A message as a terminal may show it, in its lines: control characters, which move the cursor or recolour what
+/// follows, but for line ends and tabs, and bytes that are no UTF-8 by their numbers. Names of files have any.
+std::string as_printable(std::string_view text);
+
 /// A text of the user as a message quotes it: in one line, control characters and bytes that are no UTF-8 by their
 /// numbers, and after `most` bytes no more of it than its length: `aaaa\x0A... (3000000 bytes)`.
 std::string excerpt(std::string_view text, std::size_t most = 100);

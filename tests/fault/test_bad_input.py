@@ -146,8 +146,8 @@ CONFIGURATIONS = [
     (f"model: {LONG}\n", ["section 'model' is 'xxx", "... (3000000 bytes)'"]),
     (f"version: {LONG}\n", ["version is 'xxx", "... (3000000 bytes)'"]),
     (f"model: {{layers: *{LONG}}}\n", ["not valid YAML: "]),
-    (f"data: {{tokens: {LONG}}}\n", ["data.tokens is 'xxx", "... (3000000 bytes)'; expected a path: at most 4095 bytes"]),
-    ("data: {tokens: \"byte.h5\\0.h5\"}\n", ["data.tokens is 'byte.h5\\x00.h5'; expected a path"]),
+    (f"data: {{tokens: {LONG}}}\n", ["data.tokens has 'xxx", "... (3000000 bytes)'; expected a path: 1 to 4095 bytes"]),
+    ("data: {tokens: \"byte.h5\\0.h5\"}\n", ["data.tokens has 'byte.h5\\x00.h5'; expected a path"]),
     ("model: {layers: \"a\\0b\\n\"}\n", ["model.layers is 'a\\x00b\\x0A'; expected a whole number"]),
     ("model: {" + ", ".join(f"no_{i}: 1" for i in range(5000)) + "}\n", ["unknown key 'no_19'", "\nand 4980 more"]),
     ("model: {layers: x, heads: 3}\ntraining: {beta1: 2}\nzz: 1\n",
@@ -156,6 +156,8 @@ CONFIGURATIONS = [
 
 # Arguments, exit code, fragments. good.yaml is sound; byte.h5 and char.h5 are token files; run is a trained run.
 COMMAND_LINES = [
+    (["prepare", "a\x1b[31m.txt", "-o", "a.h5"], 3, ["a\\x1B[31m.txt"]),
+    (["eval", "r\x9b31m\r"], 3, ["r\\xC2\\x9B31m\\x0D"]),
     ([], 2, ["subcommand is required", "dekoder --help"]),
     (["trian", "good.yaml"], 2, ["did you mean 'train'?"]),
     (["--verison"], 2, ["did you mean '--version'?"]),
@@ -491,6 +493,7 @@ class BadInput(unittest.TestCase):
                 self.assertIn(fragment, said)
             for trace in ("internal error", "terminate called", "HDF5-DIAG", "Traceback", "Kokkos::"):
                 self.assertNotIn(trace, said)
+            self.assertNotRegex(said, r"[\0-\x08\x0b-\x1f\x7f-\x9f]", "a terminal would obey it")
             self.assertLess(len(said), 4000, "a message that nobody reads to its end")
         shutil.rmtree(folder)
 
