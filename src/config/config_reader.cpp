@@ -137,12 +137,16 @@ void ConfigReader::read_sources(const std::string& name, const YAML::Node& list)
   YAML::Node tokens(YAML::NodeType::Sequence), weights(YAML::NodeType::Sequence);
   const std::size_t faults = faults_.size();
   const auto refuse = [&](std::size_t i, const YAML::Node& at, const std::string& what) {
-    fault(
-        position(name, at.Mark()),
-        fmt::format("data[{}] {}; expected {{tokens: FILE, weight: NUMBER}}, the weight for all or none", i, what));
+    fault(position(name, at.Mark()),
+          fmt::format("data[{}] {}; expected {{tokens: FILE, weight: NUMBER}}, the weight for all or none, or FILE",
+                      i, what));
   };
   for (std::size_t i = 0; i < list.size(); ++i) {
     const YAML::Node source = list[i];
+    if (source.IsScalar() && !(list[0].IsMap() && list[0]["weight"].IsDefined())) {
+      tokens.push_back(source);
+      continue;
+    }
     if (!source.IsMap()) {
       refuse(i, source, "is " + shown(source));
       continue;

@@ -56,9 +56,10 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
                             t.micro_batch, t.batch));
   const DataConfig& data = config.data;
   for (const std::string& file : data.tokens)
-    contradiction(reader, {"data.tokens"}, file.find('\0') != std::string::npos || file.size() >= PATH_MAX,
-                  fmt::format("data.tokens is '{}'; expected a path: at most {} bytes, none of them 0",
-                              excerpt(file), PATH_MAX - 1));
+    contradiction(reader, {"data.tokens"},
+                  file.empty() || file.find('\0') != std::string::npos || file.size() >= PATH_MAX,
+                  fmt::format("data.tokens has '{}'; expected a path: 1 to {} bytes, none of them 0", excerpt(file),
+                              PATH_MAX - 1));
   contradiction(reader, {"data.tokens"}, data.tokens.size() > most_sources,
                 fmt::format("data.tokens names {} files; expected at most {}: prepare several texts as one file",
                             data.tokens.size(), most_sources));

@@ -29,6 +29,8 @@ class DataMixture {
   /// Equal for files of the same texts with the same held-out parts, in the same order: TokenFileHeader::identity
   /// of each, with " + " between them.
   std::string identity() const;
+  /// For messages: what differs from the files of another identity, in one sentence; empty where they are equal.
+  std::string difference_from(const std::string& other) const;
 
  private:
   std::vector<TokenDataset> sources_;

@@ -98,10 +98,9 @@ void require_own_text(const CheckpointInfo& state, const DataMixture& data, cons
         "{}: the tokenizer of {} is not that of the model; prepare the text with the tokenizer file that was "
         "imported",
         run, data.name());
-  throw ConfigError(
-      "{}: the run was trained on another text, or with another part held out, than {} (sha256/training tokens: "
-      "got {}, expected {}); {}",
-      run, data.name(), data.identity(), state.data_hash, remedy);
+  throw ConfigError("{}: the run was trained on another text, or with another part held out, than {} ({}); {}", run,
+                    data.name(), same_tokenizer ? data.difference_from(state.data_hash) : "their tokenizers differ",
+                    remedy);
 }
 
 namespace {

@@ -113,8 +113,12 @@ class Mixture(unittest.TestCase):
             return self.dekoder("train", "config.yaml", "--run", "one", "--set", "training.steps=30", *words, code=2)
 
         self.assertIn("data.weights: [5, 2, 1] in the checkpoint, [5, 2, 2] now", refusal("data.weights=[5,2,2]"))
-        self.assertIn("trained on another text", refusal("data.tokens=[words.h5,base.h5,whole.h5]"))
-        self.assertIn("trained on another text", refusal("data.tokens=base.h5", "data.weights=[]"))
+        for files, told in (("words.h5,base.h5,whole.h5", "(they are the same files in another order); give"),
+                            ("base.h5,words.h5", "(2 files, expected 3; the last ones are missing); give"),
+                            ("base.h5,words.h5,whole.h5,whole.h5", "(4 files, expected 3; whole.h5 is not among them); give"),
+                            ("base.h5,base.h5,whole.h5", "(base.h5: sha256/training tokens: got ")):
+            self.assertIn("trained on another text, or with another part held out, than " + files.split(",")[0], refusal(f"data.tokens=[{files}]", "data.weights=[]"))
+            self.assertIn(told, refusal(f"data.tokens=[{files}]", "data.weights=[]"))
         self.assertIn("data.weights has 3 numbers and data.tokens names 1 files", refusal("data.tokens=base.h5"))
         self.dekoder("prepare", "words.txt", "-o", "words-char.h5", "--tokenizer", "char")
         self.assertIn("words-char.h5: has another tokenizer (char, vocabulary",

@@ -90,6 +90,7 @@ TEST(RunConfigYaml, ReadsMixturesInThreeWays) {
     EXPECT_EQ(data.weights, (std::vector<double>{0.7, 0.3}));
   }
   EXPECT_EQ(read("data: [{tokens: a.h5}, {tokens: b.h5}]\n").tokens, files);
+  EXPECT_EQ(read("data: [a.h5, {tokens: b.h5}]\n").tokens, files);
   EXPECT_TRUE(read("data: [{tokens: a.h5}, {tokens: b.h5}]\n").weights.empty());
   EXPECT_TRUE(read("data: []\n").tokens.empty());
 
@@ -111,18 +112,21 @@ TEST(RunConfigYaml, RefusesWhatIsNoMixture) {
   const auto refusal = [](const std::string& data) {
     return testing_support::message_of<ConfigError>([&] { parse_run_config(data, "run.yaml", {}); });
   };
-  const std::string expected = "; expected {tokens: FILE, weight: NUMBER}, the weight for all or none";
-  EXPECT_EQ(refusal("data: [a.h5, {tokens: b.h5, wieght: 1}, {weight: 2}, {tokens: a.h5, tokens: b.h5}]\n"),
-            "run.yaml:1:8: data[0] is 'a.h5'" + expected + "\n" +
-                "run.yaml:1:29: data[1] has the unknown key 'wieght'; did you mean 'weight'?" + expected + "\n" +
-                "run.yaml:1:41: data[2] has 0 tokens and 1 weights" + expected + "\n" +
-                "run.yaml:1:54: data[3] has 2 tokens and 0 weights" + expected);
+  const std::string expected = "; expected {tokens: FILE, weight: NUMBER}, the weight for all or none, or FILE";
+  EXPECT_EQ(refusal("data: [[a.h5], {tokens: b.h5, wieght: 1}, {weight: 2}, {tokens: a.h5, tokens: b.h5}]\n"),
+            "run.yaml:1:8: data[0] is a list" + expected + "\n" +
+                "run.yaml:1:31: data[1] has the unknown key 'wieght'; did you mean 'weight'?" + expected + "\n" +
+                "run.yaml:1:43: data[2] has 0 tokens and 1 weights" + expected + "\n" +
+                "run.yaml:1:56: data[3] has 2 tokens and 0 weights" + expected);
   EXPECT_EQ(refusal("data: [{tokens: a.h5, weight: 1}, {tokens: b.h5}]\n"),
             "run.yaml:1:35: data[1] has no weight, unlike data[0]" + expected);
   EXPECT_EQ(refusal("data: [{tokens: a.h5}, {tokens: b.h5, weight: 1}]\n"),
             "run.yaml:1:24: data[1] has a weight, unlike data[0]" + expected);
   EXPECT_NE(refusal("data: [{tokens: a.h5, weight: -1}]\n").find("data.weights[0] is '-1'; expected a number"),
             std::string::npos);
+  for (const char* data : {"data: [{tokens: ''}]\n", "data: {tokens: ['', b.h5]}\n", "data: ['', b.h5]\n"})
+    EXPECT_NE(refusal(data).find("data.tokens has ''; expected a path: 1 to"), std::string::npos) << data;
+  EXPECT_EQ(refusal("data: [{tokens: a.h5, weight: 1}, b.h5]\n"), "run.yaml:1:35: data[1] is 'b.h5'" + expected);
   EXPECT_EQ(refusal("data: {tokens: {a: b}}\n"),
             "run.yaml:1:16: data.tokens is a map; expected a path, or a list of paths in [ ]");
   EXPECT_EQ(refusal("data: {tokens: [a.h5, b.h5], weights: [1]}\n"),
