@@ -69,7 +69,7 @@ CONFIGURATIONS = [
     ("model:\n  context: 0\n", ["model.context is '0'"]),
     ("model:\n  vocabulary: -1\n", ["model.vocabulary is '-1'"]),
     ("model:\n  vocabulary_multiple: 0\n", ["model.vocabulary_multiple is '0'"]),
-    ("model:\n  positions: rotary\n", ["model.positions is 'rotary'; expected one of none, sinusoidal, learned"]),
+    ("model:\n  positions: alibi\n", ["model.positions is 'alibi'; expected one of none, sinusoidal, learned, rotary"]),
     ("model:\n  norm: Pre\n", ["model.norm is 'Pre'; expected one of pre, post; did you mean 'pre'?"]),
     ("model:\n  activation: gelu\n", ["model.activation is 'gelu'; expected one of relu, gelu_tanh, gelu_erf"]),
     ("model:\n  initialisation: gpt3\n", ["did you mean 'gpt2'?"]),
@@ -595,7 +595,7 @@ class BadInput(unittest.TestCase):
         self.assertEqual(config["training"]["learning_rate"], 2e-5)
         self.assertEqual(config["training"]["final_learning_rate"], 2e-6)
         self.assertEqual(config["training"]["seed"], 18446744073709551615)
-        texts_of = {"positions", "norm", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "residual", "tokens", "prompt",
+        texts_of = {"positions", "norm", "norm_kind", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "residual", "tokens", "prompt",
                     "texts"}
         for section, keys in config.items():
             for key, value in keys.items():
