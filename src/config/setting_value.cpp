@@ -85,9 +85,7 @@ std::string read_value(const YAML::Node& node, std::string& value, const Range&)
 
 std::string read_value(const YAML::Node& node, TokenFiles& value, const Range&) {
   value.clear();
-  const auto add = [&](const YAML::Node& file) {
-    return read_value(file, value.emplace_back()).empty() && !value.back().empty();
-  };
+  const auto add = [&](const YAML::Node& file) { return read_value(file, value.emplace_back()).empty(); };
   if (node.IsScalar() && node.Scalar().empty()) return "";  // older records of none
   if (node.IsSequence() ? std::all_of(node.begin(), node.end(), add) : add(node)) return "";
   return "a path, or a list of paths in [ ]";

@@ -62,7 +62,7 @@ VARIANTS = {
     "llama": dict(seed=10, heads=4, key_value_heads=2, positions="rotary", rotary_base=500.0, rotary_factor=8.0,
                   rotary_original_context=64, head_size=8, norm="pre", norm_kind="rms", activation="silu", gated=True, bias=False,
                   tied_head=False),
-    "multi_query_partly_rotary": dict(seed=21, heads=3, key_value_heads=1, head_size=10, positions="rotary",
+    "multi_query_partly_rotary": dict(seed=6, heads=3, key_value_heads=1, head_size=10, positions="rotary",
                                       rotary_fraction=0.4, norm="pre", activation="gelu_tanh", gated=True, bias=True, tied_head=True),
     "rms_relu_squared": dict(seed=12, heads=5, positions="learned", norm="post", norm_kind="rms",
                              activation="relu_squared", bias=True, tied_head=True),

@@ -156,9 +156,9 @@ TEST_F(BatchLoaderTest, WindowsOfAMixtureAreThoseOfItsOrder) {
   EXPECT_EQ(
       message_of<DataError>([&] { DataMixture({files[0], scratch_ / "char.h5"}, {}); }),
       fmt::format("{}: has another tokenizer (char, vocabulary 4) than {} (byte, vocabulary 256); expected one "
-                  "for all files of a mixture: prepare each with the same --tokenizer FILE (`dekoder tokens {} "
-                  "-o tokenizer.json` writes that of bpe)",
-                  (scratch_ / "char.h5").string(), files[0].string(), files[0].string()));
+                  "for all files of a mixture: prepare each with the same --tokenizer (`dekoder tokens FILE "
+                  "-o tokenizer.json` writes what a file of bpe has)",
+                  (scratch_ / "char.h5").string(), files[0].string()));
   EXPECT_NE(
       message_of<DataError>([&] { training_order(DataMixture(files, {}), 1, 1000); }).find("a.h5: its training"),
       std::string::npos);

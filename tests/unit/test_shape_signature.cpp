@@ -21,6 +21,7 @@
 #include "kernels/embedding.hpp"
 #include "kernels/normalization.hpp"
 #include "kernels/reduction.hpp"
+#include "kernels/rotary.hpp"
 #include "support/host_tensor.hpp"
 #include "support/source_folder.hpp"
 
@@ -40,12 +41,16 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(cross_entropy_loss_shapes),
     DEKODER_SIGNATURE(activation_shapes),
     DEKODER_SIGNATURE(activation_backward_shapes),
+    DEKODER_SIGNATURE(gated_activation_shapes),
+    DEKODER_SIGNATURE(gated_activation_backward_shapes),
     DEKODER_SIGNATURE(bias_backward_shapes),
     DEKODER_SIGNATURE(apply_dropout_shapes),
     DEKODER_SIGNATURE(embedding_shapes),
     DEKODER_SIGNATURE(embedding_backward_shapes),
     DEKODER_SIGNATURE(position_backward_shapes),
     DEKODER_SIGNATURE(sinusoidal_positions_shapes),
+    DEKODER_SIGNATURE(rotary_table_shapes),
+    DEKODER_SIGNATURE(turn_heads_shapes),
     DEKODER_SIGNATURE(layer_norm_shapes),
     DEKODER_SIGNATURE(residual_layer_norm_shapes),
     DEKODER_SIGNATURE(layer_norm_backward_shapes),
