@@ -18,7 +18,8 @@ namespace {
 
 Failure out_of_memory() {
   return {ExitCode::usage,
-          "error: out of memory; lower training.micro_batch (or model.context), or give the job more; `dekoder "
+          "error: out of memory; lower training.micro_batch, set training.recompute to block, or give the job "
+          "more; `dekoder "
           "describe` shows the terms"};
 }
 

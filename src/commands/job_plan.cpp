@@ -62,7 +62,8 @@ JobPlan plan_job(const RunConfig& config, const fs::path& run, int ranks, double
   if (memory > 0 && double(rank_bytes) > memory * 0x1p30)
     refuse(
         fmt::format("a rank takes {}, most of it for {}, but may take {} (--memory): lower training.micro_batch or "
-                    "model.context, or use more ranks, which share out the optimizer's moments",
+                    "model.context, set training.recompute to block, or use more ranks, which share out the "
+                    "optimizer's moments",
                     bytes_text(rank_bytes), std::max_element(terms.begin(), terms.end(), by_bytes)->name,
                     bytes_text(std::uint64_t(memory * 0x1p30))));
 

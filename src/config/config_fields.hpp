@@ -60,6 +60,9 @@ constexpr std::array<std::string_view, 2> names_of(Precision) {
 constexpr std::array<std::string_view, 2> names_of(Residual) {
   return {"stored", "float"};
 }
+constexpr std::array<std::string_view, 2> names_of(Recompute) {
+  return {"none", "block"};
+}
 
 /// visit(key, member, range) for every setting; the range of texts and enums is not looked at, that of a list holds
 /// for each of its elements.
@@ -110,6 +113,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("training.clip_norm", t.clip_norm, at_least(0));
   visit("training.precision", t.precision, Range{});
   visit("training.residual", m.residual, Range{});
+  visit("training.recompute", m.recompute, Range{});
   visit("training.on_nonfinite", t.on_nonfinite, Range{});
   visit("training.skip_at_most", t.skip_at_most, at_least(0));
   visit("evaluation.every", config.evaluation.every, at_least(0));

@@ -18,6 +18,8 @@ enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
 enum class OnNonfinite { stop, skip };
 enum class Precision { fp32, bf16 };
 enum class Residual { stored, fp32 };
+/// What a forward pass of training keeps of each block for the backward pass.
+enum class Recompute { none, block };
 
 /// Shape of the decoder.
 struct ModelConfig {
@@ -49,6 +51,8 @@ struct ModelConfig {
   /// The key training.residual: what the residual stream and its gradient are kept in, which add up all blocks.
   /// float: in fp32 with bf16 too; default with norm post: stored.
   Residual residual = Residual::fp32;
+  /// The key training.recompute. block: its input alone, from which the backward pass computes the rest once more.
+  Recompute recompute = Recompute::none;
 
   int key_heads() const { return key_value_heads == 0 ? heads : key_value_heads; }  ///< G
   int head_width() const { return head_size == 0 ? channels / heads : head_size; }  ///< D

@@ -206,13 +206,18 @@ std::vector<AttentionMaps> AttentionCapture::capture(const ExecSpace& exec) cons
     }
     Kokkos::deep_copy(exec, tokens_, host_tokens);
     decoder_.forward(exec, tokens_, DropoutKey{}, activations_);
-    for (std::size_t row = 0; row < count; ++row)
-      maps.push_back(maps_of_row(exec, info_.probes[first + row], int(row)));
+    maps.resize(first + count);
+    for (const int layer : info_.layers) {
+      decoder_.restore_block(exec, std::size_t(layer), DropoutKey{}, activations_);
+      for (std::size_t row = 0; row < count; ++row)
+        append_maps(exec, info_.probes[first + row], int(row), layer, maps[first + row]);
+    }
   }
   return maps;
 }
 
-AttentionMaps AttentionCapture::maps_of_row(const ExecSpace& exec, const AttentionProbe& probe, int row) const {
+void AttentionCapture::append_maps(const ExecSpace& exec, const AttentionProbe& probe, int row, int layer,
+                                   AttentionMaps& maps) const {
   const std::size_t n = probe.tokens.size(), heads = info_.layers.size() * info_.heads.size();
   constexpr std::size_t columns = attention_statistic_count + 1;
   const auto weights = reshape<MasterTensor3>(rows(weights_, 0, long(n * n)), 1, n, n);
@@ -220,21 +225,18 @@ AttentionMaps AttentionCapture::maps_of_row(const ExecSpace& exec, const Attenti
   const ConstTokenTensor1 tokens = Kokkos::subview(tokens_, row, Kokkos::make_pair(std::size_t(0), n));
   const auto host_weights = Kokkos::create_mirror_view(weights);
   const auto host_statistics = Kokkos::create_mirror_view(statistics_);
-  AttentionMaps maps;
   maps.weights.reserve(heads * n * n);
-  for (const int layer : info_.layers)
-    for (const int head : info_.heads) {
-      decoder_.blocks[std::size_t(layer)].attention.weights(exec, activations_.blocks[std::size_t(layer)].attention,
-                                                            row, head, weights);
-      attention_statistics(exec, weights, tokens, sums, statistics_);
-      Kokkos::deep_copy(exec, host_weights, weights);
-      Kokkos::deep_copy(exec, host_statistics, statistics_);
-      exec.fence("dekoder::attention_capture");
-      maps.weights.insert(maps.weights.end(), host_weights.data(), host_weights.data() + n * n);
-      maps.statistics.insert(maps.statistics.end(), host_statistics.data(),
-                             host_statistics.data() + attention_statistic_count);
-    }
-  return maps;
+  for (const int head : info_.heads) {
+    decoder_.blocks[std::size_t(layer)].attention.weights(exec, activations_.blocks[std::size_t(layer)].attention,
+                                                          row, head, weights);
+    attention_statistics(exec, weights, tokens, sums, statistics_);
+    Kokkos::deep_copy(exec, host_weights, weights);
+    Kokkos::deep_copy(exec, host_statistics, statistics_);
+    exec.fence("dekoder::attention_capture");
+    maps.weights.insert(maps.weights.end(), host_weights.data(), host_weights.data() + n * n);
+    maps.statistics.insert(maps.statistics.end(), host_statistics.data(),
+                           host_statistics.data() + attention_statistic_count);
+  }
 }
 
 }  // namespace dekoder

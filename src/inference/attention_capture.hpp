@@ -74,7 +74,8 @@ class AttentionCapture {
   std::vector<AttentionMaps> capture(const ExecSpace& exec) const;
 
  private:
-  AttentionMaps maps_of_row(const ExecSpace& exec, const AttentionProbe& probe, int row) const;
+  void append_maps(const ExecSpace& exec, const AttentionProbe& probe, int row, int layer,
+                   AttentionMaps& maps) const;
 
   const Decoder& decoder_;
   const DecoderActivations& activations_;

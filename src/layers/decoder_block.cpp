@@ -53,6 +53,18 @@ BlockActivations::BlockActivations(ActivationArena& arena, const std::string& na
                         residual_as_master(model)),
       feed_forward(arena, name + ".feed_forward", long(sequences) * model.context, model) {}
 
+BlockActivations::BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model,
+                                   int sequences, const BlockActivations& other)
+    : BlockActivations(other) {
+  const long N = long(sequences) * model.context;
+  const int C = model.channels;
+  if (model.norm == NormPlacement::pre)
+    attention_norm.sum =
+        ResidualTensor2::take(arena, name + ".attention_norm.sum", N, C, residual_as_master(model));
+  else
+    feed_forward_norm.y = arena.take<StoredTensor2>(name + ".feed_forward_norm.y", "N,C", N, C);
+}
+
 BlockScratch::BlockScratch(ActivationArena& arena, const ModelConfig& model, int sequences, ActivationUse use) {
   const long N = long(sequences) * model.context;
   const int C = model.channels;
@@ -89,29 +101,47 @@ DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefi
       feed_forward_norm(store, prefix + ".feed_forward_norm", model),
       feed_forward(store, prefix + ".feed_forward", model) {}
 
+void DecoderBlock::attend_and_activate(const ExecSpace& exec, const DropoutKey& dropout,
+                                       const BlockActivations& saved, const BlockScratch& scratch,
+                                       const CachedKeysValues* cached) const {
+  attention.forward(exec, saved.attention_norm.y, dropout.at(site(index, 0)), saved.attention, scratch.attention,
+                    scratch.delta, cached);
+  feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, dropout.at(site(index, 1)),
+                            saved.attention.lse.extent_int(2), saved.feed_forward_norm);
+  feed_forward.activate(exec, saved.feed_forward_norm.y, saved.feed_forward);
+}
+
+void DecoderBlock::recompute(const ExecSpace& exec, const ResidualTensor2& input, const DropoutKey& dropout,
+                             const BlockActivations& saved, const BlockScratch& scratch) const {
+  if (placement == NormPlacement::post) {
+    forward(exec, {input, {}, {}}, dropout, saved, scratch);
+    return;
+  }
+  const Region region(name);
+  attention_norm.forward(exec, saved.attention_norm);
+  attend_and_activate(exec, dropout, saved, scratch, nullptr);
+}
+
 ResidualStream DecoderBlock::forward(const ExecSpace& exec, const ResidualStream& x, const DropoutKey& dropout,
                                      const BlockActivations& saved, const BlockScratch& scratch,
                                      const CachedKeysValues* cached) const {
   const Region region(name);
   const int T = saved.attention.lse.extent_int(2);
-  const Dropout of_weights = dropout.at(site(index, 0));
   const Dropout of_attention = dropout.at(site(index, 1)), of_feed_forward = dropout.at(site(index, 2));
   if (placement == NormPlacement::pre) {
     if (x.delta.size() == 0)
       attention_norm.forward(exec, saved.attention_norm);  // x.residual is saved.attention_norm.sum
     else
       attention_norm.forward(exec, x.residual, x.delta, x.dropout, T, saved.attention_norm);
-    attention.forward(exec, saved.attention_norm.y, of_weights, saved.attention, scratch.attention, scratch.delta,
-                      cached);
-    feed_forward_norm.forward(exec, saved.attention_norm.sum, scratch.delta, of_attention, T,
-                              saved.feed_forward_norm);
-    feed_forward.forward(exec, saved.feed_forward_norm.y, saved.feed_forward, scratch.delta);
+    attend_and_activate(exec, dropout, saved, scratch, cached);
+    feed_forward.project(exec, saved.feed_forward, scratch.delta);
     return {saved.feed_forward_norm.sum, scratch.delta, of_feed_forward};
   }
-  attention.forward(exec, x.residual.stored(), of_weights, saved.attention, scratch.attention, scratch.delta,
-                    cached);
+  attention.forward(exec, x.residual.stored(), dropout.at(site(index, 0)), saved.attention, scratch.attention,
+                    scratch.delta, cached);
   attention_norm.forward(exec, x.residual, scratch.delta, of_attention, T, saved.attention_norm);
-  feed_forward.forward(exec, saved.attention_norm.y, saved.feed_forward, scratch.delta);
+  feed_forward.activate(exec, saved.attention_norm.y, saved.feed_forward);
+  feed_forward.project(exec, saved.feed_forward, scratch.delta);
   feed_forward_norm.forward(exec, saved.attention_norm.y, scratch.delta, of_feed_forward, T,
                             saved.feed_forward_norm);
   return {saved.feed_forward_norm.y, {}, {}};

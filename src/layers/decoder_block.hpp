@@ -38,6 +38,10 @@ struct BlockActivations {
   FeedForwardActivations feed_forward;
 
   BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model, int sequences);
+  /// The memory of `other`, but for what recompute() begins with: pre-norm: the input of the first norm; post-norm:
+  /// the output of the last, the next block's input.
+  BlockActivations(ActivationArena& arena, const std::string& name, const ModelConfig& model, int sequences,
+                   const BlockActivations& other);
 };
 
 /// Whether the residual stream and its gradient are of master numbers: in pre-norm, as model.residual says. In
@@ -84,11 +88,21 @@ struct DecoderBlock {
                          const BlockActivations& saved, const BlockScratch& scratch,
                          const CachedKeysValues* cached = nullptr) const;
 
+  /// Once more what forward left in `saved`, the output apart, where other blocks have the memory of it: with the
+  /// same kernels on the same numbers, so with the same bits. `input` is the block's (post-norm reads it).
+  void recompute(const ExecSpace& exec, const ResidualTensor2& input, const DropoutKey& dropout,
+                 const BlockActivations& saved, const BlockScratch& scratch) const;
+
   /// grad_residual(N,C) enters as d loss/d (what leaves the block) and is overwritten by d loss/d (what enters it).
   /// input is the block's input (post-norm reads it; the embedding or the previous block's last norm).
   void backward(const ExecSpace& exec, ConstStoredTensor2 input, const DropoutKey& dropout,
                 const BlockActivations& saved, const BlockScratch& scratch,
                 const ResidualTensor2& grad_residual) const;
+
+ private:
+  /// Pre-norm, from the first norm's output to the activated hidden layer.
+  void attend_and_activate(const ExecSpace& exec, const DropoutKey& dropout, const BlockActivations& saved,
+                           const BlockScratch& scratch, const CachedKeysValues* cached) const;
 };
 
 /// "blocks.03"

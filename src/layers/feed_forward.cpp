@@ -38,12 +38,15 @@ FeedForward::FeedForward(const ParameterStore& store, const std::string& prefix,
       kind(model.activation),
       gated(model.gated) {}
 
-void FeedForward::forward(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved,
-                          StoredTensor2 y) const {
+void FeedForward::activate(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved) const {
   const Region region("feed_forward");
   up.forward(exec, x, saved.hidden);
   gated ? gated_activation(exec, kind, saved.hidden, saved.activated)
         : activation(exec, kind, saved.hidden, saved.activated);
+}
+
+void FeedForward::project(const ExecSpace& exec, const FeedForwardActivations& saved, StoredTensor2 y) const {
+  const Region region("feed_forward");
   down.forward(exec, saved.activated, y);
 }
 

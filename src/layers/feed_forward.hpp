@@ -40,9 +40,10 @@ struct FeedForward {
                       InitialValues down_bias);
   FeedForward(const ParameterStore& store, const std::string& prefix, const ModelConfig& model);
 
-  /// Overwrites saved and y(N,C).
-  void forward(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved,
-               StoredTensor2 y) const;
+  /// The forward pass to the activated hidden layer, which is all that backward reads: overwrites saved.
+  void activate(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved) const;
+  /// The rest of it: overwrites y(N,C).
+  void project(const ExecSpace& exec, const FeedForwardActivations& saved, StoredTensor2 y) const;
   /// grad_x = [grad_x +] d loss/d x; parameter gradients are accumulated. grad_x may be grad_y's memory.
   void backward(const ExecSpace& exec, ConstStoredTensor2 x, const FeedForwardActivations& saved,
                 ConstStoredTensor2 grad_y, const FeedForwardScratch& scratch, GradientWrite write,

@@ -93,8 +93,12 @@ std::vector<BlockActivations> DecoderActivations::take_blocks(ActivationArena& a
                                                               int sequences, ActivationUse use) {
   std::vector<BlockActivations> all;
   for (int l = 0; l < model.layers; ++l) {
-    if (use == ActivationUse::training || l == 0) {
+    if (l == 0 || (use == ActivationUse::training && model.recompute == Recompute::none)) {
       all.emplace_back(arena, block_name(l), model, sequences);
+      continue;
+    }
+    if (use == ActivationUse::training) {
+      all.emplace_back(arena, block_name(l), model, sequences, all.front());
       continue;
     }
     all.push_back(all.front());
@@ -221,10 +225,19 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
   return sum(exec, saved.losses, saved.partials);
 }
 
+void Decoder::restore_block(const ExecSpace& exec, std::size_t l, const DropoutKey& dropout,
+                            const DecoderActivations& saved) const {
+  if (!saved.shared()) return;
+  const Region region("recompute");
+  const ResidualTensor2 input = l == 0 ? saved.embedded : ResidualTensor2(saved.blocks[l - 1].feed_forward_norm.y);
+  blocks[l].recompute(exec, input, dropout, saved.blocks[l], saved.scratch);
+}
+
 void Decoder::backward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                        const DecoderActivations& saved, const std::function<void(int)>& block_done) const {
   const Region region("backward");
   for (std::size_t l = blocks.size(); l-- > 0;) {
+    if (l + 1 < blocks.size()) restore_block(exec, l, dropout, saved);
     const StoredTensor2 input = l == 0 ? saved.embedded.stored() : saved.blocks[l - 1].feed_forward_norm.y;
     blocks[l].backward(exec, input, dropout, saved.blocks[l], saved.scratch, saved.grad_residual);
     if (block_done) block_done(int(l));

@@ -25,7 +25,8 @@ std::vector<std::size_t> backward_borders(const ParameterLayout& layout, int lay
 long head_chunk(const ModelConfig& model, long tokens, bool on_host = device_is_host);
 
 /// All activations and scratch for B sequences of T tokens, taken from an arena. Blocks share the memory of one
-/// where nothing is read of them afterwards (ActivationUse); backward passes need those of training.
+/// where nothing is read of them afterwards (ActivationUse) or where it is computed once more (Recompute);
+/// backward passes need those of training.
 struct DecoderActivations {
   std::vector<BlockActivations> blocks;  ///< L
   BlockScratch scratch;
@@ -43,6 +44,10 @@ struct DecoderActivations {
                      ActivationUse use = ActivationUse::training);
 
   std::size_t sequences() const { return blocks.front().attention.lse.extent(0); }  ///< B
+  /// Whether one block's activations overwrite another's: Decoder::restore_block brings them back.
+  bool shared() const {
+    return blocks.front().attention.qkv.data() == blocks.back().attention.qkv.data() && blocks.size() > 1;
+  }
 
  private:
   static std::vector<BlockActivations> take_blocks(ActivationArena& arena, const ModelConfig& model, int sequences,
@@ -84,6 +89,11 @@ class Decoder {
   /// writes d(grad_scale * sum)/d x into saved.grad_residual, accumulates the head's gradients. After forward.
   double loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                        const DecoderActivations& saved) const;
+
+  /// Makes saved.blocks[l] what the last forward left of block l, where blocks share memory; not needed for the
+  /// last one straight after forward. `dropout` is that of the forward pass.
+  void restore_block(const ExecSpace& exec, std::size_t l, const DropoutKey& dropout,
+                     const DecoderActivations& saved) const;
 
   /// From saved.grad_residual back to the embedding: accumulates every remaining parameter gradient. Calls
   /// block_done(l) once block l and all behind it are done, from the last to the first.

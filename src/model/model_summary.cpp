@@ -42,12 +42,17 @@ double bytes_per_step(const ModelConfig& model, int sequences, long micro_batche
       (2 * 4 * C + (2 * W + 2 * Q) + turned + (2 * U + F) + biases);  // norms; attention; activation
   const double ends = (4 * C + 3 * C) + (C + V) + 2 * V + (V + C) + (V + C) + 3 * C;  // norm, head, loss, embedding
   double activations = N * (L * (block_forward + block_backward) + ends) * stored;
+  const bool again = model.recompute == Recompute::block;  // all blocks but the last; pre-norm: without F -> C
+  if (again) {
+    const double spared = model.norm == NormPlacement::pre ? F + C : 0;
+    activations += N * (L - 1) * (block_forward - spared) * stored;
+  }
   if (stored_is_short &&
       residual_as_master(model))  // norms and embedding, and the copies of the gradient that products read
     activations += N * (L * (2 * 2 * C + 2 * 3 * C) + 2 * C + 2 * C + 2 * C) * (master - stored) +
                    N * L * 2 * C * (master + stored);
   const double products =
-      weights * (2 * stored + 2 * master);  // each weight forward and backward, its gradient added to
+      weights * ((again ? 3 : 2) * stored + 2 * master);  // each weight forward and backward, its gradient added to
   const double update =
       weights * (9 * master + (stored_is_short ? stored : 0));  // norm: 1; AdamW: 4 read, 4 written
   return double(micro_batches) * (activations + products) + update;

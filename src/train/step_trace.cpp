@@ -47,10 +47,14 @@ void look_at_norm(Examiner& examiner, const std::string& name, long micro, const
 }
 
 /// What forward has left, in its order.
-void look_at_forward(Examiner& examiner, const DecoderActivations& saved, long micro) {
+void look_at_forward(const ExecSpace& exec, Examiner& examiner, const TrainingModel& model,
+                     const DropoutKey& dropout, long micro) {
+  const DecoderActivations& saved = model.activations();
   const bool post = saved.final_norm.empty();
   if (post) examiner.look("embedded", "embedding", micro, saved.embedded.stored());
   for (std::size_t l = 0; l < saved.blocks.size(); ++l) {
+    model.decoder().restore_block(exec, l, dropout, saved);
+    exec.fence("dekoder::trace_step");
     const BlockActivations& block = saved.blocks[l];
     const std::string name = block_name(int(l));
     if (!post) look_at_norm(examiner, name + ".attention_norm", micro, block.attention_norm);
@@ -144,7 +148,7 @@ std::vector<TensorHealth> trace_step(const ExecSpace& exec, TrainingModel& model
     Kokkos::deep_copy(exec, model.store().gradients(), Master(0));
     model.accumulate_gradients(exec, dropout, scale);
     exec.fence("dekoder::trace_step");
-    look_at_forward(examiner, model.activations(), micro);
+    look_at_forward(exec, examiner, model, dropout, micro);
     examiner.look("losses", "head and cross-entropy", micro, model.activations().losses);
     for (const ParameterEntry& entry : backward)
       examiner.look("gradient of " + entry.name, "backward", micro,

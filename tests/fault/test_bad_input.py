@@ -595,7 +595,7 @@ class BadInput(unittest.TestCase):
         self.assertEqual(config["training"]["learning_rate"], 2e-5)
         self.assertEqual(config["training"]["final_learning_rate"], 2e-6)
         self.assertEqual(config["training"]["seed"], 18446744073709551615)
-        texts_of = {"positions", "norm", "norm_kind", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "residual", "tokens", "prompt",
+        texts_of = {"positions", "norm", "norm_kind", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "residual", "recompute", "tokens", "prompt",
                     "texts"}
         for section, keys in config.items():
             for key, value in keys.items():

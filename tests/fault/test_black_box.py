@@ -186,6 +186,15 @@ class BlackBox(unittest.TestCase):
                 prefix = f"gradient of blocks.{block}."
                 self.assertEqual(tuple(dict.fromkeys(name[len(prefix):].split(".")[0] for name in names if name.startswith(prefix))), parts)
 
+    def test_activations_that_are_computed_once_more_are_looked_at_too(self):
+        boxes = []
+        for recompute in ("none", "block"):
+            self.train(f"recompute-{recompute}", *DIVERGES, "--set", f"training.recompute={recompute}", code=4)
+            with h5py.File(self.box(f"recompute-{recompute}", 2)) as box:
+                boxes.append(repr([(name, box["tensors"][name][:].tolist()) for name in box["tensors"]]))
+        self.assertIn("nan", boxes[0])
+        self.assertEqual(*boxes)
+
     def test_what_keeps_the_file_from_being_written(self):
         run = self.work / "in-the-way"
         run.mkdir()

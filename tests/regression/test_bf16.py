@@ -124,6 +124,19 @@ class Bf16(unittest.TestCase):
         self.assertEqual(said[6]["create"], said[3]["create"], said)
         self.assertGreater(said[3]["create"], 5)
 
+    def test_activations_computed_once_more(self):
+        """training.recompute: with each residual stream, and from a restart on."""
+        stored = ("training.residual=stored",)
+        self.workshop.train(self.folder / "stored", sets=(*BF16, *stored))
+        for whole, sets in ((self.whole, ()), (self.folder / "stored", stored)):
+            again = self.folder / f"{whole.name}-again"
+            self.train(again, *sets, "training.recompute=block")
+            dk.compare_runs(whole, again, same_settings=False)
+        turned = self.folder / "turned"
+        self.workshop.train(turned, sets=BF16, flags=("--until", "70"), expect=85)
+        self.assertIn("training.recompute", self.workshop.train(turned, sets=(*BF16, "training.recompute=block")))
+        dk.compare_runs(self.whole, turned, same_settings=False)
+
     def test_processors_without_bf16(self):
         expected = self.losses(self.whole)
         for isa in ("AVX512_CORE", "AVX2"):

@@ -2,6 +2,7 @@
 // Memory for inference: what a forward pass gives with less of it, and what it takes.
 #include <gtest/gtest.h>
 
+#include "inference/attention_capture.hpp"
 #include "model/model_summary.hpp"
 #include "support/host_tensor.hpp"
 #include "support/small_decoder.hpp"
@@ -77,6 +78,60 @@ TEST_P(InferenceActivations, TakeTheMemoryOfOneBlock) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Norms, InferenceActivations, ::testing::Values(NormPlacement::pre, NormPlacement::post));
+
+/// Gradients, losses and attention maps of three sequences, as bits.
+struct Training {
+  std::vector<double> gradients, maps;
+  double loss = 0;
+  std::size_t bytes;
+
+  explicit Training(const RunConfig& config) : bytes(activation_bytes(config.model, config.micro_batch())) {
+    const ExecSpace exec;
+    TrainingModel model(config);
+    EXPECT_EQ(model.activation_bytes(), bytes);
+    model.store().initialise(exec, 3);
+    AttentionFileInfo info;
+    for (int l = 0; l < config.model.layers; ++l) info.layers.push_back(l);
+    for (int h = 0; h < config.model.heads; ++h) info.heads.push_back(h);
+    for (const Token first : {1, 2, 3, 4}) info.probes.push_back({"", "", "", {first, 5, 6}, {"", "", ""}});
+    for (const AttentionMaps& of_probe : AttentionCapture(model.decoder(), model.activations(), info).capture(exec))
+      maps.insert(maps.end(), of_probe.weights.begin(), of_probe.weights.end());
+    model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
+    const DropoutKey dropout{Real(config.model.dropout), 1, 5, 0};
+    for (int micro = 0; micro < 2; ++micro) loss = model.accumulate_gradients(exec, dropout, Real(0.05));
+    exec.fence();
+    gradients = values_of(model.store().gradients());
+  }
+};
+
+TEST_P(InferenceActivations, ThatAreComputedOnceMoreGiveTheSameBits) {
+  for (const bool modern : {false, true})
+    for (const double dropout : {0.0, 0.2}) {
+      RunConfig config = small_config();
+      config.model = model_of(GetParam());
+      config.model.dropout = dropout;
+      if (modern) {
+        config.model.norm_kind = NormKind::rms;
+        config.model.gated = true;
+        config.model.positions = Positions::rotary;
+        config.model.head_size = 4;
+        config.model.key_value_heads = 1;
+      }
+      const Training kept(config);
+      config.model.recompute = Recompute::block;
+      const Training again(config);
+      EXPECT_EQ(again.loss, kept.loss);
+      EXPECT_EQ(again.gradients, kept.gradients);
+      EXPECT_EQ(again.maps, kept.maps);
+      EXPECT_GT(again.maps.size(), 0u);
+      EXPECT_LT(again.bytes, kept.bytes);
+      ModelConfig deeper = config.model;
+      deeper.layers += 5;
+      const std::size_t N = std::size_t(config.micro_batch()) * std::size_t(config.model.context);
+      const std::size_t input = (N * std::size_t(config.model.channels) * sizeof(Stored) + 63) / 64 * 64;
+      EXPECT_EQ(activation_bytes(deeper, config.micro_batch()), again.bytes + 5 * input);
+    }
+}
 
 TEST(WithoutGradients, NothingIsAllocatedForThemAndNoBackwardPassRuns) {
   const RunConfig config = small_config();

@@ -138,6 +138,7 @@ TEST(RunConfigYaml, WhatIsWrittenReadsBackTheSame) {
   for (const bool changed : {false, true}) {
     RunConfig config;
     if (changed) visit_fields(config, [](std::string_view, auto& member, Range) { Changer()(member); });
+    config.model.recompute = changed ? Recompute::block : Recompute::none;
     config.model.residual = changed ? Residual::stored : Residual::fp32;  // which the changed norm refuses
     if (changed) config.model.head_size = 16;                             // rotary positions turn a part of it
     const std::string text = to_yaml(config);
