@@ -19,6 +19,7 @@
 #include "data/reading_progress.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/packed_file.hpp"
+#include "tokenizer/sentencepiece_tokenizer.hpp"
 
 namespace dekoder {
 
@@ -26,7 +27,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::size_t part_bytes = std::size_t{1} << 18, most_part_bytes = std::size_t{1} << 24;
+constexpr std::size_t part_bytes = std::size_t{1} << 18, most_part_bytes = SentencePieceTokenizer::most_text;
 constexpr std::size_t most_parts = 4096, most_line_bytes = std::size_t{1} << 30;
 
 /// The name without .gz or .zst.

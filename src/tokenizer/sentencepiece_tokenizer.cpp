@@ -23,8 +23,10 @@ constexpr std::size_t longest_piece = 4096;      ///< bytes; the library recurs 
 constexpr std::size_t most_nested_symbols = 64;  ///< prefixes of each other: what the library has room for
 constexpr int most_nested_rules = 32;            ///< the same, of the rules of normalization
 constexpr int longest_rule = 256;                ///< bytes that a rule replaces
-/// Bytes that a rule gives. The library counts in int: most_text of it with 3 bytes for each blank fit.
-constexpr std::size_t longest_replacement = 64;
+/// Bytes that a rule gives; the longest of the library's own rules, for U+FDFA, has 33. The library counts in int:
+/// most_text of it with 3 bytes for each blank fit.
+constexpr std::size_t longest_replacement = 42;
+static_assert(SentencePieceTokenizer::most_text * longest_replacement * 3 + 3 <= std::size_t(INT32_MAX));
 
 [[noreturn]] void refuse(std::string_view where, const std::string& what) {
   throw DataError("{}: {}; expected a .model file of SentencePiece, unigram or BPE", where, what);

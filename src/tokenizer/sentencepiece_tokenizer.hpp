@@ -23,7 +23,7 @@ class SentencePieceTokenizer {
   /// Tokens of one text. The texts of <s> and its like are text like any other. Throws DataError, beginning with
   /// `where`, for one of more than `most_text` bytes.
   std::vector<Token> encode(std::string_view text, std::string_view where) const;
-  static constexpr std::size_t most_text = 8388608;
+  static constexpr std::size_t most_text = 16777216;
   /// The bytes that a token stands for: none for a special one, one byte for <0xNN>, and what the model has for
   /// the unknown one (" ⁇ ").
   const std::string& text(Token token) const;
