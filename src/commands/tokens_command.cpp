@@ -76,7 +76,7 @@ std::string token_file_text(const std::filesystem::path& file, const TokenFileHe
                       header.documents == 1 ? "" : "s");
   if (header.split_by_document) text += fmt::format(", {} of them held out", header.validation_documents);
   if (header.empty_documents > 0) text += fmt::format("; empty ones left out: {}", header.empty_documents);
-  return text + "\n" + histogram_text(token_file::document_lengths(file));
+  return text + "\n" + histogram_text(token_file::document_lengths(file, header));
 }
 
 std::string show_tokens(const Command& command) {

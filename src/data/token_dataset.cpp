@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/utf8.hpp"
 #include "io/hdf5/hdf5_file.hpp"
 
 namespace dekoder {
@@ -37,6 +38,64 @@ void require_format(const Hdf5File& file) {
                     token_file::major_version);
 }
 
+/// The bytes that the header counts must be those that so many tokens can have.
+void require_bytes(const TokenFileHeader& header, const std::string& name) {
+  const std::string& digest = header.source_sha256;
+  if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos)
+    throw DataError("{}: source_sha256 is '{}', expected 64 hexadecimal digits; {}", name, excerpt(digest), remedy);
+  if (header.validation_bytes > header.source_bytes)
+    throw DataError("{}: validation_bytes is {}, above the {} bytes of the source; {}", name,
+                    header.validation_bytes, header.source_bytes, remedy);
+  const Tokenizer& tokenizer = header.tokenizer;
+  std::uint64_t longest = 1;
+  for (Token token = 0; token < tokenizer.vocabulary(); ++token)
+    longest = std::max<std::uint64_t>(longest, tokenizer.bytes_of(token));
+  const bool has_only_text =
+      tokenizer.kind() == TokenizerKind::bytes || tokenizer.kind() == TokenizerKind::characters;
+  const auto require = [&](const char* what, std::uint64_t bytes, std::uint64_t tokens) {
+    const std::uint64_t least = has_only_text ? tokens : 0;
+    if (bytes < least || bytes / longest + (bytes % longest != 0 ? 1 : 0) > tokens)
+      throw DataError("{}: {} is {}, of {} tokens that have {} to {} bytes each; {}", name, what, bytes, tokens,
+                      has_only_text ? 1 : 0, longest, remedy);
+  };
+  if (tokenizer.keeps_bytes()) {
+    require("source_bytes", header.source_bytes, header.tokens);
+    require("validation_bytes", header.validation_bytes, header.validation_tokens());
+  }
+  require("validation_token_bytes", header.validation_token_bytes,
+          tokenizer.keeps_bytes() ? 0 : header.validation_tokens());
+  if (header.unknown_tokens > (tokenizer.unknown() < 0 ? 0 : header.tokens))
+    throw DataError("{}: unknown_tokens is {}, expected at most {}; {}", name, header.unknown_tokens,
+                    tokenizer.unknown() < 0 ? 0 : header.tokens, remedy);
+}
+
+/// What the header says of documents must agree with itself; their ends are for lengths_of to check.
+void require_documents(const Hdf5File& file, const TokenFileHeader& header) {
+  const std::string name = file.path().string();
+  const bool tells = file.has_attribute("/", "documents");
+  if (tells != file.exists("/document_ends"))
+    throw DataError("{}: has {}, expected both or none; {}", name,
+                    tells ? "documents, but no /document_ends" : "/document_ends, but no documents", remedy);
+  if (!tells) return;
+  if (header.documents == 0 || header.documents > header.tokens)
+    throw DataError("{}: documents is {}, expected 1 to {}, the tokens of the file; {}", name, header.documents,
+                    header.tokens, remedy);
+  const Hdf5Dataset ends = file.dataset("/document_ends");
+  if (ends.type() != Hdf5Type::uint64 || ends.shape() != std::vector<std::size_t>{header.documents})
+    throw DataError("{}:/document_ends: {} values of {}, expected uint64, {} of them; {}", name, ends.size(),
+                    hdf5_type_name(ends.type()), header.documents, remedy);
+  if (header.validation_documents > (header.split_by_document ? header.documents - 1 : 0))
+    throw DataError("{}: validation_documents is {}, expected at most {} of {}, split by {}; {}", name,
+                    header.validation_documents, header.split_by_document ? header.documents - 1 : 0,
+                    header.documents, header.split_by_document ? "document" : "place", remedy);
+  if (header.split_by_document && (header.validation_documents == 0) != (header.validation_tokens() == 0))
+    throw DataError("{}: validation_documents is {}, and {} tokens are held out; {}", name,
+                    header.validation_documents, header.validation_tokens(), remedy);
+  if (!(header.validation_fraction >= 0 && header.validation_fraction < 1))
+    throw DataError("{}: validation_fraction is {}, expected 0 or more and below 1; {}", name,
+                    header.validation_fraction, remedy);
+}
+
 /// The numbers of the header must agree with each other and with the datasets' shapes.
 void require_consistent(const Hdf5File& file, const TokenFileHeader& header) {
   const std::string name = file.path().string();
@@ -55,17 +114,16 @@ void require_consistent(const Hdf5File& file, const TokenFileHeader& header) {
   if (header.training_tokens == 0 || header.training_tokens > header.tokens)
     throw DataError("{}: training_tokens is {}, expected 1 to {}, the tokens of the file; {}", name,
                     header.training_tokens, header.tokens, remedy);
-  if (header.validation_bytes > header.source_bytes)
-    throw DataError("{}: validation_bytes is {}, above the {} bytes of the source; {}", name,
-                    header.validation_bytes, header.source_bytes, remedy);
-  if (header.documents == 0) return;
-  const Hdf5Dataset ends = file.dataset("/document_ends");
-  if (ends.type() != Hdf5Type::uint64 || ends.shape() != std::vector<std::size_t>{header.documents})
-    throw DataError("{}:/document_ends: {} values of {}, expected uint64, {} of them; {}", name, ends.size(),
-                    hdf5_type_name(ends.type()), header.documents, remedy);
-  if (header.validation_documents > header.documents)
-    throw DataError("{}: validation_documents is {}, above the {} documents of the file; {}", name,
-                    header.validation_documents, header.documents, remedy);
+  require_bytes(header, name);
+  require_documents(file, header);
+}
+
+bool is_split_by_document(const Hdf5File& file) {
+  const std::string split = file.text_attribute("/", "split");
+  if (split != "document" && split != "place")
+    throw DataError("{}: split is '{}', expected document or place; {}", file.path().string(), excerpt(split),
+                    remedy);
+  return split == "document";
 }
 
 TokenFileHeader header_of(const Hdf5File& file) {
@@ -83,7 +141,7 @@ TokenFileHeader header_of(const Hdf5File& file) {
     header.documents = file.attribute<std::uint64_t>("/", "documents");
     header.validation_documents = file.attribute<std::uint64_t>("/", "validation_documents");
     header.empty_documents = file.attribute<std::uint64_t>("/", "empty_documents");
-    header.split_by_document = file.text_attribute("/", "split") == "document";
+    header.split_by_document = is_split_by_document(file);
     header.validation_fraction = file.attribute<double>("/", "validation_fraction");
   }
   if (file.has_attribute("/", "validation_token_bytes")) {
@@ -92,6 +150,37 @@ TokenFileHeader header_of(const Hdf5File& file) {
   }
   require_consistent(file, header);
   return header;
+}
+
+/// Reads the ends of the documents, and checks them.
+token_file::DocumentLengths lengths_of(const Hdf5File& file, const TokenFileHeader& header) {
+  token_file::DocumentLengths lengths;
+  if (header.documents == 0) return lengths;
+  const Hdf5Dataset dataset = file.dataset("/document_ends");
+  std::vector<std::uint64_t> ends;
+  std::uint64_t last = 0;
+  const std::uint64_t training = header.documents - header.validation_documents;
+  for (std::uint64_t first = 0; first < header.documents; first += ends.size()) {
+    ends.resize(std::min<std::uint64_t>(token_file::document_ends_chunk, header.documents - first));
+    const std::array<std::size_t, 1> offset = {first}, count = {ends.size()};
+    dataset.read(std::span<std::uint64_t>(ends), offset, count);
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      const bool wrong_border =
+          header.split_by_document && first + i + 1 == training && ends[i] != header.training_tokens;
+      if (ends[i] <= last || ends[i] > header.tokens || wrong_border)
+        throw DataError("{}:/document_ends: document {} ends at {}, behind {}, where {} tokens are to train on; {}",
+                        file.path().string(), first + i, ends[i], last, header.training_tokens, remedy);
+      const std::uint64_t length = ends[i] - last;
+      lengths.least = last == 0 ? length : std::min(lengths.least, length);
+      lengths.most = std::max(lengths.most, length);
+      ++lengths.of_bits[static_cast<std::size_t>(std::bit_width(length)) - 1];
+      last = ends[i];
+    }
+  }
+  if (last != header.tokens)
+    throw DataError("{}:/document_ends: the last document ends at {}, expected {}, as many as there are tokens; {}",
+                    file.path().string(), last, header.tokens, remedy);
+  return lengths;
 }
 
 }  // namespace
@@ -120,6 +209,7 @@ class TokenDataset::Blocks {
   }
 
   bool streams() const { return streams_; }
+  const Hdf5File& file() const { return file_; }
   std::uint64_t total() const { return total_; }
 
   void copy(std::uint64_t first, std::span<Token> out) {
@@ -205,6 +295,7 @@ TokenDataset::TokenDataset(const std::filesystem::path& file, std::size_t memory
   Hdf5File opened = Hdf5File::open(file);
   header_ = header_of(opened);
   blocks_ = std::make_unique<Blocks>(std::move(opened), header_, memory_limit);
+  if (!streams()) lengths_of(blocks_->file(), header_);  // the file is read whole
 }
 
 TokenDataset::~TokenDataset() = default;
@@ -217,39 +308,12 @@ void token_file::verify(const std::filesystem::path& file) {
     block.resize(std::min<std::uint64_t>(block.size(), dataset.header().tokens - first));
     dataset.read(first, block);
   }
-  document_lengths(file);
+  document_lengths(file, dataset.header());
 }
 
-token_file::DocumentLengths token_file::document_lengths(const std::filesystem::path& path) {
-  const Hdf5File file = Hdf5File::open(path);
-  const TokenFileHeader header = header_of(file);
-  DocumentLengths lengths;
-  if (header.documents == 0) return lengths;
-  const Hdf5Dataset dataset = file.dataset("/document_ends");
-  std::vector<std::uint64_t> ends;
-  std::uint64_t last = 0;
-  const std::uint64_t training = header.documents - header.validation_documents;
-  for (std::uint64_t first = 0; first < header.documents; first += ends.size()) {
-    ends.resize(std::min<std::uint64_t>(document_ends_chunk, header.documents - first));
-    const std::array<std::size_t, 1> offset = {first}, count = {ends.size()};
-    dataset.read(std::span<std::uint64_t>(ends), offset, count);
-    for (std::size_t i = 0; i < ends.size(); ++i) {
-      const bool wrong_border =
-          header.split_by_document && first + i + 1 == training && ends[i] != header.training_tokens;
-      if (ends[i] <= last || ends[i] > header.tokens || wrong_border)
-        throw DataError("{}:/document_ends: document {} ends at {}, behind {}, where {} tokens are to train on; {}",
-                        path.string(), first + i, ends[i], last, header.training_tokens, remedy);
-      const std::uint64_t length = ends[i] - last;
-      lengths.least = last == 0 ? length : std::min(lengths.least, length);
-      lengths.most = std::max(lengths.most, length);
-      ++lengths.of_bits[static_cast<std::size_t>(std::bit_width(length)) - 1];
-      last = ends[i];
-    }
-  }
-  if (last != header.tokens)
-    throw DataError("{}:/document_ends: the last document ends at {}, expected {}, as many as there are tokens; {}",
-                    path.string(), last, header.tokens, remedy);
-  return lengths;
+token_file::DocumentLengths token_file::document_lengths(const std::filesystem::path& path,
+                                                         const TokenFileHeader& header) {
+  return lengths_of(Hdf5File::open(path), header);
 }
 
 bool TokenDataset::streams() const {

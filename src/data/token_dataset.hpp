@@ -68,8 +68,9 @@ struct DocumentLengths {
   std::uint64_t least = 0, most = 0;
   std::array<std::uint64_t, 64> of_bits{};  ///< [b]: documents of 2^b to 2^(b+1) - 1 tokens
 };
-/// All zero where the file does not tell. Throws DataError where the ends are not those of the file's tokens.
-DocumentLengths document_lengths(const std::filesystem::path& file);
+/// Of a file with this header; all zero where that does not tell. Throws DataError where the ends are not those of
+/// the file's tokens.
+DocumentLengths document_lengths(const std::filesystem::path& file, const TokenFileHeader& header);
 
 /// Digest of block `block` (XXH64 over its number, 8 bytes, and its tokens, little-endian): finds blocks that are
 /// zeroed, swapped or changed.

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <limits>
+#include <optional>
 
 #include "base/error.hpp"
 #include "data/prepare_tokens.hpp"
@@ -159,7 +161,8 @@ TEST(PrepareTokens, TheHeldOutShareIsMet) {
     EXPECT_EQ(header.documents, 1000u);
     EXPECT_EQ(header.validation_bytes, header.validation_tokens());
     EXPECT_TRUE(prepare_tokens(options).unchanged);
-    const token_file::DocumentLengths lengths = token_file::document_lengths(options.output);
+    const token_file::DocumentLengths lengths =
+        token_file::document_lengths(options.output, token_file::read_header(options.output));
     EXPECT_EQ(lengths.least, 1u);
     EXPECT_EQ(lengths.most, 7u);
     EXPECT_EQ(lengths.of_bits[0] + lengths.of_bits[1] + lengths.of_bits[2], 1000u);
@@ -232,6 +235,11 @@ class DamagedTokenFile : public testing::Test {
     bool keep_digests = false;
     std::vector<std::uint64_t> document_ends;  ///< none: minor version 0
     std::uint64_t documents = 2, validation_documents = 1;
+    std::string sha256 = std::string(64, '0'), split = "document";
+    double validation_fraction = 0.5;
+    std::optional<std::uint64_t> validation_token_bytes;  ///< and unknown_tokens
+    std::uint64_t unknown_tokens = 0;
+    bool tells_documents = true;
     Hdf5Type stored = Hdf5Type::uint16;
   };
   std::string message(const std::function<void(Parts&)>& change) {
@@ -250,7 +258,7 @@ class DamagedTokenFile : public testing::Test {
       file.write_attribute("/", "major", parts.major);
       file.write_attribute("/", "tokenizer", parts.tokenizer);
       file.write_attribute("/", "source", "t.txt");
-      file.write_attribute("/", "source_sha256", "00");
+      file.write_attribute("/", "source_sha256", parts.sha256);
       file.write_attribute("/", "source_bytes", parts.source_bytes);
       file.write_attribute("/", "tokens", parts.tokens);
       file.write_attribute("/", "training_tokens", parts.training_tokens);
@@ -258,11 +266,15 @@ class DamagedTokenFile : public testing::Test {
       file.write_attribute("/", "block_tokens", parts.block_tokens);
       if (!parts.document_ends.empty()) {
         file.write<std::uint64_t>("/document_ends", parts.document_ends);
-        file.write_attribute("/", "documents", parts.documents);
+        if (parts.tells_documents) file.write_attribute("/", "documents", parts.documents);
         file.write_attribute("/", "validation_documents", parts.validation_documents);
         file.write_attribute("/", "empty_documents", std::uint64_t{0});
-        file.write_attribute("/", "split", "document");
-        file.write_attribute("/", "validation_fraction", 0.5);
+        file.write_attribute("/", "split", parts.split);
+        file.write_attribute("/", "validation_fraction", parts.validation_fraction);
+      }
+      if (parts.validation_token_bytes) {
+        file.write_attribute("/", "validation_token_bytes", *parts.validation_token_bytes);
+        file.write_attribute("/", "unknown_tokens", parts.unknown_tokens);
       }
       if (parts.stored == Hdf5Type::uint16)
         file.write<std::uint16_t>("/tokens", parts.values);
@@ -289,17 +301,51 @@ TEST_F(DamagedTokenFile, EveryInconsistencyIsNamed) {
   expect([](Parts& p) { p.tokens = 7; }, "6 values on 1 axes, expected 7 tokens");
   expect([](Parts& p) { p.training_tokens = 7; }, "training_tokens is 7, expected 1 to 6");
   expect([](Parts& p) { p.training_tokens = 0; }, "training_tokens is 0, expected 1 to 6");
-  EXPECT_EQ(message([](Parts& p) { p.training_tokens = 1; }), "");
-  EXPECT_EQ(message([](Parts& p) { p.training_tokens = 6; }), "");
+  EXPECT_EQ(message([](Parts& p) { p.training_tokens = 1, p.validation_bytes = 5; }), "");
+  EXPECT_EQ(message([](Parts& p) { p.training_tokens = 6, p.validation_bytes = 0; }), "");
   expect([](Parts& p) { p.validation_bytes = 7; }, "validation_bytes is 7, above the 6 bytes");
-  EXPECT_EQ(message([](Parts& p) { p.validation_bytes = 6; }), "");
+  for (const std::uint64_t bytes : {0, 1, 3, 6})
+    expect([&](Parts& p) { p.validation_bytes = bytes; },
+           fmt::format("validation_bytes is {}, of 2 tokens that have 1 to 1 bytes each", bytes));
+  for (const std::uint64_t bytes : {std::uint64_t{2}, std::uint64_t{5}, std::uint64_t{7}, ~std::uint64_t{0}})
+    expect([&](Parts& p) { p.source_bytes = bytes; },
+           fmt::format("source_bytes is {}, of 6 tokens that have 1 to 1 bytes each", bytes));
+  EXPECT_EQ(message([](Parts& p) {
+              p.tokenizer = "char U+0061 U+0062 U+00E9", p.validation_bytes = 4;
+            }).find("validation_bytes"),
+            std::string::npos);
+  expect([](Parts& p) { p.tokenizer = "char U+0061 U+0062 U+00E9", p.validation_bytes = 5; },
+         "validation_bytes is 5, of 2 tokens that have 1 to 2 bytes each");
+  for (const char* digest : {"", "00", "g"})
+    expect([&](Parts& p) { p.sha256 = *digest == 'g' ? std::string(64, 'g') : digest; }, "source_sha256 is '");
+  expect([](Parts& p) { p.validation_token_bytes = 1; }, "validation_token_bytes is 1, of 0 tokens");
+  expect([](Parts& p) { p.validation_token_bytes = 0, p.unknown_tokens = 1; },
+         "unknown_tokens is 1, expected at most 0");
   EXPECT_EQ(message([](Parts& p) { p.document_ends = {4, 6}; }), "");
   expect([](Parts& p) { p.document_ends = {4, 6}, p.documents = 3; }, "/document_ends: 2 values of uint64");
-  expect([](Parts& p) { p.document_ends = {4, 6}, p.validation_documents = 3; },
-         "validation_documents is 3, above");
+  for (const std::uint64_t held_out : {std::uint64_t{2}, std::uint64_t{3}, ~std::uint64_t{0}})
+    expect([&](Parts& p) { p.document_ends = {4, 6}, p.validation_documents = held_out; },
+           fmt::format("validation_documents is {}, expected at most 1 of 2, split by document", held_out));
+  expect([](Parts& p) { p.document_ends = {4, 6}, p.validation_documents = 0; },
+         "validation_documents is 0, and 2 tokens are held out");
+  expect([](Parts& p) { p.document_ends = {4, 6}, p.split = "place"; },
+         "validation_documents is 1, expected at most 0 of 2, split by place");
+  EXPECT_EQ(message([](Parts& p) { p.document_ends = {3, 6}, p.split = "place", p.validation_documents = 0; }), "");
+  for (const char* split : {"", "x", "documents", "Place"})
+    expect([&](Parts& p) { p.document_ends = {4, 6}, p.split = split; },
+           fmt::format("split is '{}', expected document or place", split));
+  for (const double fraction : {-0.1, 1.0, 1e300, std::numeric_limits<double>::quiet_NaN()})
+    expect([&](Parts& p) { p.document_ends = {4, 6}, p.validation_fraction = fraction; },
+           "validation_fraction is ");
+  for (const std::uint64_t documents : {std::uint64_t{0}, std::uint64_t{7}, ~std::uint64_t{0}})
+    expect([&](Parts& p) { p.document_ends = {4, 6}, p.documents = documents; },
+           fmt::format("documents is {}, expected 1 to 6", documents));
+  expect([](Parts& p) { p.document_ends = {4, 6}, p.tells_documents = false; },
+         "has /document_ends, but no documents");
   for (const std::vector<std::uint64_t>& ends :
-       {std::vector<std::uint64_t>{4, 7}, {5, 6}, {4, 4}, {0, 6}, {4, 5}}) {
-    EXPECT_EQ(message([&](Parts& p) { p.document_ends = ends; }), "");
+       {std::vector<std::uint64_t>{4, 7}, {5, 6}, {4, 4}, {0, 6}, {4, 5}, {4, ~std::uint64_t{0}}, {6, 4}}) {
+    expect([&](Parts& p) { p.document_ends = ends; }, "/document_ends: ");  // a small file is read whole
+    EXPECT_EQ(message_of<DataError>([&] { TokenDataset large(scratch_ / "t.h5", 0); }), "");
     EXPECT_NE(message_of<DataError>([&] { token_file::verify(scratch_ / "t.h5"); }).find("/document_ends: "),
               std::string::npos);
   }
