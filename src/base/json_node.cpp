@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/json_node.hpp"
 
-#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/error.hpp"
@@ -13,26 +13,73 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int deepest = 32;
+constexpr std::size_t deepest = 32;
+
+/// Builds a document as the parser meets its parts. Each function is named and called by the parser.
+class Builder {
+ public:
+  Builder(std::string_view where, std::string_view expected) : where_(where), expected_(expected) {}
+  Json document() { return std::move(root_); }
+
+  bool null() { return put(nullptr); }
+  bool boolean(bool value) { return put(value); }
+  bool number_integer(Json::number_integer_t value) { return put(value); }
+  bool number_unsigned(Json::number_unsigned_t value) { return put(value); }
+  bool number_float(Json::number_float_t value, const std::string&) { return put(value); }
+  bool string(std::string& value) { return put(std::move(value)); }
+  bool binary(Json::binary_t&) { return false; }  // not in a text
+  bool start_object(std::size_t) { return open(Json::object()); }
+  bool start_array(std::size_t) { return open(Json::array()); }
+  bool end_object() { return close(); }
+  bool end_array() { return close(); }
+  bool key(std::string& key) {
+    const auto [member, is_new] = open_.back()->get_ref<Json::object_t&>().try_emplace(key);
+    if (!is_new)
+      throw DataError("{}: has the key '{}' twice in one object; expected each once", where_, excerpt(key));
+    place_ = &member->second;
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const Json::exception& error) {
+    throw DataError("{}: is no JSON ({}); expected {}", where_, excerpt(error.what(), 300), expected_);
+  }
+
+ private:
+  bool put(Json value) {
+    if (!open_.empty() && open_.back()->is_array()) {
+      auto& list = open_.back()->get_ref<Json::array_t&>();
+      place_ = &list.emplace_back(std::move(value));
+    } else {
+      *place_ = std::move(value);
+    }
+    return true;
+  }
+  bool open(Json value) {
+    if (open_.size() == deepest)
+      throw DataError("{}: nests deeper than {}; expected {}", where_, deepest, expected_);
+    put(std::move(value));
+    open_.push_back(place_);
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::string_view where_, expected_;
+  Json root_;
+  Json* place_ = &root_;     ///< of the value that was met last, or that comes next
+  std::vector<Json*> open_;  ///< objects and lists around it
+};
 
 }  // namespace
 
 Json read_json(std::string_view text, std::string_view where, std::string_view expected) {
-  std::vector<std::unordered_set<std::string>> keys;
-  const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > deepest) throw DataError("{}: nests deeper than {}; expected {}", where, deepest, expected);
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      throw DataError("{}: has the key '{}' twice in one object; expected each once", where,
-                      excerpt(value.get<std::string>()));
-    return true;
-  };
-  try {
-    return Json::parse(text, check);
-  } catch (const Json::exception& error) {
-    throw DataError("{}: is no JSON ({}); expected {}", where, excerpt(error.what(), 300), expected);
-  }
+  if (const char* mark = byte_order_mark(text))
+    throw DataError("{}: begins with a byte order mark ({}), which is no JSON; expected {}, in UTF-8 without one",
+                    where, mark, expected);
+  Builder builder(where, expected);
+  Json::sax_parse(text, &builder);
+  return builder.document();
 }
 
 void JsonNode::refuse(std::string_view expected) const {

@@ -75,6 +75,11 @@ bool is_control(char32_t c) {
 
 }  // namespace
 
+const char* byte_order_mark(std::string_view bytes) {
+  if (bytes.starts_with("\xEF\xBB\xBF")) return "UTF-8";
+  return bytes.starts_with("\xFF\xFE") || bytes.starts_with("\xFE\xFF") ? "UTF-16" : nullptr;
+}
+
 std::string with_invalid_bytes_named(std::string_view text) {
   return named(text, [](char32_t) { return false; });
 }

@@ -36,6 +36,9 @@ struct Utf8Fault {
 };
 std::optional<Utf8Fault> find_utf8_fault(std::string_view text);
 
+/// The encoding that a byte order mark at the front of a file names, "UTF-8" or "UTF-16"; null where there is none.
+const char* byte_order_mark(std::string_view bytes);
+
 /// The text with every byte that is no UTF-8 written as `\xE9`, for messages.
 std::string with_invalid_bytes_named(std::string_view text);
 

@@ -347,7 +347,7 @@ PrepareReport prepare_texts(const Corpus& corpus, const PrepareOptions& options)
   const std::optional<TokenFileHeader> there = earlier_output(options.output);
   const ChosenTokenizer chosen = choose_tokenizer(options.tokenizer, corpus, options.threads);
   if (there && is_prepared(*there, corpus, chosen.tokenizer, options)) return {true, *there};
-  return make_output(options.output, [&](Hdf5File& file, TokenFileHeader& header) {
+  PrepareReport report = make_output(options.output, [&](Hdf5File& file, TokenFileHeader& header) {
     header.tokenizer = chosen.tokenizer;
     header.source = corpus.name();
     header.validation_fraction = fraction_of(options);
@@ -355,6 +355,10 @@ PrepareReport prepare_texts(const Corpus& corpus, const PrepareOptions& options)
     with_stored_type(header.tokenizer.vocabulary(),
                      [&](auto stored) { write_tokens<decltype(stored)>(corpus, options, total, file, header); });
   });
+  // Behind all that may fail: an error comes alone.
+  if (const int made = chosen.tokenizer.vocabulary(); made < options.tokenizer.vocabulary)
+    log_warning("the texts have pairs for a vocabulary of {} only, not {}", made, options.tokenizer.vocabulary);
+  return report;
 }
 
 PrepareReport prepare_shards(const TokenShards& shards, const PrepareOptions& options) {

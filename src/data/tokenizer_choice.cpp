@@ -6,12 +6,14 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/utf8.hpp"
 #include "data/text_encoder.hpp"
 #include "io/files/input_file.hpp"
+#include "tokenizer/byte_alphabet.hpp"
 #include "tokenizer/byte_pair_files.hpp"
 #include "tokenizer/byte_pair_training.hpp"
 #include "tokenizer/tokenizer_json.hpp"
@@ -99,44 +101,121 @@ Tokenizer trained_byte_pairs(const TokenizerWish& wish, const Corpus& corpus, in
   for (const auto& counter : counters) all.merge(*counter);
   constexpr int without_merges = 257;  // bytes and the end of a text
   std::vector<BytePair> merges = train_byte_pairs(all.result(), wish.vocabulary - without_merges);
-  if (const auto made = int(merges.size()) + without_merges; made < wish.vocabulary)
-    log_warning("the texts have pairs for a vocabulary of {} only, not {}", made, wish.vocabulary);
   return Tokenizer::of_byte_pairs(tokenizer_of_merges(std::move(merges), pattern, corpus.place()));
+}
+
+enum class FileKind { json, merges, ranks, model };
+
+constexpr const char* accepted =
+    "a tokenizer.json (byte-level BPE), a list of merges (vocab.bpe, merges.txt), a rank file of tiktoken or a "
+    ".model "
+    "of SentencePiece";
+
+/// Kinds of files by their first bytes that are taken for one of a tokenizer by mistake; null for others.
+const char* foreign_kind(std::string_view bytes) {
+  constexpr std::pair<std::string_view, const char*> kinds[] = {{"\x89HDF\r\n\x1A\n", "is an HDF5 file"},
+                                                                {"\x1F\x8B", "is packed with gzip"},
+                                                                {"\x28\xB5\x2F\xFD", "is packed with zstd"},
+                                                                {"PK\x03\x04", "is a zip archive"}};
+  for (const auto& [front, kind] : kinds)
+    if (bytes.starts_with(front)) return kind;
+  return nullptr;
+}
+
+std::string_view first_line(std::string_view text) {
+  text.remove_prefix(std::min(text.size(), text.find_first_not_of("\r\n")));
+  return text.substr(0, text.find_first_of("\r\n"));
 }
 
 /// Whether the first line is "<base64> <number>".
 bool is_rank_file(std::string_view text) {
-  std::string_view line = text.substr(0, text.find('\n'));
-  if (line.ends_with('\r')) line.remove_suffix(1);
+  const std::string_view line = first_line(text);
   const std::size_t blank = line.find(' ');
   if (blank == std::string_view::npos || blank == 0 || blank % 4 != 0) return false;
   const std::string_view digits = line.substr(blank + 1);
   return !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
+/// Whether the first line is "#version..." or a merge of two bytes, which every list begins with.
+bool is_merge_list(std::string_view text) {
+  const std::string_view line = first_line(text);
+  if (line.starts_with("#version")) return true;
+  const std::size_t blank = line.find(' ');
+  if (blank == std::string_view::npos) return false;
+  const auto left = from_byte_alphabet(line.substr(0, blank)), right = from_byte_alphabet(line.substr(blank + 1));
+  return left && right && left->size() == 1 && right->size() == 1;
+}
+
+std::optional<FileKind> kind_by_content(std::string_view bytes) {
+  const std::size_t front = bytes.find_first_not_of(" \t\r\n");
+  if (front != std::string_view::npos && bytes[front] == '{') return FileKind::json;
+  if (is_rank_file(bytes)) return FileKind::ranks;
+  if (bytes.find('\0') != std::string_view::npos || find_utf8_fault(bytes))  // a model's first field is a piece
+    return bytes.starts_with('\x0A') ? std::optional(FileKind::model) : std::nullopt;
+  return is_merge_list(bytes) ? std::optional(FileKind::merges) : std::nullopt;
+}
+
+std::optional<FileKind> kind_by_name(const fs::path& path) {
+  const std::string ending = path.extension().string();
+  if (ending == ".json") return FileKind::json;
+  if (ending == ".model") return FileKind::model;
+  if (ending == ".tiktoken") return FileKind::ranks;
+  if (ending == ".bpe" || ending == ".txt") return FileKind::merges;
+  return std::nullopt;
+}
+
+/// The contents decide, as Llama 3's ranks are called tokenizer.model; where they are of no kind, the name says
+/// what was to be there.
+FileKind file_kind(std::string_view bytes, const fs::path& path) {
+  const std::string name = path.string();
+  if (bytes.find_first_not_of(" \t\r\n") == std::string_view::npos)
+    throw DataError("{}: is empty; expected {}", name, accepted);
+  if (const char* mark = byte_order_mark(bytes))
+    throw DataError("{}: begins with a byte order mark ({}); expected {}, texts in UTF-8 without one", name, mark,
+                    accepted);
+  if (const char* kind = foreign_kind(bytes)) throw DataError("{}: {}; expected {}", name, kind, accepted);
+  if (const auto kind = kind_by_content(bytes)) return *kind;
+  if (const auto kind = kind_by_name(path)) return *kind;
+  throw DataError("{}: begins with '{}'; expected {}", name, excerpt(first_line(bytes), 40), accepted);
+}
+
+// Nothing tells whether ranks, and merges without ids, that end with a line are all: the log says how many there
+// are.
+
+BytePairTokenizer read_merge_list(const fs::path& path, const std::string& text) {
+  const std::string name = path.string();
+  for (const char* beside : {"encoder.json", "vocab.json"}) {
+    const fs::path vocabulary = path.parent_path() / beside;
+    if (const auto ids = read_text_file(vocabulary, "vocabulary"))
+      return read_merges(text, name, *ids, vocabulary.string());
+  }
+  BytePairTokenizer tokenizer = read_merges(text, name);
+  log_info("{}: {} merges, and no encoder.json or vocab.json beside it: ids by their order", name,
+           tokenizer.pairs().merges().size());
+  return tokenizer;
+}
+
 Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
   const std::optional<std::string> text = read_text_file(path, "tokenizer file");
   if (!text) throw DataError("{}: no such tokenizer file", path.string());
   const std::string name = path.string();
-  if (is_rank_file(*text)) return Tokenizer::of_byte_pairs(read_tiktoken_ranks(*text, split_pattern(split), name));
-  if (!split.empty())
+  const FileKind kind = file_kind(*text, path);
+  if (kind != FileKind::ranks && !split.empty())
     throw ConfigError("--split is {}, and {} is no rank file of tiktoken, which alone needs it; leave it out",
                       split, name);
-  const std::size_t front = text->find_first_not_of(" \t\r\n");
-  if (front == std::string::npos)
-    throw DataError("{}: is empty; expected a tokenizer.json, a list of merges, a rank file or a .model", name);
-  if ((*text)[front] == '{') return Tokenizer::of_byte_pairs(read_tokenizer_json(*text, name));
-  if (text->find('\0') != std::string::npos || find_utf8_fault(*text))
-    return Tokenizer::of_sentencepiece(*text, name);
-  for (const char* beside : {"encoder.json", "vocab.json"}) {
-    const fs::path vocabulary = path.parent_path() / beside;
-    const auto ids = read_text_file(vocabulary, "vocabulary");
-    if (ids && ids->empty())
-      throw DataError("{}: is empty; expected the ids of the tokens of {}, or no such file", vocabulary.string(),
-                      name);
-    if (ids) return Tokenizer::of_byte_pairs(read_merges(*text, name, *ids, vocabulary.string()));
+  switch (kind) {
+    case FileKind::json:
+      return Tokenizer::of_byte_pairs(read_tokenizer_json(*text, name));
+    case FileKind::model:
+      return Tokenizer::of_sentencepiece(*text, name);
+    case FileKind::merges:
+      return Tokenizer::of_byte_pairs(read_merge_list(path, *text));
+    case FileKind::ranks:
+      break;
   }
-  return Tokenizer::of_byte_pairs(read_merges(*text, name, "", ""));
+  BytePairTokenizer tokenizer = read_tiktoken_ranks(*text, split_pattern(split), name);
+  log_info("{}: {} ranks", name, tokenizer.pairs().size() - 1);
+  return Tokenizer::of_byte_pairs(std::move(tokenizer));
 }
 
 /// That needs no texts.

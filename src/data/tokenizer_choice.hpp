@@ -23,8 +23,9 @@ struct ChosenTokenizer {
 /// The tokenizer that is meant, for this corpus. That of characters and bpe read the corpus for their vocabulary,
 /// which must be repeatable then: ConfigError. bpe has fewer tokens where the texts have no more pairs. A file is a
 /// tokenizer.json, a model of SentencePiece, a list of merges (ids: those of encoder.json or vocab.json in its
-/// folder, if there is one) or a rank file of tiktoken, told apart by content; throws DataError for one that is
-/// none or damaged, ConfigError for a `split` that says nothing about it.
+/// folder, if there is one) or a rank file of tiktoken, told apart by their first bytes, and where these are of
+/// none by the ending of the name; throws DataError for one that is none or damaged, ConfigError for a `split` that
+/// says nothing about it.
 ChosenTokenizer choose_tokenizer(const TokenizerWish& wish, const Corpus& corpus, int threads);
 
 /// The same where there are tokens already and no texts: byte or a file, ConfigError for char and bpe.

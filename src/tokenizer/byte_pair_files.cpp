@@ -31,18 +31,19 @@ void for_each_line(std::string_view text, Visit visit) {
 /// Of a token of a rank file, whose cuts in two are all looked at; those that are published have 128 at most.
 constexpr std::size_t most_rank_bytes = 1024;
 
-/// The merges of a list, "left right" in the alphabet.
-std::vector<std::string> merge_lines(std::string_view text, std::string_view where) {
-  std::vector<std::string> merges;
+MergeList read_list(std::string_view text, std::string_view where) {
+  MergeList list;
+  list.places.file = where;
   for_each_line(text, [&](std::size_t number, std::string_view line) {
     if (number == 1 && line.starts_with("#version")) return;
     const std::size_t blank = line.find(' ');
     if (blank == 0 || blank == std::string_view::npos || blank + 1 == line.size() ||
         line.find(' ', blank + 1) != std::string_view::npos)
       throw DataError("{}:{}: '{}'; expected two tokens with a space between them", where, number, excerpt(line));
-    merges.emplace_back(line);
+    list.merges.emplace_back(line.substr(0, blank), line.substr(blank + 1));
+    list.places.lines.push_back(number);
   });
-  return merges;
+  return list;
 }
 
 std::vector<std::string> byte_texts() {
@@ -52,14 +53,15 @@ std::vector<std::string> byte_texts() {
 }
 
 BytePairTokenizer with_end_of_text(std::vector<std::string> texts, std::vector<BytePair> merges,
-                                   SplitPattern pattern, bool whole_pieces, std::string_view where) {
+                                   SplitPattern pattern, bool whole_pieces, std::string_view where,
+                                   const MergePlaces* places = nullptr) {
   const Token end = Token(texts.size());
   if (const auto same = std::find(texts.begin(), texts.end(), end_of_text_name); same != texts.end())
     throw DataError("{}: token {} is '{}', as the special token behind all is; expected no other of this text",
                     where, same - texts.begin(), end_of_text_name);
   texts.emplace_back(end_of_text_name);
   const std::vector<Token> unused{end};
-  return {BytePairs(std::move(texts), std::move(merges), whole_pieces, unused, where),
+  return {BytePairs(std::move(texts), std::move(merges), whole_pieces, unused, where, places),
           pattern,
           {{end, end_of_text_name, true}},
           false,
@@ -68,7 +70,8 @@ BytePairTokenizer with_end_of_text(std::vector<std::string> texts, std::vector<B
 
 }  // namespace
 
-BytePairTokenizer tokenizer_of_merges(std::vector<BytePair> merges, SplitPattern pattern, std::string_view where) {
+BytePairTokenizer tokenizer_of_merges(std::vector<BytePair> merges, SplitPattern pattern, std::string_view where,
+                                      const MergePlaces* places) {
   std::vector<std::string> texts = byte_texts();
   std::unordered_map<std::string, Token> tokens;
   for (std::size_t token = 0; token < texts.size(); ++token) tokens.emplace(texts[token], Token(token));
@@ -79,37 +82,38 @@ BytePairTokenizer tokenizer_of_merges(std::vector<BytePair> merges, SplitPattern
     std::string joined = texts[std::size_t(left)] + texts[std::size_t(right)];
     if (tokens.emplace(joined, Token(texts.size())).second) texts.push_back(std::move(joined));
   }
-  return with_end_of_text(std::move(texts), std::move(merges), pattern, false, where);
+  return with_end_of_text(std::move(texts), std::move(merges), pattern, false, where, places);
 }
 
-BytePairTokenizer read_merges(std::string_view merges, std::string_view merges_name, std::string_view vocabulary,
-                              std::string_view vocabulary_name) {
-  const auto lines = merge_lines(merges, merges_name);
-  if (!vocabulary.empty()) return read_gpt2_vocabulary(vocabulary, lines, vocabulary_name);
+BytePairTokenizer read_merges(std::string_view merges, std::string_view merges_name,
+                              std::optional<std::string_view> vocabulary, std::string_view vocabulary_name) {
+  const MergeList list = read_list(merges, merges_name);
+  if (vocabulary && vocabulary->empty())
+    throw DataError("{}: is empty; expected the ids of the tokens of {}, or no such file", vocabulary_name,
+                    merges_name);
+  if (vocabulary) return read_gpt2_vocabulary(*vocabulary, list, vocabulary_name);
   std::vector<std::string> texts = byte_texts();
   std::unordered_map<std::string, Token> tokens;
   for (std::size_t token = 0; token < texts.size(); ++token)
     tokens.emplace(in_byte_alphabet(texts[token]), Token(token));
   std::vector<BytePair> pairs;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    const auto token = [&](const std::string& text) {
-      const auto found = tokens.find(text);
+  for (const auto& [left, right] : list.merges) {
+    const auto token = [&](std::string_view text) {
+      const auto found = tokens.find(std::string(text));
       if (found == tokens.end())
-        throw DataError("{}: merge {}: '{}' is neither a byte nor what a merge before it makes", merges_name, i,
-                        excerpt(text));
+        throw DataError("{}:{}: '{}' is neither a byte nor what a merge before it makes", merges_name,
+                        list.places.lines[pairs.size()], excerpt(text));
       return found->second;
     };
-    const std::size_t blank = lines[i].find(' ');
-    const std::string left = lines[i].substr(0, blank), right = lines[i].substr(blank + 1);
     pairs.push_back({token(left), token(right)});
-    tokens.emplace(left + right, Token(tokens.size()));
+    tokens.emplace(std::string(left).append(right), Token(tokens.size()));
   }
-  return tokenizer_of_merges(std::move(pairs), SplitPattern::gpt2, merges_name);
+  return tokenizer_of_merges(std::move(pairs), SplitPattern::gpt2, merges_name, &list.places);
 }
 
 BytePairTokenizer read_tiktoken_ranks(std::string_view text, SplitPattern pattern, std::string_view where) {
   std::vector<std::string> texts;
-  std::unordered_map<std::string, Token> tokens;
+  std::vector<std::size_t> lines;  // by rank
   for_each_line(text, [&](std::size_t number, std::string_view line) {
     const std::size_t blank = line.find(' ');
     const std::string_view digits = blank == std::string_view::npos ? "" : line.substr(blank + 1);
@@ -126,18 +130,25 @@ BytePairTokenizer read_tiktoken_ranks(std::string_view text, SplitPattern patter
     if (bytes->size() > most_rank_bytes)
       throw DataError("{}:{}: rank {} has {} bytes; expected at most {}", where, number, rank, bytes->size(),
                       most_rank_bytes);
-    if (!tokens.emplace(*bytes, Token(rank)).second)
-      throw DataError("{}:{}: rank {} has the bytes of an earlier one; expected each once", where, number, rank);
     texts.push_back(std::move(*bytes));
+    lines.push_back(number);
   });
+  std::unordered_map<std::string_view, Token> tokens;
+  tokens.reserve(texts.size());
+  for (std::size_t rank = 0; rank < texts.size(); ++rank)
+    if (!tokens.emplace(texts[rank], Token(rank)).second)
+      throw DataError("{}:{}: rank {} has the bytes of an earlier one; expected each once", where, lines[rank],
+                      rank);
   // tiktoken merges any two neighbours whose joined bytes are a token, the lowest rank first: all ways to cut a
   // token in two are pairs, in the order of their tokens.
   std::vector<BytePair> merges;
-  for (const std::string& whole : texts) {
+  for (const std::string_view whole : texts) {
     const std::size_t first = merges.size();
     for (std::size_t cut = 1; cut < whole.size(); ++cut) {
-      const auto left = tokens.find(whole.substr(0, cut)), right = tokens.find(whole.substr(cut));
-      if (left != tokens.end() && right != tokens.end()) merges.push_back({left->second, right->second});
+      const auto left = tokens.find(whole.substr(0, cut));
+      if (left == tokens.end()) continue;
+      if (const auto right = tokens.find(whole.substr(cut)); right != tokens.end())
+        merges.push_back({left->second, right->second});
     }
     std::sort(merges.begin() + long(first), merges.end(), [](const BytePair& a, const BytePair& b) {
       return std::tie(a.left, a.right) < std::tie(b.left, b.right);

@@ -39,8 +39,17 @@ std::size_t table_size(std::size_t entries) {
 
 }  // namespace
 
+std::string MergePlaces::place(std::size_t rank) const {
+  return lines.empty() ? fmt::format("{}: merge {}", file, rank)
+                       : fmt::format("{}:{}: the merge", file, lines[rank]);
+}
+
+std::string MergePlaces::mention(std::size_t rank) const {
+  return lines.empty() ? fmt::format("merge {}", rank) : fmt::format("that in line {}", lines[rank]);
+}
+
 BytePairs::BytePairs(std::vector<std::string> texts, std::vector<BytePair> merges, bool whole_pieces,
-                     std::span<const Token> unused, std::string_view where)
+                     std::span<const Token> unused, std::string_view where, const MergePlaces* places)
     : texts_(std::move(texts)), merges_(std::move(merges)), whole_pieces_(whole_pieces) {
   std::vector<bool> used(texts_.size(), true);
   for (const Token token : unused) used[std::size_t(token)] = false;
@@ -60,6 +69,8 @@ BytePairs::BytePairs(std::vector<std::string> texts, std::vector<BytePair> merge
     if (of_byte_[byte] < 0)
       throw DataError("{}: no token stands for the byte 0x{:02X}; expected one for each of the 256", where, byte);
   }
+  const MergePlaces numbered{where, {}};
+  if (places == nullptr) places = &numbered;
   pair_keys_.assign(table_size(merges_.size()), empty_key);
   pair_values_.resize(pair_keys_.size());
   for (std::size_t rank = 0; rank < merges_.size(); ++rank) {
@@ -67,13 +78,13 @@ BytePairs::BytePairs(std::vector<std::string> texts, std::vector<BytePair> merge
     const std::string joined = text(left) + text(right);
     const Token token = find(joined);
     if (token < 0)
-      throw DataError("{}: merge {} joins '{}' and '{}' to a text that no token stands for", where, rank,
+      throw DataError("{} joins '{}' and '{}' to a text that no token stands for", places->place(rank),
                       excerpt(text(left)), excerpt(text(right)));
     std::size_t at = spread(key_of(left, right)) & (pair_keys_.size() - 1);
     for (; pair_keys_[at] != empty_key; at = (at + 1) & (pair_keys_.size() - 1))
       if (pair_keys_[at] == key_of(left, right))
-        throw DataError("{}: merges {} and {} are the same, of '{}' and '{}'; expected each once", where,
-                        pair_values_[at].rank, rank, excerpt(text(left)), excerpt(text(right)));
+        throw DataError("{} is the same as {}, of '{}' and '{}'; expected each once", places->place(rank),
+                        places->mention(pair_values_[at].rank), excerpt(text(left)), excerpt(text(right)));
     pair_keys_[at] = key_of(left, right);
     pair_values_[at] = {std::uint32_t(rank), token};
   }

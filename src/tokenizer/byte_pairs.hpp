@@ -18,6 +18,15 @@ struct BytePair {
   bool operator==(const BytePair&) const = default;
 };
 
+/// Where merges stand, for messages.
+struct MergePlaces {
+  std::string_view file;
+  std::vector<std::size_t> lines;  ///< by rank, from 1; empty where the file has no lines for them
+
+  std::string place(std::size_t rank) const;    ///< "merges.txt:12: the merge", "tokenizer.json: merge 11"
+  std::string mention(std::size_t rank) const;  ///< "that in line 12", "merge 11"
+};
+
 /// Byte-pair encoding over bytes (Sennrich, Haddow, Birch 2016, section 3.2; over bytes: Radford et al. 2019,
 /// section 2.2): of all neighbours in a piece those merge first whose pair comes first in the list, from the left.
 class BytePairs {
@@ -25,9 +34,10 @@ class BytePairs {
   /// `texts`: the bytes of each token; `merges`: pairs by rank, whose joined bytes are a token's. `whole_pieces`: a
   /// piece that is a token needs no merges (tiktoken; `ignore_merges` of tokenizer.json). Tokens of `unused`
   /// (special ones) are no result of this. Throws DataError, beginning with `where`, for a byte without a token, a
-  /// text twice, a pair twice, and one whose joined bytes no token has.
+  /// text twice, a pair twice, and one whose joined bytes no token has; these two with `places`, where merges are
+  /// of another file or have lines.
   BytePairs(std::vector<std::string> texts, std::vector<BytePair> merges, bool whole_pieces,
-            std::span<const Token> unused, std::string_view where);
+            std::span<const Token> unused, std::string_view where, const MergePlaces* places = nullptr);
 
   int size() const { return static_cast<int>(texts_.size()); }
   const std::string& text(Token token) const { return texts_[static_cast<std::size_t>(token)]; }

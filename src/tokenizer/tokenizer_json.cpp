@@ -22,10 +22,6 @@ using Node = JsonNode;
 
 constexpr std::int64_t most_tokens = 16777216;  ///< ids are below
 
-Json parse(std::string_view text, std::string_view where) {
-  return read_json(text, where, "a tokenizer.json");
-}
-
 Token token_of(const Node& node) {
   return Token(node.whole(0, most_tokens - 1, "a token"));
 }
@@ -81,29 +77,35 @@ std::vector<AddedToken> read_added(const Node& node) {
   return added;
 }
 
-/// Texts of tokens by their ids, from the vocabulary and the added tokens, which may stand there too.
+/// Texts of tokens by their ids, from the vocabulary and the added tokens, which may stand there too. Keeps views
+/// of the document.
 class Vocabulary {
  public:
-  Vocabulary(const Node& vocab, const std::vector<AddedToken>& added, std::string_view where) : where_(where) {
+  /// `vocab` of the document `where`; `name` is what merges are told that it is called.
+  Vocabulary(const Node& vocab, const std::vector<AddedToken>& added, std::string_view where, std::string_view name)
+      : where_(where), name_(name) {
     if (!vocab.value.is_object()) vocab.refuse("an object of texts with their ids");
     const auto& entries = vocab.value.get_ref<const Json::object_t&>();
     texts_.resize(std::min<std::size_t>(entries.size() + added.size(), most_tokens));
+    tokens_.reserve(entries.size());
     std::unordered_map<std::string_view, Token> of_added;
     for (const AddedToken& a : added) {
       of_added.emplace(a.text, a.token);
       put(a.token, a.text);
     }
-    for (const auto& [text, id] : entries) {
-      const std::string place = fmt::format("{}['{}']", vocab.place, excerpt(text, 40));
-      const Token token = token_of(Node{id, place});
+    for (const auto& [key, id] : entries) {
+      const std::string& text = key;
+      const auto place = [&] { return fmt::format("{}['{}']", vocab.place, excerpt(text, 40)); };
+      const bool is_token = id.is_number_unsigned() && id.get<std::uint64_t>() < std::uint64_t(most_tokens);
+      const Token token = is_token ? id.get<Token>() : token_of(Node{id, place()});
       std::optional<std::string> bytes = from_byte_alphabet(text);
       if (const auto there = of_added.find(text); there != of_added.end()) {
         if (there->second != token)
-          throw DataError("{} is {}, but {} in added_tokens; expected the same", place, token, there->second);
+          throw DataError("{} is {}, but {} in added_tokens; expected the same", place(), token, there->second);
         if (bytes == text) tokens_.emplace(text, token);
         continue;
       }
-      if (!bytes) throw DataError("{} is not in GPT-2's alphabet of bytes; expected a text of bytes", place);
+      if (!bytes) throw DataError("{} is not in GPT-2's alphabet of bytes; expected a text of bytes", place());
       put(token, std::move(*bytes));
       tokens_.emplace(text, token);
     }
@@ -113,16 +115,23 @@ class Vocabulary {
         throw DataError("{}: token {} has no text; expected all from 0 to {}", where, token, texts_.size() - 1);
   }
 
-  Token token(const Node& node, const std::string& text) const {
+  /// The token of a text in the alphabet that a merge names; place() says where it stands.
+  template <class Place>
+  Token token(std::string_view text, const Place& place) const {
     const auto found = tokens_.find(text);
-    if (found == tokens_.end()) throw DataError("{}: '{}' is no token of model.vocab", node.place, excerpt(text));
+    if (found == tokens_.end()) throw DataError("{}: '{}' is no token of {}", place(), excerpt(text), name_);
     return found->second;
   }
-  bool has(const std::string& text) const { return tokens_.contains(text); }
-  std::vector<std::string> texts() const {
+  std::optional<Token> find(std::string_view text) const {
+    const auto found = tokens_.find(text);
+    return found == tokens_.end() ? std::nullopt : std::optional(found->second);
+  }
+  std::size_t size() const { return texts_.size(); }
+  const std::string& text(Token token) const { return *texts_[std::size_t(token)]; }
+  std::vector<std::string> take_texts() && {
     std::vector<std::string> all;
     all.reserve(texts_.size());
-    for (const auto& text : texts_) all.push_back(*text);
+    for (auto& text : texts_) all.push_back(std::move(*text));
     return all;
   }
 
@@ -138,34 +147,75 @@ class Vocabulary {
     place = std::move(text);
   }
 
-  std::string_view where_;
+  std::string_view where_, name_;
   std::vector<std::optional<std::string>> texts_;
-  std::unordered_map<std::string, Token> tokens_;  ///< by their texts in the alphabet; those that merges may name
+  /// By their texts in the alphabet; those that merges may name.
+  std::unordered_map<std::string_view, Token> tokens_;
 };
 
 /// Added tokens that are no bytes, and that no merge makes: one with a blank, say, may stand beside a token of the
 /// same bytes, which merges make.
 std::vector<Token> unmade(const std::vector<AddedToken>& added, const Vocabulary& vocabulary,
-                          const std::vector<std::string>& texts, const std::vector<BytePair>& merges) {
-  std::unordered_set<std::string> made;
-  for (const auto& [left, right] : merges) made.insert(texts[std::size_t(left)] + texts[std::size_t(right)]);
+                          const std::vector<BytePair>& merges) {
+  std::unordered_map<std::string_view, bool> made;  // of texts of added tokens alone: merges may be millions
+  std::unordered_set<std::size_t> lengths;
+  for (const AddedToken& a : added) made.emplace(a.text, false), lengths.insert(a.text.size());
+  for (const auto& [left, right] : merges) {
+    const std::string &front = vocabulary.text(left), &back = vocabulary.text(right);
+    if (!lengths.contains(front.size() + back.size())) continue;
+    if (const auto found = made.find(front + back); found != made.end()) found->second = true;
+  }
   std::vector<Token> tokens;
   for (const AddedToken& a : added)
-    if (!vocabulary.has(a.text) || (a.text.size() > 1 && !made.contains(a.text))) tokens.push_back(a.token);
+    if (!vocabulary.find(a.text) || (a.text.size() > 1 && !made[a.text])) tokens.push_back(a.token);
   return tokens;
 }
 
-/// "a b", or ["a", "b"].
-BytePair read_merge(const Node& node, const Vocabulary& vocabulary) {
-  if (node.value.is_array()) {
+/// Merge i of a list: "a b", or ["a", "b"].
+BytePair read_merge(const Node& list, std::size_t i, const Vocabulary& vocabulary) {
+  const Json& value = list.list()[i];
+  const auto place = [&] { return list.at(i).place; };
+  if (value.is_array()) {
+    const Node node = list.at(i);
     if (node.list().size() != 2) node.refuse("two tokens");
-    return {vocabulary.token(node, node.at(0).text()), vocabulary.token(node, node.at(1).text())};
+    return {vocabulary.token(node.at(0).text(), place), vocabulary.token(node.at(1).text(), place)};
   }
-  const std::string& text = node.text();
+  if (!value.is_string()) list.at(i).text();  // refused
+  const std::string_view text = value.get_ref<const std::string&>();
   const std::size_t blank = text.find(' ');
   if (blank == std::string::npos || text.find(' ', blank + 1) != std::string::npos)
-    node.refuse("two tokens with a space between them");
-  return {vocabulary.token(node, text.substr(0, blank)), vocabulary.token(node, text.substr(blank + 1))};
+    list.at(i).refuse("two tokens with a space between them");
+  return {vocabulary.token(text.substr(0, blank), place), vocabulary.token(text.substr(blank + 1), place)};
+}
+
+/// Tokens that no merge makes as texts do not have them: <|endoftext|>, <s>, [MASK], and madeupword0000, with which
+/// fairseq fills vocabularies up.
+bool is_mark(std::string_view text) {
+  return (text.starts_with('<') && text.ends_with('>')) || (text.starts_with('[') && text.ends_with(']')) ||
+         text.starts_with("madeupword");
+}
+
+/// A list of merges that was cut off at the end of a line lacks what makes the last tokens.
+void require_all_made(const Vocabulary& vocabulary, const std::vector<AddedToken>& added, const MergeList& merges,
+                      std::string_view where) {
+  std::vector<bool> made(vocabulary.size());
+  for (const AddedToken& a : added) made[std::size_t(a.token)] = true;
+  std::string joined;
+  for (const auto& [left, right] : merges.merges) {
+    (joined = left) += right;
+    if (const auto token = vocabulary.find(joined)) made[std::size_t(*token)] = true;
+  }
+  std::size_t lacking = 0;
+  Token first = 0;
+  for (Token token = Token(made.size()) - 1; token >= 0; --token)
+    if (const std::string& text = vocabulary.text(token);
+        !made[std::size_t(token)] && text.size() > 1 && !is_mark(text))
+      ++lacking, first = token;
+  if (lacking > 0)
+    throw DataError(
+        "{}: its {} merges make all but {} of the tokens of {}; expected one for each, {} ('{}') is the first "
+        "without: copy the list again, or the ids that belong to it",
+        merges.places.file, merges.merges.size(), lacking, where, first, excerpt(vocabulary.text(first)));
 }
 
 std::string quoted(const std::string& text) {
@@ -186,31 +236,39 @@ BytePairTokenizer read_document(const Json& document, std::string_view where) {
   const bool composes = read_normalizer(root["normalizer"]);
   const SplitPattern pattern = read_pre_tokenizer(root["pre_tokenizer"]);
   std::vector<AddedToken> added = read_added(root["added_tokens"]);
-  const Vocabulary vocabulary(model["vocab"], added, where);
+  Vocabulary vocabulary(model["vocab"], added, where, "model.vocab");
   std::vector<BytePair> merges;
   const Node pairs = model["merges"];
-  for (std::size_t i = 0; i < pairs.list().size(); ++i) merges.push_back(read_merge(pairs.at(i), vocabulary));
-  std::vector<std::string> texts = vocabulary.texts();
-  const std::vector<Token> unused = unmade(added, vocabulary, texts, merges);
-  BytePairs byte_pairs(std::move(texts), std::move(merges), model["ignore_merges"].flag(false), unused, where);
+  for (std::size_t i = 0; i < pairs.list().size(); ++i) merges.push_back(read_merge(pairs, i, vocabulary));
+  const std::vector<Token> unused = unmade(added, vocabulary, merges);
+  BytePairs byte_pairs(std::move(vocabulary).take_texts(), std::move(merges), model["ignore_merges"].flag(false),
+                       unused, where);
   return {std::move(byte_pairs), pattern, std::move(added), composes, where};
 }
 
 }  // namespace
 
 BytePairTokenizer read_tokenizer_json(std::string_view text, std::string_view where) {
-  return read_document(parse(text, where), where);
+  return read_document(read_json(text, where, "a tokenizer.json"), where);
 }
 
-BytePairTokenizer read_gpt2_vocabulary(std::string_view vocabulary, const std::vector<std::string>& merges,
-                                       std::string_view where) {
-  Json vocab = parse(vocabulary, where), added = Json::array();
-  if (vocab.is_object() && vocab.contains(end_of_text_name))
-    added.push_back({{"id", vocab[end_of_text_name]}, {"content", end_of_text_name}, {"special", true}});
-  return read_document({{"added_tokens", std::move(added)},
-                        {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
-                        {"model", {{"vocab", std::move(vocab)}, {"merges", merges}}}},
-                       where);
+BytePairTokenizer read_gpt2_vocabulary(std::string_view text, const MergeList& list, std::string_view where) {
+  const Json document = read_json(text, where, "an object of texts with their ids");
+  const Node ids{document, std::string(where)};
+  std::vector<AddedToken> added;
+  if (document.is_object() && document.contains(end_of_text_name))
+    added.push_back({token_of(Node{document[end_of_text_name], fmt::format("{}: {}", where, end_of_text_name)}),
+                     end_of_text_name, true});
+  Vocabulary vocabulary(ids, added, where, where);
+  std::vector<BytePair> merges;
+  for (const auto& [left, right] : list.merges) {
+    const auto place = [&] { return list.places.place(merges.size()); };
+    merges.push_back({vocabulary.token(left, place), vocabulary.token(right, place)});
+  }
+  require_all_made(vocabulary, added, list, where);
+  const std::vector<Token> unused = unmade(added, vocabulary, merges);
+  return {BytePairs(std::move(vocabulary).take_texts(), std::move(merges), false, unused, where, &list.places),
+          SplitPattern::gpt2, std::move(added), false, where};
 }
 
 std::string write_tokenizer_json(const BytePairTokenizer& tokenizer) {

@@ -3,6 +3,8 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "tokenizer/byte_pair_tokenizer.hpp"
 
@@ -14,9 +16,16 @@ namespace dekoder {
 /// name, for what is of another kind.
 BytePairTokenizer read_tokenizer_json(std::string_view text, std::string_view where);
 
-/// GPT-2's ids by the texts of their tokens (encoder.json, vocab.json), with its merges "left right". Errors as
-/// above.
-BytePairTokenizer read_gpt2_vocabulary(std::string_view vocabulary, const std::vector<std::string>& merges,
+/// A list of merges, each "left right" in GPT-2's alphabet of bytes; views of its file.
+struct MergeList {
+  std::vector<std::pair<std::string_view, std::string_view>> merges;
+  MergePlaces places;
+};
+
+/// GPT-2's ids by the texts of their tokens (encoder.json, vocab.json), with its merges. Every token of several
+/// bytes must be made by one, but for marks such as <|endoftext|>. Throws DataError, beginning with the name of the
+/// file that is at fault.
+BytePairTokenizer read_gpt2_vocabulary(std::string_view vocabulary, const MergeList& merges,
                                        std::string_view where);
 
 /// The tokenizer as `tokenizers` reads it; equal for equal ones.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong configurations, command lines, environments, texts, token files, prompts and runs: each is refused by the real
 command with the expected exit code and a message that says what is wrong. One table per kind; every row stands alone."""
+import gzip
 import json
 import os
 import shutil
@@ -339,6 +340,7 @@ GOOD_ENVIRONMENTS = [
 TEXTS = [
     (None, [], 3, ["t.txt: no such text file"]),
     (b"", [], 3, ["t.txt: is empty"]),
+    (b"", ["--tokenizer", "bpe", "--vocabulary", "300"], 3, ["dekoder: error: t.txt: is empty"]),
     (b"a", [], 3, ["t.txt: its 1 tokens leave"]),
     (b"caf\xe9 au lait\n" * 9, ["--tokenizer", "char"], 3, ["t.txt: byte 0xE9 at offset 3 is not UTF-8"]),
     (b"\xc3\xa9t\xc3\xa9\n" * 400000 + b"\xc3\xa9\xe9", ["--tokenizer", "char"], 3,
@@ -375,7 +377,7 @@ SHARDS = [
     ({"a.bin": b"a\0b\0", "val.bin": b"a\0"}, ["a.bin", "val.bin", "--validation-fraction", "0.1"], 2,
      ["--validation-fraction is 0.1, and val.bin is held out", "leave one of them out"]),
     ({"a.bin": b"a\0b\0", "t.json": b" \n"}, ["a.bin", "--tokenizer", "t.json"], 3,
-     ["t.json: is empty; expected a tokenizer.json, a list of merges, a rank file or a .model"]),
+     ["t.json: is empty; expected a tokenizer.json (byte-level BPE), a list of merges"]),
     ({"a.bin": b"a\0b\0"}, ["a.bin", "--tokenizer", "char"], 2, ["--tokenizer char makes its vocabulary of texts", "expected byte or the file of the tokenizer"]),
     ({"a.bin": b"a\0b\0"}, ["a.bin", "--tokenizer", "bpe", "--vocabulary", "300"], 2, ["--tokenizer bpe makes its vocabulary of texts"]),
     ({"a.bin": b"a\0b\0"}, ["a.bin", "--field", "text"], 2, ["--field is 'text'", "a.bin holds tokens"]),
@@ -383,6 +385,44 @@ SHARDS = [
     ({"a.bin": b"a\0b\0"}, ["-", "a.bin"], 2, ["standard input is a text and a.bin holds tokens"]),
     ({"a.bin": b"a\0b\0"}, ["."], 2, [" is a text and ./a.bin holds tokens"]),
     ({"a.bin": b"a\0b\0"}, ["empty"], 3, ["empty: is a folder without texts", "or token shards (*.bin)"]),
+]
+
+# Files of which --tokenizer names the first, what is said of it.
+ACCEPTED = "expected a tokenizer.json (byte-level BPE), a list of merges (vocab.bpe, merges.txt), a rank file of tiktoken or a .model of SentencePiece"
+GPT2_BYTES = [*range(33, 127), *range(161, 173), *range(174, 256)]
+GPT2_ALPHABET = [chr(c) for c in GPT2_BYTES] + [chr(256 + i) for i in range(256 - len(GPT2_BYTES))]
+IDS = json.dumps({text: i for i, text in enumerate([*GPT2_ALPHABET, "ab", "abc", "<|endoftext|>"])}).encode()
+TOKENIZERS = [
+    ({"t.json": b"\xef\xbb\xbf{}"}, ["t.json: begins with a byte order mark (UTF-8)", ACCEPTED, "texts in UTF-8 without one"]),
+    ({"t.json": '{"model": {}}'.encode("utf-16")}, ["t.json: begins with a byte order mark (UTF-16)", ACCEPTED]),
+    ({"m.txt": b"\xef\xbb\xbf#version: 0.2\na b\n"}, ["m.txt: begins with a byte order mark (UTF-8)"]),
+    ({"t.json": b"null"}, ["t.json: is no object; expected a tokenizer.json"]),
+    ({"t.json": b"[]\n"}, ["t.json: is no object; expected a tokenizer.json"]),
+    ({"t": b"null"}, ["t: begins with 'null'; " + ACCEPTED]),
+    ({"t": b"\n[1, 2]\n"}, ["t: begins with '[1, 2]'; " + ACCEPTED]),
+    ({"t": '{"model": {}}'.encode("utf-16-le")}, ["t: is no JSON"]),
+    ({"t": "null".encode("utf-16-le")}, ["t: begins with 'n", ACCEPTED]),
+    ({"t": b"\xff\x00\x01"}, ["t: begins with '\\xFF", ACCEPTED]),
+    ({"t.h5": b"\x89HDF\r\n\x1a\n" + bytes(99)}, ["t.h5: is an HDF5 file; " + ACCEPTED]),
+    ({"t.model": b"\x89HDF\r\n\x1a\n" + bytes(99)}, ["t.model: is an HDF5 file; " + ACCEPTED]),
+    ({"t.json": gzip.compress(b"{}")}, ["t.json: is packed with gzip; " + ACCEPTED]),
+    ({"t.pt": b"PK\x03\x04" + bytes(99)}, ["t.pt: is a zip archive; " + ACCEPTED]),
+    ({"t.model": b"version https://git-lfs.github.com/spec/v1\n"}, ["t.model: ", "expected a .model file of SentencePiece"]),
+    ({"t.model": b"\x0a\x05\x00"}, ["t.model: has a field of 5 bytes where 1 are left; expected a .model file"]),
+    ({"t.tiktoken": b"IQ==\n"}, ["t.tiktoken:1: 'IQ=='; expected base64, a space and a rank"]),
+    ({"t.tiktoken": b"IQ== 0\nIg== 2\n"}, ["t.tiktoken:2: rank 2; expected 1: ranks ascend from 0 without holes"]),
+    ({"t.tiktoken": b"IQ== 0\nIg== 1\n"}, ["t.tiktoken: no token stands for the byte 0x00; expected one for each of the 256"]),
+    ({"t.bpe": b"ab\n"}, ["t.bpe:1: 'ab'; expected two tokens with a space between them"]),
+    ({"m.txt": b"#version: 0.2\na b\nab xy\n"}, ["m.txt:3: 'xy' is neither a byte nor what a merge before it makes"]),
+    ({"m.txt": b"a b\n", "encoder.json": b""}, ["encoder.json: is empty; expected the ids of the tokens of m.txt, or no such file"]),
+    ({"m.txt": b"a b\n", "vocab.json": b""}, ["vocab.json: is empty; expected the ids of the tokens of m.txt"]),
+    ({"m.txt": b"a b\n", "encoder.json": b"\xef\xbb\xbf" + IDS}, ["encoder.json: begins with a byte order mark (UTF-8), which is no JSON"]),
+    ({"m.txt": b"a b\n", "encoder.json": b"[]"}, ["encoder.json is []; expected an object of texts with their ids"]),
+    ({"m.txt": b"#version: 0.2\na b\nab xy\n", "encoder.json": IDS}, ["m.txt:3: the merge: 'xy' is no token of encoder.json"]),
+    ({"m.txt": b"a b\nab c\na b\n", "encoder.json": IDS}, ["m.txt:3: the merge is the same as that in line 1, of 'a' and 'b'"]),
+    ({"m.txt": b"a b\nab c\nb c\n", "encoder.json": IDS}, ["m.txt:3: the merge joins 'b' and 'c' to a text that no token stands for"]),
+    ({"m.txt": b"#version: 0.2\na b\n", "encoder.json": IDS},
+     ["m.txt: its 1 merges make all but 1 of the tokens of encoder.json; expected one for each, 257 ('abc') is the first without"]),
 ]
 
 # What becomes of byte.h5 before training, exit code, fragments.
@@ -491,7 +531,7 @@ class BadInput(unittest.TestCase):
             self.assertEqual(done.returncode, code, said)
             for fragment in fragments:
                 self.assertIn(fragment, said)
-            for trace in ("internal error", "terminate called", "HDF5-DIAG", "Traceback", "Kokkos::"):
+            for trace in ("internal error", "terminate called", "HDF5-DIAG", "Traceback", "Kokkos::", "dekoder: warning"):
                 self.assertNotIn(trace, said)
             self.assertNotRegex(said, r"[\0-\x08\x0b-\x1f\x7f-\x9f]", "a terminal would obey it")
             self.assertLess(len(said), 4000, "a message that nobody reads to its end")
@@ -636,6 +676,11 @@ class BadInput(unittest.TestCase):
             change = (lambda folder: (folder / "t.txt").write_bytes(text)) if text is not None else None
             self.refused(["prepare", "t.txt", "-o", "t.h5", *options], code, fragments, change)
 
+    def test_tokenizer_files(self):
+        for files, fragments in TOKENIZERS:
+            self.refused(["prepare", "text.txt", "-o", "out.h5", "--tokenizer", next(iter(files))], 3, ["dekoder: error: " + fragments[0], *fragments[1:]],
+                         lambda folder: [(folder / name).write_bytes(data) for name, data in files.items()])
+
     def test_token_shards(self):
         for files, words, code, fragments in SHARDS:
             def change(folder):
@@ -722,7 +767,7 @@ class BadInput(unittest.TestCase):
             self.refused(command, 3, ["ckpt-"], damage)
 
     def test_the_table_is_long_enough(self):
-        tables = (CONFIGURATIONS, COMMAND_LINES, ENVIRONMENTS, TEXTS, TOKEN_FILES, PROMPTS, RUNS)
+        tables = (CONFIGURATIONS, COMMAND_LINES, ENVIRONMENTS, TEXTS, TOKENIZERS, TOKEN_FILES, PROMPTS, RUNS)
         self.assertGreaterEqual(sum(len(table) for table in tables), 60)
 
 

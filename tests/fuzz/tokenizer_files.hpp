@@ -67,7 +67,7 @@ inline void read_and_encode(std::string_view input) {
       case 'j':
         return check(read_tokenizer_json(file, "here"), input);
       case 'm':
-        return check(read_merges(file, "here", "", ""), input);
+        return check(read_merges(file, "here"), input);
       case 'v': {
         const std::string_view vocabulary = next_part();
         return check(read_merges(file, "here", vocabulary, "here"), input);

@@ -18,6 +18,7 @@ import unittest
 from pathlib import Path
 
 import h5py
+import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import dekoder_runs as dk  # noqa: E402
@@ -107,6 +108,20 @@ class Prepare(unittest.TestCase):
         damaged.write_bytes((models / "bpe.model").read_bytes()[:1000])
         self.assertIn("damaged.model: ", self.prepare("text.txt", tokenizer=damaged, output="d.h5", code=3))
 
+    def test_sentencepiece_cuts_a_long_text_without_a_blank(self):
+        """At 16 MiB, as every tokenizer does, and no sooner; the model adds a space to each of both parts."""
+        model = Path(os.environ["DEKODER_SOURCE_DIR"]) / "tests/tokenizer/sentencepiece/bpe.model"
+        text = b"Thebridgeheld" * 1_540_000
+        tokens = []
+        for part in (text, text[: 1 << 24], text[1 << 24:]):
+            (self.folder / "text.txt").write_bytes(part)
+            self.prepare("text.txt", tokenizer=model, flags={"--validation-fraction": "0"})
+            with h5py.File(self.folder / "o.h5") as file:
+                self.assertEqual(file.attrs["source_bytes"], len(part))
+                tokens.append(file["tokens"][:])
+        whole, first, second = tokens
+        self.assertTrue(numpy.array_equal(whole, numpy.concatenate([first[:-1], second])))  # without the first one's </s>
+
     def byte_file_has_none(self, text):
         self.prepare(text, tokenizer="byte", output="byte.h5")
         return self.run_program("tokens", "byte.h5", "-o", "none.json", code=2)
@@ -195,7 +210,7 @@ class Prepare(unittest.TestCase):
         self.assertIn("save the text as a file", self.prepare("-", tokenizer="char", code=2, input=text))
 
     def test_tokenizer_files(self):
-        """A tokenizer.json, merges with and without ids, ranks: told apart by content."""
+        """A tokenizer.json, merges with and without ids, ranks: told apart by content, whatever their names say."""
         (self.folder / "t.txt").write_text("".join(documents(50)), encoding="utf-8")
         self.prepare("t.txt")
         expected = self.read()
@@ -215,11 +230,30 @@ class Prepare(unittest.TestCase):
         for split in ("gpt2", "cl100k", "qwen2"):
             self.prepare("t.txt", tokenizer="ranks", output=f"{split}.h5", flags={"--split": split})
             self.assertIn(256, self.read(f"{split}.h5")["tokens"])
+        (self.folder / "tokenizer.model").write_text(ranks)  # as Llama 3's
+        self.prepare("t.txt", tokenizer="tokenizer.model", output="model.h5", flags={"--split": "qwen2"})
+        self.assertEqual(self.read("model.h5"), self.read("qwen2.h5"))
         self.assertIn("is no rank file", self.prepare("t.txt", code=2, flags={"--split": "gpt2"}))
         self.assertIn("expected gpt2, cl100k or qwen2", self.prepare("t.txt", code=2, flags={"--split": "gpt4"}))
         (self.folder / "foreign").write_bytes(b"\x0a\x05\x00\x01")
         self.assertIn("expected a .model file of SentencePiece", self.prepare("t.txt", tokenizer="foreign", code=3))
         self.assertIn("there is no such file", self.prepare("t.txt", tokenizer="none.json", code=2))
+
+    def test_lists_that_may_be_cut_short_are_counted(self):
+        """Of ranks, and of merges without ids, nothing tells whether they are all: the log says how many there are."""
+        (self.folder / "t.txt").write_text("some text of a few words")
+        ranks = [f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)] + ["dGg= 256\n", "aW4= 257\n"]
+        for lines in (ranks, ranks[:-1]):
+            (self.folder / "ranks.tiktoken").write_text("".join(lines))
+            self.assertIn(f"ranks.tiktoken: {len(lines)} ranks", self.said_of("ranks.tiktoken"))
+        self.assertIn(f"merges.txt: {len(MERGES)} merges, and no encoder.json or vocab.json", self.said_of("merges.txt"))
+
+    def said_of(self, tokenizer):
+        done = subprocess.run([dk.PROGRAM, "prepare", "t.txt", "-o", "o.h5", "--tokenizer", tokenizer], cwd=self.folder,
+                              capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (self.folder / "o.h5").unlink()
+        return done.stderr
 
     def test_what_is_wrong_is_named(self):
         good = '{"text": "some text"}\n' * 3

@@ -63,7 +63,7 @@ TEST(BytePairs, DamagedListsAreRefused) {
   };
   EXPECT_EQ(refused({"ab", "ab"}, {}), "here: tokens 256 and 257 both stand for 'ab'; expected each text once");
   EXPECT_EQ(refused({"ab"}, {{'a', 'b'}, {'a', 'b'}}),
-            "here: merges 0 and 1 are the same, of 'a' and 'b'; expected each once");
+            "here: merge 1 is the same as merge 0, of 'a' and 'b'; expected each once");
   EXPECT_EQ(refused({"ab"}, {{'a', 'c'}}), "here: merge 0 joins 'a' and 'c' to a text that no token stands for");
   EXPECT_EQ(message_of<DataError>([] { BytePairs({"a"}, {}, false, {}, "here"); }),
             "here: no token stands for the byte 0x00; expected one for each of the 256");

@@ -170,8 +170,8 @@ TEST(FixtureFiles, Gpt2sTwoFilesGiveTheSameTokenizer) {
   const BytePairTokenizer expected = read_tokenizer_json(content("gpt2.json"), "gpt2.json");
   const std::string merges = content("gpt2.bpe");
   EXPECT_EQ(read_merges(merges, "gpt2.bpe", content("gpt2_encoder.json"), "gpt2_encoder.json"), expected);
-  EXPECT_EQ(read_merges(merges, "gpt2.bpe", "", ""), expected);  // ids by their order
-  expect_ids(read_merges(merges, "gpt2.bpe", "", ""), "gpt2");
+  EXPECT_EQ(read_merges(merges, "gpt2.bpe"), expected);  // ids by their order
+  expect_ids(read_merges(merges, "gpt2.bpe"), "gpt2");
 }
 
 TEST(FixtureFiles, TiktokensRanksGiveTheSameIds) {

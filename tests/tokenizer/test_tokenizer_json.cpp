@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/base64.hpp"
 #include "base/error.hpp"
@@ -123,6 +124,15 @@ TEST(TokenizerJson, NoJson) {
   }
 }
 
+/// `tokenizers` refuses it too.
+TEST(TokenizerJson, AByteOrderMarkIsRefusedByName) {
+  EXPECT_EQ(
+      refused_text("\xEF\xBB\xBF" + small().dump()),
+      "here: begins with a byte order mark (UTF-8), which is no JSON; expected a tokenizer.json, in UTF-8 without "
+      "one");
+  EXPECT_NE(refused_text(std::string("\xFF\xFE{\0}\0", 6)).find("byte order mark (UTF-16)"), std::string::npos);
+}
+
 TEST(TokenizerJson, AKeyTwice) {
   const std::string text = small().dump();
   EXPECT_NE(refused_text("{\"model\": 1, " + text.substr(1)).find("has the key 'model' twice"), std::string::npos);
@@ -194,8 +204,8 @@ TEST(TokenizerJson, VocabularyAndBytes) {
 
 TEST(TokenizerJson, Merges) {
   const auto merges = [](Json list) { return with("/model/merges", std::move(list)); };
-  expect_refused(merges({"a b", "ab c", "a b"}), "merges 0 and 2 are the same, of 'a' and 'b'");
-  expect_refused(merges({"a b", {"ab", "c"}, {"a", "b"}}), "merges 0 and 2 are the same");
+  expect_refused(merges({"a b", "ab c", "a b"}), "here: merge 2 is the same as merge 0, of 'a' and 'b'");
+  expect_refused(merges({"a b", {"ab", "c"}, {"a", "b"}}), "merge 2 is the same as merge 0");
   expect_refused(merges({"a b", "ab xy"}), "model.merges[1]: 'xy' is no token of model.vocab");
   expect_refused(merges({"a c"}), "merge 0 joins 'a' and 'c'");
   for (const char* text : {"", "a", "ab", "a b c", "a  b", "a b ", "\u0120a"})
@@ -438,24 +448,27 @@ TEST(TiktokenRanks, DamagedFiles) {
 }
 
 TEST(Merges, DamagedFiles) {
-  const auto refused_merges = [](std::string_view merges, std::string_view vocabulary = "") {
+  const auto refused_merges = [](std::string_view merges, std::optional<std::string_view> vocabulary = {}) {
     return refused([&] { read_merges(merges, "here", vocabulary, "here.json"); });
   };
   const std::string good = fixture("gpt2.bpe"), vocabulary = fixture("gpt2_encoder.json");
   for (std::size_t size = 100; size < vocabulary.size() - 2; size += 100)
     EXPECT_NE(refused_merges(good, vocabulary.substr(0, size)).find("here.json: is no JSON"), std::string::npos);
   for (std::size_t size = 0; size < good.size(); size += 100)  // fewer merges, or half of one
-    EXPECT_LT(message_of<DataError>([&] { read_merges(good.substr(0, size), "here", "", ""); }).size(), 300u);
+    EXPECT_LT(message_of<DataError>([&] { read_merges(good.substr(0, size), "here"); }).size(), 300u);
   for (const char* line : {"ab", "a ", " b", "a b c", "a  b", "a b ", " ", "#version: 0.2\na"})
     EXPECT_NE(refused_merges(line).find("expected two tokens with a space between them"), std::string::npos)
         << line;
   for (const char* line : {"ab c", "a b\nc ab\nabc d", "a \u4eba", "a \x01", "\xFF a", "a b\nba c"})
     EXPECT_NE(refused_merges(line).find("is neither a byte nor what a merge before it makes"), std::string::npos)
         << line;
-  EXPECT_NE(refused_merges("a b\nc d\na b").find("merges 0 and 2 are the same"), std::string::npos);
-  EXPECT_EQ(refused_merges("a b", "[]"),
-            "here.json: model.vocab is []; expected an object of texts with their ids");
-  EXPECT_NE(refused_merges("a b\nx y", R"({"a": 0, "b": 1, "ab": 2})").find("'x' is no token"), std::string::npos);
+  EXPECT_EQ(refused_merges("a b\n\nc d\na b"),
+            "here:4: the merge is the same as that in line 1, of 'a' and 'b'; expected each once");
+  EXPECT_EQ(refused_merges("#version: 0.2\na b\nab c\nab\u0120 d"),
+            "here:4: 'ab\u0120' is neither a byte nor what a merge before it makes");
+  EXPECT_EQ(refused_merges("a b", "[]"), "here.json is []; expected an object of texts with their ids");
+  EXPECT_EQ(refused_merges("a b", ""),
+            "here.json: is empty; expected the ids of the tokens of here, or no such file");
   EXPECT_NE(refused_merges("a b", R"({"a": 0, "b": 1, "ab": 2})").find("no token stands for the byte"),
             std::string::npos);
   for (const char* id : {"-1", "2147483648", "9223372036854775808", "1.0", "\"1\"", "null", "{}"})
@@ -466,14 +479,41 @@ TEST(Merges, DamagedFiles) {
   EXPECT_NE(refused_merges("a b", R"({"a": 0, "a": 1})").find("has the key 'a' twice"), std::string::npos);
 }
 
+/// What is wrong with merges is said of their file, with the line; what is wrong with ids, of theirs.
+TEST(Merges, WithIdsNameTheFileAtFault) {
+  Json ids = small()["model"]["vocab"];
+  ids["<|endoftext|>"] = 258;
+  const auto read_with = [&](std::string_view merges) {
+    return read_merges(merges, "merges.txt", ids.dump(), "ids");
+  };
+  const auto message = [&](std::string_view merges) { return message_of<DataError>([&] { read_with(merges); }); };
+  EXPECT_EQ(encoded(read_with("#version: 0.2\na b\nab c\n"), "abcab"), (std::vector<Token>{257, 256}));
+  EXPECT_EQ(message("#version: 0.2\na b\nab xy\n"), "merges.txt:3: the merge: 'xy' is no token of ids");
+  EXPECT_EQ(message("a b\nab c\n\na b\n"),
+            "merges.txt:4: the merge is the same as that in line 1, of 'a' and 'b'; expected each once");
+  EXPECT_EQ(message("a b\nab c\nb c\n"),
+            "merges.txt:3: the merge joins 'b' and 'c' to a text that no token stands for");
+  EXPECT_EQ(message("a b\nab"), "merges.txt:2: 'ab'; expected two tokens with a space between them");
+  // Cut off at the end of a line.
+  EXPECT_EQ(message("a b\n"),
+            "merges.txt: its 1 merges make all but 1 of the tokens of ids; expected one for each, 257 ('abc') is "
+            "the first without: copy the list again, or the ids that belong to it");
+  EXPECT_TRUE(message("").starts_with("merges.txt: its 0 merges make all but 2 of the tokens of ids;"));
+  for (const char* mark : {"<pad>", "[MASK]", "madeupword0000"}) ids[mark] = ids.size();
+  EXPECT_EQ(message("a b\nab c"), "");
+  ids["plain"] = ids.size();
+  EXPECT_TRUE(message("a b\nab c").starts_with("merges.txt: its 2 merges make all but 1 of the tokens of ids"));
+  ids["plain"] = "x";
+  EXPECT_EQ(message("a b\nab c"), "ids['plain'] is \"x\"; expected a token, 0 to 16777215");
+}
+
 TEST(Merges, ThatMakeTheTextOfTheEnd) {
   std::string merges, whole = "<";
   for (const char c : std::string("|endoftext|>")) {
     merges += whole + " " + c + "\n";
     whole += c;
   }
-  EXPECT_NE(message_of<DataError>([&] { read_merges(merges, "here", "", ""); }).find("<|endoftext|>"),
-            std::string::npos);
+  EXPECT_NE(message_of<DataError>([&] { read_merges(merges, "here"); }).find("<|endoftext|>"), std::string::npos);
 }
 
 TEST(Merges, OfTokensThatAreNotThereYet) {
