@@ -124,6 +124,7 @@ ExitCode run_prepare(const Command& command) {
   PrepareOptions options;
   options.sources = command.paths;
   options.field = command.field;
+  options.skip_bad_lines = command.skip_bad_lines;
   options.output = command.output;
   options.tokenizer = {command.tokenizer, command.split, command.vocabulary};
   if (command.validation_fraction >= 0) options.validation_fraction = command.validation_fraction;
@@ -132,6 +133,9 @@ ExitCode run_prepare(const Command& command) {
   print(fmt::format("{}{}: {}", command.output, report.unchanged ? " is up to date" : "",
                     token_file_text(command.output, report.header)));
   const TokenFileHeader& header = report.header;
+  if (report.skipped.count > 0)
+    log_warning("{} bad JSON line{} left out, as --skip-bad-lines says; the first: {}", report.skipped.count,
+                report.skipped.count == 1 ? " is" : "s are", report.skipped.first);
   if (header.split_by_document && header.validation_documents == 0 && header.validation_fraction > 0)
     log_warning(
         "none of the {} documents is held out, as --validation-fraction {} is one in {:.0f}; raise it, or give "

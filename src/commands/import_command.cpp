@@ -50,7 +50,9 @@ void require_no_run(const RunPaths& paths) {
   std::error_code ignored;
   for (const fs::path& file : paths.of_a_run()) {
     // Of a start that was refused, or an import that was killed.
-    if (file == paths.checkpoints() && std::ranges::all_of(folder_entries(file, ignored), is_unfinished_file))
+    if (file == paths.checkpoints() && std::ranges::all_of(folder_entries(file, ignored), [](const auto& left) {
+          return is_unfinished_file(left);
+        }))
       continue;
     if (fs::symlink_status(file, ignored).type() != fs::file_type::not_found)
       throw DataError("{}: holds a run already ({}); expected a new folder: name another with -o",

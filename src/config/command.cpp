@@ -40,6 +40,7 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("split", c.split, "--split");
   visit("vocabulary", c.vocabulary, elsewhere);
   visit("field", c.field, "--field");
+  visit("skip_bad_lines", c.skip_bad_lines, elsewhere);
   visit("validation_fraction", c.validation_fraction, elsewhere);
   visit("tokens_file", c.tokens_file, c.name == "tokens" ? "the token file's name" : "--tokens-file");
   visit("show", c.show, elsewhere);
@@ -113,14 +114,18 @@ void check_command(const Command& c) {
                              c.vocabulary)
                : fmt::format("--vocabulary is {}, and --tokenizer {}; expected --tokenizer bpe with it",
                              c.vocabulary, excerpt(c.tokenizer)));
-    expect(c.split.empty() || c.split == "gpt2" || c.split == "cl100k" || c.split == "qwen2",
-           fmt::format("--split is '{}'; expected gpt2, cl100k or qwen2", excerpt(c.split)));
+    expect(
+        c.split.empty() || c.split == "gpt2" || c.split == "cl100k" || c.split == "qwen2",
+        fmt::format("--split is '{}'; expected gpt2, cl100k or qwen2: how text is cut before merges (what is held "
+                    "out says --validation-fraction)",
+                    excerpt(c.split)));
     expect(c.validation_fraction == -1 || (c.validation_fraction >= 0 && c.validation_fraction < 1),
            fmt::format("--validation-fraction is {}; expected from 0 to below 1, e.g. 0.1", c.validation_fraction));
     for (const std::string& text : c.paths)
       expect(!std::filesystem::equivalent(text, c.output, ignored),
              fmt::format("--output {} is the text itself; expected another name, e.g. {}.h5", c.output, text));
   }
+  expect(c.output != "-", "--output is '-'; expected the name of a file or folder, as standard output takes none");
   if (c.name == "tokens") {
     expect(c.show >= 0, fmt::format("--show is {}; expected at least 0", c.show));
     expect(c.shard_format.empty() || c.shard_format == "llm.c" || c.shard_format == "nanogpt",

@@ -35,6 +35,7 @@ struct Command {
   std::string split;                 ///< prepare: of bpe and of a rank file of tiktoken; empty: gpt2
   int vocabulary = 0;                ///< prepare: of the tokenizer bpe, which is made from the texts
   std::string field;                 ///< prepare: of JSON lines; empty: text
+  bool skip_bad_lines = false;       ///< prepare: of JSON lines
   double validation_fraction = -1.;  ///< prepare: share of tokens or documents that is held out; -1: not given
   std::string tokens_file;           ///< eval, predictions: another token file than the run's; tokens: the file
   int show = 20;                     ///< tokens: how many are printed

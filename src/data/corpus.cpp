@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -17,6 +18,7 @@
 #include "base/helper_thread.hpp"
 #include "base/utf8.hpp"
 #include "data/reading_progress.hpp"
+#include "io/files/file_kind.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/packed_file.hpp"
 #include "tokenizer/sentencepiece_tokenizer.hpp"
@@ -29,12 +31,6 @@ namespace {
 
 constexpr std::size_t part_bytes = std::size_t{1} << 18, most_part_bytes = SentencePieceTokenizer::most_text;
 constexpr std::size_t most_parts = 4096, most_line_bytes = std::size_t{1} << 30;
-
-/// The name without .gz or .zst.
-fs::path unpacked_name(const fs::path& path) {
-  const bool packed = path.extension() == ".gz" || path.extension() == ".zst";
-  return packed ? path.stem() : path.filename();
-}
 
 void add_files_below(const fs::path& folder, std::vector<fs::path>& files) {
   std::error_code failure;
@@ -59,30 +55,25 @@ std::vector<fs::path> files_below(const fs::path& folder) {
   return files;
 }
 
-bool is_text_name(const fs::path& file) {
-  const fs::path ending = unpacked_name(file).extension();
-  return ending == ".txt" || ending == ".jsonl";
-}
-
 std::string name_of_sources(const std::string& first, std::size_t sources) {
   return sources == 1 ? first : fmt::format("{} and {} more", first, sources - 1);
 }
 
-Corpus::Corpus(const std::vector<std::string>& words, const std::string& field)
-    : field_(field.empty() ? "text" : field) {
+Corpus::Corpus(const std::vector<std::string>& words, const std::string& field, bool skip_bad_lines)
+    : field_(field.empty() ? "text" : field), skip_bad_lines_(skip_bad_lines) {
   bool standard_input = false;
   for (const std::string& word : words) {
     if (word == PackedFile::standard_input) {
       if (standard_input) throw ConfigError("- is there twice; expected standard input once");
       standard_input = true;
-      sources_.push_back({word, !field.empty()});
+      sources_.push_back({word, !field.empty(), {}});
       continue;
     }
     std::vector<fs::path> files = {word};
     std::error_code ignored;
     if (fs::is_directory(word, ignored)) {
       files = files_below(word);
-      std::erase_if(files, [](const fs::path& file) { return !is_text_name(file); });
+      std::erase_if(files, [](const fs::path& file) { return !file_kind(file).is_text(); });
       if (files.empty())
         throw DataError(
             "{}: is a folder without texts; expected files *.txt or *.jsonl in it, also .gz or .zst, or token "
@@ -90,8 +81,9 @@ Corpus::Corpus(const std::vector<std::string>& words, const std::string& field)
             word);
     }
     for (fs::path& file : files) {
-      const bool json_lines = unpacked_name(file).extension() == ".jsonl";
-      sources_.push_back({std::move(file), json_lines});
+      const bool json_lines = file_kind(file).contents == Contents::json_lines;
+      const FileState state = file_state(file);
+      sources_.push_back({std::move(file), json_lines, state});
     }
   }
   const bool any_json = std::any_of(sources_.begin(), sources_.end(), [](const auto& s) { return s.json_lines; });
@@ -100,6 +92,10 @@ Corpus::Corpus(const std::vector<std::string>& words, const std::string& field)
         "--field is '{}' and no text is JSON lines; expected names that end in .jsonl, .jsonl.gz or "
         ".jsonl.zst, or standard input",
         excerpt(field));
+  if (skip_bad_lines && !any_json)
+    throw ConfigError(
+        "--skip-bad-lines is given and no text is JSON lines, which alone have such; leave it out, or for standard "
+        "input name the field with --field");
 }
 
 bool Corpus::is_repeatable() const {
@@ -118,13 +114,9 @@ std::string Corpus::place() const {
 }
 
 std::uint64_t Corpus::bytes_on_disk() const {
+  if (!is_repeatable()) return 0;
   std::uint64_t bytes = 0;
-  for (const TextSource& source : sources_) {
-    std::error_code failure;
-    const std::uintmax_t size = fs::file_size(source.path, failure);
-    if (failure) return 0;
-    bytes += size;
-  }
+  for (const TextSource& source : sources_) bytes += source.state.bytes;
   return bytes;
 }
 
@@ -176,7 +168,14 @@ class JsonReader {
         add(read, batch.text_of(part), part.source, part.ends_document);
         continue;
       }
-      const std::string whole = text_of_line(batch.text_of(part), part);
+      std::string whole;
+      try {
+        whole = text_of_line(batch.text_of(part), part);
+      } catch (const DataError& error) {
+        if (!corpus_.skips_bad_lines()) throw;
+        if (read.skipped.count++ == 0) read.skipped.first = error.what();
+        continue;
+      }
       std::string_view text = whole;
       for (PartFinder finder(cut_); text.size() >= finder.wanted();)
         if (const std::size_t bytes = finder.cut(text.substr(0, finder.wanted()))) {
@@ -199,14 +198,18 @@ class JsonReader {
                       input_name(corpus_.sources()[part.source].path), part.line, what, excerpt(corpus_.field()));
     };
     nlohmann::json object;
+    const char* shortened = "";
     try {
-      object = nlohmann::json::parse(line);
+      try {
+        object = nlohmann::json::parse(line);
+      } catch (const nlohmann::json::out_of_range&) {
+        shortened = ", whose long numbers are cut short";
+        object = nlohmann::json::parse(with_small_numbers(line));
+      }
     } catch (const nlohmann::json::parse_error& error) {
       std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 9: ..."
       reason = reason.substr(std::min(reason.find(": "), reason.size() - 2) + 2);
-      fail(fmt::format("is no JSON, at byte {} of the line: {}", error.byte, excerpt(reason, 300)));
-    } catch (const nlohmann::json::exception& error) {
-      fail(fmt::format("cannot be read: {}", excerpt(error.what(), 300)));
+      fail(fmt::format("is no JSON, at byte {} of the line{}: {}", error.byte, shortened, excerpt(reason, 300)));
     }
     if (!object.is_object()) fail(fmt::format("is of type {}", object.type_name()));
     const auto found = object.find(corpus_.field());
@@ -214,6 +217,33 @@ class JsonReader {
     if (!found->is_string())
       fail(fmt::format("its field \"{}\" is of type {}", excerpt(corpus_.field()), found->type_name()));
     return std::move(found->get_ref<std::string&>());
+  }
+
+  /// A line whose numbers a double holds, all below 100: JSON has larger ones, which are not the text and must not
+  /// keep it from being read. Digits of exponents become 0, and those of whole parts behind the second go away, so
+  /// that what was no JSON (01, 1e) is none still.
+  static std::string with_small_numbers(std::string_view line) {
+    std::string small;
+    bool in_string = false, in_exponent = false;
+    int digits = 0;  // of the whole part so far
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      char c = line[i];
+      if (in_string) {
+        small += c;
+        if (c == '\\' && i + 1 < line.size()) small += line[++i];
+        in_string = c != '"';
+        continue;
+      }
+      const bool digit = c >= '0' && c <= '9', sign = c == '+' || c == '-';
+      if (digit && in_exponent) c = '0';
+      if (digit && !in_exponent && ++digits > 2) continue;
+      if (c == '.') digits = INT_MIN;  // a fraction keeps its digits
+      if (c == 'e' || c == 'E') in_exponent = true;
+      if (!digit && !sign && c != '.' && c != 'e' && c != 'E') digits = 0, in_exponent = false;
+      in_string = c == '"';
+      small += c;
+    }
+    return small;
   }
 
   const Corpus& corpus_;
@@ -304,8 +334,12 @@ class CorpusReader {
 
   void read() {
     for (std::size_t i = 0; i < corpus_.sources().size() && !queue_.stopped(); ++i) {
-      PackedFile file(corpus_.sources()[i].path, &queue_.stopped());
-      corpus_.sources()[i].json_lines ? read_lines(file, i) : read_text(file, i);
+      const TextSource& source = corpus_.sources()[i];
+      PackedFile file(source.path, &queue_.stopped());
+      file.require_state(source.state);
+      state_ = &source.state;
+      at_front_ = true;
+      source.json_lines ? read_lines(file, i) : read_text(file, i);
       raw_before_ += file.raw_bytes();
     }
     hand_on();
@@ -316,8 +350,18 @@ class CorpusReader {
   bool fill(PackedFile& file, std::string& text, std::size_t bytes) {
     const std::size_t had = text.size();
     text.resize(bytes);
-    text.resize(had + file.read(std::span(text).subspan(had)));
+    try {
+      text.resize(had + file.read(std::span(text).subspan(had)));
+    } catch (const ReadError&) {
+      throw;
+    } catch (const DataError&) {
+      file.require_state(*state_);  // packed bytes that are damaged may be so for now only
+      throw;
+    }
     raw_bytes_ = raw_before_ + file.raw_bytes();
+    if (const auto foreign = std::exchange(at_front_, false) ? foreign_format(text) : std::nullopt)
+      throw DataError("{}: is no text, but {}; {}", file.name(), foreign->name, foreign->remedy);
+    if (text.size() < bytes) file.require_state(*state_);  // before the last part, which may be cut, is handed on
     return text.size() == bytes;
   }
   void read_text(PackedFile& file, std::size_t source) {
@@ -366,6 +410,8 @@ class CorpusReader {
   BatchQueue& queue_;
   std::atomic<std::uint64_t>& raw_bytes_;
   std::uint64_t raw_before_ = 0;
+  const FileState* state_ = nullptr;  ///< that the source must be in
+  bool at_front_ = false;             ///< of the source
   TextBatch batch_;
 };
 
@@ -381,7 +427,7 @@ struct CorpusThreads {
 
 }  // namespace
 
-void read_corpus(const Corpus& corpus, const CorpusWork& work) {
+SkippedLines read_corpus(const Corpus& corpus, const CorpusWork& work) {
   const int threads = std::max(work.threads, 1);
   BatchQueue queue(2 * static_cast<std::size_t>(threads) + 2);
   std::atomic<std::uint64_t> raw_bytes = 0;
@@ -402,13 +448,24 @@ void read_corpus(const Corpus& corpus, const CorpusWork& work) {
       const auto act = work.make_worker();
       queue.work([&](TextBatch& batch) {
         read_json(batch);
-        act(batch);
+        if (!batch.parts.empty()) act(batch);
       });
     }));
+  SkippedLines skipped;
+  bool any = false;
   for (bool at_end = false; !at_end;) {
-    if (const auto batch = queue.take(at_end)) work.take(*batch);
+    if (const auto batch = queue.take(at_end)) {
+      if (skipped.count == 0) skipped.first = batch->skipped.first;
+      skipped.count += batch->skipped.count;
+      any = any || !batch->parts.empty();
+      if (!batch->parts.empty()) work.take(*batch);
+    }
     progress.show(raw_bytes);
   }
+  if (!any && skipped.count > 0)
+    throw DataError("{}: has no text, as all of its {} JSON lines are bad; the first: {}", corpus.place(),
+                    skipped.count, skipped.first);
+  return skipped;
 }
 
 }  // namespace dekoder

@@ -9,10 +9,12 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <unordered_map>
 
 #include "base/error.hpp"
 #include "data/reading_progress.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/file_kind.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/xxh64.hpp"
 
@@ -94,13 +96,13 @@ class ShardFolder {
   /// Throws where something is in the way that can be told from its name or size.
   void require_no_others(const std::vector<PlannedShard>& plan, const ShardFormat& format) const {
     std::error_code failure;
+    std::unordered_map<std::string, std::uint64_t> bytes_of;
+    for (const PlannedShard& shard : plan) bytes_of.emplace(shard.path.filename().string(), shard.bytes(format));
     for (const fs::path& entry : folder_entries(folder_, failure)) {
-      if (entry.extension() != ".bin") continue;
-      const auto planned = std::find_if(plan.begin(), plan.end(), [&](const PlannedShard& shard) {
-        return shard.path.filename() == entry.filename();
-      });
+      if (!file_kind(entry).is_shard()) continue;
+      const auto planned = bytes_of.find(entry.filename().string());
       std::error_code ignored;
-      if (planned == plan.end() || fs::file_size(entry, ignored) != planned->bytes(format)) throw_other(entry);
+      if (planned == bytes_of.end() || fs::file_size(entry, ignored) != planned->second) throw_other(entry);
     }
     if (failure) throw_read_error(folder_.string(), failure.value(), "cannot be listed");
   }
@@ -126,7 +128,7 @@ std::uint64_t digest_of(const fs::path& path) {
 /// A shard in the making.
 class ShardFile {
  public:
-  explicit ShardFile(const fs::path& output) : pending_(output, "shard") {
+  explicit ShardFile(const fs::path& output) : pending_(output, "shard", 0, PendingFile::LeftOvers::keep) {
     descriptor_ = ::open(pending_.temporary().c_str(), O_WRONLY | O_CLOEXEC);
     if (descriptor_ < 0) fail(errno);
   }
@@ -149,16 +151,17 @@ class ShardFile {
     if (digest_of(pending_.target()) != digest_.digest()) ShardFolder::throw_other(pending_.target());
     return true;
   }
-  void commit() {
-    pending_.commit([this](const fs::path& file) {
+  void settle() {
+    pending_.settle([this](const fs::path& file) {
       if (digest_of(file) != digest_.digest()) throw DataError("{}: its digest does not match", file.string());
     });
   }
+  void take_name() { pending_.take_name(); }
 
  private:
   [[noreturn]] void fail(int error) const {
-    throw DataError("{}: cannot be written: {}; free some space, or name another folder",
-                    pending_.target().string(), std::strerror(error));
+    throw DataError("{}: cannot be written: {}; {}", pending_.target().string(), std::strerror(error),
+                    write_remedy(error));
   }
 
   PendingFile pending_;
@@ -189,6 +192,7 @@ ExportedShards export_shards(const TokenDataset& data, const ShardExport& wish) 
   folder.require_no_others(plan, format);
   std::uint64_t bytes = 0, done = 0;
   for (const PlannedShard& shard : plan) bytes += shard.bytes(format);
+  remove_left_over_files(wish.folder);
   require_space(wish.folder, bytes);
   ReadingProgress progress("shards", bytes);
   ExportedShards exported{&format, {}};
@@ -196,6 +200,7 @@ ExportedShards export_shards(const TokenDataset& data, const ShardExport& wish) 
   for (const PlannedShard& shard : plan) {
     auto file = std::make_unique<ShardFile>(shard.path);
     file->write(format.header(static_cast<std::uint32_t>(shard.tokens)));
+    done += format.header_bytes();
     const auto written = [&](std::size_t more) { progress.show(done += more); };
     format.token_bytes == 2 ? write_tokens<std::uint16_t>(data, shard, *file, written)
                             : write_tokens<std::uint32_t>(data, shard, *file, written);
@@ -206,7 +211,11 @@ ExportedShards export_shards(const TokenDataset& data, const ShardExport& wish) 
     else
       files.push_back(std::move(file));
   }
-  for (const auto& file : files) file->commit();
+  for (const auto& file : files) file->settle();
+  // The last one first: what a kill leaves lacks shards at its beginning or in its middle, which its numbers tell.
+  std::rotate(files.begin(), files.end() - (files.empty() ? 0 : 1), files.end());
+  for (const auto& file : files) file->take_name();
+  sync_folder(wish.folder);
   return exported;
 }
 

@@ -27,7 +27,8 @@ struct ExportedShards {
 /// <name of the token file>_val_000000.bin, ..._train_000001.bin and so on, for nanoGPT train.bin and val.bin.
 /// llm.c's tokens have the format of Llama 3, of 4 bytes, where the vocabulary has more than 65536.
 ///
-/// All are written under temporary names and read back before the first one takes its own. Throws ConfigError where
+/// All are written under temporary names and read back before the first one takes its own, which the last shard
+/// does, then those from the first on: TokenShards refuses what a kill in between leaves. Throws ConfigError where
 /// the format cannot hold the vocabulary or there are more than 10,000 shards; DataError where the folder holds
 /// *.bin that are not these, byte for byte, where it cannot be made or written, and as TokenDataset.
 ExportedShards export_shards(const TokenDataset& data, const ShardExport& wish);

@@ -18,6 +18,7 @@
 #include "data/text_encoder.hpp"
 #include "data/token_file_writer.hpp"
 #include "io/files/durable_file.hpp"
+#include "io/files/file_kind.hpp"
 #include "io/files/packed_file.hpp"
 #include "io/files/sha256.hpp"
 #include "io/hdf5/hdf5_file.hpp"
@@ -141,8 +142,8 @@ class WaitingTokens {
   };
   static constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
   [[noreturn]] void fail(const char* what, int error) const {
-    throw DataError("{}: its held-out part {} in a temporary file: {}", pending_.target().string(), what,
-                    std::strerror(error));
+    throw DataError("{}: its held-out part {} in a temporary file: {}; {}", pending_.target().string(), what,
+                    std::strerror(error), write_remedy(error));
   }
   void flush() {
     if (const int error = write_whole(descriptor_, buffer_)) fail("cannot be written", error);
@@ -276,7 +277,7 @@ bool is_whole(const fs::path& output) {
   }
 }
 
-std::string digest_of(const Corpus& corpus) {
+std::string digest_of(const Corpus& corpus, SkippedLines& skipped) {
   CorpusDigest digest(corpus.is_single_text());
   CorpusWork work;
   work.name = "is it prepared already";
@@ -288,7 +289,7 @@ std::string digest_of(const Corpus& corpus) {
       if (part.ends_document) digest.end_document();
     }
   };
-  read_corpus(corpus, work);
+  skipped = read_corpus(corpus, work);
   return digest.finish();
 }
 
@@ -298,14 +299,14 @@ double fraction_of(const PrepareOptions& options) {
 
 /// Whether a file has these texts, made in the same way.
 bool is_prepared(const TokenFileHeader& there, const Corpus& corpus, const Tokenizer& tokenizer,
-                 const PrepareOptions& options) {
+                 const PrepareOptions& options, SkippedLines& skipped) {
   const double fraction = fraction_of(options);
   const bool same_split =
       corpus.is_single_text()
           ? !there.split_by_document && there.training_tokens == token_file::training_part(there.tokens, fraction)
           : there.split_by_document && there.validation_fraction == fraction;
   return same_split && there.tokenizer == tokenizer && corpus.is_repeatable() &&
-         there.source_sha256 == digest_of(corpus) && is_whole(options.output);
+         there.source_sha256 == digest_of(corpus, skipped) && is_whole(options.output);
 }
 
 /// The tokens that a corpus will have, where that is known before; else 0.
@@ -318,7 +319,7 @@ std::uint64_t known_tokens(const Corpus& corpus, const ChosenTokenizer& chosen) 
 
 template <class Stored>
 void write_tokens(const Corpus& corpus, const PrepareOptions& options, std::uint64_t total, Hdf5File& file,
-                  TokenFileHeader& header) {
+                  TokenFileHeader& header, SkippedLines& skipped) {
   TextTokens<Stored> writer(file, header, corpus.is_single_text(), total, options.output);
   CorpusWork work;
   work.threads = options.threads;
@@ -326,17 +327,17 @@ void write_tokens(const Corpus& corpus, const PrepareOptions& options, std::uint
   work.cut = text_cut(header.tokenizer);
   work.make_worker = [&] { return text_encoder(header.tokenizer, corpus); };
   work.take = [&](const TextBatch& batch) { writer.take(batch); };
-  read_corpus(corpus, work);
+  skipped = read_corpus(corpus, work);
   writer.finish(corpus.place());
 }
 
-/// Makes the output by write(file, header).
+/// Makes the output by write(file, report), which sets the report's header.
 template <class Write>
 PrepareReport make_output(const fs::path& output, Write&& write) {
   PrepareReport report;
   PendingFile pending(output, "tokens");
   Hdf5File file = Hdf5File::create(pending);
-  write(file, report.header);
+  write(file, report);
   token_file::write_header(file, report.header);
   file.close();
   pending.commit(token_file::verify);
@@ -346,30 +347,67 @@ PrepareReport make_output(const fs::path& output, Write&& write) {
 PrepareReport prepare_texts(const Corpus& corpus, const PrepareOptions& options) {
   const std::optional<TokenFileHeader> there = earlier_output(options.output);
   const ChosenTokenizer chosen = choose_tokenizer(options.tokenizer, corpus, options.threads);
-  if (there && is_prepared(*there, corpus, chosen.tokenizer, options)) return {true, *there};
-  PrepareReport report = make_output(options.output, [&](Hdf5File& file, TokenFileHeader& header) {
+  SkippedLines skipped;
+  if (there && is_prepared(*there, corpus, chosen.tokenizer, options, skipped)) return {true, *there, skipped};
+  PrepareReport made = make_output(options.output, [&](Hdf5File& file, PrepareReport& report) {
+    TokenFileHeader& header = report.header;
     header.tokenizer = chosen.tokenizer;
     header.source = corpus.name();
     header.validation_fraction = fraction_of(options);
     const std::uint64_t total = known_tokens(corpus, chosen);
-    with_stored_type(header.tokenizer.vocabulary(),
-                     [&](auto stored) { write_tokens<decltype(stored)>(corpus, options, total, file, header); });
+    with_stored_type(header.tokenizer.vocabulary(), [&](auto stored) {
+      write_tokens<decltype(stored)>(corpus, options, total, file, header, report.skipped);
+    });
   });
   // Behind all that may fail: an error comes alone.
-  if (const int made = chosen.tokenizer.vocabulary(); made < options.tokenizer.vocabulary)
-    log_warning("the texts have pairs for a vocabulary of {} only, not {}", made, options.tokenizer.vocabulary);
-  return report;
+  if (const int vocabulary = chosen.tokenizer.vocabulary(); vocabulary < options.tokenizer.vocabulary)
+    log_warning("the texts have pairs for a vocabulary of {} only, not {}", vocabulary,
+                options.tokenizer.vocabulary);
+  return made;
 }
 
 PrepareReport prepare_shards(const TokenShards& shards, const PrepareOptions& options) {
   if (!options.field.empty())
     throw ConfigError("--field is '{}' and no text is JSON lines: {} holds tokens; leave it out",
                       excerpt(options.field), shards.place());
+  if (options.skip_bad_lines)
+    throw ConfigError("--skip-bad-lines is given and no text is JSON lines: {} holds tokens; leave it out",
+                      shards.place());
   const Tokenizer tokenizer = choose_tokenizer(options.tokenizer);
   const ShardImport source(shards, tokenizer, options.validation_fraction);
   const std::optional<TokenFileHeader> there = earlier_output(options.output);
-  if (there && source.is_source_of(*there) && is_whole(options.output)) return {true, *there};
-  return make_output(options.output, [&](Hdf5File& file, TokenFileHeader& header) { source.write(file, header); });
+  if (there && source.is_source_of(*there) && is_whole(options.output)) return {true, *there, {}};
+  return make_output(options.output,
+                     [&](Hdf5File& file, PrepareReport& report) { source.write(file, report.header); });
+}
+
+/// An output must be no source, neither of this call nor, by its name in one of the folders, of the next one.
+void require_no_source_by_name(const fs::path& output, const std::vector<std::string>& words) {
+  if (file_kind(output).contents == Contents::unknown) return;
+  std::error_code failure;
+  const fs::path target = fs::weakly_canonical(output_target(output), failure);
+  for (const std::string& word : words) {
+    if (!fs::is_directory(word, failure)) continue;
+    const fs::path below = target.lexically_relative(fs::canonical(word, failure));
+    const bool is_read = !below.empty() && std::none_of(below.begin(), below.end(), [](const fs::path& part) {
+      return part.string().starts_with('.');  // hidden, or not below
+    });
+    if (is_read)
+      throw ConfigError(
+          "--output {} has the name of a text or token shard, and is in {}, whose texts and shards are read; "
+          "expected another ending, e.g. {}.h5, or another folder",
+          output.string(), word, output.string());
+  }
+}
+
+template <class Sources>
+void require_no_source(const fs::path& output, const Sources& sources) {
+  const FileState there = file_state(output);
+  if (there == FileState{}) return;
+  for (const auto& source : sources)
+    if (source.state.is_same_file(there))
+      throw ConfigError("--output {} is the same file as {}, which is read; expected another name", output.string(),
+                        source.path.string());
 }
 
 }  // namespace
@@ -379,9 +417,14 @@ PrepareReport prepare_tokens(const PrepareOptions& options) {
   if (!(fraction >= 0 && fraction < 1))
     throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", fraction);
   output_target(options.output);  // before the sources are read: it may take long
-  if (const std::optional<TokenShards> shards = TokenShards::of_words(options.sources))
+  require_no_source_by_name(options.output, options.sources);
+  if (const std::optional<TokenShards> shards = TokenShards::of_words(options.sources)) {
+    require_no_source(options.output, shards->shards());
     return prepare_shards(*shards, options);
-  return prepare_texts(Corpus(options.sources, options.field), options);
+  }
+  const Corpus corpus(options.sources, options.field, options.skip_bad_lines);
+  require_no_source(options.output, corpus.sources());
+  return prepare_texts(corpus, options);
 }
 
 PrepareReport prepare_tokens(const fs::path& text, const fs::path& output, TokenizerKind kind,

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/corpus.hpp"
 #include "data/token_dataset.hpp"
 #include "data/tokenizer_choice.hpp"
 
@@ -14,6 +15,7 @@ namespace dekoder {
 struct PrepareOptions {
   std::vector<std::string> sources;  ///< texts, as Corpus takes them, or token shards, as TokenShards does
   std::string field;                 ///< of JSON lines; empty: text
+  bool skip_bad_lines = false;       ///< of JSON lines, instead of an error for the first one
   std::filesystem::path output;
   TokenizerWish tokenizer;
   std::optional<double> validation_fraction;  ///< held out: of a single text's tokens or of shards, else of the
@@ -24,6 +26,7 @@ struct PrepareOptions {
 struct PrepareReport {
   bool unchanged = false;  ///< the output was there already, made from the same text in the same way
   TokenFileHeader header;  ///< of the output
+  SkippedLines skipped;    ///< of JSON lines
 };
 
 /// Makes a token file of texts or token shards; of these see ShardImport. The texts are read once, through fixed
@@ -39,7 +42,8 @@ struct PrepareReport {
 /// The output appears whole or not at all: it is a PendingFile, read back against its digests before it takes its
 /// name. Throws DataError for a text that is missing, empty, too short, damaged, not UTF-8 (characters) or changes
 /// meanwhile, and for an output that cannot be written or is some other file; ReadError where the system cannot
-/// read a text, or the output that is there; ConfigError for a fraction outside of [0, 1).
+/// read a text, or the output that is there; ConfigError for a fraction outside of [0, 1) and an output that is one
+/// of the sources, or would be by its name when folders are read again.
 PrepareReport prepare_tokens(const PrepareOptions& options);
 
 /// The same for a single file.

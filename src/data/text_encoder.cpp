@@ -53,8 +53,10 @@ std::size_t last_word_end(const BytePairTokenizer& tokenizer, std::string_view t
 }
 
 /// A byte that is no UTF-8 was met in this file: says where, reading it again.
-[[noreturn]] void throw_utf8_fault(const std::filesystem::path& path) {
+[[noreturn]] void throw_utf8_fault(const TextSource& source) {
+  const std::filesystem::path& path = source.path;
   PackedFile file(path);
+  file.require_state(source.state);
   std::string piece;
   std::size_t offset = 0, line = 1, column = 1;
   for (bool more = true; more;) {
@@ -105,7 +107,7 @@ void for_each_character(const TextBatch& batch, const TextPart& part, const Corp
                         const std::function<void(char32_t)>& visit) {
   for (std::string_view text = batch.text_of(part); !text.empty();) {
     const Utf8Front front = utf8_front(text);
-    if (front.kind != Utf8Front::Kind::character) throw_utf8_fault(corpus.sources()[part.source].path);
+    if (front.kind != Utf8Front::Kind::character) throw_utf8_fault(corpus.sources()[part.source]);
     visit(front.code_point);
     text.remove_prefix(front.bytes);
   }

@@ -23,6 +23,16 @@ std::uint64_t blocks_of(const TokenFileHeader& header) {
   return header.tokens / header.block_tokens + (header.tokens % header.block_tokens != 0 ? 1 : 0);
 }
 
+Hdf5File open_token_file(const std::filesystem::path& path) {
+  try {
+    return Hdf5File::open(path);
+  } catch (const ReadError&) {
+    throw;
+  } catch (const DataError& error) {
+    throw DataError("{}; expected a token file: {}", error.what(), remedy);
+  }
+}
+
 void require_format(const Hdf5File& file) {
   const std::string name = file.path().string();
   if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != token_file::format)
@@ -186,7 +196,7 @@ token_file::DocumentLengths lengths_of(const Hdf5File& file, const TokenFileHead
 }  // namespace
 
 TokenFileHeader token_file::read_header(const std::filesystem::path& file) {
-  return header_of(Hdf5File::open(file));
+  return header_of(open_token_file(file));
 }
 
 /// The tokens themselves: all of them in memory, or the blocks used last.
@@ -292,7 +302,7 @@ class TokenDataset::Blocks {
 };
 
 TokenDataset::TokenDataset(const std::filesystem::path& file, std::size_t memory_limit) : path_(file) {
-  Hdf5File opened = Hdf5File::open(file);
+  Hdf5File opened = open_token_file(file);
   header_ = header_of(opened);
   blocks_ = std::make_unique<Blocks>(std::move(opened), header_, memory_limit);
   if (!streams()) lengths_of(blocks_->file(), header_);  // the file is read whole
@@ -313,7 +323,7 @@ void token_file::verify(const std::filesystem::path& file) {
 
 token_file::DocumentLengths token_file::document_lengths(const std::filesystem::path& path,
                                                          const TokenFileHeader& header) {
-  return lengths_of(Hdf5File::open(path), header);
+  return lengths_of(open_token_file(path), header);
 }
 
 bool TokenDataset::streams() const {

@@ -6,11 +6,16 @@
 #include <bit>
 #include <cctype>
 #include <cstring>
+#include <map>
 #include <numeric>
+#include <set>
 
+#include "base/decimal.hpp"
 #include "base/error.hpp"
 #include "data/corpus.hpp"
 #include "data/reading_progress.hpp"
+#include "io/files/durable_file.hpp"
+#include "io/files/file_kind.hpp"
 #include "io/files/input_file.hpp"
 #include "io/files/packed_file.hpp"
 
@@ -21,8 +26,6 @@ namespace fs = std::filesystem;
 static_assert(std::endian::native == std::endian::little, "shards are read and written as they lie in memory");
 
 namespace {
-
-constexpr std::string_view ending = ".bin";
 
 bool is_held_out(const fs::path& path) {
   std::string name = path.filename().string();
@@ -54,45 +57,42 @@ std::size_t fill(InputFile& file, std::span<char> out) {
 TokenShard open_shard(const fs::path& path) {
   InputFile file(path, "token shard");
   std::array<char, ShardFormat::llm_c_header_bytes> head;
+  const FileState state = file.state();
   const std::size_t got = fill(file, head);
-  std::error_code failure;
-  const std::uintmax_t bytes = fs::file_size(path, failure);
-  if (failure) throw_read_error(path.string(), failure.value());
-  return read_shard({head.data(), got}, bytes, path);
-}
-
-[[noreturn]] void throw_changed(const fs::path& path) {
-  throw DataError("{}: changed while it was read; prepare it again", path.string());
+  file.require_state(state);
+  TokenShard shard = read_shard({head.data(), got}, state.bytes, path);
+  shard.state = state;
+  return shard;
 }
 
 template <class Stored>
 void read_tokens(const TokenShard& shard, int vocabulary, const std::function<void(std::span<const Token>)>& take) {
-  InputFile file(shard.path, "token shard");
-  std::array<char, ShardFormat::llm_c_header_bytes> head;
-  const std::span<char> header(head.data(), shard.format->header_bytes());
-  if (fill(file, header) != header.size()) throw_changed(shard.path);
+  const InputFile file(shard.path, "token shard");
+  file.require_state(shard.state);
+  std::uint64_t offset = shard.format->header_bytes();
   constexpr std::uint64_t piece = 65536;
   std::vector<Stored> stored;
   std::vector<Token> tokens;
   for (std::uint64_t done = 0; done < shard.tokens; done += stored.size()) {
     stored.resize(std::min(piece, shard.tokens - done));
     const std::span<char> bytes(reinterpret_cast<char*>(stored.data()), stored.size() * sizeof(Stored));
-    if (fill(file, bytes) != bytes.size()) throw_changed(shard.path);
+    file.read_at(offset, bytes);
     const auto outside = std::find_if(stored.begin(), stored.end(), [&](std::uint32_t token) {
       return token >= static_cast<std::uint32_t>(vocabulary);
     });
     if (outside != stored.end()) {
-      const std::uint64_t index = done + static_cast<std::uint64_t>(outside - stored.begin());
+      file.require_state(shard.state);
+      const auto index = static_cast<std::uint64_t>(outside - stored.begin());
       throw DataError(
           "{}: token {}, at offset {}, is {}; expected 0 to {}, the vocabulary: give the tokenizer that the shard "
           "was made with, or leave the file out if it holds no tokens",
-          shard.path.string(), index, header.size() + index * sizeof(Stored), *outside, vocabulary - 1);
+          shard.path.string(), done + index, offset + index * sizeof(Stored), *outside, vocabulary - 1);
     }
+    offset += bytes.size();
+    if (done + stored.size() == shard.tokens) file.require_state(shard.state);
     tokens.assign(stored.begin(), stored.end());
     take(tokens);
   }
-  char behind;
-  if (file.read({&behind, 1}) != 0) throw_changed(shard.path);
 }
 
 }  // namespace
@@ -142,11 +142,81 @@ TokenShard read_shard(std::string_view head, std::uint64_t bytes, const fs::path
   return {path, format, tokens, is_held_out(path)};
 }
 
+namespace {
+
+/// Shards of one folder and name, by their numbers: those of both parts go on from each other, or each has its own.
+struct NumberedSet {
+  std::set<std::uint32_t> held_out, training;
+};
+
+/// Throws where the numbers have gaps or do not begin with 0 or 1 (the training part alone).
+void require_no_gaps(const std::string& name, const std::set<std::uint32_t>& numbers) {
+  std::uint32_t expected = 0;
+  for (const std::uint32_t number : numbers) {
+    if (number == 1 && expected == 0) ++expected;
+    if (number != expected)
+      throw DataError(
+          "{}: shard {:06} is there and {:06} is not: a part of the set is missing; copy or export all of it, or "
+          "name "
+          "the files themselves, not their folder",
+          name, number, expected);
+    ++expected;
+  }
+}
+
+/// Throws where the shards of a folder, in the folders that hold them, are no whole sets, as far as it can be told.
+void require_whole_sets(const std::vector<fs::path>& shards) {
+  std::map<std::string, NumberedSet> sets;
+  std::set<fs::path> folders;
+  for (const fs::path& shard : shards) {
+    folders.insert(shard.parent_path());
+    const std::string stem = shard.stem().string();  // NAME_train_000001
+    const std::size_t border = stem.rfind('_');
+    std::uint32_t number = 0;
+    if (border == std::string::npos || stem.size() - border != 7 ||
+        read_decimal(std::string_view(stem).substr(border + 1), number) != Decimal::read)
+      continue;
+    const std::string_view front = std::string_view(stem).substr(0, border);
+    for (const std::string_view part : {"_val", "_train"})
+      if (front.ends_with(part)) {
+        const std::string name = (shard.parent_path() / front.substr(0, front.size() - part.size())).string();
+        (part == "_val" ? sets[name].held_out : sets[name].training).insert(number);
+      }
+  }
+  for (auto& [name, set] : sets) {
+    std::set<std::uint32_t> all = set.training;
+    all.insert(set.held_out.begin(), set.held_out.end());
+    if (all.size() == set.training.size() + set.held_out.size()) {
+      require_no_gaps(name, all);
+    } else {
+      require_no_gaps(name, set.training);
+      require_no_gaps(name, set.held_out);
+    }
+  }
+  for (const fs::path& folder : folders) {
+    std::error_code failure;
+    for (const fs::path& entry : folder_entries(folder, failure))
+      if (is_unfinished_file(entry, "shard"))
+        throw DataError(
+            "{}: is of an export that was killed or is still at work: shards may be missing; run `dekoder tokens "
+            "FILE "
+            "--shards {}` again, or remove it if the others are all",
+            entry.string(), folder.string());
+  }
+}
+
+}  // namespace
+
 std::optional<TokenShards> TokenShards::of_words(const std::vector<std::string>& words) {
   std::vector<fs::path> files;
   fs::path text;
   const auto sort_in = [&](const fs::path& file) {
-    if (file.extension() == ending)
+    if (const FileKind kind = file_kind(file); kind.is_shard() && kind.packing != Packing::none)
+      throw DataError(
+          "{}: is a packed token shard, as its name says, and shards are read as they are; unpack it with {}, or "
+          "rename it if it is a text",
+          file.string(), kind.packing == Packing::gzip ? "gzip -d" : "zstd -d");
+    else if (kind.is_shard())
       files.push_back(file);
     else if (text.empty())
       text = file;
@@ -157,8 +227,10 @@ std::optional<TokenShards> TokenShards::of_words(const std::vector<std::string>&
       sort_in(word);
       continue;
     }
+    const std::size_t before = files.size();
     for (const fs::path& file : files_below(word))
-      if (file.extension() == ending || is_text_name(file)) sort_in(file);
+      if (file_kind(file).contents != Contents::unknown) sort_in(file);
+    require_whole_sets({files.begin() + static_cast<std::ptrdiff_t>(before), files.end()});
   }
   if (files.empty()) return std::nullopt;
   if (!text.empty())

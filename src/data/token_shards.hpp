@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/token.hpp"
+#include "io/files/input_file.hpp"
 
 namespace dekoder {
 
@@ -34,7 +35,8 @@ struct TokenShard {
   std::filesystem::path path;
   const ShardFormat* format;
   std::uint64_t tokens;
-  bool held_out;  ///< by its name: "val" stands in it, behind any "train"
+  bool held_out;         ///< by its name: "val" stands in it, behind any "train"
+  FileState state = {};  ///< when its header was read; every reading must find this one
 };
 
 /// What a shard is, by its first bytes (up to 1024 of them) and its size. Throws DataError that begins with `name`:
@@ -44,9 +46,11 @@ TokenShard read_shard(std::string_view head, std::uint64_t bytes, const std::fil
 /// The shards that a user names, the held-out ones last.
 class TokenShards {
  public:
-  /// Nothing where all words name texts (Corpus): a shard is a file *.bin, named or in a folder, or in folders of
-  /// that, in the order of their names. Throws ConfigError where texts are among them, and as read_shard and
-  /// InputFile.
+  /// Nothing where all words name texts (Corpus): a shard is a file *.bin (file_kind), named or in a folder, or in
+  /// folders of that, in the order of their names. Throws ConfigError where texts are among them, DataError for one
+  /// that is packed and for a folder with a part of a set: numbers NAME_train_000001.bin that have gaps or begin
+  /// above 1, or unfinished files of an export; and as read_shard and InputFile. Files that are named themselves
+  /// are taken as they are.
   static std::optional<TokenShards> of_words(const std::vector<std::string>& words);
 
   const std::vector<TokenShard>& shards() const { return shards_; }

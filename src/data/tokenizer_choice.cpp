@@ -12,6 +12,7 @@
 #include "base/log.hpp"
 #include "base/utf8.hpp"
 #include "data/text_encoder.hpp"
+#include "io/files/file_kind.hpp"
 #include "io/files/input_file.hpp"
 #include "tokenizer/byte_alphabet.hpp"
 #include "tokenizer/byte_pair_files.hpp"
@@ -104,23 +105,12 @@ Tokenizer trained_byte_pairs(const TokenizerWish& wish, const Corpus& corpus, in
   return Tokenizer::of_byte_pairs(tokenizer_of_merges(std::move(merges), pattern, corpus.place()));
 }
 
-enum class FileKind { json, merges, ranks, model };
+enum class TokenizerFile { json, merges, ranks, model };
 
 constexpr const char* accepted =
     "a tokenizer.json (byte-level BPE), a list of merges (vocab.bpe, merges.txt), a rank file of tiktoken or a "
     ".model "
     "of SentencePiece";
-
-/// Kinds of files by their first bytes that are taken for one of a tokenizer by mistake; null for others.
-const char* foreign_kind(std::string_view bytes) {
-  constexpr std::pair<std::string_view, const char*> kinds[] = {{"\x89HDF\r\n\x1A\n", "is an HDF5 file"},
-                                                                {"\x1F\x8B", "is packed with gzip"},
-                                                                {"\x28\xB5\x2F\xFD", "is packed with zstd"},
-                                                                {"PK\x03\x04", "is a zip archive"}};
-  for (const auto& [front, kind] : kinds)
-    if (bytes.starts_with(front)) return kind;
-  return nullptr;
-}
 
 std::string_view first_line(std::string_view text) {
   text.remove_prefix(std::min(text.size(), text.find_first_not_of("\r\n")));
@@ -146,34 +136,35 @@ bool is_merge_list(std::string_view text) {
   return left && right && left->size() == 1 && right->size() == 1;
 }
 
-std::optional<FileKind> kind_by_content(std::string_view bytes) {
+std::optional<TokenizerFile> kind_by_content(std::string_view bytes) {
   const std::size_t front = bytes.find_first_not_of(" \t\r\n");
-  if (front != std::string_view::npos && bytes[front] == '{') return FileKind::json;
-  if (is_rank_file(bytes)) return FileKind::ranks;
+  if (front != std::string_view::npos && bytes[front] == '{') return TokenizerFile::json;
+  if (is_rank_file(bytes)) return TokenizerFile::ranks;
   if (bytes.find('\0') != std::string_view::npos || find_utf8_fault(bytes))  // a model's first field is a piece
-    return bytes.starts_with('\x0A') ? std::optional(FileKind::model) : std::nullopt;
-  return is_merge_list(bytes) ? std::optional(FileKind::merges) : std::nullopt;
+    return bytes.starts_with('\x0A') ? std::optional(TokenizerFile::model) : std::nullopt;
+  return is_merge_list(bytes) ? std::optional(TokenizerFile::merges) : std::nullopt;
 }
 
-std::optional<FileKind> kind_by_name(const fs::path& path) {
+std::optional<TokenizerFile> kind_by_name(const fs::path& path) {
   const std::string ending = path.extension().string();
-  if (ending == ".json") return FileKind::json;
-  if (ending == ".model") return FileKind::model;
-  if (ending == ".tiktoken") return FileKind::ranks;
-  if (ending == ".bpe" || ending == ".txt") return FileKind::merges;
+  if (ending == ".json") return TokenizerFile::json;
+  if (ending == ".model") return TokenizerFile::model;
+  if (ending == ".tiktoken") return TokenizerFile::ranks;
+  if (ending == ".bpe" || ending == ".txt") return TokenizerFile::merges;
   return std::nullopt;
 }
 
 /// The contents decide, as Llama 3's ranks are called tokenizer.model; where they are of no kind, the name says
 /// what was to be there.
-FileKind file_kind(std::string_view bytes, const fs::path& path) {
+TokenizerFile kind_of(std::string_view bytes, const fs::path& path) {
   const std::string name = path.string();
   if (bytes.find_first_not_of(" \t\r\n") == std::string_view::npos)
     throw DataError("{}: is empty; expected {}", name, accepted);
   if (const char* mark = byte_order_mark(bytes))
     throw DataError("{}: begins with a byte order mark ({}); expected {}, texts in UTF-8 without one", name, mark,
                     accepted);
-  if (const char* kind = foreign_kind(bytes)) throw DataError("{}: {}; expected {}", name, kind, accepted);
+  if (const auto foreign = foreign_format(bytes))
+    throw DataError("{}: is {}; expected {}", name, foreign->name, accepted);
   if (const auto kind = kind_by_content(bytes)) return *kind;
   if (const auto kind = kind_by_name(path)) return *kind;
   throw DataError("{}: begins with '{}'; expected {}", name, excerpt(first_line(bytes), 40), accepted);
@@ -199,18 +190,18 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
   const std::optional<std::string> text = read_text_file(path, "tokenizer file");
   if (!text) throw DataError("{}: no such tokenizer file", path.string());
   const std::string name = path.string();
-  const FileKind kind = file_kind(*text, path);
-  if (kind != FileKind::ranks && !split.empty())
+  const TokenizerFile kind = kind_of(*text, path);
+  if (kind != TokenizerFile::ranks && !split.empty())
     throw ConfigError("--split is {}, and {} is no rank file of tiktoken, which alone needs it; leave it out",
                       split, name);
   switch (kind) {
-    case FileKind::json:
+    case TokenizerFile::json:
       return Tokenizer::of_byte_pairs(read_tokenizer_json(*text, name));
-    case FileKind::model:
+    case TokenizerFile::model:
       return Tokenizer::of_sentencepiece(*text, name);
-    case FileKind::merges:
+    case TokenizerFile::merges:
       return Tokenizer::of_byte_pairs(read_merge_list(path, *text));
-    case FileKind::ranks:
+    case TokenizerFile::ranks:
       break;
   }
   BytePairTokenizer tokenizer = read_tiktoken_ranks(*text, split_pattern(split), name);
@@ -222,8 +213,11 @@ Tokenizer read_tokenizer_file(const fs::path& path, const std::string& split) {
 Tokenizer known_tokenizer(const TokenizerWish& wish) {
   const bool is_file = wish.name != "byte" && wish.name != "char";
   if (!is_file && !wish.split.empty())
-    throw ConfigError("--split is {} and --tokenizer {}; expected a rank file of tiktoken with it", wish.split,
-                      wish.name);
+    throw ConfigError(
+        "--split is {} and --tokenizer {}, which has no merges; expected --tokenizer bpe or a rank file of "
+        "tiktoken "
+        "with it, or leave it out",
+        wish.split, wish.name);
   return is_file ? read_tokenizer_file(wish.name, wish.split) : Tokenizer::of_bytes();
 }
 

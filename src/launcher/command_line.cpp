@@ -127,6 +127,9 @@ void add_commands(CLI::App& app, CommandLine& line) {
   add_number(*prepare, "--vocabulary", c.vocabulary, "tokens of bpe, e.g. 8192");
   prepare->add_option("--field", c.field,
                       "of JSON lines, that has the text (default: text); on standard input: these");
+  add_switch(*prepare, "--skip-bad-lines", c.skip_bad_lines,
+             "leaves JSON lines out that are broken or have no text in the field, and counts them; else the first "
+             "one is an error");
   add_number(
       *prepare, "--validation-fraction", c.validation_fraction,
       "held out: share of one text's tokens, at its end, or of several documents, or of shards none of which has "

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -281,7 +282,7 @@ class Prepare(unittest.TestCase):
                                      ("a.txt.gz", packed + b"rest", "its gzip data is damaged"),
                                      ("a.txt.gz", b"plain", "is no gzip data, which its name says"),
                                      ("a.txt.zst", b"plain", "is no zstd data, which its name says"),
-                                     ("a.txt.zst", subprocess.run(["zstd", "-q", "-c"], input=packed, check=True,
+                                     ("a.txt.zst", subprocess.run(["zstd", "-q", "-c"], input=packed[10:], check=True,
                                                                   capture_output=True).stdout[:-9000],
                                       "ends in the middle of its zstd data")):
             (self.folder / name).write_bytes(data)
@@ -296,6 +297,123 @@ class Prepare(unittest.TestCase):
         self.assertIn("empty.jsonl: is empty, expected text", self.prepare("empty.jsonl", code=3))
         self.assertIn("- is there twice", self.prepare("-", "-", code=2))
         self.assertEqual([p.name for p in self.folder.iterdir() if p.suffix == ".h5" or p.name.startswith(".")], [])
+
+    def test_endings_in_capitals(self):
+        texts = documents(20)
+        (self.folder / "small").mkdir()
+        (self.folder / "large").mkdir()
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[:10]).encode()
+        for folder, change in (("small", str), ("large", str.upper)):
+            (self.folder / folder / change("a.jsonl")).write_bytes(lines)
+            (self.folder / folder / change("b.txt.gz")).write_bytes(gzip.compress(texts[10].encode()))
+            (self.folder / folder / change("c.txt")).write_text(texts[11])
+            self.prepare(folder, output=f"{folder}.h5")
+        self.assertEqual(self.read("large.h5"), self.read("small.h5"))
+        self.assertEqual(self.read("large.h5")["documents"], "12")
+        (self.folder / "small/d.bin.gz").write_bytes(b"")
+        self.assertIn("small/d.bin.gz: is a packed token shard", self.prepare("small", code=3))
+
+    def test_the_output_is_no_source(self):
+        """Not even that of the next call, which reads the folder with the output in it."""
+        (self.folder / "d/sub").mkdir(parents=True)
+        (self.folder / "d/a.txt").write_text("some text")
+        (self.folder / "link").symlink_to("d")
+        os.link(self.folder / "d/a.txt", self.folder / "hard.h5")
+        for output in ("d/x.txt", "d/sub/x.JSONL", "link/x.bin", "d/../d/x.txt.gz"):
+            said = self.prepare("d", output=output, code=2)
+            self.assertIn(f"--output {output} has the name of a text or token shard, and is in d", said)
+            self.assertFalse((self.folder / output).exists())
+        self.assertIn("--output hard.h5 is the same file as d/a.txt, which is read", self.prepare("d", output="hard.h5", code=2))
+        for output in ("d/x.h5", "d/.x.txt", "d/notes", "x.txt"):
+            self.prepare("d", output=output)
+            self.assertIn(" is up to date", self.prepare("d", output=output))
+        (self.folder / "d/y.txt").write_bytes((self.folder / "d/x.h5").read_bytes())
+        self.assertIn("d/y.txt: is no text, but an HDF5 file, as token files are", self.prepare("d", output="z.h5", code=3))
+
+    def test_a_text_that_changes(self):
+        """Between the choice of the texts and its turn: nothing is written. (More: tests/unit/test_corpus.cpp.)"""
+        (self.folder / "a.txt").write_text("some text")
+        with subprocess.Popen([dk.PROGRAM, "prepare", "-", "a.txt", "-o", "o.h5"], cwd=self.folder, stdin=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 60
+            while not list(self.folder.glob(".dekoder-*")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            with (self.folder / "a.txt").open("a") as file:
+                file.write(" more")
+            process.stdin.close()
+            self.assertEqual(process.wait(timeout=60), 3)
+            self.assertIn(b"a.txt: changed while it was read: it had 9 bytes and has 14; start again when nothing writes to it",
+                          process.stderr.read())
+        self.assertEqual([p.name for p in self.folder.iterdir() if p.suffix == ".h5" or p.name.startswith(".")], [])
+
+    def test_packed_as_other_programs_pack(self):
+        """Zeros behind gzip members, as tapes leave them; zstd with the largest window of --long; pzstd's frame in front."""
+        text = "".join(documents(100)).encode()
+        (self.folder / "t.txt").write_bytes(text)
+        self.prepare("t.txt", tokenizer="byte")
+        expected = self.read()
+        (self.folder / "pad.txt.gz").write_bytes(gzip.compress(text[:99]) + gzip.compress(text[99:]) + bytes(700_000))
+        # From a pipe, zstd does not know the size and asks for all of the window.
+        for name, words in (("long.txt.zst", ["--long=31"]), ("usual.txt.zst", [])):
+            subprocess.run(["zstd", "-q", *words, "-o", name], cwd=self.folder, input=text, check=True)
+        frame = (self.folder / "usual.txt.zst").read_bytes()
+        (self.folder / "front.txt.zst").write_bytes(b"\x50\x2a\x4d\x18\4\0\0\0size" + frame)
+        for name in ("pad.txt.gz", "long.txt.zst", "front.txt.zst"):
+            self.prepare(name, tokenizer="byte", output=f"{name}.h5")
+            self.assertEqual(self.read(f"{name}.h5"), expected, name)
+        (self.folder / "pad.txt.gz").write_bytes(gzip.compress(text) + bytes(9) + gzip.compress(text))
+        self.assertIn("its gzip data is damaged (other bytes behind the zeros at its end)",
+                      self.prepare("pad.txt.gz", tokenizer="byte", output="no.h5", code=3))
+        # A header that asks for a window of 2^41 bytes.
+        (self.folder / "huge.txt.zst").write_bytes(b"\x28\xb5\x2f\xfd\x00\xf8" + frame[6:])
+        said = self.prepare("huge.txt.zst", tokenizer="byte", output="no.h5", code=3)
+        self.assertIn("huge.txt.zst: its zstd data needs a window of more than 2.00 GiB", said)
+
+    def test_numbers_beside_the_text(self):
+        """JSON knows no largest number; what is no JSON is none still."""
+        lines = [f'{{"a": {number}, "text": "t{i}, 1e999 \\" 1e999"}}\n'
+                 for i, number in enumerate(("1e999", "-" + "9" * 400, "9" * 400 + ".5E+99", "[1e999, true, 0.25e400]", "-1.5e-999"))]
+        plain = "".join(re.sub('"a": .*, "text"', '"text"', line) for line in lines)
+        for name, text in (("large.jsonl", "".join(lines)), ("plain.jsonl", plain)):
+            (self.folder / name).write_text(text)
+            self.prepare(name, tokenizer="byte", output=f"{name}.h5")
+        self.assertEqual(self.read("large.jsonl.h5"), self.read("plain.jsonl.h5"))
+        for number in ("01e999", "1e999e", "1e999.5", "-", "1e999 5", "00" + "9" * 400):
+            (self.folder / "bad.jsonl").write_text(f'{{"a": 1e999, "b": {number}, "text": "t"}}\n')
+            said = self.prepare("bad.jsonl", tokenizer="byte", output="no.h5", code=3)
+            self.assertRegex(said, r"bad.jsonl:1: is no JSON, at byte \d+ of the line(, whose long numbers are cut short)?: syntax error")
+            self.assertNotIn("json.exception", said)
+
+    def test_bad_lines_can_be_skipped(self):
+        texts = documents(3000, 5)
+        good = [json.dumps({"text": text}) + "\n" for text in texts]
+        bad = ['{"text": "cut\n', "[1]\n", '{"body": "x"}\n', '{"text": null}\n', "\x00\n"]
+        (self.folder / "good.jsonl").write_text("".join(good))
+        mixed = good[:]
+        for i, line in enumerate(bad):
+            mixed.insert(7 + 500 * i, line)
+        (self.folder / "mixed.jsonl").write_text("".join(mixed))
+        for tokenizer in ("merges.txt", "char"):
+            self.prepare("good.jsonl", tokenizer=tokenizer, output="good.h5")
+            self.assertIn("mixed.jsonl:8: is no JSON", self.prepare("mixed.jsonl", tokenizer=tokenizer, output="no.h5", code=3))
+            for threads in (1, 3):
+                for up_to_date in (False, True):
+                    words = ["prepare", "mixed.jsonl", "-o", f"{threads}.h5", "--tokenizer", tokenizer, "--skip-bad-lines"]
+                    done = subprocess.run([dk.PROGRAM, *words], cwd=self.folder, capture_output=True, text=True,
+                                          env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertEqual("is up to date" in done.stdout, up_to_date)
+                    self.assertEqual(done.stderr.count("5 bad JSON lines are left out, as --skip-bad-lines says; the first: mixed.jsonl:8: is no JSON"), 1)
+                self.assertEqual(self.read(f"{threads}.h5"), self.read("good.h5"))
+                (self.folder / f"{threads}.h5").unlink()
+        (self.folder / "bad.jsonl").write_text("".join(bad))
+        for tokenizer in ("byte", "char"):
+            said = self.run_program("prepare", "bad.jsonl", "-o", "no.h5", "--tokenizer", tokenizer, "--skip-bad-lines", code=3)
+            self.assertIn("bad.jsonl: has no text, as all of its 5 JSON lines are bad; the first: bad.jsonl:1: is no JSON", said)
+        (self.folder / "t.txt").write_text("some text")
+        self.assertIn("--skip-bad-lines is given and no text is JSON lines",
+                      self.run_program("prepare", "t.txt", "-o", "no.h5", "--skip-bad-lines", code=2))
+        self.assertFalse((self.folder / "no.h5").exists())
 
     def test_an_error_does_not_wait_for_standard_input(self):
         with subprocess.Popen([dk.PROGRAM, "prepare", "-", "--field", "text", "-o", "o.h5"], cwd=self.folder, stdin=subprocess.PIPE,

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import struct
@@ -244,14 +245,74 @@ class TokenShards(unittest.TestCase):
         self.assertEqual(list(shards.glob("*.bin")), [])
         self.assertEqual(len(list(shards.glob(unfinished))), 5)
         self.run_program(*words, code=-signal.SIGKILL, DEKODER_FAULT="shard:after_rename")
-        self.assertEqual([path.stat().st_size for path in shards.glob("*.bin")], [1024 + 2 * 1_600_000])
+        self.assertEqual([path.stat().st_size for path in shards.glob("*.bin")], [1024 + 2 * 900_000])
+        self.assertRegex(self.prepare("shards", output="part.h5", tokenizer="byte", code=3), "shards/o: shard 000004 is there and 000000 is not")
+        done = subprocess.run([dk.PROGRAM, *words], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("shards: 5 shards (llm.c, GPT-2, 2 bytes a token), o_val_000000.bin to o_train_000004.bin; unchanged: 1",
-                      self.run_program(*words))
+                      done.stdout)
+        self.assertEqual(done.stderr.count("removed"), 1)
+        self.assertRegex(done.stderr, "removed shards/.dekoder-.*-shard.tmp and 3 more, left by a writer that did not finish")
         self.assertEqual(list(shards.glob(unfinished)), [])
         self.prepare("shards", output="again.h5", tokenizer="byte")
         with h5py.File(self.folder / "o.h5") as one, h5py.File(self.folder / "again.h5") as other:
             self.assertTrue((one["tokens"][:] == other["tokens"][:]).all())
             self.assertEqual(one.attrs["training_tokens"], other.attrs["training_tokens"])
+
+    def test_parts_of_sets(self):
+        """Where the numbers of a folder's shards tell that some are missing, or an export has left its unfinished files."""
+        folder = self.folder / "d"
+        (folder / "sub").mkdir(parents=True)
+
+        def names(*numbers, part="train", name="x"):
+            return [f"{name}_{part}_{number:06}.bin" for number in numbers]
+
+        for held_out, training, missing in (
+                ([0], [1, 2, 3], None), ([], [1, 2, 3], None), ([], [0, 1], None), ([0, 1], [2, 3], None), ([0, 1], [0, 1, 2], None),
+                ([0], [1, 3], (3, 2)), ([0], [2], (2, 1)), ([], [2, 3], (2, 0)), ([1], [2, 3, 4], None), ([2], [3, 4], (2, 0)),
+                ([0, 1], [0, 2], (2, 1)), ([0, 2], [0, 1, 2], (2, 1))):
+            with self.subTest(held_out=held_out, training=training):
+                for place in ("", "sub/"):
+                    for name in names(*held_out, part="val") + names(*training) + names(0, 1, name="other"):
+                        (folder / place / name).write_bytes(llm_c([97, 98, 99]))
+                    if missing is None:
+                        self.prepare("d", tokenizer="byte", output="n.h5")
+                    else:
+                        said = self.prepare("d", tokenizer="byte", output="none.h5", code=3)
+                        self.assertIn(f"d/{place}x: shard {missing[0]:06} is there and {missing[1]:06} is not", said)
+                        self.assertIn("or name the files themselves, not their folder", said)
+                        self.prepare(*sorted((folder / place).glob("*_train_*.bin")), tokenizer="byte", output="n.h5")
+                    for path in folder.rglob("*.bin"):
+                        path.unlink()
+        for name in ("news_train_20240103.bin", "data_train.bin", "model-000007.bin"):
+            (folder / name).write_bytes(llm_c([97, 98, 99]))
+        self.prepare("d", tokenizer="byte", output="n.h5")
+        (folder / ".dekoder-0-1-2-shard.tmp").write_bytes(b"")
+        said = self.prepare("d", tokenizer="byte", output="none.h5", code=3)
+        self.assertIn("d/.dekoder-0-1-2-shard.tmp: is of an export that was killed or is still at work", said)
+        self.assertIn("run `dekoder tokens FILE --shards d` again", said)
+        self.assertFalse((self.folder / "none.h5").exists())
+        (folder / ".dekoder-0-1-2-shard.tmp").rename(folder / ".dekoder-0-1-2-tokens.tmp")  # of a killed `prepare d -o d/n.h5`
+        self.prepare("d", tokenizer="byte", output="d/n.h5")
+
+    def test_ten_thousand_shards(self):
+        """The most that are written: the processor time that they take grows with their number, not with its square. They are
+        there already, so that no time goes to the disk."""
+        (self.folder / "t.txt").write_text("x" * 10_000)
+        self.prepare("t.txt", tokenizer="byte")
+        (self.folder / "shards").mkdir()
+        for number in range(10_000):
+            (self.folder / f"shards/o_{'val' if number < 1000 else 'train'}_{number:06}.bin").write_bytes(llm_c([ord("x")]))
+
+        def processor_seconds():
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return used.ru_utime + used.ru_stime
+
+        begin = processor_seconds()
+        self.assertIn("unchanged: 10000", self.export("o.h5", "--shard-tokens", "1"))
+        self.prepare("shards", tokenizer="byte", output="again.h5")
+        self.assertLess(processor_seconds() - begin, 15)  # 1 to 3; with the square it was above 60
+        self.assertEqual(self.read("again.h5")[:2], self.read()[:2])
 
     def test_training(self):
         self.write_texts(300)

@@ -39,14 +39,36 @@ fs::path folder_of(const fs::path& file) {
 void sync_path(const fs::path& path, int flags, bool folder, const fs::path& named) {
   const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC);
   if (descriptor < 0)
-    throw DataError("{}: cannot be opened to be synchronised: {}", named.string(), std::strerror(errno));
+    throw DataError("{}: cannot be opened to be synchronised: {}; {}", named.string(), std::strerror(errno),
+                    write_remedy(errno));
   int failed = ::fsync(descriptor) == 0 ? 0 : errno;
   if (folder && (failed == EINVAL || failed == EROFS)) failed = 0;
   if (::close(descriptor) != 0 && failed == 0) failed = errno;
-  if (failed != 0) throw DataError("{}: did not reach the disk: {}", named.string(), std::strerror(failed));
+  if (failed != 0)
+    throw DataError("{}: did not reach the disk: {}; {}", named.string(), std::strerror(failed),
+                    write_remedy(failed));
 }
 
 }  // namespace
+
+const char* write_remedy(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      return "free some space, or choose another place";
+    case EFBIG:
+      return "raise the limit on the size of files (ulimit -f), or choose another file system";
+    case EMFILE:
+    case ENFILE:
+      return "raise the limit on open files (ulimit -n)";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return "change the permissions of the folder, or choose another place";
+    default:
+      return "choose another place, whose file system takes files";
+  }
+}
 
 void sync_folder(const std::filesystem::path& folder) {
   const fs::path here = folder.empty() ? "." : folder;
@@ -93,17 +115,19 @@ const std::string& process_space() {
 
 }  // namespace
 
-bool is_unfinished_file(const fs::path& file) {
+bool is_unfinished_file(const fs::path& file, std::string_view kind) {
   const std::string name = file.filename().string();
-  return name.starts_with(unfinished_prefix) && name.ends_with(unfinished_suffix);
+  const std::string ending = fmt::format("{}{}{}", kind.empty() ? "" : "-", kind, unfinished_suffix);
+  return name.starts_with(unfinished_prefix) && name.ends_with(ending);
 }
 
 namespace {
 
-/// ".dekoder-<process space>-<process>-<number>.tmp": short, as the target's own name may be as long as the file
-/// system allows.
-std::string unfinished_name(long number) {
-  return fmt::format("{}{}-{}-{}{}", unfinished_prefix, process_space(), ::getpid(), number, unfinished_suffix);
+/// ".dekoder-<process space>-<process>-<number>-<kind>.tmp": short, as the target's own name may be as long as the
+/// file system allows.
+std::string unfinished_name(long number, const std::string& kind) {
+  return fmt::format("{}{}-{}-{}-{}{}", unfinished_prefix, process_space(), ::getpid(), number, kind,
+                     unfinished_suffix);
 }
 
 /// Whether nobody will go on with a file of unfinished_name.
@@ -123,20 +147,26 @@ bool is_left_over(const fs::path& file) {
 template <class Condition>
 void remove_unfinished(const fs::path& folder, Condition condition) {
   std::error_code failure, ignored;
-  for (const fs::path& entry : folder_entries(folder, failure)) {
-    if (!is_unfinished_file(entry) || !condition(entry)) continue;
-    if (fs::remove(entry, ignored)) log_info("removed {}, left by a writer that did not finish", entry.string());
-  }
+  fs::path first;
+  std::size_t removed = 0;
+  for (const fs::path& entry : folder_entries(folder, failure))
+    if (is_unfinished_file(entry) && condition(entry) && fs::remove(entry, ignored) && removed++ == 0)
+      first = entry;
+  if (removed == 1) log_info("removed {}, left by a writer that did not finish", first.string());
+  if (removed > 1)
+    log_info("removed {} and {} more, left by a writer that did not finish", first.string(), removed - 1);
 }
 
 /// Lets the file system set `bytes` aside for the first bytes of a file, where it can. Messages call it `named`.
 void reserve_space(const fs::path& file, std::uint64_t bytes, const fs::path& named) {
   const int descriptor = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
-  if (descriptor < 0) throw DataError("{}: cannot be opened: {}", named.string(), std::strerror(errno));
+  if (descriptor < 0)
+    throw DataError("{}: cannot be opened: {}; {}", named.string(), std::strerror(errno), write_remedy(errno));
   const int failed = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
   ::close(descriptor);
   if (failed == ENOSPC || failed == EDQUOT || failed == EFBIG || failed == EIO)
-    throw DataError("{}: no space for {}: {}", named.string(), bytes_text(bytes), std::strerror(failed));
+    throw DataError("{}: no space for {}: {}; {}", named.string(), bytes_text(bytes), std::strerror(failed),
+                    write_remedy(failed));
 }
 
 /// Gives back what was set aside beyond the end of a file. Messages call it `named`.
@@ -145,7 +175,8 @@ void release_space(const fs::path& file, const fs::path& named) {
   const std::uintmax_t bytes = std::filesystem::file_size(file, failure);
   if (failure) throw DataError("{}: has no size: {}", named.string(), failure.message());
   if (::truncate(file.c_str(), static_cast<off_t>(bytes)) != 0)
-    throw DataError("{}: cannot be cut to its length: {}", named.string(), std::strerror(errno));
+    throw DataError("{}: cannot be cut to its length: {}; {}", named.string(), std::strerror(errno),
+                    write_remedy(errno));
 }
 
 }  // namespace
@@ -154,18 +185,23 @@ void remove_unfinished_files(const fs::path& folder) {
   remove_unfinished(folder, [](const fs::path&) { return true; });
 }
 
-PendingFile::PendingFile(const fs::path& output, std::string kind, std::uint64_t bytes)
+void remove_left_over_files(const fs::path& folder) {
+  remove_unfinished(folder, is_left_over);
+}
+
+PendingFile::PendingFile(const fs::path& output, std::string kind, std::uint64_t bytes, LeftOvers left_overs)
     : target_(output_target(output)), kind_(std::move(kind)), bytes_(bytes) {
   const fs::path folder = folder_of(target_);
-  remove_unfinished(folder, is_left_over);
+  if (left_overs == LeftOvers::remove) remove_left_over_files(folder);
   if (bytes_ > 0) require_space(folder, bytes_);
   static std::atomic<long> number = 0;
   int descriptor = -1;
   do {
-    temporary_ = folder / unfinished_name(number++);
+    temporary_ = folder / unfinished_name(number++, kind_);
     descriptor = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (descriptor < 0 && (errno == EEXIST || errno == EINTR));
-  if (descriptor < 0) throw DataError("{}: cannot be created: {}", target_.string(), std::strerror(errno));
+  if (descriptor < 0)
+    throw DataError("{}: cannot be created: {}; {}", target_.string(), std::strerror(errno), write_remedy(errno));
   ::close(descriptor);
 }
 
@@ -178,7 +214,7 @@ void PendingFile::reserve() {
   reserve_space(temporary_, bytes_, target_);
 }
 
-void PendingFile::commit(const std::function<void(const fs::path&)>& verify) {
+void PendingFile::settle(const std::function<void(const fs::path&)>& verify) {
   if (reserved_) release_space(temporary_, target_);
   fault_point(kind_ + ":before_fsync");
   sync_path(temporary_, O_RDONLY, false, target_);
@@ -187,11 +223,20 @@ void PendingFile::commit(const std::function<void(const fs::path&)>& verify) {
   } catch (const DataError& error) {
     throw DataError("{}: does not read back as it was written: {}", target_.string(), error.what());
   }
+}
+
+void PendingFile::take_name() {
   fault_point(kind_ + ":before_rename");
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0)
-    throw DataError("{}: cannot take the place of its earlier version: {}", target_.string(), std::strerror(errno));
+    throw DataError("{}: cannot take the place of its earlier version: {}; {}", target_.string(),
+                    std::strerror(errno), write_remedy(errno));
   temporary_.clear();
   fault_point(kind_ + ":after_rename");
+}
+
+void PendingFile::commit(const std::function<void(const fs::path&)>& verify) {
+  settle(verify);
+  take_name();
   sync_folder(folder_of(target_));
 }
 
@@ -243,7 +288,9 @@ void write_file_whole(const fs::path& file, std::string_view contents) {
   const int descriptor = ::open(pending.temporary().c_str(), O_WRONLY | O_CLOEXEC);
   int failed = descriptor < 0 ? errno : write_whole(descriptor, contents);
   if (descriptor >= 0 && ::close(descriptor) != 0 && failed == 0) failed = errno;
-  if (failed != 0) throw DataError("{}: cannot be written: {}", pending.target().string(), std::strerror(failed));
+  if (failed != 0)
+    throw DataError("{}: cannot be written: {}; {}", pending.target().string(), std::strerror(failed),
+                    write_remedy(failed));
   pending.commit();
 }
 

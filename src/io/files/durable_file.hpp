@@ -19,12 +19,19 @@ void sync_folder(const std::filesystem::path& folder);
 /// a FIFO, a socket or a device is there, which a file would replace.
 std::filesystem::path output_target(const std::filesystem::path& output);
 
-/// Whether a file is by its name one that a PendingFile writes, or left.
-bool is_unfinished_file(const std::filesystem::path& file);
+/// What a user can do where a file cannot be written with this errno, as the end of a message.
+const char* write_remedy(int error);
+
+/// Whether a file is by its name one that a PendingFile (of this kind, if one is given) writes, or left.
+bool is_unfinished_file(const std::filesystem::path& file, std::string_view kind = "");
 
 /// Removes what PendingFiles left in `folder` whose process died. Call where no other process writes to the folder
 /// (a locked run directory); PendingFile itself removes only those whose writer is surely gone.
 void remove_unfinished_files(const std::filesystem::path& folder);
+
+/// Removes those whose writers are surely gone: processes of this machine and PID namespace that have ended, or any
+/// that has not written for a day.
+void remove_left_over_files(const std::filesystem::path& folder);
 
 /// An output in the making: it grows under a temporary name in the folder of its target and takes the target's name
 /// when it is whole and on the disk, so that readers, and a start after a kill or a power cut, find the old file or
@@ -38,11 +45,14 @@ void remove_unfinished_files(const std::filesystem::path& folder);
 ///     pending.commit(verify_token_file);
 class PendingFile {
  public:
-  /// Makes the temporary file, empty, and removes those that earlier writers left there: processes of this machine
-  /// and PID namespace that are gone, or any that has not written for a day. `kind` names the fault points
+  /// Whether those that earlier writers left are removed first, for which all of the folder is looked through.
+  enum class LeftOvers { remove, keep };
+
+  /// Makes the temporary file, empty, after remove_left_over_files. `kind` names the fault points
   /// <kind>:before_fsync, <kind>:before_rename and <kind>:after_rename; `bytes` bounds the size, 0: not known.
   /// Throws as output_target, and DataError where so much is not free or the folder cannot be written.
-  explicit PendingFile(const std::filesystem::path& output, std::string kind = "file", std::uint64_t bytes = 0);
+  explicit PendingFile(const std::filesystem::path& output, std::string kind = "file", std::uint64_t bytes = 0,
+                       LeftOvers left_overs = LeftOvers::remove);
   /// Removes the temporary file unless it was committed.
   ~PendingFile();
   PendingFile(const PendingFile&) = delete;
@@ -57,10 +67,15 @@ class PendingFile {
   /// left of it is given back by commit(). Throws DataError where there is not enough.
   void reserve();
 
-  /// Brings the closed file to the disk, calls verify(temporary()), which throws where it reads back other than it
-  /// should, renames it to target() and brings the folder to the disk. Throws DataError naming the target, with the
-  /// system's reason; the target is then untouched, unless the folder alone did not reach the disk.
+  /// settle(), take_name() and sync_folder. Throws DataError naming the target, with the system's reason; the
+  /// target is then untouched, unless the folder alone did not reach the disk.
   void commit(const std::function<void(const std::filesystem::path&)>& verify = nullptr);
+
+  /// Brings the closed file to the disk and calls verify(temporary()), which throws where it reads back other than
+  /// it should. Throws as commit().
+  void settle(const std::function<void(const std::filesystem::path&)>& verify = nullptr);
+  /// Renames it to target(), for many files before one sync_folder. Throws as commit().
+  void take_name();
 
  private:
   std::filesystem::path target_, temporary_;  ///< temporary_ is empty once committed

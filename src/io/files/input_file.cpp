@@ -65,7 +65,17 @@ int opened(const fs::path& path, std::string_view what) {
   return descriptor;
 }
 
+FileState state_of(const struct stat& found) {
+  return {found.st_dev, found.st_ino, static_cast<std::uint64_t>(found.st_size), found.st_mtim.tv_sec,
+          found.st_mtim.tv_nsec};
+}
+
 }  // namespace
+
+FileState file_state(const fs::path& path) {
+  struct stat found = {};
+  return ::stat(path.c_str(), &found) == 0 ? state_of(found) : FileState{};
+}
 
 void throw_read_error(const std::string& place, int error, std::string_view what) {
   throw ReadError("{}: {}: {}; {}", place, what, std::strerror(error), remedy_of(error));
@@ -99,10 +109,25 @@ std::size_t InputFile::read(std::span<char> out) {
   return static_cast<std::size_t>(got);
 }
 
-std::uint64_t InputFile::bytes() const {
+FileState InputFile::state() const {
   struct stat found = {};
   if (::fstat(descriptor_, &found) != 0) throw_read_error(path_.string(), errno);
-  return static_cast<std::uint64_t>(found.st_size);
+  return state_of(found);
+}
+
+std::uint64_t InputFile::bytes() const {
+  return state().bytes;
+}
+
+void InputFile::require_state(const FileState& before) const {
+  const FileState there = file_state(path_), now = state() == before ? there : state();
+  if (now == before) return;
+  const std::string what = now == FileState{}          ? "it is no longer there"
+                           : !now.is_same_file(before) ? "another file has taken its place"
+                           : now.bytes != before.bytes
+                               ? fmt::format("it had {} bytes and has {}", before.bytes, now.bytes)
+                               : "it was written to";
+  throw DataError("{}: changed while it was read: {}; start again when nothing writes to it", path_.string(), what);
 }
 
 void InputFile::read_at(std::uint64_t offset, std::span<char> out) const {

@@ -26,6 +26,18 @@ std::optional<std::string> other_file_kind(unsigned mode);
 /// the file was missing then and another process has made it since.
 bool is_broken_link(const std::filesystem::path& path);
 
+/// Which file a path leads to, and in which state: what differs for another file, and for one that was written to.
+struct FileState {
+  std::uint64_t device = 0, inode = 0, bytes = 0;
+  std::int64_t modified_seconds = 0, modified_nanoseconds = 0;  ///< since 1970, of the last change of its contents
+
+  bool operator==(const FileState&) const = default;
+  bool is_same_file(const FileState& other) const { return device == other.device && inode == other.inode; }
+};
+
+/// That of what `path` leads to; all 0 where nothing is there or it cannot be asked.
+FileState file_state(const std::filesystem::path& path);
+
 /// A regular file, open for reading. It never waits for a writer, as a FIFO's reader does.
 class InputFile {
  public:
@@ -42,6 +54,11 @@ class InputFile {
 
   /// Its length now.
   std::uint64_t bytes() const;
+  FileState state() const;
+  /// Throws DataError, which says what happened, where this file, or what its path leads to now, is no longer in
+  /// the state that it was in: call when it was opened and when its end was read, so that what was read in between
+  /// is of one state. Writes within the same tick of the file system's clock that keep the size are not seen.
+  void require_state(const FileState& before) const;
   /// Fills `out` from `offset` on; any number of threads may. Throws ReadError, and DataError where the file ends
   /// before.
   void read_at(std::uint64_t offset, std::span<char> out) const;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,8 +14,9 @@
 #include <optional>
 #include <string_view>
 
+#include "base/decimal.hpp"
 #include "base/error.hpp"
-#include "io/files/input_file.hpp"
+#include "io/files/file_kind.hpp"
 
 namespace dekoder {
 
@@ -22,6 +24,9 @@ namespace {
 
 constexpr std::size_t buffer_bytes = std::size_t{1} << 18;
 constexpr std::string_view gzip_mark = "\x1F\x8B\x08", zstd_mark = "\x28\xB5\x2F\xFD";
+constexpr std::string_view skippable_mark = "\x2A\x4D\x18";  // behind 0x50 to 0x5F: pzstd begins with such a frame
+/// The largest window that zstd's own --long takes, 2 GiB; a frame takes as much memory as its own window has.
+constexpr int most_window_log = sizeof(void*) == 4 ? 30 : 31;
 
 }  // namespace
 
@@ -54,6 +59,9 @@ class PackedFile::Bytes {
   }
   std::span<char> rest() { return std::span(buffer_).subspan(begin_, end_ - begin_); }
   void used(std::size_t bytes) { begin_ += bytes; }
+  void require_state(const FileState& before) const {
+    if (file_) file_->require_state(before);
+  }
   std::uint64_t total() const { return total_; }
   const std::string& name() const { return name_; }
 
@@ -91,6 +99,7 @@ class PackedFile::Unpacking {
     constexpr int with_gzip_header = 16 + MAX_WBITS;
     if (gzip_ ? inflateInit2(&inflate_, with_gzip_header) != Z_OK : (zstd_ = ZSTD_createDCtx()) == nullptr)
       throw std::bad_alloc();
+    if (zstd_ != nullptr) ZSTD_DCtx_setParameter(zstd_, ZSTD_d_windowLogMax, most_window_log);
   }
   ~Unpacking() {
     if (gzip_) inflateEnd(&inflate_);
@@ -100,7 +109,8 @@ class PackedFile::Unpacking {
 
   std::size_t read(std::span<char> out) {
     for (;;) {
-      const bool more = !bytes_.rest().empty() || bytes_.fill();
+      bool more = !bytes_.rest().empty() || bytes_.fill();
+      if (gzip_ && between_frames_ && more) more = skip_padding();
       if (!more && between_frames_) return 0;
       const auto [used, made] = gzip_ ? step_gzip(out) : step_zstd(out);
       bytes_.used(used);
@@ -121,6 +131,22 @@ class PackedFile::Unpacking {
                     bytes_.name(), format_name(), reason, bytes_.total() - bytes_.rest().size());
   }
 
+  /// Zeros behind the last member, as tapes and block devices leave them, are ignored like gzip does; false at the
+  /// end.
+  bool skip_padding() {
+    bool padded = false;
+    do
+      for (; !bytes_.rest().empty(); bytes_.used(1)) {
+        if (bytes_.rest()[0] == '\0')
+          padded = true;
+        else if (padded)
+          fail("other bytes behind the zeros at its end");
+        else
+          return true;
+      }
+    while (bytes_.fill());
+    return false;
+  }
   Step step_gzip(std::span<char> out) {
     if (between_frames_ && inflateReset(&inflate_) != Z_OK) fail("no state");
     between_frames_ = false;
@@ -142,7 +168,24 @@ class PackedFile::Unpacking {
     ZSTD_inBuffer input{in.data(), in.size(), 0};
     ZSTD_outBuffer output{out.data(), out.size(), 0};
     const std::size_t result = ZSTD_decompressStream(zstd_, &output, &input);
-    if (ZSTD_isError(result)) fail(ZSTD_getErrorName(result));
+    switch (ZSTD_getErrorCode(result)) {
+      case ZSTD_error_no_error:
+        break;
+      case ZSTD_error_frameParameter_windowTooLarge:
+        throw DataError(
+            "{}: its zstd data needs a window of more than {}, which zstd itself does not unpack either; pack it "
+            "again "
+            "with --long=31 at most",
+            bytes_.name(), bytes_text(std::uint64_t{1} << most_window_log));
+      case ZSTD_error_memory_allocation:
+        throw ConfigError(
+            "{}: there is no memory for the window of its zstd data, up to {} where it was packed with --long; "
+            "free "
+            "some, or pack it again without",
+            bytes_.name(), bytes_text(std::uint64_t{1} << most_window_log));
+      default:
+        fail(ZSTD_getErrorName(result));
+    }
     between_frames_ = result == 0;
     return {input.pos, output.pos};
   }
@@ -158,11 +201,13 @@ PackedFile::PackedFile(const std::filesystem::path& path, const std::atomic<bool
   while (bytes_->rest().size() < zstd_mark.size() && bytes_->fill()) {
   }
   const std::string_view front(bytes_->rest().data(), bytes_->rest().size());
-  const bool gzip = front.starts_with(gzip_mark), zstd = front.starts_with(zstd_mark);
-  const std::string extension = path.extension().string();
-  if ((extension == ".gz" && !gzip) || (extension == ".zst" && !zstd))
+  const Packing packing = file_kind(path).packing;
+  const bool skippable = packing == Packing::zstd && !front.empty() && (front[0] & 0xF0) == 0x50 &&
+                         front.substr(1).starts_with(skippable_mark);
+  const bool gzip = front.starts_with(gzip_mark), zstd = front.starts_with(zstd_mark) || skippable;
+  if ((packing == Packing::gzip && !gzip) || (packing == Packing::zstd && !zstd))
     throw DataError("{}: is no {} data, which its name says; expected it to begin so, or another name",
-                    path.string(), extension == ".gz" ? "gzip" : "zstd");
+                    path.string(), packing == Packing::gzip ? "gzip" : "zstd");
   if (gzip || zstd) unpacking_ = std::make_unique<Unpacking>(*bytes_, gzip);
 }
 
@@ -179,8 +224,16 @@ std::size_t PackedFile::read(std::span<char> out) {
   return filled;
 }
 
+void PackedFile::require_state(const FileState& before) const {
+  bytes_->require_state(before);
+}
+
 std::uint64_t PackedFile::raw_bytes() const {
   return bytes_->total();
+}
+
+const std::string& PackedFile::name() const {
+  return bytes_->name();
 }
 
 bool PackedFile::packed() const {

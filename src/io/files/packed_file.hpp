@@ -9,10 +9,14 @@
 #include <span>
 #include <string>
 
+#include "io/files/input_file.hpp"
+
 namespace dekoder {
 
 /// The bytes of a text file or of standard input, unpacked where they are gzip or zstd. These are known by their
-/// first bytes, which no UTF-8 text begins with; a file whose name ends in .gz or .zst must begin with them.
+/// first bytes, which no UTF-8 text begins with; a file whose name tells a packing
+/// (file_kind) must begin with them. zstd takes the memory of a frame's window besides, 8 MiB as a rule, up to 2
+/// GiB where it was packed with --long=31.
 class PackedFile {
  public:
   static constexpr const char* standard_input = "-";  ///< the path of standard input
@@ -27,9 +31,12 @@ class PackedFile {
   /// Fills `out` unless the end comes first; returns the bytes. Throws ReadError, and DataError for packed bytes
   /// that are damaged or end too soon.
   std::size_t read(std::span<char> out);
+  /// As InputFile; standard input has no state.
+  void require_state(const FileState& before) const;
   /// Bytes read of the file itself so far.
   std::uint64_t raw_bytes() const;
   bool packed() const;
+  const std::string& name() const;  ///< input_name of its path
 
  private:
   class Bytes;

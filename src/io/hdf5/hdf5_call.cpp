@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "base/error.hpp"
+#include "io/files/durable_file.hpp"
 #include "io/files/input_file.hpp"
 
 namespace dekoder::hdf5 {
@@ -29,16 +30,21 @@ std::string innermost_error() {
   return text;
 }
 
-/// The errno of a failure that says nothing about the file's contents: a read or an open that failed in HDF5's file
-/// driver ("file read failed: time = ..., errno = 5, error message = ..."), or no memory. 0: another one.
-int system_error(const std::string& text) {
-  if (text.find("memory allocation failed") != std::string::npos) return ENOMEM;
+/// The errno that HDF5's file driver gives ("file read failed: time = ..., errno = 5, error message = ..."); 0:
+/// none.
+int driver_error(const std::string& text) {
   constexpr std::string_view mark = "errno = ";
   const std::size_t at = text.find(mark);
   int error = 0;
-  if ((text.starts_with("file read failed") || text.starts_with("unable to open file")) && at != std::string::npos)
-    std::from_chars(text.data() + at + mark.size(), text.data() + text.size(), error);
+  if (at != std::string::npos) std::from_chars(text.data() + at + mark.size(), text.data() + text.size(), error);
   return error;
+}
+
+/// That of a failure that says nothing about the file's contents: a read or an open that failed, or no memory. 0:
+/// another one.
+int read_error(const std::string& text) {
+  if (text.find("memory allocation failed") != std::string::npos) return ENOMEM;
+  return text.starts_with("file read failed") || text.starts_with("unable to open file") ? driver_error(text) : 0;
 }
 
 /// binary16, which HDF5 has a name for only since 1.14.4. Made once; the library closes it at its end.
@@ -76,7 +82,10 @@ std::string failure_reason() {
 
 void fail(const std::string& file, std::string_view object, std::string_view what) {
   const std::string place = fmt::format("{}{}{}", file, object.empty() ? "" : ":", object);
-  if (const int error = system_error(innermost_error()); error != 0) throw_read_error(place, error, what);
+  const std::string reason = innermost_error();
+  if (const int error = read_error(reason); error != 0) throw_read_error(place, error, what);
+  if (const int error = driver_error(reason); error != 0)  // of a write
+    throw DataError("{}: {}: {}; {}", place, what, failure_reason(), write_remedy(error));
   throw DataError("{}: {}: {}", place, what, failure_reason());
 }
 

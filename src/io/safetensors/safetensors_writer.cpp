@@ -73,7 +73,8 @@ class Output {
 
  private:
   [[noreturn]] void fail(int error) const {
-    throw DataError("{}: cannot be written: {}", file_.target().string(), std::strerror(error));
+    throw DataError("{}: cannot be written: {}; {}", file_.target().string(), std::strerror(error),
+                    write_remedy(error));
   }
 
   const PendingFile& file_;
