@@ -42,6 +42,7 @@ struct ModelConfig {
   NormPlacement norm = NormPlacement::pre;        ///< pre also norms once before the head
   NormKind norm_kind = NormKind::layer;           ///< rms: neither mean nor bias
   double norm_epsilon = 1e-5;                     ///< added to the variance, or to the mean square
+  bool qk_norm = false;                           ///< RMS norm of each head's queries and keys, with gains
   Activation activation = Activation::gelu_tanh;  ///< of the feed-forward network
   bool gated = false;                             ///< its hidden layer is activation(gate) * up: SwiGLU, GeGLU
   bool bias = true;                               ///< biases in linear layers and norms

@@ -67,16 +67,20 @@ class Obstacles {
 
 Obstacles obstacles(const ModelConfig& m, Family family) {
   Obstacles found;
-  const bool llama = family == Family::llama;
+  const bool qwen3 = family == Family::qwen3;
   found.expect(m.norm == NormPlacement::pre, "model.norm", name_of(m.norm), "pre");
-  if (llama) {
+  found.expect(m.qk_norm == qwen3, "model.qk_norm", m.qk_norm, qwen3 ? "true" : "false");
+  if (family != Family::gpt2) {
     found.expect(m.positions == Positions::rotary, "model.positions", name_of(m.positions), "rotary");
     found.expect(m.positions != Positions::rotary || m.rotary_width() == m.head_width(), "model.rotary_fraction",
                  m.rotary_fraction, "1");
     found.expect(m.norm_kind == NormKind::rms, "model.norm_kind", name_of(m.norm_kind), "rms");
     found.expect(m.gated, "model.gated", m.gated, "true");
-    found.expect(m.channels % m.heads == 0, "model.heads", m.heads,
-                 "a divisor of model.channels");  // also with head_dim
+    if (qwen3)
+      found.expect(!m.bias, "model.bias", m.bias, "false");
+    else
+      found.expect(m.channels % m.heads == 0, "model.heads", m.heads,
+                   "a divisor of model.channels");  // also with head_dim
   } else {
     found.expect(m.positions == Positions::learned || m.positions == Positions::none, "model.positions",
                  name_of(m.positions), "learned or none");
@@ -160,7 +164,10 @@ void read_rotary(const JsonNode& root, ModelConfig& m) {
   m.rotary_original_context = read_extent(scaling["original_max_position_embeddings"]);
 }
 
-void read_llama(const JsonNode& root, bool mistral, ModelConfig& m) {
+enum class LlamaKind { llama, mistral, qwen3 };
+
+void read_llama(const JsonNode& root, LlamaKind kind, ModelConfig& m) {
+  const bool mistral = kind == LlamaKind::mistral, qwen3 = kind == LlamaKind::qwen3;
   m.vocabulary = read_extent(root["vocab_size"]);
   m.context = read_extent(root["max_position_embeddings"]);
   m.channels = read_extent(root["hidden_size"]);
@@ -168,7 +175,7 @@ void read_llama(const JsonNode& root, bool mistral, ModelConfig& m) {
   m.heads = read_extent(root["num_attention_heads"]);
   m.key_value_heads = read_extent(root["num_key_value_heads"], mistral ? 8 : m.heads);
   if (m.key_value_heads == m.heads) m.key_value_heads = 0;
-  m.head_size = read_extent(root["head_dim"], 0);
+  m.head_size = read_extent(root["head_dim"], qwen3 ? 128 : 0);
   if (m.head_size == 0 && m.channels % m.heads != 0)
     root["num_attention_heads"].refuse(fmt::format("a divisor of hidden_size {}, or head_dim", m.channels));
   if (m.head_size > 0 && std::int64_t{m.head_size} * m.heads == m.channels) m.head_size = 0;
@@ -179,7 +186,9 @@ void read_llama(const JsonNode& root, bool mistral, ModelConfig& m) {
   m.gated = true;
   m.tied_head = root["tie_word_embeddings"].flag(false);
   m.bias = root["attention_bias"].flag(false);
-  if (root["mlp_bias"].flag(false) != m.bias)
+  m.qk_norm = qwen3;
+  if (qwen3 && m.bias) root["attention_bias"].refuse("false: all linear layers have biases here, or none");
+  if (!qwen3 && root["mlp_bias"].flag(false) != m.bias)
     root["mlp_bias"].refuse(
         fmt::format("{}, as attention_bias: all linear layers have biases here, or none", m.bias));
   m.dropout = read_dropout(root["attention_dropout"], 0);
@@ -189,12 +198,20 @@ void read_llama(const JsonNode& root, bool mistral, ModelConfig& m) {
 }  // namespace
 
 const char* architecture_name(Family family) {
-  return family == Family::gpt2 ? "GPT2LMHeadModel" : "LlamaForCausalLM";
+  switch (family) {
+    case Family::gpt2:
+      return "GPT2LMHeadModel";
+    case Family::llama:
+      return "LlamaForCausalLM";
+    case Family::qwen3:
+      return "Qwen3ForCausalLM";
+  }
+  return "?";
 }
 
 Family family_of(const ModelConfig& model) {
   std::string reasons;
-  for (const Family family : {Family::gpt2, Family::llama}) {
+  for (const Family family : {Family::gpt2, Family::llama, Family::qwen3}) {
     const Obstacles found = obstacles(model, family);
     if (found.none()) return family;
     reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", architecture_name(family), found.text());
@@ -229,7 +246,7 @@ std::string write_model_config(const ModelConfig& m, Token end_of_text, WeightTy
                  {"low_freq_factor", m.rotary_low_frequency},
                  {"high_freq_factor", m.rotary_high_frequency},
                  {"original_max_position_embeddings", m.rotary_original_context}};
-    config.update(Json{{"model_type", "llama"},
+    config.update(Json{{"model_type", family == Family::qwen3 ? "qwen3" : "llama"},
                        {"attention_bias", m.bias},
                        {"attention_dropout", m.dropout},
                        {"head_dim", m.head_width()},
@@ -244,6 +261,10 @@ std::string write_model_config(const ModelConfig& m, Token end_of_text, WeightTy
                        {"rms_norm_eps", m.norm_epsilon},
                        {"rope_scaling", scaling},
                        {"rope_theta", m.rotary_base}});
+    if (family == Family::qwen3) {
+      config.erase("mlp_bias");
+      config.update(Json{{"sliding_window", nullptr}, {"use_sliding_window", false}});
+    }
   }
   config.update(Json{{"bos_token_id", end},
                      {"eos_token_id", end},
@@ -268,27 +289,23 @@ ForeignModel read_model_config(std::string_view text, std::string_view where) {
   if (architectures.list().size() != 1) architectures.refuse("one architecture");
   const JsonNode node = architectures.at(0);
   const std::string& name = node.text();
-  if (name.starts_with("Qwen3"))
-    node.refuse(
-        "GPT2LMHeadModel, LlamaForCausalLM or MistralForCausalLM: the norms of queries and keys (q_norm, "
-        "k_norm) are not known here");
+  constexpr const char* known = "GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM";
   if (name.starts_with("Qwen2"))
-    node.refuse(
-        "GPT2LMHeadModel, LlamaForCausalLM or MistralForCausalLM: biases of queries, keys and values alone are "
-        "not known here");
-  const bool gpt2 = name == "GPT2LMHeadModel", mistral = name == "MistralForCausalLM";
-  if (!gpt2 && !mistral && name != "LlamaForCausalLM")
-    node.refuse("GPT2LMHeadModel, LlamaForCausalLM or MistralForCausalLM");
+    node.refuse(fmt::format("{}: biases of queries, keys and values alone are not known here", known));
+  const bool gpt2 = name == "GPT2LMHeadModel", mistral = name == "MistralForCausalLM",
+             qwen3 = name == "Qwen3ForCausalLM";
+  if (!gpt2 && !mistral && !qwen3 && name != "LlamaForCausalLM") node.refuse(known);
   if (!root["quantization_config"].is_null())
     root["quantization_config"].refuse("none: weights in F32, F16, BF16 or F64");
-  ForeignModel read{gpt2 ? Family::gpt2 : Family::llama, {}, {}};
+  ForeignModel read{gpt2 ? Family::gpt2 : qwen3 ? Family::qwen3 : Family::llama, {}, {}};
   if (gpt2)
     read_gpt2(root, read.model);
   else
-    read_llama(root, mistral, read.model);
-  if (mistral && document.contains("sliding_window") && !root["sliding_window"].is_null())
+    read_llama(root, mistral ? LlamaKind::mistral : qwen3 ? LlamaKind::qwen3 : LlamaKind::llama, read.model);
+  const bool windows = mistral || (qwen3 && root["use_sliding_window"].flag(false));
+  if (windows && document.contains("sliding_window") && !root["sliding_window"].is_null())
     read.sliding_window = read_extent(root["sliding_window"]);
-  if (mistral && !document.contains("sliding_window")) read.sliding_window = 4096;  // transformers' default
+  if (windows && !document.contains("sliding_window")) read.sliding_window = 4096;  // transformers' default
   return read;
 }
 

@@ -14,10 +14,11 @@ namespace dekoder {
 
 /// Architectures of transformers that are known here, by how they name their tensors.
 enum class Family {
-  gpt2,  ///< GPT2LMHeadModel
-  llama  ///< LlamaForCausalLM, which holds all that MistralForCausalLM does without a sliding window
+  gpt2,   ///< GPT2LMHeadModel
+  llama,  ///< LlamaForCausalLM, which holds all that MistralForCausalLM does without a sliding window
+  qwen3   ///< Qwen3ForCausalLM: Llama's tensors and the norms of queries and keys
 };
-/// "GPT2LMHeadModel", "LlamaForCausalLM".
+/// "GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM".
 const char* architecture_name(Family family);
 
 /// The family that computes what this model does. Throws ConfigError, naming the keys in the way of each, where

@@ -34,6 +34,8 @@ LayerParts layer_parts(Family family, const ModelConfig& m, std::string_view lay
     return {{{"self_attn.q_proj", m.query_width()},
              {"self_attn.k_proj", m.key_heads() * D},
              {"self_attn.v_proj", m.key_heads() * D}}};
+  if (layer == "attention.query_norm") return {{{"self_attn.q_norm", D}}, false};
+  if (layer == "attention.key_norm") return {{{"self_attn.k_norm", D}}, false};
   if (layer == "attention.output") return {{{gpt2 ? "attn.c_proj" : "self_attn.o_proj", C}}};
   if (layer == "feed_forward.up") return {{{"mlp.c_fc", F}}};
   if (layer == "feed_forward.gate_up") return {{{"mlp.gate_proj", F}, {"mlp.up_proj", F}}};

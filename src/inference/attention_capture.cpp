@@ -228,7 +228,7 @@ void AttentionCapture::append_maps(const ExecSpace& exec, const AttentionProbe& 
   maps.weights.reserve(heads * n * n);
   for (const int head : info_.heads) {
     decoder_.blocks[std::size_t(layer)].attention.weights(exec, activations_.blocks[std::size_t(layer)].attention,
-                                                          row, head, weights);
+                                                          activations_.scratch.attention, row, head, weights);
     attention_statistics(exec, weights, tokens, sums, statistics_);
     Kokkos::deep_copy(exec, host_weights, weights);
     Kokkos::deep_copy(exec, host_statistics, statistics_);

@@ -34,6 +34,10 @@ std::string query_axis(const ModelConfig& model) {
   return is_plain(model) ? "C" : "HD";
 }
 
+std::string normed_axis(const ModelConfig& model) {
+  return is_plain(model) ? "2C" : "(H+G)D";
+}
+
 }  // namespace
 
 AttentionActivations::AttentionActivations(ActivationArena& arena, const std::string& name, int sequences,
@@ -50,8 +54,10 @@ AttentionScratch::AttentionScratch(ActivationArena& arena, int sequences, const 
   if (const std::size_t elements = attention_score_elements(sequences, model.context, model.key_heads());
       elements > 0)
     scores = arena.take<MasterTensor1>("scratch.attention_scores", "S", elements);
+  const int W = model.qkv_width(), K = model.key_heads() * model.head_width();
+  if (model.qk_norm)
+    normed = arena.take<StoredTensor2>("scratch.normed", "N," + normed_axis(model), N, model.query_width() + K);
   if (!with_gradients) return;
-  const int W = model.qkv_width();
   grad_qkv = arena.take<StoredTensor2>("scratch.grad_qkv", "N," + qkv_axis(model), N, W);
   grad_attended =
       arena.take<StoredTensor2>("scratch.grad_attended", "N," + query_axis(model), N, model.query_width());
@@ -83,6 +89,9 @@ void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, 
   const int C = model.channels;
   Linear::declare(layout, prefix + ".qkv", qkv_axis(model) + ",C", model.qkv_width(), C, model.bias, qkv_values,
                   bias_values);
+  if (model.qk_norm)
+    for (const char* norm : {".query_norm.gain", ".key_norm.gain"})
+      layout.add(prefix + norm, "D", {model.head_width()}, false, {InitialValues::Kind::constant, 1.0});
   Linear::declare(layout, prefix + ".output", "C," + query_axis(model), C, model.query_width(), model.bias,
                   output_values, bias_values);
 }
@@ -93,13 +102,31 @@ SelfAttention::SelfAttention(const ParameterStore& store, const std::string& pre
       output(store, prefix + ".output", model.bias),
       heads(model.heads),
       key_heads(model.key_heads()),
-      rotary(rotary_) {}
+      rotary(rotary_),
+      norm_epsilon(Real(model.norm_epsilon)) {
+  if (!model.qk_norm) return;
+  query_gain = store.value1(prefix + ".query_norm.gain");
+  key_gain = store.value1(prefix + ".key_norm.gain");
+  grad_query_gain = store.gradient1(prefix + ".query_norm.gain");
+  grad_key_gain = store.gradient1(prefix + ".key_norm.gain");
+}
 
-void SelfAttention::turn(const ExecSpace& exec, const StoredTensor2& all, int first_position, int tokens,
-                         Turn direction) const {
-  if (rotary.cosines.size() == 0) return;
-  turn_heads(exec, all, heads + key_heads, all.extent_int(1) / (heads + 2 * key_heads), rotary.cosines,
-             rotary.sines, first_position, tokens, direction);
+void SelfAttention::norm_and_turn(const ExecSpace& exec, const StoredTensor2& qkv_rows, int first_position,
+                                  int tokens, const StoredTensor2& normed) const {
+  if (has_norm())
+    norm_heads(exec, qkv_rows, heads, query_gain, key_gain, norm_epsilon, place(first_position, tokens), normed);
+  else if (rotary.cosines.size() > 0)
+    turn_heads(exec, qkv_rows, heads + key_heads, qkv_rows.extent_int(1) / (heads + 2 * key_heads), rotary.cosines,
+               rotary.sines, first_position, tokens, Turn::forward);
+}
+
+Heads SelfAttention::attended_heads(const AttentionActivations& saved, const AttentionScratch& scratch) const {
+  const int B = saved.lse.extent_int(0);
+  const Heads all = split_heads(saved.qkv, B, heads, key_heads);
+  if (!has_norm()) return all;
+  const int D = all.query.extent_int(3);
+  return {heads_of_rows(scratch.normed, B, D, 0, heads), heads_of_rows(scratch.normed, B, D, heads, key_heads),
+          all.value};
 }
 
 void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const Dropout& weight_dropout,
@@ -108,8 +135,8 @@ void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const D
   const Region region("attention");
   const Real scale = attention_scale(saved.attended.extent_int(1), heads);
   qkv.forward(exec, x, saved.qkv);
-  turn(exec, saved.qkv, cached == nullptr ? 0 : cached->position, saved.lse.extent_int(2), Turn::forward);
-  const Heads all = parts(saved.qkv, saved.lse.extent_int(0));
+  norm_and_turn(exec, saved.qkv, cached == nullptr ? 0 : cached->position, saved.lse.extent_int(2), scratch.normed);
+  const Heads all = attended_heads(saved, scratch);
   const StoredTensor4 attended = as_heads(saved.attended, saved.lse);
   if (cached != nullptr)
     cached_attention(exec, all, cached->position, scale, cached->cache, cached->sums, attended);
@@ -122,20 +149,28 @@ void SelfAttention::backward(const ExecSpace& exec, ConstStoredTensor2 x, const 
                              const AttentionActivations& saved, ConstStoredTensor2 grad_y,
                              const AttentionScratch& scratch, GradientWrite write, StoredTensor2 grad_x) const {
   const Region region("attention");
-  const int B = saved.lse.extent_int(0);
+  const int B = saved.lse.extent_int(0), T = saved.lse.extent_int(2);
   const std::size_t P = scratch.partials.extent(0);
   output.backward_bias(exec, grad_y, MasterTensor2(scratch.partials.data(), P, x.extent(1)));
   output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);
-  causal_attention_backward(exec, parts(saved.qkv, B), as_heads(saved.attended, saved.lse),
+  if (has_norm()) norm_and_turn(exec, saved.qkv, 0, T, scratch.normed);
+  causal_attention_backward(exec, attended_heads(saved, scratch), as_heads(saved.attended, saved.lse),
                             as_heads(scratch.grad_attended, saved.lse), saved.lse,
                             attention_scale(saved.attended.extent_int(1), heads), weight_dropout, scratch.delta,
-                            parts(scratch.grad_qkv, B), scratch.scores);
-  turn(exec, scratch.grad_qkv, 0, saved.lse.extent_int(2), Turn::backward);
+                            split_heads(scratch.grad_qkv, B, heads, key_heads), scratch.scores);
+  const int D = scratch.grad_qkv.extent_int(1) / (heads + 2 * key_heads), turned = heads + key_heads;
+  if (has_norm())
+    norm_heads_backward(exec, saved.qkv, heads, key_heads, query_gain, key_gain, norm_epsilon, place(0, T),
+                        scratch.grad_qkv, grad_query_gain, grad_key_gain,
+                        MasterTensor2(scratch.partials.data(), P * std::size_t(turned), std::size_t(D)));
+  else if (rotary.cosines.size() > 0)
+    turn_heads(exec, scratch.grad_qkv, turned, D, rotary.cosines, rotary.sines, 0, T, Turn::backward);
   qkv.backward_bias(exec, scratch.grad_qkv, MasterTensor2(scratch.partials.data(), P, scratch.grad_qkv.extent(1)));
   qkv.backward(exec, x, scratch.grad_qkv, write, grad_x);
 }
 
-void SelfAttention::weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence, int first_head,
+void SelfAttention::weights(const ExecSpace& exec, const AttentionActivations& saved,
+                            const AttentionScratch& scratch, int sequence, int first_head,
                             MasterTensor3 weights) const {
   const int B = saved.lse.extent_int(0), T = saved.lse.extent_int(2), row = sequence * heads + first_head;
   const auto tokens = Kokkos::make_pair(0, weights.extent_int(1));
@@ -146,7 +181,11 @@ void SelfAttention::weights(const ExecSpace& exec, const AttentionActivations& s
                     first_head, first_head + P - 1, shared));
   const auto some = Kokkos::make_pair(first_head, first_head + P);
   const auto some_keys = Kokkos::make_pair(first_head / shared, (first_head + P - 1) / shared + 1);
-  const Heads all = parts(saved.qkv, B);
+  if (has_norm()) {  // which scratch has of the last block alone
+    const long begin = long(sequence) * T, end = begin + weights.extent_int(1);
+    norm_and_turn(exec, rows(saved.qkv, begin, end), 0, T, rows(scratch.normed, begin, end));
+  }
+  const Heads all = attended_heads(saved, scratch);
   const auto lse = reshape<ConstMasterTensor2>(saved.lse, long(B) * heads, T);
   attention_weights(exec, Kokkos::subview(all.query, sequence, tokens, some, Kokkos::ALL),
                     Kokkos::subview(all.key, sequence, tokens, some_keys, Kokkos::ALL),

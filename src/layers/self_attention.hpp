@@ -6,6 +6,7 @@
 #include "config/run_config.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/weights.hpp"
+#include "kernels/head_norm.hpp"
 #include "kernels/rotary.hpp"
 #include "layers/linear.hpp"
 #include "tensor/activation_arena.hpp"
@@ -14,16 +15,17 @@ namespace dekoder {
 
 /// What self-attention keeps for its backward pass.
 struct AttentionActivations {
-  StoredTensor2 qkv;       ///< (N,(H+2G)D): queries, keys (both turned where positions are rotary), values
+  StoredTensor2 qkv;       ///< (N,(H+2G)D): queries, keys, values; with rotary positions and no QK norm turned
   StoredTensor2 attended;  ///< (N,HD) = (B,T,H,D): the heads side by side
   MasterTensor3 lse;       ///< (B,H,T)
 
   AttentionActivations(ActivationArena& arena, const std::string& name, int sequences, const ModelConfig& model);
 };
 
-/// Scratch shared by all blocks; of backward passes but for `scores`, empty without them.
+/// Scratch shared by all blocks; of backward passes but for `scores` and `normed`, empty without them.
 struct AttentionScratch {
   MasterTensor1 scores;         ///< (S) attention_score_elements(), empty on CPUs
+  StoredTensor2 normed;         ///< (N,(H+G)D) queries and keys after QK norm and positions; empty without QK norm
   StoredTensor2 grad_qkv;       ///< (N,(H+2G)D)
   StoredTensor2 grad_attended;  ///< (N,HD)
   MasterTensor3 delta;          ///< (B,H,T)
@@ -55,11 +57,15 @@ struct RotaryTable {
 
 /// Causal self-attention (Vaswani et al. 2017, section 3.2) of H heads of queries that share G of keys and values
 /// (Ainslie et al. 2023): queries, keys and values from ONE linear C -> (H+2G)D, softmax(q k^T / sqrt(D)) v per
-/// head, an output linear HD -> C. Parameters `<prefix>.qkv.*` and `<prefix>.output.*`.
+/// head, an output linear HD -> C. Parameters `<prefix>.qkv.*` and `<prefix>.output.*`; with QK norm
+/// (kernels/head_norm.hpp) `<prefix>.query_norm.gain` and `<prefix>.key_norm.gain`.
 struct SelfAttention {
   Linear qkv, output;
   int heads, key_heads;
   RotaryTable rotary;
+  ConstMasterTensor1 query_gain, key_gain;  ///< (D); empty without QK norm
+  MasterTensor1 grad_query_gain, grad_key_gain;
+  Real norm_epsilon;
 
   static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model,
                       InitialValues qkv_values, InitialValues output_values, InitialValues bias_values);
@@ -77,15 +83,20 @@ struct SelfAttention {
                 GradientWrite write, StoredTensor2 grad_x) const;
   /// The softmax weights(P,n,n) of heads [first_head, first_head + P), one or all that share keys, among the
   /// first n tokens of one sequence, recomputed from what forward saved.
-  void weights(const ExecSpace& exec, const AttentionActivations& saved, int sequence, int first_head,
-               MasterTensor3 weights) const;
+  void weights(const ExecSpace& exec, const AttentionActivations& saved, const AttentionScratch& scratch,
+               int sequence, int first_head, MasterTensor3 weights) const;
+  /// Queries, keys and values as attention reads them, of the last forward: with QK norm in scratch, until the next
+  /// block's.
+  Heads attended_heads(const AttentionActivations& saved, const AttentionScratch& scratch) const;
 
  private:
-  Heads parts(const StoredTensor2& all, int sequences) const {
-    return split_heads(all, sequences, heads, key_heads);
+  bool has_norm() const { return query_gain.size() > 0; }
+  RotaryPlace place(int first_position, int tokens) const {
+    return {rotary.cosines, rotary.sines, first_position, tokens};
   }
-  /// Queries and keys by their positions, where these are rotary.
-  void turn(const ExecSpace& exec, const StoredTensor2& all, int first_position, int tokens, Turn direction) const;
+  /// Norm, where there is one, and rotary positions, where they are, of queries and keys.
+  void norm_and_turn(const ExecSpace& exec, const StoredTensor2& qkv_rows, int first_position, int tokens,
+                     const StoredTensor2& normed) const;
 };
 
 }  // namespace dekoder

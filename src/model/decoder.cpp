@@ -196,8 +196,7 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
         one_by_one ? CachedKeysValues{cache->blocks[l], cache->sums, first_position} : CachedKeysValues{};
     x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, one_by_one ? &cached : nullptr);
     if (cache != nullptr && !one_by_one)
-      fill_cache(exec,
-                 split_heads(saved.blocks[l].attention.qkv, tokens.extent_int(0), model_.heads, model_.key_heads()),
+      fill_cache(exec, blocks[l].attention.attended_heads(saved.blocks[l].attention, saved.scratch.attention),
                  cache->blocks[l]);
   }
   if (!final_norm.empty())

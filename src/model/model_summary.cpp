@@ -34,12 +34,15 @@ double bytes_per_step(const ModelConfig& model, int sequences, long micro_batche
                Q = model.query_width(), W = model.qkv_width(), U = model.hidden_width();
   const double weights = double(decoder_parameters(model).parameters());
   // Elements per token, as (products with weights) + (the other passes); backward of a product: both gradients.
-  const double turned = model.positions == Positions::rotary ? 2 * (W - (W - Q) / 2) : 0;  // queries and keys
+  const double keys = W - (W - Q) / 2;  // and queries, which are normed or turned
+  const bool turns = model.positions == Positions::rotary;
+  const double turned = turns || model.qk_norm ? 2 * keys : 0,
+               turned_back = model.qk_norm ? (2 + 3) * keys : turned;  // norms once more, then their gradients
   const double block_forward = ((C + W) + (Q + C) + (C + U) + (F + C)) + (2 * 4 * C + turned + (W + Q) + (U + F));
   const double biases = model.bias ? C + W + C : 0;
   const double block_backward =
       ((C + W) + (W + C) + (Q + C) + (C + Q) + (F + C) + (C + F) + (C + U) + (U + C)) +
-      (2 * 4 * C + (2 * W + 2 * Q) + turned + (2 * U + F) + biases);  // norms; attention; activation
+      (2 * 4 * C + (2 * W + 2 * Q) + turned_back + (2 * U + F) + biases);  // norms; attention; activation
   const double ends = (4 * C + 3 * C) + (C + V) + 2 * V + (V + C) + (V + C) + 3 * C;  // norm, head, loss, embedding
   double activations = N * (L * (block_forward + block_backward) + ends) * stored;
   const bool again = model.recompute == Recompute::block;  // all blocks but the last; pre-norm: without F -> C

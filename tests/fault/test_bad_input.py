@@ -76,6 +76,7 @@ CONFIGURATIONS = [
     ("model:\n  initialisation: gpt3\n", ["did you mean 'gpt2'?"]),
     ("model:\n  norm_epsilon: 0\n", ["model.norm_epsilon is '0'; expected a number above 0"]),
     ("model:\n  bias: maybe\n", ["model.bias is 'maybe'; expected true or false"]),
+    ("model:\n  qk_norm: rms\n", ["model.qk_norm is 'rms'; expected true or false"]),
     ("model:\n  bias: 1\n", ["model.bias is '1'; expected true or false"]),
     ("model:\n  dropout: 1.0\n", ["model.dropout is '1.0'; expected a number from 0 to below 1"]),
     ("model:\n  dropout: -0.1\n", ["model.dropout is '-0.1'"]),

@@ -82,6 +82,14 @@ INSTANTIATE_TEST_SUITE_P(
                   m.gated = true, m.positions = Positions::rotary, m.rotary_fraction = 0.5, m.dropout = 0.3;
                   m.head_size = 8, m.rotary_factor = 4, m.rotary_original_context = 40;
                 }},
+        Variant{"qwen3",
+                [](ModelConfig& m) {
+                  m.norm_kind = NormKind::rms, m.positions = Positions::rotary, m.activation = Activation::silu;
+                  m.gated = true, m.bias = false, m.heads = 4, m.key_value_heads = 2, m.head_size = 6;
+                  m.qk_norm = true, m.norm_epsilon = 1e-3;
+                }},
+        Variant{"qk_norm_post_norm_dropout",
+                [](ModelConfig& m) { m.qk_norm = true, m.norm = NormPlacement::post, m.dropout = 0.3; }},
         Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
     [](const auto& instance) { return std::string(instance.param.name); });
 

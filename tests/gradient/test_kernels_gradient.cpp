@@ -3,6 +3,7 @@
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/head_norm.hpp"
 #include "kernels/normalization.hpp"
 #include "kernels/rotary.hpp"
 #include "support/gradient_check.hpp"
@@ -71,6 +72,37 @@ TEST(KernelGradient, TurnedHeads) {
   turn_heads(exec, grad_x, heads, D, cosines, sines, 4, T, Turn::backward);
   exec.fence();
   EXPECT_TRUE(gradient_matches("heads", x, grad_x, loss));
+}
+
+/// Two blocks of rows; R = 6 of D = 8, and no positions; a channel with a gain of 0.
+TEST(KernelGradient, NormedHeads) {
+  const ExecSpace exec;
+  const int N = 66, T = 33, D = 8, H = 4, G = 2, V = (H + G) * D, W = V + G * D;
+  const Tensor2 cosines("cosines", T + 4, 3), sines("sines", T + 4, 3);
+  rotary_table(exec, [](int i) { return 1.0 / (1 + i); }, cosines, sines);
+  for (const RotaryPlace& place : {RotaryPlace{cosines, sines, 4, T}, RotaryPlace{}}) {
+    const auto qkv = random_tensor<Tensor2>(1, N, W), weight = random_tensor<Tensor2>(2, N, V);
+    const auto query_gain = random_tensor<Tensor1>(3, D), key_gain = random_tensor<Tensor1>(4, D);
+    change(query_gain, [](const auto& values) { values(1) = 0; });
+    const Tensor2 normed("normed", N, V), grad("grad", N, W), partials("partials", 2 * (H + G), D);
+    const Tensor1 grad_query_gain("grad_query_gain", D), grad_key_gain("grad_key_gain", D);
+    const auto loss = [&] {
+      norm_heads(exec, qkv, H, query_gain, key_gain, Real(1e-2), place, normed);
+      exec.fence();
+      return weighted_sum(normed, weight);
+    };
+    const auto of_normed = on_host(weight);
+    change(grad, [&](const auto& values) {  // those of values pass by: here they are none
+      for (int n = 0; n < N; ++n)
+        for (int v = 0; v < V; ++v) values(n, v) = of_normed(n, v);
+    });
+    norm_heads_backward(exec, qkv, H, G, query_gain, key_gain, Real(1e-2), place, grad, grad_query_gain,
+                        grad_key_gain, partials);
+    exec.fence();
+    EXPECT_TRUE(gradient_matches("qkv", qkv, grad, loss));
+    EXPECT_TRUE(gradient_matches("query gain", query_gain, grad_query_gain, loss));
+    EXPECT_TRUE(gradient_matches("key gain", key_gain, grad_key_gain, loss));
+  }
 }
 
 TEST(KernelGradient, GatedActivations) {

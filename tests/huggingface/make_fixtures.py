@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
-                          PreTrainedTokenizerFast)
+                          PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM)
 
 FOLDER = pathlib.Path(__file__).parent / "fixtures"
 TEXT = ["It is a truth universally acknowledged, that a single man in possession of a good fortune,",
@@ -44,6 +44,8 @@ MODELS = {
                            torch.bfloat16, "6KB"),
     "mistral": lambda: (MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=None, tie_word_embeddings=False)),
                         torch.float16, "5GB"),
+    # Norms of queries and keys; heads that do not make up the channels.
+    "qwen3": lambda: (Qwen3ForCausalLM(Qwen3Config(**LLAMA, head_dim=6, tie_word_embeddings=True)), torch.float32, "5GB"),
 }
 
 

@@ -137,7 +137,7 @@ TEST_P(Fixtures, ThereAndBackIsBitExact) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Fixtures, testing::Values("gpt2", "llama", "llama_bias", "mistral"));
+INSTANTIATE_TEST_SUITE_P(All, Fixtures, testing::Values("gpt2", "llama", "llama_bias", "mistral", "qwen3"));
 
 /// A copy of a fixture with one text in one of its files replaced.
 fs::path changed(const ScratchFolder& folder, const std::string& name, const std::string& file,
@@ -159,48 +159,52 @@ struct Refusal {
 TEST(Import, WhatIsNotKnownIsNamed) {
   const ScratchFolder folder("huggingface");
   const std::string size = "\"n_embd\": 16";
-  for (
-      const Refusal& row : std::initializer_list<Refusal>{
-          {"gpt2", "config.json", "GPT2LMHeadModel", "GPTNeoForCausalLM",
-           "config.json: architectures[0] is \"GPTNeoForCausalLM\"; expected GPT2LMHeadModel, LlamaForCausalLM or"},
-          {"llama", "config.json", "LlamaForCausalLM", "Qwen3ForCausalLM", "the norms of queries and keys (q_norm"},
-          {"llama", "config.json", "LlamaForCausalLM", "Qwen2ForCausalLM",
-           "biases of queries, keys and values alone"},
-          {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 2.5",
-           "config.json: n_layer is 2.5; expected a whole number, 1 to 16777216"},
-          {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 3",
-           "there is no tensor 'transformer.h.2.ln_1.weight' in the safetensors files"},
-          {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 1",
-           "has a tensor 'transformer.h.1.attn.c_attn.bias' that the architecture of config.json does not have"},
-          {"gpt2", "config.json", "\"n_embd\": 16", "\"n_embd\": 32",
-           "has the shape [270, 16]; config.json asks for [270, 32]"},
-          {"gpt2", "config.json", "\"n_head\": 2", "\"n_head\": 3",
-           "model.heads 3 does not divide model.channels 16"},
-          {"gpt2", "config.json", "\"n_embd\": 16", "\"n_embd\": 16, \"n_embd\": 16", "has the key 'n_embd' twice"},
-          {"gpt2", "config.json", "gelu_new", "mish", "activation_function is \"mish\"; expected relu, gelu"},
-          {"gpt2", "config.json", "\"attn_pdrop\": 0.1", "\"attn_pdrop\": 0.2",
-           "attn_pdrop is 0.2; expected 0.1, as resid_pdrop"},
-          {"gpt2", "config.json", "\"scale_attn_by_inverse_layer_idx\": false",
-           "\"scale_attn_by_inverse_layer_idx\": true", "scale_attn_by_inverse_layer_idx is true; expected false"},
-          {"llama", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
-           "rope_parameters.rope_type is \"yarn\"; expected default or llama3"},
-          {"llama", "config.json", "\"rope_theta\": 500.0,", "",
-           "rope_parameters.rope_theta is null; expected a number"},
-          {"llama", "config.json", "\"mlp_bias\": false", "\"mlp_bias\": true",
-           "mlp_bias is true; expected false, as"},
-          {"llama", "config.json", "\"vocab_size\": 270", "\"vocab_size\": 200",
-           "vocab_size is 200, and the tokenizer has 265"},
-          {"llama", "config.json", "\"use_cache\": true", "\"quantization_config\": {}",
-           "quantization_config is {}; expected none"},
-          {"mistral", "config.json", "\"sliding_window\": null", "\"sliding_window\": 8",
-           "sliding_window is 8 and the context 32; attention has no window here"},
-          {"llama", "model.safetensors", "\"F32\"", "\"I32\"",
-           "has elements of type I32; expected F32, F16, BF16 or F64"},
-          {"llama_bias", "model.safetensors.index.json", "model-00001-of-00003.safetensors",
-           "../00001-of-00003.safetensors", "expected a file of the same folder"},
-          {"llama_bias", "model.safetensors.index.json", "model-00001-of-00003.safetensors",
-           "model-00002-of-00003.safetensors", "where the index has it"},
-          {"llama_bias", "tokenizer.json", "\"BPE\"", "\"Unigram\"", "model.type is \"Unigram\"; expected BPE"}}) {
+  for (const Refusal& row : std::initializer_list<Refusal>{
+           {"gpt2", "config.json", "GPT2LMHeadModel", "GPTNeoForCausalLM",
+            "config.json: architectures[0] is \"GPTNeoForCausalLM\"; expected GPT2LMHeadModel, LlamaForCausalLM, "
+            "MistralForCausalLM or Qwen3ForCausalLM"},
+           {"llama", "config.json", "LlamaForCausalLM", "Qwen3ForCausalLM",
+            "there is no tensor 'model.layers.0.self_attn.q_norm.weight' in the safetensors files"},
+           {"qwen3", "config.json", "\"attention_bias\": false", "\"attention_bias\": true",
+            "attention_bias is true; expected false: all linear layers have biases here, or none"},
+           {"llama", "config.json", "LlamaForCausalLM", "Qwen2ForCausalLM",
+            "biases of queries, keys and values alone"},
+           {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 2.5",
+            "config.json: n_layer is 2.5; expected a whole number, 1 to 16777216"},
+           {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 3",
+            "there is no tensor 'transformer.h.2.ln_1.weight' in the safetensors files"},
+           {"gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 1",
+            "has a tensor 'transformer.h.1.attn.c_attn.bias' that the architecture of config.json does not have"},
+           {"gpt2", "config.json", "\"n_embd\": 16", "\"n_embd\": 32",
+            "has the shape [270, 16]; config.json asks for [270, 32]"},
+           {"gpt2", "config.json", "\"n_head\": 2", "\"n_head\": 3",
+            "model.heads 3 does not divide model.channels 16"},
+           {"gpt2", "config.json", "\"n_embd\": 16", "\"n_embd\": 16, \"n_embd\": 16",
+            "has the key 'n_embd' twice"},
+           {"gpt2", "config.json", "gelu_new", "mish", "activation_function is \"mish\"; expected relu, gelu"},
+           {"gpt2", "config.json", "\"attn_pdrop\": 0.1", "\"attn_pdrop\": 0.2",
+            "attn_pdrop is 0.2; expected 0.1, as resid_pdrop"},
+           {"gpt2", "config.json", "\"scale_attn_by_inverse_layer_idx\": false",
+            "\"scale_attn_by_inverse_layer_idx\": true", "scale_attn_by_inverse_layer_idx is true; expected false"},
+           {"llama", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
+            "rope_parameters.rope_type is \"yarn\"; expected default or llama3"},
+           {"llama", "config.json", "\"rope_theta\": 500.0,", "",
+            "rope_parameters.rope_theta is null; expected a number"},
+           {"llama", "config.json", "\"mlp_bias\": false", "\"mlp_bias\": true",
+            "mlp_bias is true; expected false, as"},
+           {"llama", "config.json", "\"vocab_size\": 270", "\"vocab_size\": 200",
+            "vocab_size is 200, and the tokenizer has 265"},
+           {"llama", "config.json", "\"use_cache\": true", "\"quantization_config\": {}",
+            "quantization_config is {}; expected none"},
+           {"mistral", "config.json", "\"sliding_window\": null", "\"sliding_window\": 8",
+            "sliding_window is 8 and the context 32; attention has no window here"},
+           {"llama", "model.safetensors", "\"F32\"", "\"I32\"",
+            "has elements of type I32; expected F32, F16, BF16 or F64"},
+           {"llama_bias", "model.safetensors.index.json", "model-00001-of-00003.safetensors",
+            "../00001-of-00003.safetensors", "expected a file of the same folder"},
+           {"llama_bias", "model.safetensors.index.json", "model-00001-of-00003.safetensors",
+            "model-00002-of-00003.safetensors", "where the index has it"},
+           {"llama_bias", "tokenizer.json", "\"BPE\"", "\"Unigram\"", "model.type is \"Unigram\"; expected BPE"}}) {
     const fs::path copy = changed(folder, row.fixture, row.file, row.before, row.after);
     const std::string message = message_of<UserError>([&] { import_model(import_of(copy, folder / "run")); });
     EXPECT_NE(message.find(row.message), std::string::npos) << row.after << ": " << message;

@@ -32,6 +32,8 @@ CASES = {
               "LlamaForCausalLM"),
     "llama_bias": (["--tokenizer", "bpe", "--vocabulary", "280", "--split", "cl100k"],
                    [*LLAMA[:-1], "bias=true", "heads=2", "head_size=6", "activation=gelu_tanh", "norm_epsilon=1e-6"], "LlamaForCausalLM"),
+    "qwen3": (["--tokenizer", "bpe", "--vocabulary", "280", "--split", "qwen2"],
+              [*LLAMA, "heads=3", "key_value_heads=1", "head_size=6", "qk_norm=true", "norm_epsilon=1e-6"], "Qwen3ForCausalLM"),
 }
 
 # Runs in the other Python: folder, windows of tokens and a text, as JSON on stdin.

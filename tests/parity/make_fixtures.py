@@ -33,7 +33,7 @@ TRAINING = {"batch": 3, "steps": STEPS, "learning_rate": 0.01, "final_learning_r
 MODEL = {"layers": 2, "heads": 4, "channels": 20, "feed_forward": 28, "context": 17, "vocabulary": 37,
          "vocabulary_multiple": 8, "norm_epsilon": 1e-5, "dropout": 0.0}
 # What the configurations of fixtures leave out where it is this.
-DEFAULTS = {"key_value_heads": 0, "head_size": 0, "norm_kind": "layer", "gated": False, "rotary_base": 10000.0,
+DEFAULTS = {"key_value_heads": 0, "head_size": 0, "norm_kind": "layer", "gated": False, "qk_norm": False, "rotary_base": 10000.0,
             "rotary_fraction": 1.0, "rotary_factor": 1.0, "rotary_low_frequency": 1.0, "rotary_high_frequency": 4.0,
             "rotary_original_context": 8192}
 
@@ -66,6 +66,12 @@ VARIANTS = {
                                       rotary_fraction=0.4, norm="pre", activation="gelu_tanh", gated=True, bias=True, tied_head=True),
     "rms_relu_squared": dict(seed=12, heads=5, positions="learned", norm="post", norm_kind="rms",
                              activation="relu_squared", bias=True, tied_head=True),
+    # Qwen 3: norms of queries and keys before rotary positions.
+    "qwen3": dict(seed=13, heads=4, key_value_heads=2, head_size=6, positions="rotary", norm="pre", norm_kind="rms",
+                  activation="silu", gated=True, bias=False, tied_head=True, qk_norm=True),
+    # These norms before positions that turn a part of a head, and layer norms.
+    "qk_norm": dict(seed=14, heads=2, positions="rotary", rotary_fraction=0.4, norm="post", activation="gelu_tanh", bias=True,
+                    tied_head=False, qk_norm=True, norm_epsilon=1e-2),
 }
 
 
@@ -102,6 +108,8 @@ def parameter_shapes(model):
         block = f"blocks.{layer:02d}"
         norm(f"{block}.attention_norm")
         linear(f"{block}.attention.qkv", (heads + 2 * (model["key_value_heads"] or heads)) * head, channels)
+        if model["qk_norm"]:
+            shapes[f"{block}.attention.query_norm.gain"] = shapes[f"{block}.attention.key_norm.gain"] = (head,)
         linear(f"{block}.attention.output", channels, heads * head)
         norm(f"{block}.feed_forward_norm")
         if model["gated"]:
@@ -191,6 +199,9 @@ class Decoder:
         groups, head = self.model["key_value_heads"] or heads, self.model["head_size"] or channels // heads
         qkv = self.linear(f"{name}.qkv", x).reshape(batch, tokens, heads + 2 * groups, head)
         q, k, v = qkv.split([heads, groups, groups], dim=2)
+        if self.model["qk_norm"]:
+            q, k = (functional.rms_norm(part, (head,), self.values[f"{name}.{side}_norm.gain"], self.model["norm_epsilon"])
+                    for part, side in ((q, "query"), (k, "key")))
         if self.model["positions"] == "rotary":
             q, k = turned(q, self.model), turned(k, self.model)
         k, v = (part.repeat_interleave(heads // groups, dim=2) for part in (k, v))

@@ -19,7 +19,8 @@ namespace {
 constexpr std::array fixture_names{
     "gpt2",         "long_context", "post_learned_erf",          "post_multihead_relu",
     "post_no_bias", "pre_no_bias",  "pre_sinusoidal_relu",       "talk",
-    "wide_head",    "llama",        "multi_query_partly_rotary", "rms_relu_squared"};
+    "wide_head",    "llama",        "multi_query_partly_rotary", "rms_relu_squared",
+    "qwen3",        "qk_norm"};
 
 std::filesystem::path fixture_folder() {
   return testing_support::source_folder() / "tests/parity/fixtures";
@@ -104,7 +105,8 @@ class ParityModel {
     HostTensor result{{decoder_.blocks.size(), B, H, T, T}, {}};
     for (std::size_t l = 0; l < decoder_.blocks.size(); ++l)
       for (std::size_t b = 0; b < B; ++b) {
-        decoder_.blocks[l].attention.weights(exec_, activations_.blocks[l].attention, int(b), 0, weights);
+        decoder_.blocks[l].attention.weights(exec_, activations_.blocks[l].attention,
+                                             activations_.scratch.attention, int(b), 0, weights);
         exec_.fence();
         const HostTensor one = to_host(weights);
         result.values.insert(result.values.end(), one.values.begin(), one.values.end());
@@ -258,7 +260,8 @@ TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
   std::set<NormPlacement> norms;
   std::set<Activation> activations;
   std::set<NormKind> norm_kinds;
-  std::set<bool> biases, tied_heads, one_head, gated, shared_keys, own_head_size, partly_rotary, stretched;
+  std::set<bool> biases, tied_heads, one_head, gated, shared_keys, own_head_size, partly_rotary, stretched,
+      qk_norms;
   for (const char* name : fixture_names) {
     const ModelConfig model = ParityFixture(fixture_folder() / (std::string(name) + ".h5")).config().model;
     positions.insert(model.positions);
@@ -269,6 +272,7 @@ TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
     one_head.insert(model.heads == 1);
     norm_kinds.insert(model.norm_kind);
     gated.insert(model.gated);
+    qk_norms.insert(model.qk_norm);
     shared_keys.insert(model.key_heads() < model.heads);
     own_head_size.insert(model.query_width() != model.channels);
     if (model.positions != Positions::rotary) continue;
@@ -279,7 +283,8 @@ TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
   EXPECT_EQ(norms.size(), 2u);
   EXPECT_EQ(activations.size(), 5u);
   EXPECT_EQ(norm_kinds.size(), 2u);
-  for (const auto& both : {gated, shared_keys, own_head_size, partly_rotary, stretched}) EXPECT_EQ(both.size(), 2u);
+  for (const auto& both : {gated, shared_keys, own_head_size, partly_rotary, stretched, qk_norms})
+    EXPECT_EQ(both.size(), 2u);
   EXPECT_EQ(biases.size(), 2u);
   EXPECT_EQ(tied_heads.size(), 2u);
   EXPECT_EQ(one_head.size(), 2u);

@@ -60,8 +60,8 @@ TEST(AttentionCapture, OneHeadAtATimeGivesTheBitsOfAllAtOnce) {
     const MasterTensor2 statistics("statistics", 3, attention_statistic_count);
     std::size_t at = 0, at_statistic = 0;
     for (int l = 0; l < c.config.model.layers; ++l) {
-      c.decoder.blocks[std::size_t(l)].attention.weights(exec, c.activations.blocks[std::size_t(l)].attention, 1, 0,
-                                                         weights);
+      c.decoder.blocks[std::size_t(l)].attention.weights(exec, c.activations.blocks[std::size_t(l)].attention,
+                                                         c.activations.scratch.attention, 1, 0, weights);
       attention_statistics(exec, weights, Kokkos::subview(inputs, 1, Kokkos::make_pair(0, n)), sums, statistics);
       const auto all = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), weights);
       const auto all_statistics = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), statistics);

@@ -35,8 +35,8 @@ struct Outcome {
     if (use != ActivationUse::losses)
       for (int l = 0; l < model.layers; ++l) {
         const MasterTensor3 weights("weights", model.heads, model.context, model.context);
-        decoder.blocks[std::size_t(l)].attention.weights(exec, activations.blocks[std::size_t(l)].attention, 1, 0,
-                                                         weights);
+        decoder.blocks[std::size_t(l)].attention.weights(exec, activations.blocks[std::size_t(l)].attention,
+                                                         activations.scratch.attention, 1, 0, weights);
         exec.fence();
         maps.push_back(values_of(weights));
       }

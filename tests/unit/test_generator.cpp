@@ -32,11 +32,11 @@ void spread_parameters(ParameterStore& store) {
   });
 }
 
-class CachedForward : public ::testing::TestWithParam<NormPlacement> {};
+class CachedForward : public ::testing::TestWithParam<void (*)(ModelConfig&)> {};
 
 TEST_P(CachedForward, GivesTheLogitsOfTheWholeForward) {
   RunConfig config = small_config();
-  config.model.norm = GetParam();
+  GetParam()(config.model);
   config.model.dropout = 0.5;  // must not act outside of training
   config.training.batch = 1;
   ParameterStore store(decoder_parameters(config.model));
@@ -65,7 +65,14 @@ TEST_P(CachedForward, GivesTheLogitsOfTheWholeForward) {
   EXPECT_THROW(decoder.forward_cached(ExecSpace(), token, cache, activations), ShapeError);
 }
 
-INSTANTIATE_TEST_SUITE_P(Norms, CachedForward, ::testing::Values(NormPlacement::pre, NormPlacement::post));
+INSTANTIATE_TEST_SUITE_P(Models, CachedForward,
+                         ::testing::Values([](ModelConfig&) {},
+                                           [](ModelConfig& m) { m.norm = NormPlacement::post; },
+                                           [](ModelConfig& m) {
+                                             m.positions = Positions::rotary, m.head_size = 6,
+                                             m.key_value_heads = 1;
+                                             m.qk_norm = true;
+                                           }));
 
 TEST(Generator, GreedyTextIsThatOfWholeForwardsAndGoesOnPastTheContext) {
   RunConfig config = small_config();

@@ -6,16 +6,23 @@
 
 namespace dekoder {
 
+StridedTensor4 heads_of_rows(const StoredTensor2& x, int sequences, int head_size, int first, int count) {
+  const std::size_t B = std::size_t(sequences), D = std::size_t(head_size), H = std::size_t(count);
+  const std::size_t N = x.extent(0), row = x.extent(1), begin = std::size_t(first) * D;
+  if (B == 0 || N % B != 0 || begin + H * D > row || !x.span_is_contiguous())
+    throw ShapeError(fmt::format("heads_of_rows: x is ({},{}); expected B={} sequences of rows of {} heads of {}",
+                                 N, row, B, std::size_t(first) + H, D));
+  const std::size_t T = N / B;
+  return StridedTensor4(x.data() + begin, Kokkos::LayoutStride(B, T * row, T, row, H, D, D, 1));
+}
+
 Heads split_heads(const StoredTensor2& qkv, int sequences, int query_heads, int key_value_heads) {
-  const std::size_t B = std::size_t(sequences), H = std::size_t(query_heads), G = std::size_t(key_value_heads);
-  const std::size_t N = qkv.extent(0), row = qkv.extent(1), heads = H + 2 * G;
-  if (B == 0 || G == 0 || N % B != 0 || row % heads != 0 || !qkv.span_is_contiguous())
-    throw ShapeError(fmt::format(
-        "split_heads: qkv is ({},{}); expected B={} sequences of rows of {} + 2 * {} heads", N, row, B, H, G));
-  const std::size_t T = N / B, D = row / heads;
-  const auto part = [&](std::size_t first, std::size_t count) {
-    return StridedTensor4(qkv.data() + first * D, Kokkos::LayoutStride(B, T * row, T, row, count, D, D, 1));
-  };
+  const int H = query_heads, G = key_value_heads, row = qkv.extent_int(1), heads = H + 2 * G;
+  if (sequences <= 0 || G <= 0 || qkv.extent_int(0) % sequences != 0 || row % heads != 0)
+    throw ShapeError(
+        fmt::format("split_heads: qkv is ({},{}); expected B={} sequences of rows of {} + 2 * {} heads",
+                    qkv.extent(0), row, sequences, H, G));
+  const auto part = [&](int first, int count) { return heads_of_rows(qkv, sequences, row / heads, first, count); };
   return {part(0, H), part(H, G), part(H + G, G)};
 }
 

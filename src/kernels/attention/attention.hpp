@@ -21,6 +21,10 @@ struct ConstHeads {
   ConstHeads(const Heads& heads) : ConstHeads(heads.query, heads.key, heads.value) {}
 };
 
+/// Heads [first, first + count) of D channels in the rows of x(B T,W). Throws ShapeError where the extents do not
+/// fit.
+StridedTensor4 heads_of_rows(const StoredTensor2& x, int sequences, int head_size, int first, int count);
+
 /// The parts of qkv(B T, (H + 2 G) D), whose rows hold first all queries, then all keys, then all values of one
 /// token. Throws ShapeError where the extents do not fit.
 Heads split_heads(const StoredTensor2& qkv, int sequences, int query_heads, int key_value_heads);
