@@ -19,6 +19,7 @@
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/head_norm.hpp"
 #include "kernels/normalization.hpp"
 #include "kernels/reduction.hpp"
 #include "kernels/rotary.hpp"
@@ -51,6 +52,8 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(sinusoidal_positions_shapes),
     DEKODER_SIGNATURE(rotary_table_shapes),
     DEKODER_SIGNATURE(turn_heads_shapes),
+    DEKODER_SIGNATURE(norm_heads_shapes),
+    DEKODER_SIGNATURE(norm_heads_backward_shapes),
     DEKODER_SIGNATURE(layer_norm_shapes),
     DEKODER_SIGNATURE(residual_layer_norm_shapes),
     DEKODER_SIGNATURE(layer_norm_backward_shapes),
