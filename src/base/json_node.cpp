@@ -77,6 +77,8 @@ Json read_json(std::string_view text, std::string_view where, std::string_view e
   if (const char* mark = byte_order_mark(text))
     throw DataError("{}: begins with a byte order mark ({}), which is no JSON; expected {}, in UTF-8 without one",
                     where, mark, expected);
+  if (const std::size_t nul = text.find('\0'); nul != text.npos)  // which the library takes for the end
+    throw DataError("{}: has a NUL byte at offset {}, which is no JSON; expected {}", where, nul, expected);
   Builder builder(where, expected);
   Json::sax_parse(text, &builder);
   return builder.document();

@@ -13,6 +13,7 @@
 
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
+#include "base/utf8.hpp"
 #include "commands/attention_command.hpp"
 #include "commands/benchmark.hpp"
 #include "commands/checkpoint_command.hpp"
@@ -46,9 +47,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void print(const std::string& text) {
+/// For programs: as it is.
+void write_out(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     throw SaveError("standard output cannot be written: {}", std::strerror(errno));
+}
+
+/// For people: names of files may hold anything.
+void print(const std::string& text) {
+  write_out(as_printable(text));
 }
 
 /// The vocabulary that the token file gives, where the configuration leaves it open.
@@ -136,6 +143,9 @@ ExitCode run_prepare(const Command& command) {
   if (report.skipped.count > 0)
     log_warning("{} bad JSON line{} left out, as --skip-bad-lines says; the first: {}", report.skipped.count,
                 report.skipped.count == 1 ? " is" : "s are", report.skipped.first);
+  if (header.documents > 1 && header.tokenizer.end_of_text() < 0)
+    log_info("nothing separates the {} documents: the tokenizer ({}) has no token for the end of a text",
+             header.documents, tokenizer_kind_name(header.tokenizer.kind()));
   if (header.split_by_document && header.validation_documents == 0 && header.validation_fraction > 0)
     log_warning(
         "none of the {} documents is held out, as --validation-fraction {} is one in {:.0f}; raise it, or give "
@@ -175,12 +185,12 @@ ExitCode run_generate(const Command& command) {
   const SamplingConfig sampling{
       0, command.prompt, command.tokens, command.temperature, command.top_k, command.top_p, command.seed};
   StreamDecoder text(model->tokenizer);
-  print(command.prompt);
+  write_out(command.prompt);
   generator.generate(ExecSpace(), prompt, sampling, [&](Token token) {
-    print(text.push(token));
+    write_out(text.push(token));
     return stop_requested() == 0;
   });
-  print(text.finish() + "\n");
+  write_out(text.finish() + "\n");
   return ExitCode::finished;
 }
 
@@ -211,7 +221,7 @@ ExitCode run_initial_values(const Command& command) {
   const RunConfig config = recorded_run_config(read_config_text(file), file.string());
   if (config.model.vocabulary == 0)
     throw DataError("{}: model.vocabulary is missing; expected the configuration that a run wrote", file.string());
-  print(initial_values_json(ExecSpace(), config));
+  write_out(initial_values_json(ExecSpace(), config));
   return ExitCode::finished;
 }
 
@@ -221,7 +231,7 @@ ExitCode run_bench(const Command& command) {
   const Communicator ranks = join_ranks(command, config);
   log_placement(command, ranks);
   const BenchmarkResult result = benchmark(config, command.steps, ranks);
-  print(command.json ? benchmark_json(config, result) : benchmark_text(config, result));
+  command.json ? write_out(benchmark_json(config, result)) : print(benchmark_text(config, result));
   return ExitCode::finished;
 }
 
@@ -318,8 +328,8 @@ ExitCode run_status(const Command& command) {
                     command.run, paths.status().string());
   const LastMetrics last = read_last_metrics(paths.metrics());
   const auto trainer = RunLock::holder(paths.lock());
-  print(command.json ? status_json(paths.root, *status, last, trainer, changes)
-                     : status_text(*status, last, trainer, changes));
+  command.json ? write_out(status_json(paths.root, *status, last, trainer, changes))
+               : print(status_text(*status, last, trainer, changes));
   return ExitCode::finished;
 }
 

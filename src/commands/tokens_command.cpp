@@ -63,9 +63,10 @@ std::string listed(const std::string& text) {
 }  // namespace
 
 std::string token_file_text(const std::filesystem::path& file, const TokenFileHeader& header) {
-  std::string text = fmt::format("{} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n",
-                                 header.tokens, header.source, tokenizer_kind_name(header.tokenizer.kind()),
-                                 header.tokenizer.vocabulary(), header.training_tokens, header.validation_tokens());
+  std::string text =
+      fmt::format("{} tokens of {} ({} tokenizer, vocabulary {}), {} for training, {} held out\n", header.tokens,
+                  excerpt(header.source, 300), tokenizer_kind_name(header.tokenizer.kind()),
+                  header.tokenizer.vocabulary(), header.training_tokens, header.validation_tokens());
   if (header.unknown_tokens > 0)
     text += fmt::format(
         "{} tokens stand for what the model does not know, which is lost; a model with byte fallback keeps it\n",

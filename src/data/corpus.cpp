@@ -9,6 +9,7 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -59,6 +60,25 @@ std::string name_of_sources(const std::string& first, std::size_t sources) {
   return sources == 1 ? first : fmt::format("{} and {} more", first, sources - 1);
 }
 
+namespace {
+
+/// A text that is there twice could be trained on and held out.
+void require_each_once(const std::vector<TextSource>& sources) {
+  std::map<std::pair<std::uint64_t, std::uint64_t>, const TextSource*> files;
+  for (const TextSource& source : sources) {
+    if (source.state == FileState{}) continue;  // standard input, or missing: its reading says so
+    const auto [first, is_new] = files.try_emplace({source.state.device, source.state.inode}, &source);
+    if (!is_new)
+      throw ConfigError(
+          "{}: is the same file as {}, which is among the texts already; expected each once, as a text that is "
+          "there "
+          "twice could be trained on and held out (a mixture weighs texts: data.weights)",
+          source.path.string(), first->second->path.string());
+  }
+}
+
+}  // namespace
+
 Corpus::Corpus(const std::vector<std::string>& words, const std::string& field, bool skip_bad_lines)
     : field_(field.empty() ? "text" : field), skip_bad_lines_(skip_bad_lines) {
   bool standard_input = false;
@@ -86,6 +106,7 @@ Corpus::Corpus(const std::vector<std::string>& words, const std::string& field, 
       sources_.push_back({std::move(file), json_lines, state});
     }
   }
+  require_each_once(sources_);
   const bool any_json = std::any_of(sources_.begin(), sources_.end(), [](const auto& s) { return s.json_lines; });
   if (!field.empty() && !any_json)
     throw ConfigError(
@@ -197,6 +218,9 @@ class JsonReader {
       throw DataError("{}:{}: {}; expected a JSON object in each line, with its text in the field \"{}\"",
                       input_name(corpus_.sources()[part.source].path), part.line, what, excerpt(corpus_.field()));
     };
+    // The library takes a NUL for the end: what follows would be lost, other documents included.
+    if (const std::size_t nul = line.find('\0'); nul != line.npos)
+      fail(fmt::format("is no JSON, at byte {} of the line: a NUL byte", nul + 1));
     nlohmann::json object;
     const char* shortened = "";
     try {

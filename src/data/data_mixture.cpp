@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "data/corpus.hpp"
 
 namespace dekoder {
@@ -36,6 +37,12 @@ DataMixture::DataMixture(const std::vector<std::filesystem::path>& files, std::v
           "{}: has another tokenizer ({}) than {} ({}); expected one for all files of a mixture: prepare each with "
           "the same --tokenizer (`dekoder tokens FILE -o tokenizer.json` writes what a file of bpe has)",
           file.string(), told(source.tokenizer()), files.front().string(), told(tokenizer()));
+    const auto same = std::ranges::find_if(sources_, [&](const TokenDataset& earlier) {
+      return earlier.header().identity() == source.header().identity();
+    });
+    if (&*same != &source)
+      log_warning("{} is a source of the mixture twice (as {}): its held-out part counts twice", file.string(),
+                  same->path().string());
   }
 }
 

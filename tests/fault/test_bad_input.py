@@ -412,6 +412,7 @@ TOKENIZERS = [
     ({"t.json": b"null"}, ["t.json: is no object; expected a tokenizer.json"]),
     ({"t.json": b"[]\n"}, ["t.json: is no object; expected a tokenizer.json"]),
     ({"t": b"null"}, ["t: begins with 'null'; " + ACCEPTED]),
+    ({"t.json": b'{"model": {}}\0{}'}, ["t.json: has a NUL byte at offset 13, which is no JSON; expected a tokenizer.json"]),
     ({"t": b"\n[1, 2]\n"}, ["t: begins with '[1, 2]'; " + ACCEPTED]),
     ({"t": '{"model": {}}'.encode("utf-16-le")}, ["t: is no JSON"]),
     ({"t": "null".encode("utf-16-le")}, ["t: begins with 'n", ACCEPTED]),

@@ -119,6 +119,8 @@ class Mixture(unittest.TestCase):
                             ("base.h5,base.h5,whole.h5", "(base.h5: sha256/training tokens: got ")):
             self.assertIn("trained on another text, or with another part held out, than " + files.split(",")[0], refusal(f"data.tokens=[{files}]", "data.weights=[]"))
             self.assertIn(told, refusal(f"data.tokens=[{files}]", "data.weights=[]"))
+        self.assertIn("warning: base.h5 is a source of the mixture twice (as base.h5): its held-out part counts twice",
+                      refusal("data.tokens=[base.h5,base.h5,whole.h5]", "data.weights=[]"))
         self.assertIn("data.weights has 3 numbers and data.tokens names 1 files", refusal("data.tokens=base.h5"))
         self.dekoder("prepare", "words.txt", "-o", "words-char.h5", "--tokenizer", "char")
         self.assertIn("words-char.h5: has another tokenizer (char, vocabulary",

@@ -298,6 +298,37 @@ class Prepare(unittest.TestCase):
         self.assertIn("- is there twice", self.prepare("-", "-", code=2))
         self.assertEqual([p.name for p in self.folder.iterdir() if p.suffix == ".h5" or p.name.startswith(".")], [])
 
+    def test_a_byte_of_zero_ends_no_json(self):
+        """The parser takes it for the end: the rest of its line, whole documents, would be lost."""
+        (self.folder / "z.jsonl").write_bytes(b'{"text":"first"}\0{"text":"second"}\n{"text":"third one"}\n')
+        self.assertIn("z.jsonl:1: is no JSON, at byte 17 of the line: a NUL byte", self.prepare("z.jsonl", code=3))
+        self.prepare("z.jsonl", "--skip-bad-lines", flags={"--validation-fraction": "0"})
+        self.assertEqual(self.read()["source_bytes"], str(len("third one")))
+
+    def test_each_text_once(self):
+        (self.folder / "d").mkdir()
+        (self.folder / "d/a.txt").write_text("a text, and more of it")
+        os.link(self.folder / "d/a.txt", self.folder / "d/b.txt")
+        os.symlink("d/a.txt", self.folder / "c.txt")
+        for words in (["d"], ["d/a.txt", "c.txt"], ["d/a.txt", "d/a.txt"]):
+            self.assertIn(f": is the same file as d/a.txt, which is among the texts already", self.prepare(*words, code=2))
+        self.assertFalse((self.folder / "o.h5").exists())
+
+    def test_names_are_printed_as_text(self):
+        name = "a\x1b[31m\n.txt"
+        (self.folder / name).write_text("a text, and more of it" * 9)
+        said = self.prepare(name, output="o\x1b[31m.h5") + self.run_program("tokens", "o\x1b[31m.h5", "--show", 0)
+        self.assertNotIn("\x1b", said)
+        self.assertIn("a\\x1B[31m\\x0A.txt", said)
+
+    def test_documents_that_nothing_separates(self):
+        for name in ("a", "b"):
+            (self.folder / f"{name}.txt").write_text(f"a text of {name}, and more of it")
+        for tokenizer, told in (("byte", True), ("merges.txt", False)):
+            words = [dk.PROGRAM, "prepare", "a.txt", "b.txt", "-o", f"{tokenizer}.h5", "--tokenizer", tokenizer, "--validation-fraction", "0"]
+            said = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=True).stderr
+            self.assertEqual("nothing separates the 2 documents: the tokenizer (byte) has no token" in said, told, said)
+
     def test_endings_in_capitals(self):
         texts = documents(20)
         (self.folder / "small").mkdir()
