@@ -119,7 +119,7 @@ def test_full_disk(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
     result = prepare(folder / "medium.txt", folder / "out.h5", preexec_fn=limit_file_size)
-    check(result.returncode == 3 and "File too large" in result.stderr,
+    check(result.returncode == 3 and "File too large; raise the limit on the size of files (ulimit -f)" in result.stderr,
           f"file size limit: exit {result.returncode}, {result.stderr.strip()[-300:]}")
     check(f"{folder / 'out.h5'}:" in result.stderr and ".tmp" not in result.stderr, f"the output is named: {result.stderr}")
     check(not (folder / "out.h5").exists() and hidden_files(folder) == [], "nothing is left")
@@ -138,7 +138,7 @@ def test_full_disk(folder):
         print(f"skip  tmpfs: {result.stderr.strip()}")
         return
     check(result.returncode == 3, f"full disk: exit code {result.returncode}, expected 3")
-    check("No space left on device" in result.stderr, f"full disk is named: {result.stderr.strip()[-300:]}")
+    check("No space left on device; free some space, or choose another place" in result.stderr, f"full disk is named: {result.stderr.strip()[-300:]}")
     check(f"{small / 'out.h5'}:" in result.stderr and ".tmp" not in result.stderr, f"the output is named: {result.stderr}")
     check(result.stderr.rstrip().endswith("left:"), "nothing is left on the full disk")
 
@@ -219,7 +219,7 @@ def test_small_file_size_limits(folder):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         result = prepare(folder / "t.txt", folder / "out.h5", preexec_fn=limited)
-        check(result.returncode == 3 and "File too large" in result.stderr,
+        check(result.returncode == 3 and "File too large; raise the limit on the size of files (ulimit -f)" in result.stderr,
               f"limit of {limit} bytes: exit {result.returncode}, {result.stderr.strip()[-120:]}")
         check("out.h5:" in result.stderr and ".tmp" not in result.stderr, f"the output is named: {result.stderr}")
         check(not (folder / "out.h5").exists() and hidden_files(folder) == [], "nothing is left")

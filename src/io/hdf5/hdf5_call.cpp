@@ -75,17 +75,17 @@ std::string failure_reason() {
   constexpr std::string_view mark = "error message = '";
   if (const std::size_t begin = reason.find(mark); begin != std::string::npos) {
     const std::size_t from = begin + mark.size();
-    return reason.substr(0, reason.find(':')) + ": " + reason.substr(from, reason.find('\'', from) - from);
+    const std::string said =
+        reason.substr(0, reason.find(':')) + ": " + reason.substr(from, reason.find('\'', from) - from);
+    return reason.starts_with("file write failed") ? fmt::format("{}; {}", said, write_remedy(driver_error(reason)))
+                                                   : said;
   }
   return reason.empty() ? "HDF5 gives no reason" : reason;
 }
 
 void fail(const std::string& file, std::string_view object, std::string_view what) {
   const std::string place = fmt::format("{}{}{}", file, object.empty() ? "" : ":", object);
-  const std::string reason = innermost_error();
-  if (const int error = read_error(reason); error != 0) throw_read_error(place, error, what);
-  if (const int error = driver_error(reason); error != 0)  // of a write
-    throw DataError("{}: {}: {}; {}", place, what, failure_reason(), write_remedy(error));
+  if (const int error = read_error(innermost_error()); error != 0) throw_read_error(place, error, what);
   throw DataError("{}: {}: {}", place, what, failure_reason());
 }
 
