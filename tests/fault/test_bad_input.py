@@ -414,7 +414,7 @@ TOKENIZERS = [
     ({"t": b"null"}, ["t: begins with 'null'; " + ACCEPTED]),
     ({"t.json": b'{"model": {}}\0{}'}, ["t.json: has a NUL byte at offset 13, which is no JSON; expected a tokenizer.json"]),
     ({"t": b"\n[1, 2]\n"}, ["t: begins with '[1, 2]'; " + ACCEPTED]),
-    ({"t": '{"model": {}}'.encode("utf-16-le")}, ["t: is no JSON"]),
+    ({"t": '{"model": {}}'.encode("utf-16-le")}, ["t: has a NUL byte at offset 1, which is no JSON"]),
     ({"t": "null".encode("utf-16-le")}, ["t: begins with 'n", ACCEPTED]),
     ({"t": b"\xff\x00\x01"}, ["t: begins with '\\xFF", ACCEPTED]),
     ({"t.h5": b"\x89HDF\r\n\x1a\n" + bytes(99)}, ["t.h5: is an HDF5 file, as token files are; " + ACCEPTED]),
