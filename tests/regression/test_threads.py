@@ -23,6 +23,7 @@ OF_WEIGHT_GRADIENTS = "dekoder::gemm::tn "
 SMALLER = {
     "char-10m": ["training.batch=8", "training.micro_batch=4", "model.layers=2"],
     "gpt2-124m": ["training.batch=1", "model.layers=1", "model.context=256", "model.vocabulary=5000"],
+    "llama-150m": ["training.batch=2", "training.micro_batch=1", "model.layers=1", "model.context=256", "model.vocabulary=5000"],
 }
 
 
