@@ -47,7 +47,7 @@ DataMixture open_held_out_tokens(const InferenceModel& model, const Command& com
         data.name());
   if (std::none_of(data.sources().begin(), data.sources().end(),
                    [](const TokenDataset& source) { return source.validation_tokens() > 0; }))
-    throw DataError("{}: has no held-out part; prepare it with --validation-fraction above 0", data.name());
+    throw DataError("{}: has no held-out part; prepare it with a larger --validation-fraction", data.name());
   return data;
 }
 

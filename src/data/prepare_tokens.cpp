@@ -416,7 +416,8 @@ PrepareReport prepare_tokens(const PrepareOptions& options) {
   const double fraction = fraction_of(options);
   if (!(fraction >= 0 && fraction < 1))
     throw ConfigError("validation fraction: got {}, expected 0 or more and below 1", fraction);
-  output_target(options.output);  // before the sources are read: it may take long
+  const fs::path target = output_target(options.output);  // before the sources are read: it may take long
+  remove_left_over_files(target.parent_path());           // though nothing may have to be written
   require_no_source_by_name(options.output, options.sources);
   if (const std::optional<TokenShards> shards = TokenShards::of_words(options.sources)) {
     require_no_source(options.output, shards->shards());

@@ -66,7 +66,7 @@ Trainer::Trainer(const RunConfig& config, const DataMixture& data, const RunDire
       if (evaluator_.windows()[i].tokens() == 0)
         log_info(
             "{}: has no held-out part, so there are no validation losses of it; prepare it with "
-            "--validation-fraction above 0",
+            "a larger --validation-fraction",
             data.sources()[i].path().string());
     log_mixture(data, config);
     open_attention(*directory);

@@ -579,7 +579,7 @@ class BadInput(unittest.TestCase):
 
     def test_nothing_held_out(self):
         for command in ("eval", "predictions"):
-            self.refused([command, "run", "--tokens-file", "none.h5"], 3, ["none.h5: has no held-out part", "--validation-fraction above 0"],
+            self.refused([command, "run", "--tokens-file", "none.h5"], 3, ["none.h5: has no held-out part", "with a larger --validation-fraction"],
                          lambda folder: dekoder(["prepare", "text.txt", "-o", "none.h5", "--tokenizer", "char",
                                                  "--validation-fraction", "0"], folder))
 

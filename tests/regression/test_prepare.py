@@ -455,9 +455,8 @@ class Prepare(unittest.TestCase):
             self.assertEqual(process.wait(timeout=60), 3)
             self.assertIn(b"standard input:1: has no field", process.stderr.read())
 
-    def test_kill(self):
-        """Killed while it reads, held-out documents in their temporary file: nothing is there; the next call clears up."""
-        line = json.dumps({"text": " the water and" * 200}).encode() + b"\n"
+    def start_and_kill(self, line):
+        """Kills a call while it reads, with held-out documents in their temporary file."""
         process = subprocess.Popen([dk.PROGRAM, "prepare", "-", "--field", "text", "-o", "o.h5", "--tokenizer", "merges.txt"],
                                    cwd=self.folder, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         for _ in range(3000):
@@ -470,10 +469,20 @@ class Prepare(unittest.TestCase):
         process.wait()
         process.stdin.close()
         self.assertEqual(len(list(self.folder.glob(".dekoder-*.tmp"))), 2)
+
+    def test_kill(self):
+        """Nothing is there; the next call clears up, be it one that has nothing to write."""
+        line = json.dumps({"text": " the water and" * 200}).encode() + b"\n"
+        self.start_and_kill(line)
         self.assertFalse((self.folder / "o.h5").exists())
         self.prepare("-", flags={"--field": "text"}, input=line * 20)
         self.assertEqual(list(self.folder.glob(".dekoder-*")), [])
         self.assertEqual(self.read()["documents"], "20")
+        (self.folder / "few.txt").write_bytes(b"the water and the water")
+        self.prepare("few.txt", output="few.h5")
+        self.start_and_kill(line)
+        self.assertIn("few.h5 is up to date", self.prepare("few.txt", output="few.h5"))
+        self.assertEqual(list(self.folder.glob(".dekoder-*")), [])
 
     def test_long_documents(self):
         """One longer than the buffers, in a line of JSON and as a file, without an end of a line."""

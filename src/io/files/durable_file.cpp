@@ -149,7 +149,7 @@ void remove_unfinished(const fs::path& folder, Condition condition) {
   std::error_code failure, ignored;
   fs::path first;
   std::size_t removed = 0;
-  for (const fs::path& entry : folder_entries(folder, failure))
+  for (const fs::path& entry : folder_entries(folder.empty() ? "." : folder, failure))
     if (is_unfinished_file(entry) && condition(entry) && fs::remove(entry, ignored) && removed++ == 0)
       first = entry;
   if (removed == 1) log_info("removed {}, left by a writer that did not finish", first.string());
