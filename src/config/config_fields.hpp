@@ -93,6 +93,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("model.gated", m.gated, Range{});
   visit("model.bias", m.bias, Range{});
   visit("model.tied_head", m.tied_head, Range{});
+  visit("model.logit_soft_cap", m.logit_soft_cap, at_least(0));
   visit("model.dropout", m.dropout, below(0, 1));
   visit("model.initialisation", m.initialisation, Range{});
   visit("data.tokens", config.data.tokens, Range{});
@@ -115,6 +116,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("training.precision", t.precision, Range{});
   visit("training.residual", m.residual, Range{});
   visit("training.recompute", m.recompute, Range{});
+  visit("training.z_loss", m.z_loss, at_least(0));
   visit("training.on_nonfinite", t.on_nonfinite, Range{});
   visit("training.skip_at_most", t.skip_at_most, at_least(0));
   visit("evaluation.every", config.evaluation.every, at_least(0));

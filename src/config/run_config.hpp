@@ -47,6 +47,7 @@ struct ModelConfig {
   bool gated = false;                             ///< its hidden layer is activation(gate) * up: SwiGLU, GeGLU
   bool bias = true;                               ///< biases in linear layers and norms
   bool tied_head = true;                          ///< head shares the token embedding's table
+  double logit_soft_cap = 0;                      ///< logits become c tanh(logits / c), within -c to c; 0: not
   double dropout = 0.0;  ///< rate in [0, 1): embedding, attention weights, sublayer outputs
   Initialisation initialisation = Initialisation::gpt2;  ///< gpt2: N(0, 0.02), residual projections / sqrt(2 L)
   /// The key training.residual: what the residual stream and its gradient are kept in, which add up all blocks.
@@ -54,6 +55,9 @@ struct ModelConfig {
   Residual residual = Residual::fp32;
   /// The key training.recompute. block: its input alone, from which the backward pass computes the rest once more.
   Recompute recompute = Recompute::none;
+  /// The key training.z_loss, which evaluation leaves out: coefficient of the mean square of the log of softmax's
+  /// normaliser, added to the loss. 1e-4 keeps logits from drifting away; 0: none.
+  double z_loss = 0;
 
   int key_heads() const { return key_value_heads == 0 ? heads : key_value_heads; }  ///< G
   int head_width() const { return head_size == 0 ? channels / heads : head_size; }  ///< D

@@ -70,6 +70,7 @@ Obstacles obstacles(const ModelConfig& m, Family family) {
   const bool qwen3 = family == Family::qwen3;
   found.expect(m.norm == NormPlacement::pre, "model.norm", name_of(m.norm), "pre");
   found.expect(m.qk_norm == qwen3, "model.qk_norm", m.qk_norm, qwen3 ? "true" : "false");
+  found.expect(m.logit_soft_cap == 0, "model.logit_soft_cap", m.logit_soft_cap, "0");
   if (family != Family::gpt2) {
     found.expect(m.positions == Positions::rotary, "model.positions", name_of(m.positions), "rotary");
     found.expect(m.positions != Positions::rotary || m.rotary_width() == m.head_width(), "model.rotary_fraction",

@@ -29,6 +29,10 @@ StoredTensor2 final_output(const DecoderActivations& saved) {
   return saved.final_norm.empty() ? saved.blocks.back().feed_forward_norm.y : saved.final_norm.front().y;
 }
 
+LossTerms loss_terms(const ModelConfig& model) {
+  return {Real(model.z_loss), Real(model.logit_soft_cap)};
+}
+
 /// body(begin, end, logits of these tokens) for consecutive chunks of tokens.
 template <class Body>
 void for_each_chunk(const DecoderActivations& saved, const Body& body) {
@@ -123,6 +127,7 @@ DecoderActivations::DecoderActivations(ActivationArena& arena, const ModelConfig
   logits = arena.take<StoredTensor2>("logits.chunk", "M,V", M, V);
   losses = arena.take<MasterTensor1>("losses", "N", N);
   if (use != ActivationUse::training) return;
+  if (model.z_loss > 0) z_losses = arena.take<MasterTensor1>("z_losses", "N", N);
   if (head_has_bias(model))
     head_partials = arena.take<MasterTensor2>("scratch.head_partials", "P,V", row_blocks(M), V);
   grad_residual = ResidualTensor2::take(arena, "grad_residual", N, C, residual_as_master(model));
@@ -204,6 +209,15 @@ void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const Dropout
                                saved.final_norm.front());
 }
 
+void Decoder::head_logits(const ExecSpace& exec, const StoredTensor2& x, const StoredTensor2& logits) const {
+  head.forward(exec, x, logits);
+  if (model_.logit_soft_cap > 0) soft_cap(exec, Real(model_.logit_soft_cap), logits);
+}
+
+double Decoder::z_loss(const ExecSpace& exec, const DecoderActivations& saved) const {
+  return model_.z_loss > 0 ? sum(exec, saved.z_losses, saved.partials) : 0;
+}
+
 double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                               const DecoderActivations& saved) const {
   const Region region("head");
@@ -212,9 +226,10 @@ double Decoder::loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, 
   const auto target = reshape<ConstTokenTensor1>(targets, targets.size());
   for_each_chunk(saved, [&](long begin, long end, const StoredTensor2& logits) {
     const StoredTensor2 x_rows = rows(x, begin, end), grad_rows = rows(grad_x, begin, end);
-    head.forward(exec, x_rows, logits);
+    head_logits(exec, x_rows, logits);
     cross_entropy(exec, rows(target, begin, end), model_.vocabulary, grad_scale, logits,
-                  rows(saved.losses, begin, end));
+                  rows(saved.losses, begin, end), loss_terms(model_),
+                  model_.z_loss > 0 ? rows(saved.z_losses, begin, end) : saved.z_losses);
     head.backward_bias(exec, logits, saved.head_partials);
     head.backward(exec, x_rows, logits, GradientWrite::overwrite, grad_rows);
   });
@@ -255,7 +270,7 @@ void Decoder::logits_by_chunk(const ExecSpace& exec, const DecoderActivations& s
   const Region region("head");
   const StoredTensor2 x = final_output(saved);
   for_each_chunk(saved, [&](long begin, long end, const StoredTensor2& logits) {
-    head.forward(exec, rows(x, begin, end), logits);
+    head_logits(exec, rows(x, begin, end), logits);
     body(begin, logits);
   });
 }
@@ -270,7 +285,7 @@ void Decoder::losses(const ExecSpace& exec, ConstTokenTensor2 targets, const Dec
 
 void Decoder::logits(const ExecSpace& exec, const DecoderActivations& saved, StoredTensor2 all_logits) const {
   const Region region("head");
-  head.forward(exec, final_output(saved), all_logits);
+  head_logits(exec, final_output(saved), all_logits);
 }
 
 }  // namespace dekoder

@@ -35,6 +35,7 @@ struct DecoderActivations {
   StoredTensor2 logits;                     ///< (M,V) one chunk
   MasterTensor2 head_partials;              ///< (P,V) bias gradient of the head, where it has one
   MasterTensor1 losses;                     ///< (N) nats
+  MasterTensor1 z_losses;                   ///< (N) nats; empty where there is no z-loss
   ResidualTensor2 grad_residual;            ///< (N,C)
   IntTensor1 row_begin, row_tokens;         ///< (V+1), (N) the tokens, sorted
   IntTensor1 merged_tokens;                 ///< (N) their merge sort on GPUs, empty on CPUs
@@ -86,7 +87,8 @@ class Decoder {
                       const DecoderActivations& saved) const;
 
   /// Loss and the head's part of backward, in chunks of tokens: returns the sum of the cross-entropies in nats,
-  /// writes d(grad_scale * sum)/d x into saved.grad_residual, accumulates the head's gradients. After forward.
+  /// writes d(grad_scale * (sum + z-losses))/d x into saved.grad_residual, accumulates the head's gradients. After
+  /// forward.
   double loss_backward(const ExecSpace& exec, ConstTokenTensor2 targets, Real grad_scale,
                        const DecoderActivations& saved) const;
 
@@ -94,6 +96,9 @@ class Decoder {
   /// last one straight after forward. `dropout` is that of the forward pass.
   void restore_block(const ExecSpace& exec, std::size_t l, const DropoutKey& dropout,
                      const DecoderActivations& saved) const;
+
+  /// The sum of the z-losses of the last loss_backward, nats; 0 where the model has none.
+  double z_loss(const ExecSpace& exec, const DecoderActivations& saved) const;
 
   /// From saved.grad_residual back to the embedding: accumulates every remaining parameter gradient. Calls
   /// block_done(l) once block l and all behind it are done, from the last to the first.
@@ -125,6 +130,8 @@ class Decoder {
  private:
   void run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
            const DecoderActivations& saved, const KeyValueCache* cache) const;
+  /// The logits (M,V) of the rows x(M,C), capped where the model does so.
+  void head_logits(const ExecSpace& exec, const StoredTensor2& x, const StoredTensor2& logits) const;
 
   ModelConfig model_;
   const ParameterStore& store_;

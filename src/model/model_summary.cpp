@@ -43,7 +43,8 @@ double bytes_per_step(const ModelConfig& model, int sequences, long micro_batche
   const double block_backward =
       ((C + W) + (W + C) + (Q + C) + (C + Q) + (F + C) + (C + F) + (C + U) + (U + C)) +
       (2 * 4 * C + (2 * W + 2 * Q) + turned_back + (2 * U + F) + biases);  // norms; attention; activation
-  const double ends = (4 * C + 3 * C) + (C + V) + 2 * V + (V + C) + (V + C) + 3 * C;  // norm, head, loss, embedding
+  const double ends = (4 * C + 3 * C) + (C + V) + (model.logit_soft_cap > 0 ? 4 : 2) * V + (V + C) + (V + C) +
+                      3 * C;  // norm, head, cap and loss, embedding
   double activations = N * (L * (block_forward + block_backward) + ends) * stored;
   const bool again = model.recompute == Recompute::block;  // all blocks but the last; pre-norm: without F -> C
   if (again) {

@@ -150,6 +150,7 @@ void Trainer::compute_step(BatchLoader& loader, StepMetrics& row) {
   fault_point("train:step");
   const double tokens = double(config_.training.batch) * config_.model.context;
   losses_.assign(std::size_t(leaves_of_step(config_)), 0);
+  std::vector<double> z_losses(config_.model.z_loss > 0 ? losses_.size() : 0, 0);
   for (long done = 0; done < model_.reducer().leaves().size(); ++done) {
     const Batch& batch = loader.next();
     const DropoutKey dropout{Real(config_.model.dropout), config_.training.seed, std::uint64_t(batch.step),
@@ -158,9 +159,14 @@ void Trainer::compute_step(BatchLoader& loader, StepMetrics& row) {
     clock_.lap(exec_, "data");
     losses_[std::size_t(batch.micro)] =
         model_.leaf_gradients(exec_, dropout, Real(1 / tokens), &clock_, [&] { saves_.advance(); }) / tokens;
+    if (!z_losses.empty()) z_losses[std::size_t(batch.micro)] = model_.z_loss(exec_) / tokens;
   }
   ranks_.unite(losses_);
   row.loss = std::accumulate(losses_.begin(), losses_.end(), 0.0);
+  if (!z_losses.empty()) {
+    ranks_.unite(z_losses);
+    row.z_loss = std::accumulate(z_losses.begin(), z_losses.end(), 0.0);
+  }
   row.learning_rate = learning_rate(config_.training, state_.step);
   row.gradient_norm = CheckpointInfo::none;
   if (!std::isfinite(row.loss)) throw DivergedError("{}", loss_is_not_finite(state_.step + 1, row.loss));

@@ -51,6 +51,8 @@ class TrainingModel {
   /// `between` is called between kernels, again and again.
   double leaf_gradients(const ExecSpace& exec, const DropoutKey& dropout, Real grad_scale,
                         PhaseClock* clock = nullptr, const std::function<void()>& between = {});
+  /// The sum of the z-losses of the last micro-batch, nats; 0 where the model has none.
+  double z_loss(const ExecSpace& exec) const { return decoder_.z_loss(exec, activations_); }
   /// The optimizer's step number `step`, on all ranks. Returns the norm; throws as Optimizer::step.
   double update(const ExecSpace& exec, long step, PhaseClock* clock = nullptr);
 

@@ -35,7 +35,10 @@ TEST_P(DecoderGradient, EqualsCentralDifferences) {
   model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
   const DropoutKey dropout{Real(config.model.dropout), 9, 4, 17};
   const Real scale = Real(1) / Real(config.training.batch * config.model.context);
-  const auto loss = [&] { return double(scale) * model.accumulate_gradients(exec, dropout, scale); };
+  const auto loss = [&] {
+    const double cross_entropies = model.accumulate_gradients(exec, dropout, scale);
+    return double(scale) * (cross_entropies + model.z_loss(exec));
+  };
 
   loss();
   const std::vector<double> values = values_of(parameters), analytic = values_of(model.store().gradients());
@@ -90,6 +93,8 @@ INSTANTIATE_TEST_SUITE_P(
                 }},
         Variant{"qk_norm_post_norm_dropout",
                 [](ModelConfig& m) { m.qk_norm = true, m.norm = NormPlacement::post, m.dropout = 0.3; }},
+        Variant{"soft_cap_z_loss", [](ModelConfig& m) { m.logit_soft_cap = 2, m.z_loss = 0.03; }},
+        Variant{"z_loss_separate_head", [](ModelConfig& m) { m.tied_head = false, m.z_loss = 0.03; }},
         Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
     [](const auto& instance) { return std::string(instance.param.name); });
 

@@ -212,6 +212,33 @@ TEST(KernelGradient, CrossEntropyWithPadding) {
   EXPECT_TRUE(gradient_matches("logits", logits, gradient, loss));
 }
 
+TEST(KernelGradient, SoftCapCrossEntropyAndZLoss) {
+  const ExecSpace exec;
+  const int M = 5, vocabulary = 13, V = 16;
+  const auto logits = random_tensor<Tensor2>(1, M, V);
+  const auto targets = tensor_of<TokenTensor1>(std::vector<int>{0, 12, 5, 5, 7}, M);
+  const Tensor1 losses("losses", M), z_losses("z_losses", M);
+  const double scale = 0.37;
+  for (const LossTerms terms :
+       {LossTerms{Real(0.02), 0}, LossTerms{0, Real(1.5)}, LossTerms{Real(0.02), Real(1.5)}}) {
+    SCOPED_TRACE(fmt::format("z_loss={} soft_cap={}", terms.z_loss, terms.soft_cap));
+    Tensor2 gradient;
+    const auto loss = [&] {
+      gradient = clone(logits);
+      if (terms.soft_cap > 0) soft_cap(exec, terms.soft_cap, gradient);
+      cross_entropy(exec, targets, vocabulary, Real(scale), gradient, losses, terms, z_losses);
+      exec.fence();
+      double total = 0;
+      for (const Tensor1& of_tokens : {losses, z_losses})
+        for (const double of_token : values_of(of_tokens)) total += scale * of_token;
+      return total;
+    };
+    loss();
+    const auto analytic = clone(gradient);
+    EXPECT_TRUE(gradient_matches("logits", logits, analytic, loss));
+  }
+}
+
 TEST(KernelGradient, EmbeddingAndPositionsWithDropout) {
   const ExecSpace exec;
   const int B = 3, T = 4, N = B * T, C = 6, V = 5, S = 6;

@@ -35,7 +35,7 @@ MODEL = {"layers": 2, "heads": 4, "channels": 20, "feed_forward": 28, "context":
 # What the configurations of fixtures leave out where it is this.
 DEFAULTS = {"key_value_heads": 0, "head_size": 0, "norm_kind": "layer", "gated": False, "qk_norm": False, "rotary_base": 10000.0,
             "rotary_fraction": 1.0, "rotary_factor": 1.0, "rotary_low_frequency": 1.0, "rotary_high_frequency": 4.0,
-            "rotary_original_context": 8192}
+            "rotary_original_context": 8192, "logit_soft_cap": 0.0}
 
 # Differences from MODEL and TRAINING, and the seed of values and tokens. The talk's decoder: q, k and v from one linear
 # layer, one head, add and norm after each sublayer, ReLU, a hidden layer as wide as the stream, a head of its own.
@@ -73,6 +73,9 @@ VARIANTS = {
     # These norms before positions that turn a part of a head, and layer norms.
     "qk_norm": dict(seed=14, heads=2, positions="rotary", rotary_fraction=0.4, norm="post", activation="gelu_tanh", bias=True,
                     tied_head=False, qk_norm=True, norm_epsilon=1e-2),
+    # Final logits as Gemma 2's, with PaLM's z-loss.
+    "soft_cap_z_loss": dict(seed=13, positions="learned", norm="pre", activation="gelu_tanh", bias=False, tied_head=True,
+                            logit_soft_cap=3.0, z_loss=0.01),
 }
 
 
@@ -81,7 +84,7 @@ def configuration(variant):
     changes = {key: value for key, value in variant.items() if key != "seed"}
     model, training = dict(MODEL), dict(TRAINING)
     for key, value in changes.items():
-        (training if key in training else model)[key] = value
+        (training if key in training or key == "z_loss" else model)[key] = value
     return {"model": model, "training": training}
 
 
@@ -244,10 +247,15 @@ class Decoder:
             x = functional.linear(x, values["token_embedding.weight"])
         else:
             x = self.linear("head", x)
+        if model["logit_soft_cap"] > 0:
+            x = model["logit_soft_cap"] * torch.tanh(x / model["logit_soft_cap"])
         return x[..., : model["vocabulary"]]
 
     def loss(self, logits, targets):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def z_loss(self, logits):
+        return logits.logsumexp(-1).square().mean()
 
 
 def learning_rate(training, step):
@@ -305,7 +313,7 @@ def make(name, variant):
         logits = decoder.logits(torch.tensor(tokens[step], dtype=torch.int64))
         loss = decoder.loss(logits, torch.tensor(targets[step], dtype=torch.int64))
         optimizer.zero_grad(set_to_none=False)
-        loss.backward()
+        (loss + training.get("z_loss", 0) * decoder.z_loss(logits)).backward()
         if step == 0:
             fixture.write("logits", rounded(logits.detach().numpy()))
             fixture.write("attention", rounded(torch.stack(decoder.weights).numpy()))

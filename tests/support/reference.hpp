@@ -109,23 +109,31 @@ inline double activation_derivative_reference(Activation kind, double x) {
 }
 
 struct CrossEntropyReference {
-  Doubles losses, gradient;
+  Doubles losses, gradient, z_losses;
 };
 
-/// Over the first `vocabulary` of V columns; the gradient is times grad_scale and 0 in the padding.
+/// Over the first `vocabulary` of V columns; the gradient is times grad_scale and 0 in the padding. Logits came
+/// from cap tanh(x / cap) where cap > 0, and the gradient is that of x.
 inline CrossEntropyReference cross_entropy_reference(const std::vector<int>& targets, const Doubles& logits,
-                                                     std::size_t vocabulary, double grad_scale) {
+                                                     std::size_t vocabulary, double grad_scale, double z = 0,
+                                                     double cap = 0) {
   const std::size_t M = targets.size(), V = logits.size() / M;
-  CrossEntropyReference result{Doubles(M), Doubles(logits.size())};
+  CrossEntropyReference result{Doubles(M), Doubles(logits.size()), Doubles(M)};
   for (std::size_t m = 0; m < M; ++m) {
     const double* row = &logits[m * V];
     const double largest = *std::max_element(row, row + vocabulary);
     double total = 0;
     for (std::size_t v = 0; v < vocabulary; ++v) total += std::exp(row[v] - largest);
     const std::size_t target = std::size_t(targets[m]);
-    result.losses[m] = largest + std::log(total) - row[target];
-    for (std::size_t v = 0; v < vocabulary; ++v)
-      result.gradient[m * V + v] = grad_scale * (std::exp(row[v] - largest) / total - (v == target ? 1.0 : 0.0));
+    const double normaliser = largest + std::log(total);
+    result.losses[m] = normaliser - row[target];
+    result.z_losses[m] = z * normaliser * normaliser;
+    for (std::size_t v = 0; v < vocabulary; ++v) {
+      const double probability = std::exp(row[v] - largest) / total;
+      const double slope = cap > 0 ? 1 - std::pow(row[v] / cap, 2) : 1;
+      result.gradient[m * V + v] =
+          grad_scale * slope * (probability - (v == target ? 1.0 : 0.0) + 2 * z * normaliser * probability);
+    }
   }
   return result;
 }

@@ -47,6 +47,47 @@ TEST(CrossEntropy, EqualsReference) {
     }
 }
 
+TEST(CrossEntropy, ZLossAndSoftCapEqualReference) {
+  const ExecSpace exec;
+  for (const auto [M, vocabulary, V] : shapes)
+    for (const auto& [z, cap] : {std::pair{0.01, 0.0}, {0.0, 5.0}, {0.01, 5.0}}) {
+      SCOPED_TRACE(fmt::format("M={} vocabulary={} V={} z={} cap={}", M, vocabulary, V, z, cap));
+      const auto targets = some_targets(M, vocabulary);
+      const auto logits = random_tensor<StoredTensor2>(1, M, V);
+      change(logits, [](const auto& x) {
+        for (std::size_t i = 0; i < x.size(); ++i) x.data()[i] = x.data()[i] * Real(5);
+      });
+      if (cap > 0) {
+        std::vector<double> expected = values_of(logits);
+        for (double& value : expected) value = cap * std::tanh(value / cap);
+        soft_cap(exec, Real(cap), logits);
+        exec.fence();
+        EXPECT_TRUE(near(logits, expected, 2e-6 + stored_rounding));
+      }
+      const double scale = 1.0 / (M + 1);
+      const auto expected =
+          cross_entropy_reference(targets, values_of(logits), std::size_t(vocabulary), scale, z, cap);
+      const auto losses = filled_tensor<MasterTensor1>(NAN, M), z_losses = filled_tensor<MasterTensor1>(NAN, M);
+      cross_entropy(exec, tensor_of<TokenTensor1>(targets, M), vocabulary, Real(scale), logits, losses,
+                    {Real(z), Real(cap)}, z_losses);
+      exec.fence();
+      const double sum_rounding = 1e-9 * vocabulary;  // GPUs' form on the host adds a row up one by one
+      EXPECT_TRUE(near(losses, expected.losses, 5e-6 + sum_rounding));
+      EXPECT_TRUE(near(z_losses, expected.z_losses, 5e-6 + sum_rounding));
+      EXPECT_TRUE(near(logits, expected.gradient, 4e-6 + sum_rounding + stored_rounding));
+    }
+}
+
+TEST(CrossEntropy, SoftCapKeepsWhatIsNotFiniteAnError) {
+  const ExecSpace exec;
+  const auto logits = tensor_of<StoredTensor2>(std::vector<double>{NAN, INFINITY, -INFINITY, 1e30, -1e30, 0}, 2, 3);
+  soft_cap(exec, 30, logits);
+  exec.fence();
+  const std::vector<double> capped = values_of(logits);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(std::isnan(capped[std::size_t(i)])) << i;
+  EXPECT_EQ(std::vector<double>(capped.begin() + 3, capped.end()), (std::vector<double>{30, -30, 0}));
+}
+
 TEST(CrossEntropy, GradientOfARowSumsToZero) {
   const ExecSpace exec;
   const auto logits = random_tensor<StoredTensor2>(4, 5, 1000);

@@ -44,14 +44,14 @@ class MetricsLogTest : public ::testing::Test {
 TEST_F(MetricsLogTest, LinesAreThese) {
   MetricsLog log(file, 0);
   log.write(StepMetrics{3, 2.5, 1e-4, std::nan(""), 1200, 1.0 / 3.0});
-  log.write(StepMetrics{4, 2.5, 1e-4, 0.5, 1600, 50, {{"data", 0.25}, {"head and loss", 0.5}}});
+  log.write(StepMetrics{4, 2.5, 1e-4, 0.5, 1600, 50, {{"data", 0.25}, {"head and loss", 0.5}}, 0.125});
   log.write(EvaluationMetrics{3, 0.1, std::numeric_limits<double>::infinity(), 77, "cafe"});
   EXPECT_EQ(
       contents(),
       "{\"step\":3,\"loss\":2.5,\"learning_rate\":0.0001,\"gradient_norm\":null,\"tokens\":1200,"
       "\"tokens_per_second\":0.3333333333333333}\n"
       "{\"step\":4,\"loss\":2.5,\"learning_rate\":0.0001,\"gradient_norm\":0.5,\"tokens\":1600,"
-      "\"tokens_per_second\":50,\"seconds\":{\"data\":0.25,\"head and loss\":0.5}}\n"
+      "\"z_loss\":0.125,\"tokens_per_second\":50,\"seconds\":{\"data\":0.25,\"head and loss\":0.5}}\n"
       "{\"step\":3,\"validation_loss\":0.1,\"bits_per_byte\":null,\"tokens\":77,\"validation_hash\":\"cafe\"}\n");
 }
 

@@ -39,6 +39,7 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(attention_weights_shapes),
     DEKODER_SIGNATURE(attention_statistics_shapes),
     DEKODER_SIGNATURE(cross_entropy_shapes),
+    DEKODER_SIGNATURE(soft_cap_shapes),
     DEKODER_SIGNATURE(cross_entropy_loss_shapes),
     DEKODER_SIGNATURE(activation_shapes),
     DEKODER_SIGNATURE(activation_backward_shapes),

@@ -50,6 +50,7 @@ StepMetrics step_of(const Json& line) {
           number<std::uint64_t>(line, "tokens"),
           number<double>(line, "tokens_per_second"),
           {},
+          line.contains("z_loss") ? number<double>(line, "z_loss") : std::numeric_limits<double>::quiet_NaN(),
           line.contains("skipped")};
 }
 
@@ -101,11 +102,12 @@ void MetricsLog::write(const StepMetrics& metrics) {
         fmt::format("{}\"{}\":{}", seconds.empty() ? ",\"seconds\":{" : ",", phase, json_number(float(time)));
   if (!seconds.empty()) seconds += "}";
   log_.append(
-      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
-                  "second\":{}{}{}}}\n",
+      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{}{},\"tokens_"
+                  "per_second\":{}{}{}}}\n",
                   metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
-                  json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second),
-                  seconds, metrics.skipped ? ",\"skipped\":true" : ""));
+                  json_number(metrics.gradient_norm), metrics.tokens,
+                  std::isnan(metrics.z_loss) ? "" : fmt::format(",\"z_loss\":{}", json_number(metrics.z_loss)),
+                  json_number(metrics.tokens_per_second), seconds, metrics.skipped ? ",\"skipped\":true" : ""));
 }
 
 void MetricsLog::write(const EvaluationMetrics& metrics) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -27,6 +28,8 @@ struct StepMetrics {
   double tokens_per_second = 0;  ///< of this step, over all ranks, without what is done by period
   /// Wall time by phase since the row before: data, forward, ..., and evaluation, save, ... where there was one.
   std::vector<std::pair<std::string, double>> seconds = {};
+  /// Mean of the batch, nats per token, beside the loss; NaN, and no "z_loss", where the run has none.
+  double z_loss = std::numeric_limits<double>::quiet_NaN();
   bool skipped = false;  ///< it was not finite, and changed nothing; "skipped":true
 };
 
