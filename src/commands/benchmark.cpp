@@ -151,8 +151,8 @@ BenchmarkResult benchmark(const RunConfig& config, int steps, const Communicator
   result.flops_per_token = flops_per_token(config.model);
   result.gflops = result.tokens_per_second * result.flops_per_token * 1e-9;
   result.share_of_gemm = result.gflops / result.gemm_gflops;
-  result.memory_bytes_per_step =
-      bytes_per_step(config.model, config.micro_batch(), model.reducer().leaves().size());
+  result.memory_bytes_per_step = bytes_per_step(config, model.reducer().leaves().size());
+  result.optimizer_flops = optimizer_flops(config);
   result.peak_memory_bytes = peak_memory();
   return result;
 }
@@ -168,6 +168,11 @@ std::string benchmark_text(const RunConfig& config, const BenchmarkResult& resul
                   result.tokens_per_second, result.steps, result.step_seconds_median, result.step_seconds_least);
   text += fmt::format("GFLOP/s           {:>12.1f}  ({:.4g} FLOPs per token, causal count)\n", result.gflops,
                       result.flops_per_token);
+  if (result.optimizer_flops > 0)
+    text += fmt::format(
+        "FLOPs of Muon     {:>12.4g}  (per step, of all ranks; not counted above: {:.1f} % more)\n",
+        result.optimizer_flops,
+        100 * result.optimizer_flops / (result.flops_per_token * double(config.training.batch) * model.context));
   text += fmt::format("GEMM GFLOP/s      {:>12.1f}  (2048^3 in this run)\n", result.gemm_gflops);
   text += fmt::format("share of GEMM     {:>12.1f} %\n", 100 * result.share_of_gemm);
   text +=
@@ -198,6 +203,7 @@ std::string benchmark_json(const RunConfig& config, const BenchmarkResult& resul
                        {"gemm_gflops", result.gemm_gflops},
                        {"share_of_gemm", result.share_of_gemm},
                        {"flops_per_token", result.flops_per_token},
+                       {"optimizer_flops", result.optimizer_flops},
                        {"memory_bytes_per_step", result.memory_bytes_per_step},
                        {"memory_bytes_per_second", result.memory_bytes_per_second},
                        {"steps", result.steps},

@@ -16,6 +16,7 @@ struct BenchmarkResult {
   double step_seconds_median = 0, step_seconds_least = 0;
   double tokens_per_second = 0;
   double flops_per_token = 0;  ///< model_summary.hpp
+  double optimizer_flops = 0;  ///< the same
   double gflops = 0;           ///< tokens/s times FLOPs per token
   double gemm_gflops =
       0;  ///< this machine's rate at 2048^3 through the gemm seam: best of two sittings, around the steps

@@ -63,7 +63,7 @@ ParameterLayout layout_of_config(const std::string& yaml, const std::string& nam
   const RunConfig config = recorded_run_config(yaml, name);
   if (config.model.vocabulary == 0)
     throw ConfigError("{}: its configuration does not say model.vocabulary, as a run's does", name);
-  return decoder_parameters(config.model);
+  return run_parameters(config);
 }
 
 CheckpointReview review(const fs::path& file) {

@@ -102,7 +102,7 @@ std::string import_model(const Command& command) {
     throw DataError("{}: vocab_size is {}, and the tokenizer has {} tokens; expected at least as many", where,
                     config.model.vocabulary, tokenizer.vocabulary());
   tokenizer.encode(config.sampling.prompt, "sampling.prompt");
-  const ParameterLayout layout = decoder_parameters(config.model);
+  const ParameterLayout layout = run_parameters(config);
   const std::vector<WeightPart> parts = weight_parts(foreign.family, config.model, layout);
   const SafetensorsFolder weights(folder);
   require_parts(parts, weights, config.model.tied_head);

@@ -50,7 +50,9 @@ constexpr std::array<std::string_view, 2> names_of(Initialisation) {
 constexpr std::array<std::string_view, 5> names_of(Schedule) {
   return {"constant", "linear", "cosine", "wsd", "inverse_sqrt"};
 }
-
+constexpr std::array<std::string_view, 2> names_of(OptimizerKind) {
+  return {"adamw", "muon"};
+}
 constexpr std::array<std::string_view, 2> names_of(OnNonfinite) {
   return {"stop", "skip"};
 }
@@ -108,6 +110,8 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("training.schedule", t.schedule, Range{});
   visit("training.warmup_steps", t.warmup_steps, at_least(0));
   visit("training.decay_fraction", t.decay_fraction, between(0, 1));
+  visit("training.optimizer", t.optimizer, Range{});
+  visit("training.momentum", t.momentum, below(0, 1));
   visit("training.beta1", t.beta1, below(0, 1));
   visit("training.beta2", t.beta2, below(0, 1));
   visit("training.epsilon", t.epsilon, positive());

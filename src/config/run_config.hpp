@@ -15,6 +15,7 @@ enum class Positions { none, sinusoidal, learned, rotary };
 enum class NormPlacement { pre, post };  ///< norm before a sublayer, or after its residual add
 enum class Initialisation { gpt2, torch_linear };
 enum class Schedule { constant, linear, cosine, wsd, inverse_sqrt };
+enum class OptimizerKind { adamw, muon };
 enum class OnNonfinite { stop, skip };
 enum class Precision { fp32, bf16 };
 enum class Residual { stored, fp32 };
@@ -95,11 +96,14 @@ struct TrainingConfig {
   Schedule schedule = Schedule::cosine;  ///< after warm-up
   long warmup_steps = 100;               ///< linear from 0; default: or a tenth of steps, where these are below 102
   double decay_fraction = 0.2;           ///< wsd: share of the steps that decays at the end, after the warm-up
-  double beta1 = 0.9;                    ///< AdamW
-  double beta2 = 0.95;                   ///< AdamW
-  double epsilon = 1e-8;                 ///< AdamW
-  double weight_decay = 0.1;             ///< on matrices only
-  double clip_norm = 1.0;                ///< largest global gradient norm; 0: no clipping
+  /// muon: the matrices of the blocks by Muon; embeddings, head, norms and biases by AdamW, at the same rate.
+  OptimizerKind optimizer = OptimizerKind::adamw;
+  double momentum = 0.95;     ///< Muon
+  double beta1 = 0.9;         ///< AdamW
+  double beta2 = 0.95;        ///< AdamW
+  double epsilon = 1e-8;      ///< AdamW
+  double weight_decay = 0.1;  ///< on matrices only
+  double clip_norm = 1.0;     ///< largest global gradient norm; 0: no clipping
   /// bf16: weights, activations and their gradients as products read them, in half the memory; parameters, their
   /// gradients, moments, statistics and sums stay fp32. Checkpoints are the same.
   Precision precision = Precision::fp32;

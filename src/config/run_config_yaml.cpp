@@ -20,7 +20,7 @@ namespace {
 bool restart_may_change(const std::string& key) {
   if (key.starts_with("model.")) return false;
   return key != "data.weights" && key != "training.seed" && key != "training.batch" &&
-         key != "training.micro_batch";
+         key != "training.micro_batch" && key != "training.optimizer";
 }
 
 void take_all(ConfigReader& reader, RunConfig& config, bool as_float) {

@@ -78,6 +78,32 @@ ParameterLayout decoder_parameters(const ModelConfig& model) {
   return layout;
 }
 
+ParameterLayout run_parameters(const RunConfig& config) {
+  const ParameterLayout layout = decoder_parameters(config.model);
+  if (config.training.optimizer != OptimizerKind::muon) return layout;
+  const auto of_a_block = [](const ParameterEntry& entry) {
+    return entry.name.starts_with("blocks.") && entry.shape.size() == 2;
+  };
+  return layout.with_whole(of_a_block, std::size_t(reduction_leaf));
+}
+
+std::vector<HiddenMatrix> hidden_matrices(const ModelConfig& model, const ParameterLayout& layout) {
+  const int keys = model.key_heads() * model.head_width();
+  std::vector<HiddenMatrix> matrices;
+  for (const ParameterEntry& entry : layout.entries()) {
+    if (!entry.whole) continue;
+    std::vector<int> parts = {entry.shape[0]};
+    if (entry.name.ends_with(".qkv.weight")) parts = {model.query_width(), keys, keys};
+    if (entry.name.ends_with(".gate_up.weight")) parts = {model.feed_forward, model.feed_forward};
+    std::size_t offset = entry.offset;
+    for (const int rows : parts) {
+      matrices.push_back({offset, rows, entry.shape[1]});
+      offset += matrices.back().size();
+    }
+  }
+  return matrices;
+}
+
 std::vector<std::size_t> backward_borders(const ParameterLayout& layout, int layers) {
   std::vector<std::size_t> borders;
   for (int l = 0; l < layers; ++l) {

@@ -14,6 +14,18 @@ int padded_vocabulary(const ModelConfig& model);
 /// Every parameter of the decoder: name, axes, shape, weight decay, initial values. Allocates nothing.
 ParameterLayout decoder_parameters(const ModelConfig& model);
 
+/// The same as the optimizer of a run wants them: those that Muon updates are whole (ParameterEntry).
+ParameterLayout run_parameters(const RunConfig& config);
+
+/// A matrix that Muon updates, within the flat buffers: of each whole tensor all rows, or those of queries, keys
+/// and values, of gate and up, each for itself, as in the models of its authors.
+struct HiddenMatrix {
+  std::size_t offset = 0;
+  int rows = 0, columns = 0;
+  std::size_t size() const { return std::size_t(rows) * std::size_t(columns); }
+};
+std::vector<HiddenMatrix> hidden_matrices(const ModelConfig& model, const ParameterLayout& layout);
+
 /// Where the flat buffer of gradients is complete as backward goes: from element l on once block l is done, from
 /// the last element on after loss_backward.
 std::vector<std::size_t> backward_borders(const ParameterLayout& layout, int layers);

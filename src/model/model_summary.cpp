@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "base/decimal.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/muon.hpp"
 #include "model/decoder.hpp"
 
 namespace dekoder {
@@ -28,7 +31,16 @@ double flops_per_token(const ModelConfig& model) {
   return 6 * weights + 6 * L * Q * T;
 }
 
-double bytes_per_step(const ModelConfig& model, int sequences, long micro_batches) {
+double optimizer_flops(const RunConfig& config) {
+  double flops = 0;
+  for (const HiddenMatrix& matrix : hidden_matrices(config.model, run_parameters(config)))
+    flops += muon_flops(matrix.rows, matrix.columns);
+  return flops;
+}
+
+double bytes_per_step(const RunConfig& config, long micro_batches) {
+  const ModelConfig& model = config.model;
+  const int sequences = config.micro_batch();
   const double L = model.layers, C = model.channels, F = model.feed_forward, V = padded_vocabulary(model),
                N = double(sequences) * model.context, stored = sizeof(Stored), master = sizeof(Master),
                Q = model.query_width(), W = model.qkv_width(), U = model.hidden_width();
@@ -57,8 +69,12 @@ double bytes_per_step(const ModelConfig& model, int sequences, long micro_batche
                    N * L * 2 * C * (master + stored);
   const double products =
       weights * ((again ? 3 : 2) * stored + 2 * master);  // each weight forward and backward, its gradient added to
-  const double update =
-      weights * (9 * master + (stored_is_short ? stored : 0));  // norm: 1; AdamW: 4 read, 4 written
+  double update = weights * (9 * master + (stored_is_short ? stored : 0));  // norm: 1; AdamW: 4 read, 4 written
+  for (const HiddenMatrix& matrix : hidden_matrices(model, run_parameters(config))) {
+    const double m = std::min(matrix.rows, matrix.columns), all = double(matrix.size());
+    // Muon: momentum: 2 read, 2 written; norm and load: 1 each; values: 1 read, 2 written; in Stored its products.
+    update += all * master + (2 * all + muon_iterations * (3 * all + 8 * m * m)) * stored;
+  }
   return double(micro_batches) * (activations + products) + update;
 }
 
@@ -71,7 +87,7 @@ std::size_t activation_bytes(const ModelConfig& model, int sequences, Activation
 std::string model_summary(const RunConfig& config) {
   const ModelConfig& model = config.model;
   const int B = config.micro_batch();
-  const ParameterLayout layout = decoder_parameters(model);
+  const ParameterLayout layout = run_parameters(config);
   ActivationArena arena;
   DecoderActivations(arena, model, B);
 
@@ -91,6 +107,8 @@ std::string model_summary(const RunConfig& config) {
                   long(config.training.batch) * model.context, config.training.batch, config.training.batch / B, B);
   text += fmt::format("FLOPs per step    {:>14.4g}\n",
                       flops_per_token(model) * double(config.training.batch) * model.context);
+  if (const double flops = optimizer_flops(config); flops > 0)
+    text += fmt::format("FLOPs of Muon     {:>14.4g}  (per step besides, of all ranks together)\n", flops);
   text += fmt::format("matrix products   {}\n", product_library());
   if (const std::string effect = product_library_effect(); !effect.empty()) text += fmt::format("  {}\n", effect);
   return text;

@@ -13,10 +13,13 @@ namespace dekoder {
 /// products, half of the T^2 scores, 3 passes).
 double flops_per_token(const ModelConfig& model);
 
+/// FLOPs of the optimizer's matrix products in a step, over all ranks: Muon's; 0 with AdamW.
+double optimizer_flops(const RunConfig& config);
+
 /// Bytes that the passes of one optimizer step move to and from memory on one rank with `micro_batches` of them, if
 /// each reads and writes its tensors once: those of a product too, however large. Dropout and messages are left
 /// out.
-double bytes_per_step(const ModelConfig& model, int sequences, long micro_batches);
+double bytes_per_step(const RunConfig& config, long micro_batches);
 
 /// Bytes of all activations and scratch for B sequences.
 std::size_t activation_bytes(const ModelConfig& model, int sequences, ActivationUse use = ActivationUse::training);

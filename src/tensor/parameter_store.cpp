@@ -42,15 +42,29 @@ void ParameterLayout::add(std::string name, std::string axes, std::vector<int> s
     throw std::logic_error(fmt::format("parameter {} was added twice", name));
   if (shape.empty() || shape.size() > 2)
     throw std::logic_error(fmt::format("parameter {} has rank {}; expected 1 or 2", name, shape.size()));
-  ParameterEntry entry{std::move(name), std::move(axes), std::move(shape), decays, initial, flat_size_};
-  const std::size_t blocks = (entry.size() + decay_block - 1) / decay_block;
-  flat_size_ += blocks * decay_block;
+  place({std::move(name), std::move(axes), std::move(shape), decays, initial}, decay_block);
+}
+
+void ParameterLayout::place(ParameterEntry entry, std::size_t alignment) {
+  const auto aligned = [&](std::size_t place) { return (place + alignment - 1) / alignment * alignment; };
+  entry.offset = aligned(flat_size_);
+  flat_size_ = aligned(entry.offset + entry.size());
   if (flat_size_ > std::size_t(INT_MAX))
     throw ConfigError(
         "the model has more than {} parameters, up to {} alone; this version counts them in 32 bits: lower "
         "model.layers, model.channels, model.feed_forward or model.vocabulary",
         INT_MAX, entry.name);
   entries_.push_back(std::move(entry));
+}
+
+ParameterLayout ParameterLayout::with_whole(const std::function<bool(const ParameterEntry&)>& is_whole,
+                                            std::size_t alignment) const {
+  ParameterLayout layout;
+  for (ParameterEntry entry : entries_) {
+    entry.whole = is_whole(entry);
+    layout.place(entry, entry.whole ? alignment : decay_block);
+  }
+  return layout;
 }
 
 const ParameterEntry& ParameterLayout::find(std::string_view name) const {

@@ -25,6 +25,7 @@ struct ParameterEntry {
   bool decays = false;     ///< weight decay applies (matrices)
   InitialValues initial;
   std::size_t offset = 0;    ///< first element in the flat buffers
+  bool whole = false;        ///< updated as a matrix, by one rank, with one moment
   std::size_t size() const;  ///< elements
 };
 
@@ -34,6 +35,11 @@ class ParameterLayout {
   /// Throws std::logic_error where the name exists already or the rank is not 1 or 2, ConfigError where a flat
   /// buffer would have more than 2^31 - 1 elements.
   void add(std::string name, std::string axes, std::vector<int> shape, bool decays, InitialValues initial);
+
+  /// The same tensors in the same order. Those that `is_whole` picks are so; they begin and end at multiples of
+  /// `alignment` elements, a multiple of decay_block. Throws as add().
+  ParameterLayout with_whole(const std::function<bool(const ParameterEntry&)>& is_whole,
+                             std::size_t alignment) const;
 
   const std::vector<ParameterEntry>& entries() const { return entries_; }
   /// Throws std::logic_error where there is no such name.
@@ -46,6 +52,9 @@ class ParameterLayout {
   const ParameterEntry& owner_of(std::size_t index) const;
 
  private:
+  /// Puts an entry behind the others, at a multiple of `alignment`, and ends there too.
+  void place(ParameterEntry entry, std::size_t alignment);
+
   std::vector<ParameterEntry> entries_;
   std::size_t flat_size_ = 0;
 };

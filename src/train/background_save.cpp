@@ -30,14 +30,11 @@ std::size_t window_elements(const Shards& shards, const ParameterLayout& layout)
   return std::min(std::max(largest, 4 * shards.bucket_elements()), buffers_of_state * all);
 }
 
-FlatRange range_of(const ParameterEntry& entry) {
-  return {entry.offset, entry.offset + entry.size()};
-}
-
 }  // namespace
 
-std::size_t BackgroundSave::copy_bytes(const Shards& shards) {
-  return buffers_of_state * shards.owned_elements(0) * sizeof(Master);
+std::size_t BackgroundSave::copy_bytes(const Shards& shards, int rank) {
+  const std::size_t of_adamw = elements_of(without(shards.owned(rank), shards.whole()));
+  return ((buffers_of_state - 1) * shards.owned_elements(rank) + of_adamw) * sizeof(Master);
 }
 
 std::size_t BackgroundSave::arrival_bytes(const Shards& shards, const ParameterLayout& layout) {
@@ -52,18 +49,20 @@ BackgroundSave::BackgroundSave(TrainingModel& model)
       departing_(model.ranks()) {
   if (state_.size() != buffers_of_state) throw std::logic_error("the state of a run is not of three buffers");
   const std::size_t owned = model.shards().owned_elements(model.ranks().rank());
-  for (std::size_t b = 0; b < state_.size(); ++b) copies_.emplace_back("state.copy", owned);
+  for (std::size_t b = 0; b < state_.size(); ++b)
+    copies_.emplace_back("state.copy", b == 0 ? owned : state_[b].buffer.size());
   if (model.ranks().size() == 1) return;
   const std::size_t window = window_elements(model.shards(), model.store().layout());
   std::size_t place = window;
   for (std::size_t b = 0; b < state_.size(); ++b)
     for (const ParameterEntry& entry : model.store().layout().entries()) {
-      if (place + entry.size() > window) {
+      const std::size_t elements = in_group(state_[b].name, entry) ? entry.size() : 0;
+      if (place + elements > window) {
         batch_begin_.push_back(place_.size());
         place = 0;
       }
       place_.push_back(place);
-      place += entry.size();
+      place += elements;
     }
   batches_ = batch_begin_.size();
   batch_begin_.push_back(place_.size());
@@ -123,7 +122,8 @@ void BackgroundSave::write(const Write& write) {
 
 /// In the thread that writes, which asks for one tensor after the other.
 HostBuffer BackgroundSave::tensor(std::size_t buffer, const ParameterEntry& entry) {
-  if (batches_ == 0) return HostBuffer(copies_[buffer].data() + entry.offset, entry.size());
+  if (batches_ == 0)
+    return HostBuffer(copies_[buffer].data() + model_.parts_of(buffer, entry).front().place, entry.size());
   const std::vector<ParameterEntry>& entries = model_.store().layout().entries();
   const std::size_t index = buffer * entries.size() + std::size_t(&entry - entries.data());
   const auto behind = std::upper_bound(batch_begin_.begin(), batch_begin_.end(), index);
@@ -137,7 +137,7 @@ HostBuffer BackgroundSave::tensor(std::size_t buffer, const ParameterEntry& entr
 
 std::vector<OwnedPart> BackgroundSave::parts_of(std::size_t tensor) const {
   const std::vector<ParameterEntry>& entries = model_.store().layout().entries();
-  return model_.shards().parts_of(range_of(entries[tensor % entries.size()]));
+  return model_.parts_of(tensor / entries.size(), entries[tensor % entries.size()]);
 }
 
 void BackgroundSave::tell_owners(int request) {

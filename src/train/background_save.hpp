@@ -48,8 +48,8 @@ class BackgroundSave {
   /// Once, on rank 0, after a save.
   std::optional<SaveOutcome> take_outcome() { return std::exchange(outcome_, std::nullopt); }
 
-  /// Bytes on the host that it takes on rank 0, which takes most: for the copy, and for what arrives.
-  static std::size_t copy_bytes(const Shards& shards);
+  /// Bytes on the host that it takes: for the copy, and on rank 0 for what arrives.
+  static std::size_t copy_bytes(const Shards& shards, int rank);
   static std::size_t arrival_bytes(const Shards& shards, const ParameterLayout& layout);
 
  private:

@@ -104,21 +104,24 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   const ModelConfig& model = config.model;
   const int B = config.micro_batch(), C = model.channels, T = model.context;
   const std::size_t tokens = allocated(std::size_t(B) * std::size_t(T), sizeof(Token));
-  const ParameterLayout layout = decoder_parameters(model);
+  const ParameterLayout layout = run_parameters(config);
   const std::size_t flat = layout.flat_size();
   const Shards shards = shards_of(model, layout, ranks);
   std::vector<MemoryTerm> terms = {
       {"values", flat * sizeof(Master)},
       {"gradients", flat * sizeof(Master)},
       {"first moment", shards.owned_elements(0) * sizeof(Master)},
-      {"second moment", shards.owned_elements(0) * sizeof(Master)},
+      {"second moment", elements_of(without(shards.owned(0), shards.whole())) * sizeof(Master)},
       {"weight decay flags", allocated(flat / decay_block, 1)},
       {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
   };
   if (stored_is_short) terms.push_back({"weights", flat * sizeof(Stored)});
+  if (const auto [elements, shorter] = largest_matrix(hidden_matrices(model, layout)); elements > 0)
+    terms.push_back({"matrices of Muon",
+                     2 * (allocated(elements, sizeof(Stored)) + allocated(shorter * shorter, sizeof(Stored)))});
   if (const std::size_t bytes = GradientReducer::memory(shards, leaves_of_step(config), 0); bytes > 0)
     terms.push_back({"sums of micro-batches", bytes});
-  terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards)});
+  terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards, 0)});
   if (const std::size_t bytes = BackgroundSave::arrival_bytes(shards, layout); bytes > 0)
     terms.push_back({"state of other ranks, to be saved", bytes});
   if (model.positions == Positions::sinusoidal)
@@ -161,15 +164,17 @@ std::uint64_t bytes_of(const std::vector<MemoryTerm>& terms) {
 }
 
 std::string training_memory_text(const RunConfig& config, const std::vector<MemoryTerm>& terms, int ranks) {
-  std::string text =
-      ranks == 1 ? "memory by term\n" : fmt::format("memory by term, of rank 0 of {}; no other has more\n", ranks);
+  std::string text = ranks == 1 ? "memory by term\n"
+                                : fmt::format("memory by term, of rank 0 of {}; {}\n", ranks,
+                                              config.training.optimizer == OptimizerKind::muon
+                                                  ? "others have more or less of the matrices"
+                                                  : "no other has more");
   const auto line = [&](const std::string& name, std::uint64_t bytes) {
     text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(bytes));
   };
   for (const MemoryTerm& term : terms) line(term.name, term.bytes);
   line("together", bytes_of(terms));
-  return text + fmt::format("checkpoint file      {:>12}\n",
-                            bytes_text(checkpoint_bytes(decoder_parameters(config.model))));
+  return text + fmt::format("checkpoint file      {:>12}\n", bytes_text(checkpoint_bytes(run_parameters(config))));
 }
 
 }  // namespace dekoder

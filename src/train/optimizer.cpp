@@ -49,16 +49,65 @@ std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before,
   return jumps ? std::optional(change) : std::nullopt;
 }
 
-Optimizer::Optimizer(const ParameterLayout& layout, const Communicator& ranks, std::vector<FlatRange> owned)
+std::vector<FlatRange> whole_ranges(const ParameterLayout& layout) {
+  constexpr std::size_t unit = std::size_t(reduction_leaf);
+  std::vector<FlatRange> ranges;
+  for (const ParameterEntry& entry : layout.entries())
+    if (entry.whole) ranges.push_back({entry.offset, (entry.offset + entry.size() + unit - 1) / unit * unit});
+  return ranges;
+}
+
+LargestMatrix largest_matrix(const std::vector<HiddenMatrix>& matrices) {
+  LargestMatrix largest;
+  for (const HiddenMatrix& matrix : matrices) {
+    largest.elements = std::max(largest.elements, matrix.size());
+    largest.shorter_side = std::max(largest.shorter_side, std::size_t(std::min(matrix.rows, matrix.columns)));
+  }
+  return largest;
+}
+
+namespace {
+
+MuonScratch scratch_for(const LargestMatrix& largest) {
+  return largest.elements == 0 ? MuonScratch() : MuonScratch(largest.elements, largest.shorter_side);
+}
+
+std::vector<HiddenMatrix> owned_matrices(const ModelConfig& model, const ParameterLayout& layout,
+                                         const std::vector<FlatRange>& owned) {
+  std::vector<HiddenMatrix> matrices = hidden_matrices(model, layout);
+  std::erase_if(matrices, [&](const HiddenMatrix& matrix) {
+    return std::none_of(owned.begin(), owned.end(), [&](const FlatRange& range) {
+      return range.begin <= matrix.offset && matrix.offset + matrix.size() <= range.end;
+    });
+  });
+  return matrices;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const ModelConfig& model, const ParameterLayout& layout, const Communicator& ranks,
+                     std::vector<FlatRange> owned)
     : ranks_(ranks),
       owned_(std::move(owned)),
+      by_adamw_(without(owned_, whole_ranges(layout))),
+      by_muon_(owned_matrices(model, layout, owned_)),
+      scratch_(scratch_for(largest_matrix(hidden_matrices(model, layout)))),
       first_moment_("optimizer.first_moment", elements_of(owned_)),
-      second_moment_("optimizer.second_moment", elements_of(owned_)),
+      second_moment_("optimizer.second_moment", elements_of(by_adamw_)),
       norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))),
       leaf_squares_(norm_partials_.size()) {}
 
-Optimizer::Optimizer(const ParameterLayout& layout)
-    : Optimizer(layout, Communicator::single(), {{0, layout.flat_size()}}) {}
+Optimizer::Optimizer(const ModelConfig& model, const ParameterLayout& layout)
+    : Optimizer(model, layout, Communicator::single(), {{0, layout.flat_size()}}) {}
+
+long Optimizer::place_in(const std::vector<FlatRange>& ranges, std::size_t element) {
+  std::size_t place = 0;
+  for (const FlatRange& range : ranges) {
+    if (element < range.end) return long(place + element - range.begin);
+    place += range.size();
+  }
+  throw std::logic_error("Optimizer: an element of another rank");
+}
 
 double Optimizer::norm_of_gradients(const ExecSpace& exec, const ParameterStore& store) {
   std::fill(leaf_squares_.begin(), leaf_squares_.end(), 0.0);
@@ -104,13 +153,25 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
   adam.bias_correction1 = 1 - std::pow(training.beta1, double(step + 1));
   adam.bias_correction2 = 1 - std::pow(training.beta2, double(step + 1));
   const auto [values, weights] = store.values_and_weights();
-  long moment = 0;
-  for (const FlatRange& range : owned_) {
-    const long begin = long(range.begin), end = long(range.end), next = moment + end - begin;
+  for (const FlatRange& range : by_adamw_) {
+    const long begin = long(range.begin), end = long(range.end), first = place_in(owned_, range.begin),
+               second = place_in(by_adamw_, range.begin);
     adamw(exec, adam, rows(store.decay(), begin / decay_block, end / decay_block),
-          rows(store.gradients(), begin, end), rows(values, begin, end), rows(first_moment_, moment, next),
-          rows(second_moment_, moment, next), stored_is_short ? rows(weights, begin, end) : weights);
-    moment = next;
+          rows(store.gradients(), begin, end), rows(values, begin, end),
+          rows(first_moment_, first, first + end - begin), rows(second_moment_, second, second + end - begin),
+          stored_is_short ? rows(weights, begin, end) : weights);
+  }
+  const MuonStep of_muon{adam.learning_rate, static_cast<Real>(training.momentum), adam.weight_decay,
+                         adam.gradient_scale};
+  for (const HiddenMatrix& matrix : by_muon_) {
+    const auto of = [&]<class Flat>(const Flat& flat, long begin) {
+      return reshape<Kokkos::View<typename Flat::value_type**, Layout, MemSpace>>(
+          rows(flat, begin, begin + long(matrix.size())), matrix.rows, matrix.columns);
+    };
+    const long begin = long(matrix.offset);
+    muon(exec, of_muon, norm_partials_, scratch_, of(store.gradients(), begin), of(values, begin),
+         of(first_moment_, place_in(owned_, matrix.offset)),
+         stored_is_short ? of(weights, begin) : StoredTensor2());
   }
   return norm;
 }

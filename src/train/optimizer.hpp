@@ -6,6 +6,8 @@
 
 #include "config/run_config.hpp"
 #include "io/run/checkpoint.hpp"
+#include "kernels/muon.hpp"
+#include "model/decoder.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/shards.hpp"
 #include "tensor/parameter_store.hpp"
@@ -30,15 +32,26 @@ struct LearningRateJump {
 std::optional<LearningRateJump> learning_rate_jump(const TrainingConfig& before, const TrainingConfig& now,
                                                    long step);
 
-/// AdamW with clipping by the global norm over all parameters at once; owns the moments. Of several ranks each
-/// updates the pieces that it owns, and keeps the moments of these alone.
+/// What is whole in a layout, in ascending order, with the gaps behind.
+std::vector<FlatRange> whole_ranges(const ParameterLayout& layout);
+
+/// The scratch that muon() needs for any of these matrices; empty where there are none.
+struct LargestMatrix {
+  std::size_t elements = 0, shorter_side = 0;
+};
+LargestMatrix largest_matrix(const std::vector<HiddenMatrix>& matrices);
+
+/// AdamW, and Muon of what is whole, with clipping by the global norm over all parameters at once; owns the
+/// moments. Of several ranks each updates the pieces that it owns, and keeps the moments of these alone.
 class Optimizer {
  public:
   /// Allocates both moments, zero, of what this rank owns: ascending ranges that begin at multiples of
-  /// reduction_leaf and together, over all ranks, are the flat buffer.
-  Optimizer(const ParameterLayout& layout, const Communicator& ranks, std::vector<FlatRange> owned);
+  /// reduction_leaf and together, over all ranks, are the flat buffer. The first moment of a matrix is Muon's; it
+  /// has no second one.
+  Optimizer(const ModelConfig& model, const ParameterLayout& layout, const Communicator& ranks,
+            std::vector<FlatRange> owned);
   /// For a single rank.
-  explicit Optimizer(const ParameterLayout& layout);
+  Optimizer(const ModelConfig& model, const ParameterLayout& layout);
 
   /// One step with the gradients in `store`, of which what this rank owns is zero afterwards. Gradients are scaled
   /// by min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does. Returns the norm before clipping.
@@ -48,18 +61,23 @@ class Optimizer {
 
   const std::vector<FlatRange>& owned() const { return owned_; }
   /// What a restart needs besides the parameters: first_moment, second_moment; the owned ranges one after the
-  /// other.
+  /// other, of the second those that AdamW updates.
   std::vector<NamedBuffer> state() const {
-    return {{state_groups[1], first_moment_}, {state_groups[2], second_moment_}};
+    return {{state_groups[1], first_moment_}, {state_groups[second_moment], second_moment_}};
   }
 
  private:
+  /// The place of an element of an owned range among those of `ranges`.
+  static long place_in(const std::vector<FlatRange>& ranges, std::size_t element);
   double norm_of_gradients(const ExecSpace& exec, const ParameterStore& store);
   /// Index in the flat buffer of the first NaN or Inf on any rank, or -1.
   long first_bad_gradient(const ExecSpace& exec, const ParameterStore& store) const;
 
   const Communicator ranks_;
   const std::vector<FlatRange> owned_;
+  const std::vector<FlatRange> by_adamw_;    ///< of them, what is not whole
+  const std::vector<HiddenMatrix> by_muon_;  ///< that this rank owns
+  const MuonScratch scratch_;
   MasterTensor1 first_moment_, second_moment_;
   AccumulatorTensor1 norm_partials_;
   std::vector<double> leaf_squares_;  ///< of the whole buffer

@@ -28,10 +28,11 @@ bool is_imported(const CheckpointInfo& saved) {
   return saved.step == 0 && saved.data_hash.empty();
 }
 
-/// The first start after an import says how the model is trained: all but the model may be other than in its
-/// config.yaml, and of that what no parameter's shape or meaning follows from.
+/// The first start after an import says how the model is trained: all but the model and the optimizer, whose
+/// moments are there, may be other than in its config.yaml, and of the model what no parameter's shape or meaning
+/// follows from.
 bool may_change_after_import(const std::string& key, const RunConfig& config) {
-  return !key.starts_with("model.") || key == "model.dropout" ||
+  return (!key.starts_with("model.") && key != "training.optimizer") || key == "model.dropout" ||
          (key == "model.context" && config.model.positions != Positions::learned);
 }
 

@@ -18,13 +18,10 @@ std::span<std::byte> bytes_of(const HostBuffer& buffer) {
 
 }  // namespace
 
-std::vector<OwnedPart> StateExchange::parts_of(const ParameterEntry& entry) const {
-  return model_.shards().parts_of({entry.offset, entry.offset + entry.size()});
-}
-
-void StateExchange::scatter(const MasterTensor1& moments, const ParameterEntry& entry, const HostBuffer& tensor) {
+void StateExchange::scatter(std::size_t buffer, const MasterTensor1& moments, const ParameterEntry& entry,
+                            const HostBuffer& tensor) {
   Messages messages(model_.ranks());
-  for (const auto& [rank, range, place] : parts_of(entry)) {
+  for (const auto& [rank, range, place] : model_.parts_of(buffer, entry)) {
     const HostBuffer part = rows(tensor, long(range.begin - entry.offset), long(range.end - entry.offset));
     if (rank == 0)
       Kokkos::deep_copy(rows(moments, long(place), long(place + part.size())), part);
@@ -34,8 +31,8 @@ void StateExchange::scatter(const MasterTensor1& moments, const ParameterEntry& 
   messages.wait();
 }
 
-void StateExchange::take(const MasterTensor1& moments, const ParameterEntry& entry) {
-  for (const auto& [rank, range, place] : parts_of(entry)) {
+void StateExchange::take(std::size_t buffer, const MasterTensor1& moments, const ParameterEntry& entry) {
+  for (const auto& [rank, range, place] : model_.parts_of(buffer, entry)) {
     if (rank != model_.ranks().rank()) continue;
     const HostBuffer part("state.part", range.size());
     Messages messages(model_.ranks());
@@ -53,7 +50,7 @@ std::vector<NamedBuffer> StateExchange::to_owners() {
     buffers[b].put = [this, b, own](const ParameterEntry& entry, const HostBuffer& tensor) {
       const auto& entries = model_.store().layout().entries();
       model_.ranks().from_root(News{StartNews::tensor, int(b), int(&entry - entries.data()), ExitCode::finished});
-      if (b > 0) return scatter(own, entry, tensor);
+      if (b > 0) return scatter(b, own, entry, tensor);
       model_.ranks().broadcast(bytes_of(tensor));
       Kokkos::deep_copy(ParameterStore::flat_slice(own, entry), tensor);
     };
@@ -74,7 +71,7 @@ bool StateExchange::follow_reading() {
     const ParameterEntry& entry = model_.store().layout().entries().at(std::size_t(heard.entry));
     const MasterTensor1& own = buffers.at(std::size_t(heard.buffer)).buffer;
     if (heard.buffer > 0) {
-      take(own, entry);
+      take(std::size_t(heard.buffer), own, entry);
     } else {
       const HostBuffer tensor("state.tensor", entry.size());
       model_.ranks().broadcast(bytes_of(tensor));

@@ -26,9 +26,9 @@ class StateExchange {
   bool follow_reading();
 
  private:
-  std::vector<OwnedPart> parts_of(const ParameterEntry& entry) const;
-  void scatter(const MasterTensor1& moments, const ParameterEntry& entry, const HostBuffer& tensor);
-  void take(const MasterTensor1& moments, const ParameterEntry& entry);
+  void scatter(std::size_t buffer, const MasterTensor1& moments, const ParameterEntry& entry,
+               const HostBuffer& tensor);
+  void take(std::size_t buffer, const MasterTensor1& moments, const ParameterEntry& entry);
 
   TrainingModel& model_;
 };

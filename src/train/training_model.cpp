@@ -47,7 +47,8 @@ std::size_t bucket_bytes() {
 Shards shards_of(const ModelConfig& model, const ParameterLayout& layout, int ranks) {
   std::vector<std::size_t> finished = backward_borders(layout, model.layers);
   finished.insert(finished.begin(), 0);
-  return Shards(layout.flat_size(), std::size_t(reduction_leaf), finished, bucket_bytes() / sizeof(Master), ranks);
+  return Shards(layout.flat_size(), std::size_t(reduction_leaf), finished, bucket_bytes() / sizeof(Master), ranks,
+                whole_ranges(layout));
 }
 
 std::string loss_is_not_finite(long step, double loss) {
@@ -61,11 +62,11 @@ long leaves_of_step(const RunConfig& config) {
 TrainingModel::TrainingModel(const RunConfig& config, const Communicator& ranks)
     : config_(config),
       ranks_(ranks),
-      store_(decoder_parameters(config.model)),
+      store_(run_parameters(config)),
       borders_(backward_borders(store_.layout(), config.model.layers)),
       shards_(shards_of(config.model, store_.layout(), ranks.size())),
       reducer_(ranks_, shards_, store_, leaves_of_step(config)),
-      optimizer_(store_.layout(), ranks, shards_.owned(ranks.rank())),
+      optimizer_(config.model, store_.layout(), ranks, shards_.owned(ranks.rank())),
       decoder_(config.model, store_),
       arena_(dekoder::activation_bytes(config.model, config.micro_batch())),
       activations_(arena_, config.model, config.micro_batch()),
@@ -82,7 +83,26 @@ void TrainingModel::load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTok
 std::vector<NamedBuffer> TrainingModel::state() const {
   std::vector<NamedBuffer> buffers = optimizer_.state();
   buffers.insert(buffers.begin(), {parameter_group, store_.values_to_write()});
+  if (ranks_.size() > 1 || shards_.whole().empty()) return buffers;
+  // One that does not hold all tensors is no flat buffer.
+  NamedBuffer& second = buffers.back();
+  const auto slice = [this, flat = second.buffer](const ParameterEntry& entry) {
+    const long begin = long(parts_of(second_moment, entry).front().place);
+    return rows(flat, begin, begin + long(entry.size()));
+  };
+  second.get = [slice](const ParameterEntry& entry) {
+    return HostBuffer(Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), slice(entry)));
+  };
+  second.put = [slice](const ParameterEntry& entry, const HostBuffer& tensor) {
+    Kokkos::deep_copy(slice(entry), tensor);
+  };
   return buffers;
+}
+
+std::vector<OwnedPart> TrainingModel::parts_of(std::size_t buffer, const ParameterEntry& entry) const {
+  const FlatRange range{entry.offset, entry.offset + entry.size()};
+  if (buffer != second_moment) return shards_.parts_of(range);
+  return entry.whole ? std::vector<OwnedPart>() : shards_.parts_beside_whole(range);
 }
 
 std::uint64_t TrainingModel::parameter_digest() const {

@@ -66,6 +66,9 @@ class TrainingModel {
   const Optimizer& optimizer() const { return optimizer_; }
   /// What a checkpoint holds: the parameters and the optimizer's state, of which this rank may own a part.
   std::vector<NamedBuffer> state() const;
+  /// Who owns the parts of a tensor in the buffer `buffer` of the state, and where in it; none, where the buffer
+  /// does not hold it.
+  std::vector<OwnedPart> parts_of(std::size_t buffer, const ParameterEntry& entry) const;
   /// XXH64 of the parameters' bits, to compare them between ranks or runs.
   std::uint64_t parameter_digest() const;
   const Decoder& decoder() const { return decoder_; }

@@ -100,6 +100,23 @@ class Ranks(unittest.TestCase):
         self.train(4, "one-bucket", DEKODER_BUCKET_BYTES="1073741824")
         self.assert_equal_results("one-bucket", "one")
 
+    def test_muon_on_any_number_of_ranks(self):
+        """Whole matrices have one owner; restarts on other numbers, and a change of the optimizer refused."""
+        muon = ["--set", "training.optimizer=muon", "--set", "model.key_value_heads=1", "--set", "model.gated=true"]
+        self.train(1, "muon", *muon)
+        self.train(2, "muon-2", *muon)
+        self.assert_equal_results("muon-2", "muon")
+        for ranks, fault in ((3, "train:step@7!TERM"), (1, "train:step@3!TERM"), (8, "train:step@4!TERM")):
+            self.train(ranks, "muon-chain", *muon, code=85, DEKODER_FAULT=fault)
+        said = self.train(2, "muon-chain", *muon, "--set", "training.optimizer=adamw", code=2)
+        self.assertIn("a restart cannot change\n  training.optimizer: muon in the checkpoint, adamw now", said)
+        self.train(2, "muon-chain", *muon)
+        self.assert_equal_results("muon-chain", "muon")
+        self.assertIn(" VALID", self.run_ranks(1, PROGRAM, "checkpoint", "verify", "muon-chain"))
+        for ranks in (1, 3):
+            self.train(ranks, f"muon-bucket-{ranks}", *muon, DEKODER_BUCKET_BYTES="1073741824")
+            self.assert_equal_results(f"muon-bucket-{ranks}", "muon")
+
     def test_a_restart_on_any_other_number(self):
         """Stopped within a period of everything and on its border, in an evaluation and in a sample."""
         self.train(1, "whole")

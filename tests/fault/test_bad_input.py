@@ -100,6 +100,8 @@ CONFIGURATIONS = [
     ("training:\n  learning_rate: -1e-3\n", ["training.learning_rate is '-1e-3'"]),
     ("training:\n  schedule: cosin\n", ["training.schedule is 'cosin'", "did you mean 'cosine'?"]),
     ("training:\n  beta1: 1\n", ["training.beta1 is '1'"]),
+    ("training:\n  optimizer: mion\n", ["training.optimizer is 'mion'; expected one of adamw, muon; did you mean 'muon'?"]),
+    ("training:\n  momentum: 1\n", ["training.momentum is '1'; expected a number from 0 to below 1"]),
     ("training:\n  beta2: 1.5\n", ["training.beta2 is '1.5'"]),
     ("training:\n  epsilon: 0\n", ["training.epsilon is '0'"]),
     ("training:\n  weight_decay: -1\n", ["training.weight_decay is '-1'"]),
@@ -652,7 +654,7 @@ class BadInput(unittest.TestCase):
         self.assertEqual(config["training"]["learning_rate"], 2e-5)
         self.assertEqual(config["training"]["final_learning_rate"], 2e-6)
         self.assertEqual(config["training"]["seed"], 18446744073709551615)
-        texts_of = {"positions", "norm", "norm_kind", "activation", "initialisation", "schedule", "on_nonfinite", "precision", "residual", "recompute", "tokens", "prompt",
+        texts_of = {"positions", "norm", "norm_kind", "activation", "initialisation", "schedule", "on_nonfinite", "optimizer", "precision", "residual", "recompute", "tokens", "prompt",
                     "texts"}
         for section, keys in config.items():
             for key, value in keys.items():

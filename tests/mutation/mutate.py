@@ -48,6 +48,7 @@ PLAN = {
     "tokenizer/tokenizer": ["tokenizer.test_tokenizer.once", "unit.test_token_dataset.f", "fault.test_token_files.py"],
     "base/utf8": ["tokenizer.test_tokenizer.once", "unit.test_token_dataset.f"],
     "kernels/adamw": ["unit.test_adamw.f", "unit.test_adamw.ft", "unit.test_training_step.f"],
+    "kernels/muon": ["unit.test_muon.f", "unit.test_muon.ft", "parity.test_parity.d"],
     "kernels/reduction": ["unit.test_reduction.f", "unit.test_training_step.f"],
     "kernels/column_sum": ["unit.test_column_sum.f", "unit.test_column_sum.ft", "unit.test_normalization.f",
                            "unit.test_elementwise.f", *KERNELS],

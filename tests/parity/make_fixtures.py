@@ -76,6 +76,9 @@ VARIANTS = {
     # Final logits as Gemma 2's, with PaLM's z-loss.
     "soft_cap_z_loss": dict(seed=13, positions="learned", norm="pre", activation="gelu_tanh", bias=False, tied_head=True,
                             logit_soft_cap=3.0, z_loss=0.01),
+    # Queries, keys and values, gate and up, are matrices of their own; wide and tall ones.
+    "muon": dict(seed=16, heads=4, key_value_heads=2, positions="rotary", head_size=8, norm="pre", norm_kind="rms",
+                 activation="silu", gated=True, bias=False, tied_head=False, optimizer="muon", momentum=0.9),
 }
 
 
@@ -84,7 +87,7 @@ def configuration(variant):
     changes = {key: value for key, value in variant.items() if key != "seed"}
     model, training = dict(MODEL), dict(TRAINING)
     for key, value in changes.items():
-        (training if key in training or key == "z_loss" else model)[key] = value
+        (training if key in training or key in ("z_loss", "optimizer", "momentum") else model)[key] = value
     return {"model": model, "training": training}
 
 
@@ -258,6 +261,38 @@ class Decoder:
         return logits.logsumexp(-1).square().mean()
 
 
+def orthogonalised(update):
+    """Jordan et al. 2024: five iterations of Newton and Schulz, on the shorter side."""
+    tall = update.shape[0] > update.shape[1]
+    x = (update.T if tall else update) / update.norm()
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if tall else x
+
+
+class Muon:
+    """Jordan et al. 2024 with the scale and the decay of Liu et al. 2025. A stack of matrices is updated one by one."""
+
+    def __init__(self, model, values, training):
+        model = DEFAULTS | model
+        head = model["head_size"] or model["channels"] // model["heads"]
+        keys = (model["key_value_heads"] or model["heads"]) * head
+        self.values, self.training, self.moments = values, training, {}
+        self.parts = {"qkv": [model["heads"] * head, keys, keys], "gate_up": [model["feed_forward"]] * 2}
+
+    def step(self, rate):
+        for name, value in self.values.items():
+            moment = self.moments.setdefault(name, torch.zeros_like(value))
+            moment.mul_(self.training["momentum"]).add_(value.grad)
+            update = value.grad + self.training["momentum"] * moment
+            with torch.no_grad():
+                value.mul_(1 - rate * self.training["weight_decay"])
+                parts = self.parts.get(name.split(".")[-2], [value.shape[0]])
+                for part, change in zip(value.split(parts), update.split(parts)):
+                    part.sub_(rate * 0.2 * math.sqrt(max(part.shape)) * orthogonalised(change))
+
+
 def learning_rate(training, step):
     """Of step 0, 1, ...: linear warm-up, then constant, or from the peak to the final rate at the last step."""
     peak, last, warmup = training["learning_rate"], training["final_learning_rate"], training["warmup_steps"]
@@ -299,9 +334,13 @@ def make(name, variant):
     targets = random.integers(0, model["vocabulary"], shape, dtype=numpy.int32)
     values = initial_values(parameter_shapes(model), random)
     decoder = Decoder(model, values)
+    hidden = {name: v for name, v in values.items()
+              if training.get("optimizer") == "muon" and name.startswith("blocks.") and v.dim() == 2}
+    muon = Muon(model, hidden, training)
+    others = [v for name, v in values.items() if name not in hidden]
     optimizer = torch.optim.AdamW(
-        [{"params": [v for v in values.values() if v.dim() == 2], "weight_decay": training["weight_decay"]},
-         {"params": [v for v in values.values() if v.dim() == 1], "weight_decay": 0.0}],
+        [{"params": [v for v in others if v.dim() == 2], "weight_decay": training["weight_decay"]},
+         {"params": [v for v in others if v.dim() == 1], "weight_decay": 0.0}],
         betas=(training["beta1"], training["beta2"]), eps=training["epsilon"], foreach=False)
 
     fixture = Fixture(FOLDER / f"{name}.h5", config)
@@ -312,7 +351,8 @@ def make(name, variant):
     for step in range(STEPS):
         logits = decoder.logits(torch.tensor(tokens[step], dtype=torch.int64))
         loss = decoder.loss(logits, torch.tensor(targets[step], dtype=torch.int64))
-        optimizer.zero_grad(set_to_none=False)
+        for value in values.values():
+            value.grad = None
         (loss + training.get("z_loss", 0) * decoder.z_loss(logits)).backward()
         if step == 0:
             fixture.write("logits", rounded(logits.detach().numpy()))
@@ -324,6 +364,7 @@ def make(name, variant):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
         optimizer.step()
+        muon.step(learning_rate(training, step))
     fixture.write("losses", rounded(losses))
     fixture.write("gradient_norms", rounded(norms))
     fixture.write_all("final_parameters", values)

@@ -16,21 +16,11 @@
 namespace dekoder::testing {
 namespace {
 
-constexpr std::array fixture_names{"gpt2",
-                                   "long_context",
-                                   "post_learned_erf",
-                                   "post_multihead_relu",
-                                   "post_no_bias",
-                                   "pre_no_bias",
-                                   "pre_sinusoidal_relu",
-                                   "talk",
-                                   "wide_head",
-                                   "llama",
-                                   "multi_query_partly_rotary",
-                                   "rms_relu_squared",
-                                   "qwen3",
-                                   "qk_norm",
-                                   "soft_cap_z_loss"};
+constexpr std::array fixture_names{
+    "gpt2",         "long_context", "post_learned_erf",          "post_multihead_relu",
+    "post_no_bias", "pre_no_bias",  "pre_sinusoidal_relu",       "talk",
+    "wide_head",    "llama",        "multi_query_partly_rotary", "rms_relu_squared",
+    "qwen3",        "qk_norm",      "soft_cap_z_loss",           "muon"};
 
 std::filesystem::path fixture_folder() {
   return testing_support::source_folder() / "tests/parity/fixtures";
@@ -62,8 +52,8 @@ class ParityModel {
  public:
   ParityModel(const ParityFixture& fixture, Residual residual)
       : config_(with_residual(fixture.config(), residual)),
-        store_(decoder_parameters(config_.model)),
-        optimizer_(store_.layout()),
+        store_(run_parameters(config_)),
+        optimizer_(config_.model, store_.layout()),
         decoder_(config_.model, store_),
         arena_(activation_bytes(config_.model, config_.micro_batch())),
         activations_(arena_, config_.model, config_.micro_batch()),
@@ -224,7 +214,7 @@ TEST_P(Parity, AttentionWeightsOfEveryLayerAndHead) {
   std::cout << fmt::format("{}: attention weights {:.1e} of the largest value\n", GetParam().name(), found.largest);
 }
 
-TEST_P(Parity, TenAdamwSteps) {
+TEST_P(Parity, TenSteps) {
   HostTensor losses{{std::size_t(fixture.steps())}, {}}, norms = losses;
   for (int step = 0; step < fixture.steps(); ++step) {
     model.load(fixture, step);

@@ -20,6 +20,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/head_norm.hpp"
+#include "kernels/muon.hpp"
 #include "kernels/normalization.hpp"
 #include "kernels/reduction.hpp"
 #include "kernels/rotary.hpp"
@@ -40,6 +41,7 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(attention_statistics_shapes),
     DEKODER_SIGNATURE(cross_entropy_shapes),
     DEKODER_SIGNATURE(soft_cap_shapes),
+    DEKODER_SIGNATURE(muon_shapes),
     DEKODER_SIGNATURE(cross_entropy_loss_shapes),
     DEKODER_SIGNATURE(activation_shapes),
     DEKODER_SIGNATURE(activation_backward_shapes),

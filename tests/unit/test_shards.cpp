@@ -69,6 +69,40 @@ TEST(Shards, PartsOfARangeAreItsOwners) {
   }
 }
 
+TEST(Shards, WhatIsWholeIsCutNowhere) {
+  const std::size_t flat = unit * 400;
+  const std::vector<FlatRange> whole = {{unit * 10, unit * 90}, {unit * 90, unit * 95}, {unit * 120, unit * 300}};
+  for (const std::size_t bucket : {unit, unit * 50, flat})
+    for (const int ranks : {1, 2, 3, 7}) {
+      const Shards shards(flat, unit, {0, unit * 5, unit * 110, unit * 330}, bucket, ranks, whole);
+      std::vector<int> owners(flat, 0);
+      for (int rank = 0; rank < ranks; ++rank)
+        for (const FlatRange& range : shards.owned(rank))
+          for (std::size_t i = range.begin; i < range.end; ++i) ++owners[i];
+      EXPECT_EQ(owners, std::vector<int>(flat, 1));
+      for (const FlatRange& range : whole) {
+        std::vector<int> ranks_of;
+        for (const OwnedPart& part : shards.parts_of(range)) ranks_of.push_back(part.rank);
+        EXPECT_EQ(ranks_of.size(), 1u) << "bucket " << bucket << ", " << ranks << " ranks";
+      }
+      std::vector<std::vector<std::size_t>> rest(static_cast<std::size_t>(ranks));  // elements in the rank's order
+      for (int rank = 0; rank < ranks; ++rank)
+        for (const FlatRange& range : without(shards.owned(rank), whole))
+          for (std::size_t i = range.begin; i < range.end; ++i) rest[static_cast<std::size_t>(rank)].push_back(i);
+      for (const FlatRange range : {FlatRange{0, unit * 10}, {unit * 96, unit * 119}, {unit * 300, flat}})
+        for (const OwnedPart& part : shards.parts_beside_whole(range))
+          for (std::size_t i = 0; i < part.range.size(); ++i)
+            ASSERT_EQ(rest[static_cast<std::size_t>(part.rank)].at(part.place + i), part.range.begin + i);
+    }
+}
+
+TEST(Shards, WithoutLeavesWhatIsInNoHole) {
+  const std::vector<FlatRange> ranges = {{0, 10}, {20, 30}}, holes = {{0, 2}, {4, 6}, {8, 22}, {25, 40}};
+  EXPECT_EQ(without(ranges, holes), (std::vector<FlatRange>{{2, 4}, {6, 8}, {22, 25}}));
+  EXPECT_EQ(without(ranges, {}), ranges);
+  EXPECT_EQ(without(ranges, {{0, 100}}), std::vector<FlatRange>());
+}
+
 TEST(Shards, BucketsCloseWhereBackwardIsDone) {
   const Shards shards(1000, unit, {0, 100, 260, 400, 990}, 280, 2);
   // 990 gives 8 elements, too few, 400 gives 600, 260 too few, 100 gives 288.

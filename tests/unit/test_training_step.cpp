@@ -67,6 +67,7 @@ TEST_P(WatchedStep, AllocatesNothingAndLabelsEveryKernel) {
   RunConfig config = small_config();
   config.model.dropout = GetParam();
   config.model.tied_head = false;
+  if (GetParam() > 0) config.training.optimizer = OptimizerKind::muon;
   const ExecSpace exec;
   TrainingModel model(config);
   model.store().initialise(exec, 1);
@@ -100,6 +101,18 @@ TEST(FlopsPerToken, AreTheMatrixProductsAndAttention) {
   const bool of_products = attention_score_elements(config.training.batch, m.context, m.heads) > 0;
   EXPECT_EQ((gemm_flops() - before) / (config.training.batch * m.context),
             flops_per_token(m) - attention + (of_products ? 7 * square : 0));
+}
+
+TEST(OptimizerFlops, AreTheMatrixProductsOfMuon) {
+  RunConfig config = small_config();
+  config.model.gated = true;
+  EXPECT_EQ(optimizer_flops(config), 0);
+  config.training.optimizer = OptimizerKind::muon;
+  TrainingModel model(config);
+  const double before = gemm_flops();
+  model.optimizer().step(ExecSpace(), config.training, 0, model.store());
+  EXPECT_GT(optimizer_flops(config), 0);
+  EXPECT_EQ(gemm_flops() - before, optimizer_flops(config));
 }
 
 INSTANTIATE_TEST_SUITE_P(Dropout, WatchedStep, ::testing::Values(0.0, 0.25));
@@ -234,6 +247,46 @@ TEST(TrainingStep, ACheckpointHoldsEachMomentUnderItsName) {
       ASSERT_EQ(parameters[i], updated(entry.offset + i)) << entry.name << " " << i;
     }
   }
+}
+
+// Of the matrices of the blocks the first moment is Muon's, momentum * 0 + g; they have no second one.
+TEST(TrainingStep, ACheckpointOfMuonHoldsOneMomentOfAMatrix) {
+  RunConfig config = small_config();
+  config.training.clip_norm = 0;
+  config.training.optimizer = OptimizerKind::muon;
+  const ExecSpace exec;
+  TrainingModel model(config);
+  model.store().initialise(exec, 1);
+  const ParameterLayout& layout = model.store().layout();
+  const MasterTensor1 gradients = model.store().gradients();
+  for (const ParameterEntry& entry : layout.entries())
+    change(ParameterStore::flat_slice(gradients, entry), [](const auto& values) {
+      for (std::size_t i = 0; i < values.size(); ++i) values(i) = Master(RandomStream(5, 6).normal(i));
+    });
+  const std::vector<double> g = values_of(gradients);
+  model.optimizer().step(exec, config.training, 0, model.store());
+  exec.fence();
+  EXPECT_EQ(values_of(gradients), std::vector<double>(g.size(), 0.0));
+  const testing_support::ScratchFolder scratch("moments");
+  const auto path = write_checkpoint(scratch.path(), CheckpointInfo{}, layout, model.state());
+  {
+    const Hdf5File file = Hdf5File::open(path);
+    int matrices = 0;
+    for (const ParameterEntry& entry : layout.entries()) {
+      const bool whole = entry.name.starts_with("blocks.") && entry.shape.size() == 2;
+      matrices += whole;
+      const auto first = file.read<Real>("/first_moment/" + entry.name);
+      for (std::size_t i = 0; i < entry.size(); ++i)
+        ASSERT_NEAR(first[i], (whole ? 1 : 1 - config.training.beta1) * g[entry.offset + i], 1e-6) << entry.name;
+      const std::vector<std::string> second = file.members("/second_moment");
+      EXPECT_EQ(std::count(second.begin(), second.end(), entry.name), whole ? 0 : 1) << entry.name;
+    }
+    EXPECT_EQ(matrices, 8);
+  }
+  TrainingModel again(config);
+  read_checkpoint(path, layout, again.state());
+  for (std::size_t b = 0; b < 3; ++b)
+    EXPECT_TRUE(identical(model.state()[b].buffer, again.state()[b].buffer)) << model.state()[b].name;
 }
 
 TEST(TrainingStep, ModelsThatShareATensorShareItsInitialValues) {

@@ -49,14 +49,16 @@ void read_group(const OpenCheckpoint& checkpoint, const NamedBuffer& buffer, con
     if (record.type != hdf5_type_of<Real>())
       throw ConfigError("{}:{}: holds {}, this program computes in {}", checkpoint.name(), record.path,
                         hdf5_type_name(record.type), precision_name);
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    const ParameterEntry& entry = layout.entries()[i];
+  auto next = records.begin();
+  for (const ParameterEntry& entry : layout.entries()) {
+    if (!in_group(buffer.name, entry)) continue;
+    const TensorRecord& read = *next++;
     const MasterTensor1 slice = buffer.put ? MasterTensor1() : ParameterStore::flat_slice(buffer.buffer, entry);
     const HostBuffer host = buffer.put ? HostBuffer("checkpoint.tensor", entry.size())
                                        : HostBuffer(Kokkos::create_mirror_view(Kokkos::HostSpace(), slice));
-    checkpoint.file.read(records[i].path, std::span<Real>(host.data(), host.size()), records[i].shape);
-    if (const std::uint64_t digest = records[i].digest_of(bytes_of(host)); digest != records[i].digest)
-      throw DataError("{}", digest_fault(checkpoint.name(), records[i], digest));
+    checkpoint.file.read(read.path, std::span<Real>(host.data(), host.size()), read.shape);
+    if (const std::uint64_t digest = read.digest_of(bytes_of(host)); digest != read.digest)
+      throw DataError("{}", digest_fault(checkpoint.name(), read, digest));
     if (buffer.put)
       buffer.put(entry, host);
     else
@@ -73,7 +75,8 @@ std::uint64_t tensor_bytes(const ParameterLayout& layout, std::size_t buffers) {
     std::uint64_t stored = sizeof(Real);
     for (std::size_t axis = 0; axis < shape.size(); ++axis)
       stored *= (shape[axis] + chunk[axis] - 1) / chunk[axis] * chunk[axis];
-    bytes += buffers * (stored + stored / 1024 + 2048);
+    const std::size_t copies = entry.whole && buffers == buffers_of_state ? buffers - 1 : buffers;
+    bytes += copies * (stored + stored / 1024 + 2048);
   }
   return bytes;
 }
@@ -87,6 +90,7 @@ std::vector<TensorRecord> write_group(Hdf5File& file, const NamedBuffer& buffer,
   std::vector<TensorRecord> records;
   file.create_group(fmt::format("/{}", buffer.name));
   for (const ParameterEntry& entry : layout.entries()) {
+    if (!in_group(buffer.name, entry)) continue;
     const HostBuffer host = elements_of(buffer, entry);
     TensorRecord record{tensor_path(buffer.name, entry.name), hdf5_type_of<Real>(), extents_of(entry), entry.axes,
                         0};
@@ -140,6 +144,10 @@ void require_buffers(const char* who, const ParameterLayout& layout, std::span<c
 }
 
 }  // namespace
+
+bool in_group(std::string_view group, const ParameterEntry& entry) {
+  return !entry.whole || group != state_groups[second_moment];
+}
 
 std::string checkpoint_file_name(long step) {
   return step_file_name(checkpoint_prefix, step);

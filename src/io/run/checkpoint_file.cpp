@@ -113,6 +113,7 @@ std::vector<TensorRecord> matched_records(const OpenCheckpoint& checkpoint, cons
   const std::string file = checkpoint.name();
   std::vector<TensorRecord> matched;
   for (const ParameterEntry& entry : layout.entries()) {
+    if (!in_group(group, entry)) continue;
     const std::string path = tensor_path(group, entry.name);
     const auto found = std::find_if(checkpoint.records.begin(), checkpoint.records.end(),
                                     [&](const TensorRecord& record) { return record.path == path; });
