@@ -91,12 +91,6 @@ std::string import_model(const Command& command) {
   if (!text) throw DataError("{}: there is none; expected the folder of a model as transformers writes it", where);
   const ForeignModel foreign = read_model_config(*text, where);
   const RunConfig config = config_of(foreign.model, where, command.sets);
-  if (foreign.sliding_window.value_or(config.model.context) < config.model.context)
-    throw DataError(
-        "{}: sliding_window is {} and the context {}; attention has no window here: expected a context within it, "
-        "by "
-        "--set model.context={}",
-        where, *foreign.sliding_window, config.model.context, *foreign.sliding_window);
   const Tokenizer tokenizer = read_tokenizer_folder(folder);
   if (tokenizer.vocabulary() > config.model.vocabulary)
     throw DataError("{}: vocab_size is {}, and the tokenizer has {} tokens; expected at least as many", where,

@@ -90,6 +90,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("model.norm", m.norm, Range{});
   visit("model.norm_kind", m.norm_kind, Range{});
   visit("model.norm_epsilon", m.norm_epsilon, positive());
+  visit("model.sliding_window", m.sliding_window, at_least(0));
   visit("model.qk_norm", m.qk_norm, Range{});
   visit("model.activation", m.activation, Range{});
   visit("model.gated", m.gated, Range{});

@@ -32,6 +32,10 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
                 fmt::format("model.key_value_heads {} does not divide model.heads {}; choose a divisor",
                             m.key_value_heads, m.heads));
   contradiction(
+      reader, {"model.sliding_window", "model.layers"}, m.sliding_window.size() > std::size_t(m.layers),
+      fmt::format("model.sliding_window has {} numbers but model.layers is {}; expected at most one for each layer",
+                  m.sliding_window.size(), m.layers));
+  contradiction(
       reader, {"model.rotary_fraction", "model.positions", "model.head_size", "model.heads", "model.channels"},
       m.positions == Positions::rotary && (m.rotary_width() < 2 || m.rotary_width() > m.head_width()),
       fmt::format("model.positions rotary turns pairs of channels, and {} of the {} of a head are none; expected "

@@ -43,6 +43,8 @@ struct ModelConfig {
   NormPlacement norm = NormPlacement::pre;        ///< pre also norms once before the head
   NormKind norm_kind = NormKind::layer;           ///< rms: neither mean nor bias
   double norm_epsilon = 1e-5;                     ///< added to the variance, or to the mean square
+  std::vector<int> sliding_window;                ///< tokens that a query sees, itself included, of layers in turn;
+                                                  ///< 0, or no list: all before it
   bool qk_norm = false;                           ///< RMS norm of each head's queries and keys, with gains
   Activation activation = Activation::gelu_tanh;  ///< of the feed-forward network
   bool gated = false;                             ///< its hidden layer is activation(gate) * up: SwiGLU, GeGLU
@@ -65,6 +67,11 @@ struct ModelConfig {
   int query_width() const { return heads * head_width(); }                          ///< H D
   int qkv_width() const { return (heads + 2 * key_heads()) * head_width(); }        ///< (H + 2 G) D
   int hidden_width() const { return gated ? 2 * feed_forward : feed_forward; }      ///< F, or 2 F
+  /// Tokens that a query of layer l sees; at most the context, where it sees all.
+  int window(int layer) const {
+    const int tokens = sliding_window.empty() ? 0 : sliding_window[std::size_t(layer) % sliding_window.size()];
+    return tokens == 0 || tokens > context ? context : tokens;
+  }
   /// R, even: the channels of a head that rotary positions turn.
   int rotary_width() const { return 2 * int(rotary_fraction * head_width() / 2 + 0.5); }
 };

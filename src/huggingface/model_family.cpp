@@ -3,14 +3,17 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "base/error.hpp"
 #include "base/json_node.hpp"
 #include "config/config_fields.hpp"
+#include "config/setting_value.hpp"
 
 namespace dekoder {
 
@@ -67,8 +70,16 @@ class Obstacles {
 
 Obstacles obstacles(const ModelConfig& m, Family family) {
   Obstacles found;
-  const bool qwen3 = family == Family::qwen3;
+  const bool qwen3 = family == Family::qwen3, mistral = family == Family::mistral;
+  const std::set<int> windows(m.sliding_window.begin(), m.sliding_window.end());
+  const bool none = windows.empty() || windows == std::set{0};
   found.expect(m.norm == NormPlacement::pre, "model.norm", name_of(m.norm), "pre");
+  if (qwen3)
+    found.expect(windows.size() < 2 || (windows.size() == 2 && windows.contains(0)), "model.sliding_window",
+                 yaml_value(m.sliding_window), "one size beside 0");
+  else
+    found.expect(mistral ? windows.size() == 1 && !none : none, "model.sliding_window",
+                 yaml_value(m.sliding_window), mistral ? "one size above 0" : "0");
   found.expect(m.qk_norm == qwen3, "model.qk_norm", m.qk_norm, qwen3 ? "true" : "false");
   found.expect(m.logit_soft_cap == 0, "model.logit_soft_cap", m.logit_soft_cap, "0");
   if (family != Family::gpt2) {
@@ -77,9 +88,8 @@ Obstacles obstacles(const ModelConfig& m, Family family) {
                  m.rotary_fraction, "1");
     found.expect(m.norm_kind == NormKind::rms, "model.norm_kind", name_of(m.norm_kind), "rms");
     found.expect(m.gated, "model.gated", m.gated, "true");
-    if (qwen3)
-      found.expect(!m.bias, "model.bias", m.bias, "false");
-    else
+    if (qwen3 || mistral) found.expect(!m.bias, "model.bias", m.bias, "false");
+    if (!qwen3)
       found.expect(m.channels % m.heads == 0, "model.heads", m.heads,
                    "a divisor of model.channels");  // also with head_dim
   } else {
@@ -165,6 +175,16 @@ void read_rotary(const JsonNode& root, ModelConfig& m) {
   m.rotary_original_context = read_extent(scaling["original_max_position_embeddings"]);
 }
 
+constexpr const char* full_layer = "full_attention";
+constexpr const char* sliding_layer = "sliding_attention";
+
+/// The shortest list of which `all` is a repetition, the last time maybe in part.
+std::vector<int> shortest_period(const std::vector<int>& all) {
+  std::size_t period = 1;
+  while (!std::equal(all.begin() + std::ptrdiff_t(period), all.end(), all.begin())) ++period;
+  return {all.begin(), all.begin() + std::ptrdiff_t(period)};
+}
+
 enum class LlamaKind { llama, mistral, qwen3 };
 
 void read_llama(const JsonNode& root, LlamaKind kind, ModelConfig& m) {
@@ -196,6 +216,48 @@ void read_llama(const JsonNode& root, LlamaKind kind, ModelConfig& m) {
   read_rotary(root, m);
 }
 
+/// sliding_window, of Qwen 3 in the layers that layer_types or max_window_layers name; `given`: also as null.
+void read_windows(const JsonNode& root, bool given, bool qwen3, ModelConfig& m) {
+  const JsonNode node = root["sliding_window"];
+  if (given && node.is_null()) return;
+  const int window = read_extent(node, 4096);  // transformers' default
+  m.sliding_window = {window};
+  if (!qwen3) return;
+  const JsonNode types = root["layer_types"];
+  if (!types.is_null() && types.list().size() != std::size_t(m.layers))
+    types.refuse(fmt::format("one for each of {} layers", m.layers));
+  const JsonNode first = root["max_window_layers"];
+  const std::int64_t full = first.is_null() ? 28 : first.whole(0, largest_extent);
+  std::vector<int> windows;
+  for (int l = 0; l < m.layers; ++l) {
+    bool slides = l >= full;
+    if (!types.is_null()) {
+      const JsonNode type = types.at(std::size_t(l));
+      slides = type.text() == sliding_layer;
+      if (!slides && type.text() != full_layer) type.refuse(fmt::format("{} or {}", full_layer, sliding_layer));
+    }
+    windows.push_back(slides ? window : 0);
+  }
+  m.sliding_window = shortest_period(windows);
+  if (m.sliding_window == std::vector{0}) m.sliding_window.clear();
+}
+
+/// Which layers have the window.
+void write_layer_types(const ModelConfig& m, Json& config) {
+  const int window = m.sliding_window.empty() ? 0 : std::ranges::max(m.sliding_window);
+  Json types = Json::array();
+  int full = 0;  // layers before the first one with a window: of versions that know no layer_types
+  for (int l = 0; l < m.layers; ++l) {
+    const bool slides = window > 0 && m.sliding_window[std::size_t(l) % m.sliding_window.size()] > 0;
+    types.push_back(slides ? sliding_layer : full_layer);
+    if (!slides && full == l) ++full;
+  }
+  config.update(Json{{"layer_types", types},
+                     {"max_window_layers", full},
+                     {"sliding_window", window > 0 ? Json(window) : Json()},
+                     {"use_sliding_window", window > 0}});
+}
+
 }  // namespace
 
 const char* architecture_name(Family family) {
@@ -204,6 +266,8 @@ const char* architecture_name(Family family) {
       return "GPT2LMHeadModel";
     case Family::llama:
       return "LlamaForCausalLM";
+    case Family::mistral:
+      return "MistralForCausalLM";
     case Family::qwen3:
       return "Qwen3ForCausalLM";
   }
@@ -212,7 +276,7 @@ const char* architecture_name(Family family) {
 
 Family family_of(const ModelConfig& model) {
   std::string reasons;
-  for (const Family family : {Family::gpt2, Family::llama, Family::qwen3}) {
+  for (const Family family : {Family::gpt2, Family::llama, Family::mistral, Family::qwen3}) {
     const Obstacles found = obstacles(model, family);
     if (found.none()) return family;
     reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", architecture_name(family), found.text());
@@ -247,7 +311,9 @@ std::string write_model_config(const ModelConfig& m, Token end_of_text, WeightTy
                  {"low_freq_factor", m.rotary_low_frequency},
                  {"high_freq_factor", m.rotary_high_frequency},
                  {"original_max_position_embeddings", m.rotary_original_context}};
-    config.update(Json{{"model_type", family == Family::qwen3 ? "qwen3" : "llama"},
+    config.update(Json{{"model_type", family == Family::qwen3     ? "qwen3"
+                                      : family == Family::mistral ? "mistral"
+                                                                  : "llama"},
                        {"attention_bias", m.bias},
                        {"attention_dropout", m.dropout},
                        {"head_dim", m.head_width()},
@@ -262,10 +328,9 @@ std::string write_model_config(const ModelConfig& m, Token end_of_text, WeightTy
                        {"rms_norm_eps", m.norm_epsilon},
                        {"rope_scaling", scaling},
                        {"rope_theta", m.rotary_base}});
-    if (family == Family::qwen3) {
-      config.erase("mlp_bias");
-      config.update(Json{{"sliding_window", nullptr}, {"use_sliding_window", false}});
-    }
+    if (family != Family::llama) config.erase("mlp_bias");
+    if (family == Family::mistral) config["sliding_window"] = m.sliding_window.front();
+    if (family == Family::qwen3) write_layer_types(m, config);
   }
   config.update(Json{{"bos_token_id", end},
                      {"eos_token_id", end},
@@ -298,15 +363,13 @@ ForeignModel read_model_config(std::string_view text, std::string_view where) {
   if (!gpt2 && !mistral && !qwen3 && name != "LlamaForCausalLM") node.refuse(known);
   if (!root["quantization_config"].is_null())
     root["quantization_config"].refuse("none: weights in F32, F16, BF16 or F64");
-  ForeignModel read{gpt2 ? Family::gpt2 : qwen3 ? Family::qwen3 : Family::llama, {}, {}};
+  ForeignModel read{gpt2 ? Family::gpt2 : qwen3 ? Family::qwen3 : Family::llama, {}};
   if (gpt2)
     read_gpt2(root, read.model);
   else
     read_llama(root, mistral ? LlamaKind::mistral : qwen3 ? LlamaKind::qwen3 : LlamaKind::llama, read.model);
-  const bool windows = mistral || (qwen3 && root["use_sliding_window"].flag(false));
-  if (windows && document.contains("sliding_window") && !root["sliding_window"].is_null())
-    read.sliding_window = read_extent(root["sliding_window"]);
-  if (windows && !document.contains("sliding_window")) read.sliding_window = 4096;  // transformers' default
+  if (mistral || (qwen3 && root["use_sliding_window"].flag(false)))
+    read_windows(root, document.contains("sliding_window"), qwen3, read.model);
   return read;
 }
 

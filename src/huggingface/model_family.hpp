@@ -2,7 +2,6 @@
 // Between the configuration of a model here and the config.json of transformers.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,11 +13,12 @@ namespace dekoder {
 
 /// Architectures of transformers that are known here, by how they name their tensors.
 enum class Family {
-  gpt2,   ///< GPT2LMHeadModel
-  llama,  ///< LlamaForCausalLM, which holds all that MistralForCausalLM does without a sliding window
-  qwen3   ///< Qwen3ForCausalLM: Llama's tensors and the norms of queries and keys
+  gpt2,     ///< GPT2LMHeadModel
+  llama,    ///< LlamaForCausalLM, which holds all that MistralForCausalLM does without a sliding window
+  mistral,  ///< MistralForCausalLM: one window in all layers
+  qwen3     ///< Qwen3ForCausalLM: Llama's tensors and the norms of queries and keys; one window in some layers
 };
-/// "GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM".
+/// "GPT2LMHeadModel", "LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM".
 const char* architecture_name(Family family);
 
 /// The family that computes what this model does. Throws ConfigError, naming the keys in the way of each, where
@@ -34,7 +34,6 @@ std::string write_generation_config(Token end_of_text);
 struct ForeignModel {
   Family family;
   ModelConfig model;
-  std::optional<int> sliding_window;  ///< tokens that a position sees, where these are not all before it
 };
 
 /// Reads a config.json; `where` stands for it in messages. Throws DataError naming the key where it is damaged or

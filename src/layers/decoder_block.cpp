@@ -97,7 +97,7 @@ DecoderBlock::DecoderBlock(const ParameterStore& store, const std::string& prefi
       placement(model.norm),
       index(block_index),
       attention_norm(store, prefix + ".attention_norm", model),
-      attention(store, prefix + ".attention", model, rotary),
+      attention(store, prefix + ".attention", model, rotary, block_index),
       feed_forward_norm(store, prefix + ".feed_forward_norm", model),
       feed_forward(store, prefix + ".feed_forward", model) {}
 

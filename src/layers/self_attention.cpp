@@ -12,11 +12,6 @@ namespace dekoder {
 
 namespace {
 
-/// 1 / sqrt(D) of the width of all heads.
-Real attention_scale(int width, int heads) {
-  return static_cast<Real>(1.0 / std::sqrt(double(width) / heads));
-}
-
 /// (N,HD) as (B,T,H,D).
 StoredTensor4 as_heads(const StoredTensor2& x, const MasterTensor3& lse) {
   const int B = lse.extent_int(0), H = lse.extent_int(1), T = lse.extent_int(2);
@@ -97,11 +92,12 @@ void SelfAttention::declare(ParameterLayout& layout, const std::string& prefix, 
 }
 
 SelfAttention::SelfAttention(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
-                             const RotaryTable& rotary_)
+                             const RotaryTable& rotary_, int layer)
     : qkv(store, prefix + ".qkv", model.bias),
       output(store, prefix + ".output", model.bias),
       heads(model.heads),
       key_heads(model.key_heads()),
+      form(Real(1.0 / std::sqrt(double(model.head_width()))), model.window(layer)),
       rotary(rotary_),
       norm_epsilon(Real(model.norm_epsilon)) {
   if (!model.qk_norm) return;
@@ -133,15 +129,14 @@ void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const D
                             const AttentionActivations& saved, const AttentionScratch& scratch, StoredTensor2 y,
                             const CachedKeysValues* cached) const {
   const Region region("attention");
-  const Real scale = attention_scale(saved.attended.extent_int(1), heads);
   qkv.forward(exec, x, saved.qkv);
   norm_and_turn(exec, saved.qkv, cached == nullptr ? 0 : cached->position, saved.lse.extent_int(2), scratch.normed);
   const Heads all = attended_heads(saved, scratch);
   const StoredTensor4 attended = as_heads(saved.attended, saved.lse);
   if (cached != nullptr)
-    cached_attention(exec, all, cached->position, scale, cached->cache, cached->sums, attended);
+    cached_attention(exec, all, cached->position, form, cached->cache, cached->sums, attended);
   else
-    causal_attention(exec, all, scale, weight_dropout, attended, saved.lse, scratch.scores);
+    causal_attention(exec, all, form, weight_dropout, attended, saved.lse, scratch.scores);
   output.forward(exec, saved.attended, y);
 }
 
@@ -155,9 +150,8 @@ void SelfAttention::backward(const ExecSpace& exec, ConstStoredTensor2 x, const 
   output.backward(exec, saved.attended, grad_y, GradientWrite::overwrite, scratch.grad_attended);
   if (has_norm()) norm_and_turn(exec, saved.qkv, 0, T, scratch.normed);
   causal_attention_backward(exec, attended_heads(saved, scratch), as_heads(saved.attended, saved.lse),
-                            as_heads(scratch.grad_attended, saved.lse), saved.lse,
-                            attention_scale(saved.attended.extent_int(1), heads), weight_dropout, scratch.delta,
-                            split_heads(scratch.grad_qkv, B, heads, key_heads), scratch.scores);
+                            as_heads(scratch.grad_attended, saved.lse), saved.lse, form, weight_dropout,
+                            scratch.delta, split_heads(scratch.grad_qkv, B, heads, key_heads), scratch.scores);
   const int D = scratch.grad_qkv.extent_int(1) / (heads + 2 * key_heads), turned = heads + key_heads;
   if (has_norm())
     norm_heads_backward(exec, saved.qkv, heads, key_heads, query_gain, key_gain, norm_epsilon, place(0, T),
@@ -189,8 +183,7 @@ void SelfAttention::weights(const ExecSpace& exec, const AttentionActivations& s
   const auto lse = reshape<ConstMasterTensor2>(saved.lse, long(B) * heads, T);
   attention_weights(exec, Kokkos::subview(all.query, sequence, tokens, some, Kokkos::ALL),
                     Kokkos::subview(all.key, sequence, tokens, some_keys, Kokkos::ALL),
-                    Kokkos::subview(lse, Kokkos::make_pair(row, row + P), tokens),
-                    attention_scale(saved.attended.extent_int(1), heads), weights);
+                    Kokkos::subview(lse, Kokkos::make_pair(row, row + P), tokens), form, weights);
 }
 
 }  // namespace dekoder

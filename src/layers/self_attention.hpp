@@ -62,6 +62,7 @@ struct RotaryTable {
 struct SelfAttention {
   Linear qkv, output;
   int heads, key_heads;
+  AttentionForm form;
   RotaryTable rotary;
   ConstMasterTensor1 query_gain, key_gain;  ///< (D); empty without QK norm
   MasterTensor1 grad_query_gain, grad_key_gain;
@@ -70,7 +71,7 @@ struct SelfAttention {
   static void declare(ParameterLayout& layout, const std::string& prefix, const ModelConfig& model,
                       InitialValues qkv_values, InitialValues output_values, InitialValues bias_values);
   SelfAttention(const ParameterStore& store, const std::string& prefix, const ModelConfig& model,
-                const RotaryTable& rotary);
+                const RotaryTable& rotary, int layer);
 
   /// y(N,C) = output(attend(qkv(x(N,C)))). Overwrites saved and y. With `cached`, x is one token per sequence (T =
   /// 1): its key and value join the cache and it attends to all of it.

@@ -28,7 +28,12 @@ double flops_per_token(const ModelConfig& model) {
                T = model.context;
   const double Q = model.query_width(), W = model.qkv_width(), U = model.hidden_width();
   const double weights = L * ((W + Q) * C + C * U + F * C) + V * C;
-  return 6 * weights + 6 * L * Q * T;
+  double keys = 0;  // that a query sees in the mean, of all layers: T / 2 without a window
+  for (int l = 0; l < model.layers; ++l) {
+    const double window = model.window(l);
+    keys += window - window * window / (2 * T);
+  }
+  return 6 * weights + 12 * Q * keys;
 }
 
 double optimizer_flops(const RunConfig& config) {

@@ -10,7 +10,7 @@ namespace dekoder {
 
 /// Floating-point operations of training per token, the model's own and no recomputation: 6 per weight of every
 /// matrix product (2 forward, 4 backward; the head with the unpadded vocabulary) plus causal attention, 6 L C T (2
-/// products, half of the T^2 scores, 3 passes).
+/// products, half of the T^2 scores, 3 passes), less what lies outside of windows.
 double flops_per_token(const ModelConfig& model);
 
 /// FLOPs of the optimizer's matrix products in a step, over all ranks: Muon's; 0 with AdamW.

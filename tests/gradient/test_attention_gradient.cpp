@@ -16,11 +16,13 @@ static_assert(sizeof(Real) == 8, "central differences need the double build");
 struct Shape {
   int B, T, H, D;
   Real rate;
-  int G = H;  ///< heads of keys and values
+  int G = H;       ///< heads of keys and values
+  int window = T;  ///< keys that a query sees
 };
 
 void PrintTo(const Shape& s, std::ostream* out) {
-  *out << "B" << s.B << " T" << s.T << " H" << s.H << " G" << s.G << " D" << s.D << " dropout " << s.rate;
+  *out << "B" << s.B << " T" << s.T << " H" << s.H << " G" << s.G << " D" << s.D << " dropout " << s.rate
+       << " window " << s.window;
 }
 
 void fill(const auto& x, const RandomStream& stream) {
@@ -32,7 +34,7 @@ void fill(const auto& x, const RandomStream& stream) {
 class AttentionGradient : public ::testing::TestWithParam<Shape> {};
 
 TEST_P(AttentionGradient, EqualsCentralDifferences) {
-  const auto [B, T, H, D, rate, G] = GetParam();
+  const auto [B, T, H, D, rate, G, window] = GetParam();
   const int all = H + 2 * G;
   const ExecSpace exec;
   const Tensor4 qkv("qkv", B, T, all, D), grad_qkv("grad_qkv", B, T, all, D);
@@ -41,17 +43,17 @@ TEST_P(AttentionGradient, EqualsCentralDifferences) {
   const Tensor3 lse("lse", B, H, T), delta("delta", B, H, T);
   const StoredTensor1 scores = attention_scores(B, T, G);
   const Dropout dropout{rate, RandomStream(11, site_of("test.attention")), 5};
-  const Real scale = 1 / std::sqrt(Real(D));
+  const AttentionForm form(1 / std::sqrt(Real(D)), window);
   fill(qkv, RandomStream(1, 1));
   fill(grad_out, RandomStream(1, 2));
 
   // The loss is the sum of grad_out * out.
   const auto loss = [&] {
-    causal_attention(exec, parts, scale, dropout, out, lse, scores);
+    causal_attention(exec, parts, form, dropout, out, lse, scores);
     return weighted_sum(out, grad_out);
   };
   loss();
-  causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, heads_of(grad_qkv, H, G),
+  causal_attention_backward(exec, parts, out, grad_out, lse, form, dropout, delta, heads_of(grad_qkv, H, G),
                             scores);
   const std::vector<double> values = values_of(qkv), gradient = values_of(grad_qkv);
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -65,7 +67,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionGradient,
                                            Shape{1, 37, 1, 5, 0}, Shape{1, 70, 1, 2, 0}, Shape{1, 6, 1, 17, 0},
                                            Shape{2, 9, 2, 4, 0.4}, Shape{1, 40, 1, 3, 0.2}, Shape{2, 9, 4, 3, 0, 2},
                                            Shape{1, 37, 3, 4, 0.3, 1}, Shape{1, 5, 6, 2, 0, 3},
-                                           Shape{1, 259, 1, 1, 0.2}, Shape{1, 258, 2, 1, 0, 1}));
+                                           Shape{1, 259, 1, 1, 0.2}, Shape{1, 258, 2, 1, 0, 1},
+                                           Shape{1, 9, 2, 3, 0, 2, 1}, Shape{2, 37, 2, 4, 0.3, 1, 11},
+                                           Shape{1, 70, 1, 2, 0, 1, 35}, Shape{1, 300, 1, 1, 0, 1, 20}));
 
 }  // namespace
 }  // namespace dekoder::testing

@@ -95,6 +95,9 @@ INSTANTIATE_TEST_SUITE_P(
                 [](ModelConfig& m) { m.qk_norm = true, m.norm = NormPlacement::post, m.dropout = 0.3; }},
         Variant{"soft_cap_z_loss", [](ModelConfig& m) { m.logit_soft_cap = 2, m.z_loss = 0.03; }},
         Variant{"z_loss_separate_head", [](ModelConfig& m) { m.tied_head = false, m.z_loss = 0.03; }},
+        Variant{
+            "window_of_every_second_layer",
+            [](ModelConfig& m) { m.sliding_window = {3, 0}, m.dropout = 0.3, m.heads = 2, m.key_value_heads = 1; }},
         Variant{"one_layer_wide", [](ModelConfig& m) { m.layers = 1, m.feed_forward = 37, m.heads = 5; }}),
     [](const auto& instance) { return std::string(instance.param.name); });
 

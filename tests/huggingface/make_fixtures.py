@@ -46,6 +46,10 @@ MODELS = {
                         torch.float16, "5GB"),
     # Norms of queries and keys; heads that do not make up the channels.
     "qwen3": lambda: (Qwen3ForCausalLM(Qwen3Config(**LLAMA, head_dim=6, tie_word_embeddings=True)), torch.float32, "5GB"),
+    # Windows: of all layers, and of every second one.
+    "mistral_window": lambda: (MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=4, tie_word_embeddings=True)), torch.float32, "5GB"),
+    "qwen3_window": lambda: (Qwen3ForCausalLM(Qwen3Config(**LLAMA, head_dim=8, tie_word_embeddings=True, use_sliding_window=True, sliding_window=5,
+                                                          layer_types=["sliding_attention", "full_attention"])), torch.float32, "5GB"),
 }
 
 

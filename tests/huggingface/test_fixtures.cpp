@@ -137,7 +137,9 @@ TEST_P(Fixtures, ThereAndBackIsBitExact) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Fixtures, testing::Values("gpt2", "llama", "llama_bias", "mistral", "qwen3"));
+INSTANTIATE_TEST_SUITE_P(All, Fixtures,
+                         testing::Values("gpt2", "llama", "llama_bias", "mistral", "qwen3", "mistral_window",
+                                         "qwen3_window"));
 
 /// A copy of a fixture with one text in one of its files replaced.
 fs::path changed(const ScratchFolder& folder, const std::string& name, const std::string& file,
@@ -196,8 +198,10 @@ TEST(Import, WhatIsNotKnownIsNamed) {
             "vocab_size is 200, and the tokenizer has 265"},
            {"llama", "config.json", "\"use_cache\": true", "\"quantization_config\": {}",
             "quantization_config is {}; expected none"},
-           {"mistral", "config.json", "\"sliding_window\": null", "\"sliding_window\": 8",
-            "sliding_window is 8 and the context 32; attention has no window here"},
+           {"mistral", "config.json", "\"sliding_window\": null", "\"sliding_window\": 0",
+            "sliding_window is 0; expected a whole number, 1 to 16777216"},
+           {"qwen3_window", "config.json", "\"full_attention\"", "\"chunked_attention\"",
+            "layer_types[1] is \"chunked_attention\"; expected full_attention or sliding_attention"},
            {"llama", "model.safetensors", "\"F32\"", "\"I32\"",
             "has elements of type I32; expected F32, F16, BF16 or F64"},
            {"llama_bias", "model.safetensors.index.json", "model-00001-of-00003.safetensors",

@@ -34,6 +34,8 @@ CASES = {
                    [*LLAMA[:-1], "bias=true", "heads=2", "head_size=6", "activation=gelu_tanh", "norm_epsilon=1e-6"], "LlamaForCausalLM"),
     "qwen3": (["--tokenizer", "bpe", "--vocabulary", "280", "--split", "qwen2"],
               [*LLAMA, "heads=3", "key_value_heads=1", "head_size=6", "qk_norm=true", "norm_epsilon=1e-6"], "Qwen3ForCausalLM"),
+    "mistral_window": (["--tokenizer", "char"], [*LLAMA, "heads=2", "sliding_window=[7]", "tied_head=false"], "MistralForCausalLM"),
+    "qwen3_window": (["--tokenizer", "char"], [*LLAMA, "heads=2", "qk_norm=true", "sliding_window=[0, 5]"], "Qwen3ForCausalLM"),
 }
 
 # Runs in the other Python: folder, windows of tokens and a text, as JSON on stdin.

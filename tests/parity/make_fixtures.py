@@ -33,7 +33,8 @@ TRAINING = {"batch": 3, "steps": STEPS, "learning_rate": 0.01, "final_learning_r
 MODEL = {"layers": 2, "heads": 4, "channels": 20, "feed_forward": 28, "context": 17, "vocabulary": 37,
          "vocabulary_multiple": 8, "norm_epsilon": 1e-5, "dropout": 0.0}
 # What the configurations of fixtures leave out where it is this.
-DEFAULTS = {"key_value_heads": 0, "head_size": 0, "norm_kind": "layer", "gated": False, "qk_norm": False, "rotary_base": 10000.0,
+DEFAULTS = {"key_value_heads": 0, "head_size": 0, "norm_kind": "layer", "gated": False, "qk_norm": False, "sliding_window": [],
+            "rotary_base": 10000.0,
             "rotary_fraction": 1.0, "rotary_factor": 1.0, "rotary_low_frequency": 1.0, "rotary_high_frequency": 4.0,
             "rotary_original_context": 8192, "logit_soft_cap": 0.0}
 
@@ -79,6 +80,11 @@ VARIANTS = {
     # Queries, keys and values, gate and up, are matrices of their own; wide and tall ones.
     "muon": dict(seed=16, heads=4, key_value_heads=2, positions="rotary", head_size=8, norm="pre", norm_kind="rms",
                  activation="silu", gated=True, bias=False, tied_head=False, optimizer="muon", momentum=0.9),
+    # Mistral: Llama with a window; and a window of every second layer, over several tiles.
+    "mistral": dict(seed=15, heads=4, key_value_heads=2, positions="rotary", head_size=6, norm="pre", norm_kind="rms", activation="silu",
+                    gated=True, bias=False, tied_head=False, sliding_window=[5]),
+    "window_by_layer": dict(seed=16, heads=2, channels=16, feed_forward=24, context=150, batch=1, vocabulary=19, positions="learned",
+                            norm="pre", activation="gelu_tanh", bias=True, tied_head=True, sliding_window=[40, 0]),
 }
 
 
@@ -200,7 +206,7 @@ class Decoder:
         return functional.layer_norm(x, x.shape[-1:], self.values[f"{name}.gain"], self.values.get(f"{name}.bias"),
                                      self.model["norm_epsilon"])
 
-    def attention(self, name, x):
+    def attention(self, name, x, window):
         batch, tokens, channels = x.shape
         heads = self.model["heads"]
         groups, head = self.model["key_value_heads"] or heads, self.model["head_size"] or channels // heads
@@ -214,7 +220,8 @@ class Decoder:
         k, v = (part.repeat_interleave(heads // groups, dim=2) for part in (k, v))
         scores = torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(head)
         future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
-        weights = functional.softmax(scores.masked_fill(future, -math.inf), dim=-1)
+        hidden = future | ~torch.ones(tokens, tokens, dtype=torch.bool).triu(1 - (window or tokens))
+        weights = functional.softmax(scores.masked_fill(hidden, -math.inf), dim=-1)
         self.weights.append(weights.detach())
         y = torch.einsum("bhts,bshd->bthd", weights, v).reshape(batch, tokens, heads * head)
         return self.linear(f"{name}.output", y)
@@ -238,11 +245,13 @@ class Decoder:
             x = x + sinusoidal_positions(model["context"], model["channels"])
         for layer in range(model["layers"]):
             block = f"blocks.{layer:02d}"
+            windows = model["sliding_window"] or [0]
+            window = windows[layer % len(windows)]
             if model["norm"] == "pre":
-                x = x + self.attention(f"{block}.attention", self.norm(f"{block}.attention_norm", x))
+                x = x + self.attention(f"{block}.attention", self.norm(f"{block}.attention_norm", x), window)
                 x = x + self.feed_forward(f"{block}.feed_forward", self.norm(f"{block}.feed_forward_norm", x))
             else:
-                x = self.norm(f"{block}.attention_norm", x + self.attention(f"{block}.attention", x))
+                x = self.norm(f"{block}.attention_norm", x + self.attention(f"{block}.attention", x, window))
                 x = self.norm(f"{block}.feed_forward_norm", x + self.feed_forward(f"{block}.feed_forward", x))
         if model["norm"] == "pre":
             x = self.norm("final_norm", x)

@@ -17,10 +17,11 @@ namespace dekoder::testing {
 namespace {
 
 constexpr std::array fixture_names{
-    "gpt2",         "long_context", "post_learned_erf",          "post_multihead_relu",
-    "post_no_bias", "pre_no_bias",  "pre_sinusoidal_relu",       "talk",
-    "wide_head",    "llama",        "multi_query_partly_rotary", "rms_relu_squared",
-    "qwen3",        "qk_norm",      "soft_cap_z_loss",           "muon"};
+    "gpt2",         "long_context",   "post_learned_erf",          "post_multihead_relu",
+    "post_no_bias", "pre_no_bias",    "pre_sinusoidal_relu",       "talk",
+    "wide_head",    "llama",          "multi_query_partly_rotary", "rms_relu_squared",
+    "qwen3",        "qk_norm",        "soft_cap_z_loss",           "muon",
+    "mistral",      "window_by_layer"};
 
 std::filesystem::path fixture_folder() {
   return testing_support::source_folder() / "tests/parity/fixtures";
@@ -261,7 +262,7 @@ TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
   std::set<Activation> activations;
   std::set<NormKind> norm_kinds;
   std::set<bool> biases, tied_heads, one_head, gated, shared_keys, own_head_size, partly_rotary, stretched,
-      qk_norms, capped, z_losses;
+      qk_norms, capped, z_losses, windows;
   for (const char* name : fixture_names) {
     const ModelConfig model = ParityFixture(fixture_folder() / (std::string(name) + ".h5")).config().model;
     positions.insert(model.positions);
@@ -275,6 +276,7 @@ TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
     qk_norms.insert(model.qk_norm);
     capped.insert(model.logit_soft_cap > 0);
     z_losses.insert(model.z_loss > 0);
+    windows.insert(model.sliding_window.empty());
     shared_keys.insert(model.key_heads() < model.heads);
     own_head_size.insert(model.query_width() != model.channels);
     if (model.positions != Positions::rotary) continue;
@@ -285,7 +287,8 @@ TEST(ParityFixtures, EveryChoiceOfTheModelIsCovered) {
   EXPECT_EQ(norms.size(), 2u);
   EXPECT_EQ(activations.size(), 5u);
   EXPECT_EQ(norm_kinds.size(), 2u);
-  for (const auto& both : {gated, shared_keys, own_head_size, partly_rotary, stretched, qk_norms, capped, z_losses})
+  for (const auto& both :
+       {gated, shared_keys, own_head_size, partly_rotary, stretched, qk_norms, capped, z_losses, windows})
     EXPECT_EQ(both.size(), 2u);
   EXPECT_EQ(biases.size(), 2u);
   EXPECT_EQ(tied_heads.size(), 2u);

@@ -20,17 +20,18 @@ namespace {
 
 struct Shape {
   int B, T, H, D;
-  int G = H;  ///< heads of keys and values
+  int G = H;       ///< heads of keys and values
+  int window = T;  ///< keys that a query sees
 };
 
 void PrintTo(const Shape& s, std::ostream* out) {
-  *out << "B" << s.B << " T" << s.T << " H" << s.H << " G" << s.G << " D" << s.D;
+  *out << "B" << s.B << " T" << s.T << " H" << s.H << " G" << s.G << " D" << s.D << " window " << s.window;
 }
 
 /// Inputs and outputs of one call, on the device and as the reference sees them.
 struct Case {
   Shape shape;
-  Real scale;
+  AttentionForm form;
   Dropout dropout;
   StoredTensor4 qkv, grad_qkv;  ///< (B,T,H + 2 G,D)
   StoredTensor4 out, grad_out;
@@ -40,7 +41,7 @@ struct Case {
 
   Case(Shape s, double magnitude, Real rate)
       : shape(s),
-        scale(Real(1 / std::sqrt(double(s.D)))),
+        form(Real(1 / std::sqrt(double(s.D))), s.window),
         dropout{rate, RandomStream(3, site_of("test.attention"), 8), 41},
         qkv("qkv", s.B, s.T, s.H + 2 * s.G, s.D),
         grad_qkv("grad_qkv", s.B, s.T, s.H + 2 * s.G, s.D),
@@ -96,22 +97,23 @@ void Case::reference() {
 }
 
 void Case::reference_head(const std::vector<double>& x, const std::vector<double>& g, int b, int h) {
-  const auto [B, T, H, D, G] = shape;
+  const auto [B, T, H, D, G, window] = shape;
   const int g_of_h = h / (H / G);
   const RandomStream stream = dropout.sample(b).child(std::uint64_t(h));
   for (int t = 0; t < T; ++t) {
     std::vector<double> weight(t + 1), grad_weight(t + 1), factor(t + 1, 1.0);
     double largest = -std::numeric_limits<double>::infinity(), total = 0;
-    for (int s = 0; s <= t; ++s) {
-      for (int d = 0; d < D; ++d) weight[s] += double(scale) * x[at(b, t, 0, h, d)] * x[at(b, s, 1, g_of_h, d)];
+    for (int s = std::max(0, t - window + 1); s <= t; ++s) {
+      for (int d = 0; d < D; ++d)
+        weight[s] += double(form.scale) * x[at(b, t, 0, h, d)] * x[at(b, s, 1, g_of_h, d)];
       largest = std::max(largest, weight[s]);
       if (dropout.active()) factor[s] = dropout.factor(stream, std::uint64_t(t) * T + s);
     }
-    for (int s = 0; s <= t; ++s) total += weight[s] = std::exp(weight[s] - largest);
+    for (int s = std::max(0, t - window + 1); s <= t; ++s) total += weight[s] = std::exp(weight[s] - largest);
     want_lse[(std::size_t(b) * H + h) * T + t] = largest + std::log(total);
     double delta_t = 0;
     const std::size_t row = ((std::size_t(b) * T + t) * H + h) * D;
-    for (int s = 0; s <= t; ++s) {
+    for (int s = std::max(0, t - window + 1); s <= t; ++s) {
       weight[s] /= total;
       for (int d = 0; d < D; ++d) {
         want_out[row + d] += weight[s] * factor[s] * x[at(b, s, 2, g_of_h, d)];
@@ -120,8 +122,8 @@ void Case::reference_head(const std::vector<double>& x, const std::vector<double
       }
       delta_t += weight[s] * grad_weight[s];
     }
-    for (int s = 0; s <= t; ++s) {
-      const double grad_score = double(scale) * weight[s] * (grad_weight[s] - delta_t);
+    for (int s = std::max(0, t - window + 1); s <= t; ++s) {
+      const double grad_score = double(form.scale) * weight[s] * (grad_weight[s] - delta_t);
       for (int d = 0; d < D; ++d) {
         want_grad[at(b, t, 0, h, d)] += grad_score * x[at(b, s, 1, g_of_h, d)];
         want_grad[at(b, s, 1, g_of_h, d)] += grad_score * x[at(b, t, 0, h, d)];
@@ -169,8 +171,8 @@ StoredTensor4 clone_of(const StridedTensor4& x) {
 
 void run(const ExecSpace& exec, const Case& c) {
   c.poison();
-  causal_attention(exec, c.parts(), c.scale, c.dropout, c.out, c.lse, c.scores);
-  causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, c.delta, c.grad_parts(),
+  causal_attention(exec, c.parts(), c.form, c.dropout, c.out, c.lse, c.scores);
+  causal_attention_backward(exec, c.parts(), c.out, c.grad_out, c.lse, c.form, c.dropout, c.delta, c.grad_parts(),
                             c.scores);
   exec.fence();
 }
@@ -205,13 +207,24 @@ std::vector<Shape> shapes() {
   all.insert(all.end(), {{2, 65, 3, 64}, {1, 17, 2, 256}, {1, 257, 1, 200}, {2, 96, 3, 7}, {1, 33, 2, 255}});
   // Several bands of scores on GPUs: of sequences, of heads, and with more of them than are computed at one time.
   all.insert(all.end(), {{2, 513, 4, 4, 2}, {1, 600, 4, 3, 2}, {17, 1024, 1, 2}, {1, 1024, 17, 2}});
+  // Windows: of one key, within tiles and bands and over several of them, of all keys but one.
+  all.insert(all.end(), {{1, 65, 2, 16, 2, 1},
+                         {2, 130, 3, 64, 3, 37},
+                         {1, 257, 1, 200, 1, 64},
+                         {2, 96, 3, 7, 3, 95},
+                         {1, 150, 2, 24, 1, 33},
+                         {2, 513, 4, 4, 2, 100},
+                         {1, 600, 4, 3, 2, 300},
+                         {1, 1024, 17, 2, 17, 65},
+                         {3, 31, 8, 8, 4, 30}});
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Attention, ::testing::ValuesIn(shapes()), [](const auto& instance) {
   const Shape& s = instance.param;
   return "B" + std::to_string(s.B) + "T" + std::to_string(s.T) + "H" + std::to_string(s.H) + "D" +
-         std::to_string(s.D) + (s.G == s.H ? "" : "G" + std::to_string(s.G));
+         std::to_string(s.D) + (s.G == s.H ? "" : "G" + std::to_string(s.G)) +
+         (s.window == s.T ? "" : "W" + std::to_string(s.window));
 });
 
 TEST(AttentionNumbers, LargeScoresNeitherOverflowNorVanish) {
@@ -247,6 +260,21 @@ TEST(AttentionNumbers, TheFutureDoesNotReachThePast) {
   EXPECT_NE(before.back(), after.back());
 }
 
+TEST(AttentionNumbers, WhatIsBeforeAWindowDoesNotReachIt) {
+  Case c({1, 150, 2, 24, 1, 40}, 1, Real(0.1));
+  run(ExecSpace(), c);
+  const auto before = doubles(c.out);
+  const int changed = 60;
+  Case::fill(Kokkos::subview(c.qkv, 0, Kokkos::make_pair(0, changed), Kokkos::ALL, Kokkos::ALL), RandomStream(1, 2),
+             50);
+  run(ExecSpace(), c);
+  const auto after = doubles(c.out);
+  const std::size_t row = 2 * 24, first = std::size_t(changed + 39) * row;
+  for (std::size_t i = first; i < after.size(); ++i) ASSERT_EQ(before[i], after[i]) << "out element " << i;
+  EXPECT_NE(before[first - row], after[first - row]) << "the last query that sees a key that changed";
+  EXPECT_THROW(causal_attention(ExecSpace(), c.parts(), {1, 0}, c.dropout, c.out, c.lse, c.scores), ShapeError);
+}
+
 #if !defined(DEKODER_BACKEND_CUDA)
 TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   const ExecSpace all;
@@ -255,7 +283,8 @@ TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   ASSERT_EQ(one->concurrency(), 1);
   // One head on several threads is cut into tiles, forward and backward; several heads are not.
   for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}, Shape{1, 100, 3, 5, 1},
-                      Shape{2, 70, 4, 16, 2}, Shape{1, 300, 4, 8, 2}})
+                      Shape{2, 70, 4, 16, 2}, Shape{1, 300, 4, 8, 2}, Shape{1, 330, 1, 40, 1, 70},
+                      Shape{2, 130, 3, 64, 3, 20}, Shape{1, 300, 4, 8, 2, 129}})
     for (Real rate : {Real(0), Real(0.3)}) {
       Case c(shape, 1, rate);
       run(*one, c);
@@ -315,11 +344,11 @@ TEST(AttentionShapes, ConflictNamesTensorAndAxis) {
     return "no ShapeError";
   };
   const std::string forward =
-      message([&] { causal_attention(ExecSpace(), c.parts(), c.scale, c.dropout, c.out, short_lse, c.scores); });
+      message([&] { causal_attention(ExecSpace(), c.parts(), c.form, c.dropout, c.out, short_lse, c.scores); });
   EXPECT_NE(forward.find("lse is (2,1,4)"), std::string::npos) << forward;
   EXPECT_NE(forward.find("conflict at T"), std::string::npos) << forward;
   const std::string backward = message([&] {
-    causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout, short_lse,
+    causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.form, c.dropout, short_lse,
                               c.grad_parts(), c.scores);
   });
   EXPECT_NE(backward.find("delta is (2,1,4)"), std::string::npos) << backward;
@@ -337,7 +366,8 @@ TEST(AttentionShapes, ConflictNamesTensorAndAxis) {
 }
 
 TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
-  for (Shape s : {Shape{1, 1, 1, 1}, Shape{2, 37, 3, 16}, Shape{1, 70, 2, 33}, Shape{2, 20, 6, 8, 2}}) {
+  for (Shape s : {Shape{1, 1, 1, 1}, Shape{2, 37, 3, 16}, Shape{1, 70, 2, 33}, Shape{2, 20, 6, 8, 2},
+                  Shape{1, 70, 2, 33, 2, 9}}) {
     Case c(s, 1, 0);
     run(ExecSpace(), c);
     const auto want = doubles(c.out);
@@ -351,7 +381,7 @@ TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
             Kokkos::subview(part, Kokkos::ALL, Kokkos::make_pair(t, t + 1), Kokkos::ALL, Kokkos::ALL));
       };
       const Heads all = c.parts();
-      cached_attention(ExecSpace(), Heads{one(all.query), one(all.key), one(all.value)}, t, c.scale, cache, sums,
+      cached_attention(ExecSpace(), Heads{one(all.query), one(all.key), one(all.value)}, t, c.form, cache, sums,
                        out);
       ExecSpace().fence();
       const auto got = doubles(out);
@@ -405,7 +435,7 @@ TEST(AttentionShapes, GradientsWithGapsAreRefused) {
   const Heads whole = c.grad_parts();
   for (const Heads& grad : {Heads{gaps, whole.key, whole.value}, Heads{whole.query, gaps, whole.value},
                             Heads{whole.query, whole.key, gaps}}) {
-    EXPECT_THROW(causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.scale, c.dropout,
+    EXPECT_THROW(causal_attention_backward(ExecSpace(), c.parts(), c.out, c.grad_out, c.lse, c.form, c.dropout,
                                            c.delta, grad, c.scores),
                  ShapeError);
   }

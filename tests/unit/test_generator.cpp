@@ -72,7 +72,8 @@ INSTANTIATE_TEST_SUITE_P(Models, CachedForward,
                                              m.positions = Positions::rotary, m.head_size = 6,
                                              m.key_value_heads = 1;
                                              m.qk_norm = true;
-                                           }));
+                                           },
+                                           [](ModelConfig& m) { m.sliding_window = {3, 0}; }));
 
 TEST(Generator, GreedyTextIsThatOfWholeForwardsAndGoesOnPastTheContext) {
   RunConfig config = small_config();

@@ -55,14 +55,22 @@ void fill_cache(const ExecSpace& exec, const ConstHeads& qkv, StoredTensor5 cach
       });
 }
 
-void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, Real scale, StoredTensor5 cache,
-                      MasterTensor3 sums, StoredTensor4 out) {
+void require_window(const char* function, AttentionForm form) {
+  if (form.window < 1)
+    throw ShapeError(fmt::format("{}: a window of {} tokens; expected 1 or more", function, form.window));
+}
+
+void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, AttentionForm form,
+                      StoredTensor5 cache, MasterTensor3 sums, StoredTensor4 out) {
   const auto extent = cached_attention_shapes.match(qkv.query, qkv.key, qkv.value, cache, sums, out);
   require_heads("cached_attention", qkv);
+  require_window("cached_attention", form);
   const int H = extent['H'], G = extent['G'], D = extent['D'], shared = H / G;
   if (position < 0 || position >= extent['T'])
     throw ShapeError(fmt::format("cached_attention: position {} but the cache has T={}", position, extent['T']));
   const ConstStridedTensor4 queries = qkv.query, keys = qkv.key, values = qkv.value;
+  const Real scale = form.scale;
+  const int first = form.first_key(position);
   for_each_row(
       "dekoder::cached_attention", exec, long(extent['B']) * G, KOKKOS_LAMBDA(const RowTeam& team, long row) {
         const int b = int(row / G), g = int(row % G);
@@ -78,7 +86,7 @@ void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position
           Master* sum = &sums(b, h, 0);
           team.each(D, [=](int d) { sum[d] = 0; });
           Real largest = -Kokkos::Experimental::infinity_v<Real>, total = 0;
-          for (int s = 0; s <= position; ++s) {
+          for (int s = first; s <= position; ++s) {
             const Stored* k = &cache(b, 0, g, s, 0);
             const Stored* v = &cache(b, 1, g, s, 0);
             const Real score = scale * team.sum(D, [=](int d) { return q[d] * k[d]; });

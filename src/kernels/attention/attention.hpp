@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limits>
+
 #include "kernels/dropout.hpp"
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"
@@ -29,15 +31,29 @@ StridedTensor4 heads_of_rows(const StoredTensor2& x, int sequences, int head_siz
 /// token. Throws ShapeError where the extents do not fit.
 Heads split_heads(const StoredTensor2& qkv, int sequences, int query_heads, int key_value_heads);
 
+/// The factor of the scores, and how many keys a query sees, itself included: the last `window` up to its own
+/// (Beltagy et al., Longformer, 2020, section 3.1, in the causal form of Mistral 7B, 2023, section 2).
+struct AttentionForm {
+  AttentionForm(Real scale_, int window_ = std::numeric_limits<int>::max()) : scale(scale_), window(window_) {}
+  Real scale;
+  int window;  ///< 1 or more
+
+  /// The first key that query t sees.
+  KOKKOS_FORCEINLINE_FUNCTION int first_key(int t) const { return t < window ? 0 : t - window + 1; }
+  /// The first query that sees key s no more, or T where there is none.
+  int end_of_queries(int s, int T) const { return window < T - s ? s + window : T; }
+};
+
 /// Causal scaled-dot-product attention (Vaswani et al. 2017, section 3.2.1) without the score matrix in memory: on
 /// CPUs tiles with a running maximum and sum (Dao et al., FlashAttention, 2022, algorithm 1; FlashAttention-2,
 /// 2023, section 3.1), on GPUs batched products with the scores of a band of queries in `scores`. out[b,t,h] = sum
-/// over s <= t of softmax_s(scale q[b,t,h] . k[b,s,g]) v[b,s,g], g = h G/H. lse[b,h,t] = log of the sum of
-/// exp(scale q.k): all that the backward pass needs. dropout acts on the softmax weights, drawn at (sample of b, h,
-/// t, s). Overwrites out and lse; scores is scratch of at least attention_score_elements(). Throws ShapeError.
+/// over t - window < s <= t of softmax_s(scale q[b,t,h] . k[b,s,g]) v[b,s,g], g = h G/H. lse[b,h,t] = log of the
+/// sum of exp(scale q.k): all that the backward pass needs. Tiles and bands that no query sees are left out.
+/// dropout acts on the softmax weights, drawn at (sample of b, h, t, s). Overwrites out and lse; scores is scratch
+/// of at least attention_score_elements(). Throws ShapeError.
 inline constexpr ShapeSignature causal_attention_shapes{
     "causal_attention", "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) -> out(B,T,H,D) lse(B,H,T) scores?(S)"};
-void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
+void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionForm form, const Dropout& dropout,
                       StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores);
 
 /// Gradient of causal_attention (FlashAttention-2, algorithm 2): the weights are recomputed from lse.
@@ -49,7 +65,7 @@ inline constexpr ShapeSignature causal_attention_backward_shapes{
     "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) out(B,T,H,D) grad_out(B,T,H,D) lse(B,H,T) -> delta(B,H,T) grad_q(B,T,H,D) "
     "grad_k(B,T,G,D) grad_v(B,T,G,D) scores?(S)"};
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
-                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
+                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, AttentionForm form,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
                                MasterTensor1 scores);
 
@@ -66,14 +82,16 @@ inline constexpr ShapeSignature fill_cache_shapes{"fill_cache", "k(B,S,G,D) v(B,
 void fill_cache(const ExecSpace& exec, const ConstHeads& qkv, StoredTensor5 cache);
 
 /// Attention of one new token per sequence against a key/value cache: appends k and v at `position`, then attends
-/// to positions 0..position. cache is (B,2,G,T,D) with keys first; position < T. Overwrites out and the scratch
-/// sums. Throws ShapeError.
+/// to positions 0..position, or the last of these that the window holds. cache is (B,2,G,T,D) with keys first;
+/// position < T. Overwrites out and the scratch sums. Throws ShapeError.
 inline constexpr ShapeSignature cached_attention_shapes{
     "cached_attention", "q(B,1,H,D) k(B,1,G,D) v(B,1,G,D) cache(B,2,G,T,D) -> sums(B,H,D) out(B,1,H,D)"};
-void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, Real scale, StoredTensor5 cache,
-                      MasterTensor3 sums, StoredTensor4 out);
+void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, AttentionForm form,
+                      StoredTensor5 cache, MasterTensor3 sums, StoredTensor4 out);
 
 /// Throws ShapeError unless H is a multiple of G and the elements of every head are adjacent.
 void require_heads(const char* function, const ConstHeads& qkv);
+/// Throws ShapeError where a query does not even see itself.
+void require_window(const char* function, AttentionForm form);
 
 }  // namespace dekoder

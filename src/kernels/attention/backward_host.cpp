@@ -68,7 +68,7 @@ void load_queries(const BackwardCall& call, int b, int h, const ScoreTile& tile,
     clear_rows(width, columns, s.query);
     clear_rows(width, columns, s.grad_out);
   }
-  transpose_scaled(tile.queries, D, call.scale * log2_e, query, s.query_transposed);
+  transpose_scaled(tile.queries, D, call.form.scale * log2_e, query, s.query_transposed);
   transpose_scaled(tile.queries, D, Real(1), grad_out, s.grad_out_transposed);
   copy_rows(tile.queries, D, columns, query, s.query);
   copy_rows(tile.queries, D, columns, grad_out, s.grad_out);
@@ -89,18 +89,22 @@ Vector query_vector(const Tensor& x, int b, int h, int query, int count) {
 }
 
 /// From scores (in s.weights) and d loss / d weights (in s.grad_scores): the weights after dropout and d loss / d
-/// scores, without the factor `scale`; both 0 above the diagonal.
+/// scores, without the factor `scale`; both 0 where a query does not see the key.
 void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile, WeightDropout drop,
                              const BackwardScratch& s) {
-  const IntegerVector lanes = lane_indices();
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int query = tile.query + v * vector_width, count = tile.queries - v * vector_width;
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v);
+    const int before = tile.keys_before(v), left = tile.keys_left(v);
     const Vector lse = log2_e * query_vector(call.lse, b, h, query, count);
     const Vector delta = query_vector(call.delta, b, h, query, count);
     const QueryColumns weights = s.weights.from(0, v * vector_width),
                        grad_scores = s.grad_scores.from(0, v * vector_width);
-    for (int k = 0; k < seen; ++k) {
+    for (int k = 0; k < before; ++k) {
+      store(weights.at(k), Vector{});
+      store(grad_scores.at(k), Vector{});
+    }
+    for (int k = before; k < seen; ++k) {
       Vector weight = exp2(load(weights.at(k)) - lse), grad_weight = load(grad_scores.at(k)), kept = weight;
       if (drop.active()) {
         const Vector factor = drop.factors(query, tile.key + k);
@@ -108,8 +112,8 @@ void weights_and_grad_scores(const BackwardCall& call, int b, int h, const Score
         kept *= factor;
       }
       Vector grad_score = weight * (grad_weight - delta);
-      if (k >= all) {
-        const IntegerVector visible = lanes >= LaneInteger(tile.key + k - query);
+      if (k >= all || k < left) {
+        const IntegerVector visible = tile.sees(v, k);
         kept = visible ? kept : Vector{};
         grad_score = visible ? grad_score : Vector{};
       }
@@ -150,18 +154,18 @@ template <Pass pass>
 void backward_queries(const BackwardCall& call, int b, int h, int query, const BackwardScratch& s) {
   const int D = call.D(), queries = std::min(query_tile, call.T() - query);
   const WeightDropout drop(call.dropout, b, h, call.T());
-  ScoreTile tile{query, queries, 0, 0};
+  ScoreTile tile{query, queries, 0, 0, call.form};
   load_queries(call, b, h, tile, s);
   query_deltas(call, b, h, tile, s);
   clear_rows(D, tile.width(), s.grad_query);
-  for (int key = 0; key < query + queries; key += key_tile) {
+  for (int key = first_tile_key(call.form, query); key < query + queries; key += key_tile) {
     tile.key = key;
     tile.keys = std::min(key_tile, query + queries - key);
     load_keys(call, b, h / call.shared(), key, tile.keys, s);
     const int held = pass == Pass::all ? key : 0;
     backward_tile<pass>(call, b, h, tile, drop, s, s.grad_keys.from(held, 0), s.grad_values.from(held, 0));
   }
-  transpose_scaled(D, queries, call.scale, s.grad_query, head_rows(call.grad_qkv.query, b, h).from(query, 0));
+  transpose_scaled(D, queries, call.form.scale, s.grad_query, head_rows(call.grad_qkv.query, b, h).from(query, 0));
 }
 
 /// Writes the gradients of keys and values [key, key + keys) of head g from their sums.
@@ -169,7 +173,7 @@ void store_key_value(const BackwardCall& call, int b, int g, int key, int keys, 
   const int D = call.D();
   for (int i = 0; i < keys; ++i) {
     Real* row = s.grad_keys.at(i);
-    for (int d = 0; d < D; ++d) row[d] *= call.scale;
+    for (int d = 0; d < D; ++d) row[d] *= call.form.scale;
   }
   copy_rows(keys, D, D, s.grad_keys, head_rows(call.grad_qkv.key, b, g).from(key, 0));
   copy_rows(keys, D, D, s.grad_values, head_rows(call.grad_qkv.value, b, g).from(key, 0));
@@ -193,9 +197,10 @@ void backward_keys(const BackwardCall& call, int b, int g, int key, const Backwa
   load_keys(call, b, g, key, keys, s);
   for (int h = g * call.shared(); h < (g + 1) * call.shared(); ++h) {
     const WeightDropout drop(call.dropout, b, h, T);
-    for (int query = key / query_tile * query_tile; query < T; query += query_tile) {
+    const int end = call.form.end_of_queries(key + keys - 1, T);
+    for (int query = key / query_tile * query_tile; query < end; query += query_tile) {
       const int queries = std::min(query_tile, T - query);
-      const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key)};
+      const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key), call.form};
       load_queries(call, b, h, tile, s);
       backward_tile<Pass::key_value>(call, b, h, tile, drop, s, s.grad_keys, s.grad_values);
     }
@@ -225,14 +230,15 @@ std::size_t attention_scratch_bytes(int threads, int sequences, int context, int
 }
 
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
-                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, Real scale,
+                               ConstStoredTensor4 grad_out, ConstMasterTensor3 lse, AttentionForm form,
                                const Dropout& dropout, MasterTensor3 delta, const Heads& grad_qkv,
                                MasterTensor1 scores) {
   causal_attention_backward_shapes.match(qkv.query, qkv.key, qkv.value, out, grad_out, lse, delta, grad_qkv.query,
                                          grad_qkv.key, grad_qkv.value, scores);
   require_heads("causal_attention_backward", qkv);
   require_heads("causal_attention_backward", grad_qkv);
-  const BackwardCall call{qkv, out, grad_out, lse, scale, dropout, delta, grad_qkv};
+  require_window("causal_attention_backward", form);
+  const BackwardCall call{qkv, out, grad_out, lse, form, dropout, delta, grad_qkv};
   if (brgemm_attention_backward(exec, call)) return;
   const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
             key_tiles = call.key_tiles();

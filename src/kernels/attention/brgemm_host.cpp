@@ -25,6 +25,11 @@ constexpr int tiles_of(int tokens) {
   return (tokens + tile - 1) / tile;
 }
 
+/// The first tile of keys that query t sees one of.
+int first_tile(const AttentionForm& form, int t) {
+  return form.first_key(t) / tile;
+}
+
 /// The channels of a head as columns of a right factor: `blocks` times `block`, zeros beyond D.
 struct HeadColumns {
   int block, blocks;
@@ -183,24 +188,27 @@ struct RowSoftmax {
   Real largest, total;
 };
 
-/// weights = exp2(factor (scores - largest)) times dropout's factors of the keys [0, visible), 0 from there to
-/// `keys`; total is their sum before dropout.
-RowSoftmax softmax_row(const Real* scores, int query, int visible, int keys, Real factor, const WeightDropout& drop,
-                       BFloat16* weights) {
+/// weights = exp2(factor (scores - largest)) times dropout's factors of the keys [first, visible), 0 from `begin`
+/// to there and from there to `keys`; total is their sum before dropout.
+RowSoftmax softmax_row(const Real* scores, int query, int begin, int first, int visible, int keys, Real factor,
+                       const WeightDropout& drop, BFloat16* weights) {
   const IntegerVector lanes = lane_indices();
   const Vector none = broadcast(-std::numeric_limits<Real>::infinity());
   const auto visible_scores = [&](int k) {
     const Vector x = load(scores + k);
+    if (k < first) return (lanes >= LaneInteger(first - k)) & (lanes < LaneInteger(visible - k)) ? x : none;
     return k + vector_width <= visible ? x : lanes < LaneInteger(visible - k) ? x : none;
   };
+  const int start = first / vector_width * vector_width;
   Vector largest = none;
-  for (int k = 0; k < visible; k += vector_width) {
+  for (int k = start; k < visible; k += vector_width) {
     const Vector x = visible_scores(k);
     largest = x > largest ? x : largest;
   }
   const Real most = fold_lanes(largest, [](Vector x, Vector y) { return x > y ? x : y; });
   Vector total{};
-  int k = 0;
+  int k = begin;
+  for (; k < start; k += vector_width) store(weights + k, Vector{});
   for (; k < visible; k += vector_width) {
     Vector weight = exp2(factor * (visible_scores(k) - most));
     total += weight;
@@ -212,7 +220,7 @@ RowSoftmax softmax_row(const Real* scores, int query, int visible, int keys, Rea
 }
 
 /// Tiles [first, last) of the queries of head h, whose keys and values are those of head g.
-void forward_tiles(const ConstHeads& qkv, int b, int h, int g, int first, int last, Real scale,
+void forward_tiles(const ConstHeads& qkv, int b, int h, int g, int first, int last, AttentionForm form,
                    const Dropout& dropout, const ForwardKernels& kernels, const StoredTensor4& out,
                    const MasterTensor3& lse, const ForwardScratch& s) {
   const int T = qkv.query.extent_int(1), D = qkv.query.extent_int(3), row = ForwardKernels::padded_keys(T);
@@ -220,24 +228,26 @@ void forward_tiles(const ConstHeads& qkv, int b, int h, int g, int first, int la
   const auto keys = [&](int j) { return s.keys + long(j) * tile * D; };
   const auto values = [&](int j) { return s.values + long(j) * tile * columns.padded(); };
   const WeightDropout drop(dropout, b, h, T, WeightDropout::Lanes::keys);
-  for (int j = 0; j < last; ++j) {
+  for (int j = first_tile(form, first * tile); j < last; ++j) {
     const int count = std::min(tile, T - j * tile);
     pack_transposed(count, D, rows_of(qkv.key, b, g, j * tile), keys(j));
     pack_pairs(count, D, columns, rows_of(qkv.value, b, g, j * tile), values(j));
   }
   for (int i = first; i < last; ++i) {
     const int query = i * tile, queries = std::min(tile, T - query);
-    for (int j = 0; j <= i; ++j)
+    const int seen = first_tile(form, query);
+    for (int j = seen; j <= i; ++j)
       kernels.scores.of(queries)(rows_of(qkv.query, b, h, query).data, keys(j), s.scores + j * tile);
     std::array<Real, tile> inverse;
     for (int q = 0; q < queries; ++q) {
-      const auto [largest, total] = softmax_row(s.scores + long(q) * row, query + q, query + q + 1, (i + 1) * tile,
-                                                scale * log2_e, drop, s.weights + long(q) * row);
+      const auto [largest, total] =
+          softmax_row(s.scores + long(q) * row, query + q, seen * tile, form.first_key(query + q), query + q + 1,
+                      (i + 1) * tile, form.scale * log2_e, drop, s.weights + long(q) * row);
       inverse[std::size_t(q)] = Real(1) / total;
-      lse(b, h, query + q) = scale * largest + std::log(total);
+      lse(b, h, query + q) = form.scale * largest + std::log(total);
     }
-    for (int j = 0; j <= i; ++j)
-      multiply_columns((j == 0 ? kernels.first : kernels.next).of(queries), columns, s.weights + j * tile,
+    for (int j = seen; j <= i; ++j)
+      multiply_columns((j == seen ? kernels.first : kernels.next).of(queries), columns, s.weights + j * tile,
                        values(j), s.out);
     const auto target = head_rows(out, b, h).from(query, 0);
     for (int q = 0; q < queries; ++q) {
@@ -258,7 +268,7 @@ bool heads_suffice(long heads, long threads) {
 
 }  // namespace
 
-bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
+bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionForm form, const Dropout& dropout,
                       const StoredTensor4& out, const MasterTensor3& lse) {
   const int T = out.extent_int(1), H = out.extent_int(2), D = out.extent_int(3), shared = H / qkv.key.extent_int(2);
   if (D % 2 != 0) return false;
@@ -270,7 +280,7 @@ bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, 
                 [&](int b, int h, int i, void* memory) {
                   const int first = tasks - 1 - i;  // the longest first
                   Pieces pieces(memory);
-                  forward_tiles(qkv, b, h, h / shared, first, tasks == 1 ? tiles : first + 1, scale, dropout,
+                  forward_tiles(qkv, b, h, h / shared, first, tasks == 1 ? tiles : first + 1, form, dropout,
                                 kernels, out, lse, ForwardScratch(pieces, T, D));
                 });
   return true;
@@ -372,7 +382,8 @@ class BackwardTask {
       transpose_rows(queries, D, of_grad, s_.grad_transposed);
     }
     const WeightDropout drop(call_.dropout, b_, h, call_.T(), WeightDropout::Lanes::keys);
-    for (int key = key_begin_; key < std::min(key_begin_ + keys_held_, query + queries); key += tile) {
+    for (int key = std::max(key_begin_, first_tile(call_.form, query) * tile);
+         key < std::min(key_begin_ + keys_held_, query + queries); key += tile) {
       const long place = key - key_begin_;
       kernels_.scores.of(queries)(of_query.data, s_.keys + place * D, s_.scores);
       kernels_.grad_weights.of(queries)(of_grad.data, s_.values + place * D, s_.grad_weights);
@@ -414,10 +425,10 @@ class BackwardTask {
   }
 
   /// From scores and d loss / d weights: the weights after dropout, in pairs of queries, and d loss / d scores with
-  /// the factor `scale`, in such pairs and by rows; 0 above the diagonal and from `queries` on.
+  /// the factor `scale`, in such pairs and by rows; 0 where a query does not see the key, and from `queries` on.
   void weights_and_grad_scores(int h, int query, int queries, int key, const WeightDropout& drop) {
     const IntegerVector lanes = lane_indices();
-    const Real factor = call_.scale * log2_e, scale = call_.scale;
+    const Real factor = call_.form.scale * log2_e, scale = call_.form.scale;
     struct Row {
       Words weight, grad_score;
     };
@@ -432,8 +443,8 @@ class BackwardTask {
         kept *= dropped;
       }
       Vector grad_score = scale * weight * (grad_weight - call_.delta(b_, h, t));
-      if (key + k + vector_width > t + 1) {
-        const IntegerVector visible = lanes <= LaneInteger(t - key - k);
+      if (const int first = call_.form.first_key(t); key + k + vector_width > t + 1 || key + k < first) {
+        const IntegerVector visible = (lanes <= LaneInteger(t - key - k)) & (lanes >= LaneInteger(first - key - k));
         kept = visible ? kept : Vector{};
         grad_score = visible ? grad_score : Vector{};
       }
@@ -489,15 +500,17 @@ bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) 
   }
   for_each_task("dekoder::causal_attention_backward::query", exec, B, H, tiles,
                 bytes_of<BackwardScratch>(all_keys, D), [&](int b, int h, int task, void* memory) {
-                  const int i = tiles - 1 - task;
-                  BackwardTask<Pass::query> of_tile(call, whole, b, h / shared, 0, (i + 1) * tile, memory);
+                  const int i = tiles - 1 - task, begin = first_tile(call.form, i * tile) * tile;
+                  BackwardTask<Pass::query> of_tile(call, whole, b, h / shared, begin, (i + 1) * tile - begin,
+                                                    memory);
                   of_tile.queries_of(h, i * tile);
                 });
   for_each_task("dekoder::causal_attention_backward::key_value", exec, B, G, tiles,
                 bytes_of<BackwardScratch>(tile, D), [&](int b, int g, int j, void* memory) {
                   BackwardTask<Pass::key_value> of_keys(call, of_a_tile, b, g, j * tile, tile, memory);
+                  const int end = call.form.end_of_queries(std::min((j + 1) * tile, T) - 1, T);
                   for (int h = g * shared; h < (g + 1) * shared; ++h)
-                    for (int i = j; i < tiles; ++i) of_keys.queries_of(h, i * tile);
+                    for (int i = j; i * tile < end; ++i) of_keys.queries_of(h, i * tile);
                   of_keys.store_key_value();
                 });
   return true;
@@ -517,7 +530,7 @@ std::size_t brgemm_attention_scratch_bytes(int context, int head_size) {
 
 namespace dekoder::host {
 
-bool brgemm_attention(const ExecSpace&, const ConstHeads&, Real, const Dropout&, const StoredTensor4&,
+bool brgemm_attention(const ExecSpace&, const ConstHeads&, AttentionForm, const Dropout&, const StoredTensor4&,
                       const MasterTensor3&) {
   return false;
 }

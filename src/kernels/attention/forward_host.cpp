@@ -46,15 +46,23 @@ struct SoftmaxState {
   }
 };
 
-/// Turns one tile of scores into weights exp2(score - maximum so far), 0 above the diagonal, and rescales what was
-/// summed under an older maximum.
+/// Turns one tile of scores into weights exp2(score - maximum so far), 0 where a query does not see the key, and
+/// rescales what was summed under an older maximum.
 void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const ForwardScratch& s) {
   const IntegerVector lanes = lane_indices();
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v), query = tile.query + v * vector_width;
+    const int before = tile.keys_before(v), left = tile.keys_left(v);
     const QueryColumns scores = s.weights.from(0, v * vector_width);
+    const Vector none = broadcast(-std::numeric_limits<Real>::infinity());
     Vector largest = state.largest[v], second = largest;
     int k = 0;
+    for (; k < before; ++k) store(scores.at(k), Vector{});
+    for (; k < left; ++k) {
+      const Vector x = tile.sees(v, k) ? load(scores.at(k)) : none;
+      store(scores.at(k), x);
+      largest = x > largest ? x : largest;
+    }
     for (; k + 2 <= all; k += 2) {
       const Vector x = load(scores.at(k)), y = load(scores.at(k + 1));
       largest = x > largest ? x : largest;
@@ -62,18 +70,19 @@ void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const For
     }
     for (; k < seen; ++k) {
       const IntegerVector visible = lanes >= LaneInteger(tile.key + k - query);
-      const Vector x = visible ? load(scores.at(k)) : broadcast(-std::numeric_limits<Real>::infinity());
+      const Vector x = visible ? load(scores.at(k)) : none;
       store(scores.at(k), x);
       largest = x > largest ? x : largest;
     }
     largest = second > largest ? second : largest;
+    const Vector base = largest > none ? largest : Vector{};  // of queries that have seen no key yet
     Vector total{};
-    for (k = 0; k < seen; ++k) {
-      const Vector weight = exp2(load(scores.at(k)) - largest);
+    for (k = before; k < seen; ++k) {
+      const Vector weight = exp2(load(scores.at(k)) - base);
       total += weight;
       store(scores.at(k), weight);
     }
-    const Vector correction = exp2(state.largest[v] - largest);
+    const Vector correction = exp2(state.largest[v] - base);
     state.total[v] = state.total[v] * correction + total;
     state.largest[v] = largest;
     for (int d = 0; d < D && tile.key > 0; ++d) {
@@ -93,16 +102,17 @@ void drop_weights(const ScoreTile& tile, WeightDropout drop, QueryColumns weight
 }
 
 /// out and lse of one tile of queries of head h, whose keys and values are those of head g.
-void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, Real scale, const WeightDropout& drop,
-                  const StoredTensor4& out, const MasterTensor3& lse, const ForwardScratch& s) {
+void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, AttentionForm form,
+                  const WeightDropout& drop, const StoredTensor4& out, const MasterTensor3& lse,
+                  const ForwardScratch& s) {
   const int T = qkv.query.extent_int(1), D = qkv.query.extent_int(3), queries = std::min(query_tile, T - query);
   const int width = padded(queries);
   if (queries < width) clear_rows(D, width, s.query);
-  transpose_scaled(queries, D, scale * log2_e, head_rows(qkv.query, b, h).from(query, 0), s.query);
+  transpose_scaled(queries, D, form.scale * log2_e, head_rows(qkv.query, b, h).from(query, 0), s.query);
   clear_rows(D, width, s.out);
   SoftmaxState state;
-  for (int key = 0; key < query + queries; key += key_tile) {
-    const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key)};
+  for (int key = first_tile_key(form, query); key < query + queries; key += key_tile) {
+    const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key), form};
     copy_rows(tile.keys, D, D, head_rows(qkv.key, b, g).from(key, 0), s.keys);
     copy_rows(tile.keys, D, D, head_rows(qkv.value, b, g).from(key, 0), s.values);
     for_each_band(tile, [&](int band, int keys, int first) {
@@ -130,18 +140,19 @@ void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, Real sc
 
 }  // namespace
 
-void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, Real scale, const Dropout& dropout,
+void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionForm form, const Dropout& dropout,
                       StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores) {
   const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
   require_heads("causal_attention", qkv);
-  if (brgemm_attention(exec, qkv, scale, dropout, out, lse)) return;
+  require_window("causal_attention", form);
+  if (brgemm_attention(exec, qkv, form, dropout, out, lse)) return;
   const int T = extent['T'], H = extent['H'], D = extent['D'], shared = H / extent['G'];
   const int tiles = (T + query_tile - 1) / query_tile;
   for_each_task("dekoder::causal_attention", exec, out.extent(0), H, tiles,
                 ForwardScratch::elements(D) * sizeof(Real), [=](int b, int h, int i, void* memory) {
                   const int tile = tiles - 1 - i;  // the longest first
-                  forward_tile(qkv, b, h, h / shared, tile * query_tile, scale, WeightDropout(dropout, b, h, T),
-                               out, lse, ForwardScratch(ScratchPieces(memory), D));
+                  forward_tile(qkv, b, h, h / shared, tile * query_tile, form, WeightDropout(dropout, b, h, T), out,
+                               lse, ForwardScratch(ScratchPieces(memory), D));
                 });
 }
 

@@ -46,7 +46,7 @@ struct BackwardCall {
   ConstHeads qkv;
   ConstStoredTensor4 out, grad_out;
   ConstMasterTensor3 lse;
-  Real scale;
+  AttentionForm form;
   Dropout dropout;
   MasterTensor3 delta;
   Heads grad_qkv;
@@ -97,13 +97,33 @@ void for_each_task(const std::string& label, const ExecSpace& exec, std::size_t 
 /// last query.
 struct ScoreTile {
   int query, queries, key, keys;
+  AttentionForm form;
 
   int width() const { return padded(queries); }
   /// Keys of this tile that some query of vector v sees.
   int keys_seen(int v) const { return std::min(keys, query + (v + 1) * vector_width - key); }
-  /// Keys of this tile that every query of vector v sees.
+  /// Keys of this tile that every query of vector v sees, but for those before keys_left().
   int keys_seen_by_all(int v) const { return std::clamp(query + v * vector_width - key + 1, 0, keys); }
+  /// Keys at the begin of this tile that lie before the windows of all queries of vector v.
+  int keys_before(int v) const {
+    return std::clamp(form.first_key(query + v * vector_width) - key, 0, std::max(0, keys_seen(v)));
+  }
+  /// Keys at the begin of this tile that lie before the window of a query of vector v.
+  int keys_left(int v) const {
+    return std::clamp(form.first_key(query + (v + 1) * vector_width - 1) - key, 0, std::max(0, keys_seen(v)));
+  }
+  /// The lanes of vector v that see key k of this tile.
+  IntegerVector sees(int v, int k) const {
+    const IntegerVector lanes = lane_indices();
+    const LaneInteger ahead = LaneInteger(key + k) - LaneInteger(query + v * vector_width);
+    return (lanes >= ahead) & (lanes - LaneInteger(form.window) < ahead);
+  }
 };
+
+/// The first key of the first tile of keys that query t sees one of.
+inline int first_tile_key(const AttentionForm& form, int t) {
+  return form.first_key(t) / key_tile * key_tile;
+}
 
 /// body(first key, number of keys, first query) for bands of keys of one tile: vectors of queries that end before
 /// the band's keys begin see none of them and are left out.
