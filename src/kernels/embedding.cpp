@@ -12,19 +12,20 @@ namespace {
 
 template <class ResidualTensor>
 void embedding_kernel(const ExecSpace& exec, const ConstTokenTensor2& tokens, const ConstStoredTensor2& table,
-                      const ConstMasterTensor2& positions, int first_position, const Dropout& dropout,
-                      const ResidualTensor& x) {
+                      const ConstMasterTensor2& positions, const FirstPositions& first_positions,
+                      const Dropout& dropout, const ResidualTensor& x) {
   using Residual = typename ResidualTensor::value_type;
   const int T = tokens.extent_int(1), C = x.extent_int(1);
   const bool with_positions = positions.size() > 0;
   const Dropout drop = dropout;
+  const FirstPositions start = first_positions;
   for_each_row(
       "dekoder::embedding", exec, long(x.extent(0)), KOKKOS_LAMBDA(const RowTeam& team, long n) {
         const int b = int(n / T), t = int(n % T);
         const Stored* table_row = &table(tokens(b, t), 0);
         Residual* x_row = &x(n, 0);
         if (with_positions) {
-          const Master* position = &positions(first_position + t, 0);
+          const Master* position = &positions(start.of(b) + t, 0);
           team.each(C, [=](int c) { x_row[c] = table_row[c] + position[c]; });
         } else {
           team.each(C, [=](int c) { x_row[c] = table_row[c]; });
@@ -40,18 +41,17 @@ void embedding_kernel(const ExecSpace& exec, const ConstTokenTensor2& tokens, co
 }  // namespace
 
 void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 table,
-               ConstMasterTensor2 positions, int first_position, const Dropout& dropout, const ResidualTensor2& x) {
+               ConstMasterTensor2 positions, const FirstPositions& first, const Dropout& dropout,
+               const ResidualTensor2& x) {
   const auto extent = embedding_shapes.match(tokens, table, positions, x);
   const int T = extent['T'];
   const long N = extent['N'];
   if (N != extent['B'] * T)
     throw ShapeError(fmt::format("embedding: x has N={} rows; expected B*T={}", N, extent['B'] * T));
-  if (positions.size() > 0 && first_position + T > extent['S'])
-    throw ShapeError(fmt::format("embedding: positions {}..{} of a table with S={} rows", first_position,
-                                 first_position + T - 1, extent['S']));
-  x.visit([&](const auto& tensor) {
-    embedding_kernel(exec, tokens, table, positions, first_position, dropout, tensor);
-  });
+  if (positions.size() > 0 && !first.fit(extent['B'], T, extent['S']))
+    throw ShapeError(fmt::format("embedding: positions {}..{} of a table with S={} rows", first.least,
+                                 first.largest + T - 1, extent['S']));
+  x.visit([&](const auto& tensor) { embedding_kernel(exec, tokens, table, positions, first, dropout, tensor); });
 }
 
 namespace {

@@ -2,16 +2,18 @@
 #pragma once
 
 #include "kernels/dropout.hpp"
+#include "kernels/first_positions.hpp"
 #include "tensor/residual_tensor.hpp"
 #include "tensor/shape_signature.hpp"
 
 namespace dekoder {
 
-/// x[b,t] = dropout(table[token[b,t]] + positions[first_position + t]); positions is empty for a model without
+/// x[b,t] = dropout(table[token[b,t]] + positions[first.of(b) + t]); positions is empty for a model without
 /// positional encoding. Tokens must lie in [0, V): the batch loader guarantees it. Overwrites x.
 inline constexpr ShapeSignature embedding_shapes{"embedding", "tokens(B,T) table(V,C) positions?(S,C) -> x(N,C)"};
 void embedding(const ExecSpace& exec, ConstTokenTensor2 tokens, ConstStoredTensor2 table,
-               ConstMasterTensor2 positions, int first_position, const Dropout& dropout, const ResidualTensor2& x);
+               ConstMasterTensor2 positions, const FirstPositions& first, const Dropout& dropout,
+               const ResidualTensor2& x);
 
 /// grad_table[v] += sum over the positions of token v of grad_x, each row by one owner in ascending position: the
 /// tokens are sorted, on CPUs by counting, on GPUs by merging; no atomics. row_begin(V+1), row_tokens(N) and

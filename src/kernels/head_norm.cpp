@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/head_norm.hpp"
 
+#include <climits>
+
 #include "kernels/rows.hpp"
 
 namespace dekoder {
@@ -13,11 +15,13 @@ void require_place(const char* function, const MatchedExtents& extent, int query
   const long T = place.tokens_per_sample;
   const bool turns = place.cosines.size() > 0;
   if (query_heads < 1 || key_heads < 1 || long(query_heads + key_heads) * D > extent['W'] || T < 1 ||
-      place.first_position < 0 || place.sines.size() != place.cosines.size() ||
-      (turns && (2 * half > D || place.first_position + T > extent['T'])))
-    throw ShapeError(fmt::format(
-        "{}: {} heads of queries and {} of keys with {} channels, R={}, {} tokens from position {} on, W={}, T={}",
-        function, query_heads, key_heads, D, 2 * half, T, place.first_position, extent['W'], extent['T']));
+      !place.first.fit(extent['N'] / T, T, turns ? extent['T'] : LONG_MAX) ||
+      place.sines.size() != place.cosines.size() || (turns && 2 * half > D))
+    throw ShapeError(
+        fmt::format("{}: {} heads of queries and {} of keys with {} channels, R={}, {} tokens from positions "
+                    "{}..{} on, W={}, T={}",
+                    function, query_heads, key_heads, D, 2 * half, T, place.first.least, place.first.largest,
+                    extent['W'], extent['T']));
 }
 
 KOKKOS_FORCEINLINE_FUNCTION Real reciprocal_root(const RowTeam& team, const Stored* x, int D, Real epsilon) {
@@ -29,7 +33,8 @@ struct Angles {
   const Master *cosine, *sine;
   KOKKOS_FORCEINLINE_FUNCTION Angles(const RotaryPlace& place, long n)
       : cosine(place.cosines.data()), sine(place.sines.data()) {
-    const long row = place.first_position + n % place.tokens_per_sample, half = long(place.cosines.extent(1));
+    const long T = place.tokens_per_sample, row = place.first.of(n / T) + n % T,
+               half = long(place.cosines.extent(1));
     if (half == 0) return;
     cosine += row * half;
     sine += row * half;

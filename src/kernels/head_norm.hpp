@@ -2,15 +2,16 @@
 #pragma once
 
 #include "kernels/column_sum.hpp"
+#include "kernels/first_positions.hpp"
 #include "tensor/shape_signature.hpp"
 
 namespace dekoder {
 
-/// Where rows of tokens stand, row n being token first_position + n mod tokens_per_sample, and how rotary positions
-/// turn them (rotary_table); without tables they turn nothing.
+/// Where rows of tokens stand, row n being token first.of(b) + n mod tokens_per_sample of sequence b, and how
+/// rotary positions turn them (rotary_table); without tables they turn nothing.
 struct RotaryPlace {
   ConstMasterTensor2 cosines, sines;  ///< (T,R/2) or empty
-  int first_position = 0;
+  FirstPositions first = 0;
   int tokens_per_sample = 1;
 };
 

@@ -8,17 +8,18 @@
 namespace dekoder {
 
 void turn_heads(const ExecSpace& exec, StoredTensor2 heads, int count, int head_size, ConstMasterTensor2 cosines,
-                ConstMasterTensor2 sines, int first_position, int tokens_per_sample, Turn turn) {
+                ConstMasterTensor2 sines, const FirstPositions& first_positions, int tokens_per_sample, Turn turn) {
   const auto extent = turn_heads_shapes.match(cosines, sines, heads);
   const int T = tokens_per_sample, D = head_size, half = extent['I'];
-  if (T < 1 || first_position < 0 || first_position + T > extent['T'] || 2 * half > D || count * D > extent['W'])
-    throw ShapeError(
-        fmt::format("turn_heads: {} heads of {} channels, R={}, {} tokens from position {} on, W={}, T={}", count,
-                    D, 2 * half, T, first_position, extent['W'], extent['T']));
+  if (T < 1 || !first_positions.fit(extent['N'] / T, T, extent['T']) || 2 * half > D || count * D > extent['W'])
+    throw ShapeError(fmt::format(
+        "turn_heads: {} heads of {} channels, R={}, {} tokens from positions {}..{} on, W={}, T={}", count, D,
+        2 * half, T, first_positions.least, first_positions.largest, extent['W'], extent['T']));
+  const FirstPositions start = first_positions;
   const Real sign = turn == Turn::forward ? Real(1) : Real(-1);
   for_each_row(
       "dekoder::turn_heads", exec, long(extent['N']), KOKKOS_LAMBDA(const RowTeam& team, long n) {
-        const int position = first_position + int(n % T);
+        const int position = start.of(n / T) + int(n % T);
         const Master* cosine = &cosines(position, 0);
         const Master* sine = &sines(position, 0);
         for (int h = 0; h < count; ++h) {

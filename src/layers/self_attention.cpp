@@ -107,13 +107,13 @@ SelfAttention::SelfAttention(const ParameterStore& store, const std::string& pre
   grad_key_gain = store.gradient1(prefix + ".key_norm.gain");
 }
 
-void SelfAttention::norm_and_turn(const ExecSpace& exec, const StoredTensor2& qkv_rows, int first_position,
+void SelfAttention::norm_and_turn(const ExecSpace& exec, const StoredTensor2& qkv_rows, const FirstPositions& first,
                                   int tokens, const StoredTensor2& normed) const {
   if (has_norm())
-    norm_heads(exec, qkv_rows, heads, query_gain, key_gain, norm_epsilon, place(first_position, tokens), normed);
+    norm_heads(exec, qkv_rows, heads, query_gain, key_gain, norm_epsilon, place(first, tokens), normed);
   else if (rotary.cosines.size() > 0)
     turn_heads(exec, qkv_rows, heads + key_heads, qkv_rows.extent_int(1) / (heads + 2 * key_heads), rotary.cosines,
-               rotary.sines, first_position, tokens, Turn::forward);
+               rotary.sines, first, tokens, Turn::forward);
 }
 
 Heads SelfAttention::attended_heads(const AttentionActivations& saved, const AttentionScratch& scratch) const {
@@ -130,11 +130,12 @@ void SelfAttention::forward(const ExecSpace& exec, ConstStoredTensor2 x, const D
                             const CachedKeysValues* cached) const {
   const Region region("attention");
   qkv.forward(exec, x, saved.qkv);
-  norm_and_turn(exec, saved.qkv, cached == nullptr ? 0 : cached->position, saved.lse.extent_int(2), scratch.normed);
+  norm_and_turn(exec, saved.qkv, cached == nullptr ? FirstPositions(0) : cached->positions, saved.lse.extent_int(2),
+                scratch.normed);
   const Heads all = attended_heads(saved, scratch);
   const StoredTensor4 attended = as_heads(saved.attended, saved.lse);
   if (cached != nullptr)
-    cached_attention(exec, all, cached->position, form, cached->cache, cached->sums, attended);
+    cached_attention(exec, all, cached->positions, form, cached->cache, cached->sums, attended);
   else
     causal_attention(exec, all, form, weight_dropout, attended, saved.lse, scratch.scores);
   output.forward(exec, saved.attended, y);

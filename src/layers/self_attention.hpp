@@ -35,11 +35,11 @@ struct AttentionScratch {
   AttentionScratch(ActivationArena& arena, int sequences, const ModelConfig& model, bool with_gradients);
 };
 
-/// Keys and values of the tokens before `position`, for generation one token at a time.
+/// Keys and values of the tokens before those at hand, for generation one token at a time.
 struct CachedKeysValues {
-  StoredTensor5 cache;  ///< (B,2,G,T,D)
-  MasterTensor3 sums;   ///< (B,H,D) scratch
-  int position;         ///< of the token at hand, below T
+  StoredTensor5 cache;       ///< (B,2,G,T,D)
+  MasterTensor3 sums;        ///< (B,H,D) scratch
+  FirstPositions positions;  ///< (B) of the tokens at hand, below T
 };
 
 /// The frequency, in radians per token, of pair i of rotary positions: base^(-2i/R) (Su et al. 2021,
@@ -92,11 +92,11 @@ struct SelfAttention {
 
  private:
   bool has_norm() const { return query_gain.size() > 0; }
-  RotaryPlace place(int first_position, int tokens) const {
-    return {rotary.cosines, rotary.sines, first_position, tokens};
+  RotaryPlace place(const FirstPositions& first, int tokens) const {
+    return {rotary.cosines, rotary.sines, first, tokens};
   }
   /// Norm, where there is one, and rotary positions, where they are, of queries and keys.
-  void norm_and_turn(const ExecSpace& exec, const StoredTensor2& qkv_rows, int first_position, int tokens,
+  void norm_and_turn(const ExecSpace& exec, const StoredTensor2& qkv_rows, const FirstPositions& first, int tokens,
                      const StoredTensor2& normed) const;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
@@ -171,6 +172,15 @@ KeyValueCache::KeyValueCache(const ModelConfig& model, int sequences)
                         model.head_width());
 }
 
+KeyValueCache KeyValueCache::sequence(int b) const {
+  KeyValueCache one;
+  one.sums = Kokkos::subview(sums, Kokkos::make_pair(b, b + 1), Kokkos::ALL, Kokkos::ALL);
+  for (const StoredTensor5& all : blocks)
+    one.blocks.emplace_back(all.data() + std::size_t(b) * all.stride(0), 1, 2, all.extent(2), all.extent(3),
+                            all.extent(4));
+  return one;
+}
+
 Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
     : token_embedding(store.weight2("token_embedding.weight")),
       grad_token_embedding(store.gradient2("token_embedding.weight")),
@@ -192,40 +202,33 @@ Decoder::Decoder(const ModelConfig& model, const ParameterStore& store)
 
 void Decoder::forward(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
                       const DecoderActivations& saved) const {
-  run(exec, tokens, dropout, saved, nullptr);
+  run(exec, tokens, dropout, saved, nullptr, 0);
 }
 
-void Decoder::prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, KeyValueCache& cache,
+void Decoder::prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, const KeyValueCache& cache,
                       const DecoderActivations& saved) const {
-  cache.position = 0;
-  run(exec, tokens, DropoutKey{}, saved, &cache);
-  cache.position = tokens.extent_int(1);
+  run(exec, tokens, DropoutKey{}, saved, &cache, 0);
 }
 
-void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
-                             const DecoderActivations& saved) const {
-  if (cache.position >= model_.context)
-    throw ShapeError(
-        fmt::format("forward_cached: position {} but the cache holds T={}", cache.position, model_.context));
-  run(exec, token, DropoutKey{}, saved, &cache);
-  ++cache.position;
+void Decoder::forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, const FirstPositions& at,
+                             const KeyValueCache& cache, const DecoderActivations& saved) const {
+  run(exec, token, DropoutKey{}, saved, &cache, at);
 }
 
 void Decoder::run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
-                  const DecoderActivations& saved, const KeyValueCache* cache) const {
+                  const DecoderActivations& saved, const KeyValueCache* cache, const FirstPositions& first) const {
   const Region region("forward");
   store_.refresh_weights(exec);
-  const int first_position = cache == nullptr ? 0 : cache->position;
   const bool one_by_one = cache != nullptr && tokens.extent(1) == 1;
   {
     const Region of_embedding("embedding");
-    embedding(exec, tokens, token_embedding, positions, first_position, dropout.at(0), saved.embedded);
+    embedding(exec, tokens, token_embedding, positions, first, dropout.at(0), saved.embedded);
   }
   ResidualStream x{saved.embedded, {}, {}};
   for (std::size_t l = 0; l < blocks.size(); ++l) {
-    const CachedKeysValues cached =
-        one_by_one ? CachedKeysValues{cache->blocks[l], cache->sums, first_position} : CachedKeysValues{};
-    x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, one_by_one ? &cached : nullptr);
+    const std::optional<CachedKeysValues> cached =
+        one_by_one ? std::optional(CachedKeysValues{cache->blocks[l], cache->sums, first}) : std::nullopt;
+    x = blocks[l].forward(exec, x, dropout, saved.blocks[l], saved.scratch, cached ? &*cached : nullptr);
     if (cache != nullptr && !one_by_one)
       fill_cache(exec, blocks[l].attention.attended_heads(saved.blocks[l].attention, saved.scratch.attention),
                  cache->blocks[l]);

@@ -71,9 +71,13 @@ struct DecoderActivations {
 struct KeyValueCache {
   std::vector<StoredTensor5> blocks;  ///< L tensors (B,2,G,T,D)
   MasterTensor3 sums;                 ///< (B,H,D) scratch of all blocks
-  int position = 0;                   ///< tokens in the cache
 
   KeyValueCache(const ModelConfig& model, int sequences);
+  /// That of sequence b alone, in the same memory.
+  KeyValueCache sequence(int b) const;
+
+ private:
+  KeyValueCache() = default;
 };
 
 /// A decoder-only transformer: embeddings, L blocks, [norm], head. Owns nothing: parameters are slices of the
@@ -90,13 +94,13 @@ class Decoder {
 
   /// tokens(B,S) in one pass into the cache, from its beginning on; `saved` is of these extents, for any use.
   /// Throws ShapeError where the cache is shorter.
-  void prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, KeyValueCache& cache,
+  void prefill(const ExecSpace& exec, ConstTokenTensor2 tokens, const KeyValueCache& cache,
                const DecoderActivations& saved) const;
 
-  /// One more token(B,1) per sequence against the cache, whose position moves on; `saved` is of context 1. The
-  /// logits then follow from logits(). Throws ShapeError where the cache is full.
-  void forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, KeyValueCache& cache,
-                      const DecoderActivations& saved) const;
+  /// One more token(B,1) per sequence, at these positions of its text, against the cache, which holds those before
+  /// it; `saved` is of context 1. The logits then follow from logits(). Throws ShapeError where the cache is full.
+  void forward_cached(const ExecSpace& exec, ConstTokenTensor2 token, const FirstPositions& at,
+                      const KeyValueCache& cache, const DecoderActivations& saved) const;
 
   /// Loss and the head's part of backward, in chunks of tokens: returns the sum of the cross-entropies in nats,
   /// writes d(grad_scale * (sum + z-losses))/d x into saved.grad_residual, accumulates the head's gradients. After
@@ -141,7 +145,7 @@ class Decoder {
 
  private:
   void run(const ExecSpace& exec, ConstTokenTensor2 tokens, const DropoutKey& dropout,
-           const DecoderActivations& saved, const KeyValueCache* cache) const;
+           const DecoderActivations& saved, const KeyValueCache* cache, const FirstPositions& first) const;
   /// The logits (M,V) of the rows x(M,C), capped where the model does so.
   void head_logits(const ExecSpace& exec, const StoredTensor2& x, const StoredTensor2& logits) const;
 

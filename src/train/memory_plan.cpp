@@ -30,7 +30,7 @@ std::size_t allocated(std::size_t elements, std::size_t element_bytes) {
 /// What Kokkos adds to the scratch memory of a thread, at most.
 constexpr std::size_t kokkos_scratch = 32 * 1024;
 
-/// Generator: activations of one token, keys and values of a whole context, the token.
+/// Generator: activations of one token, keys and values of a whole context, the token and its position.
 std::size_t generator_bytes(const ModelConfig& model) {
   ModelConfig one_token = model;
   one_token.context = 1;
@@ -38,7 +38,8 @@ std::size_t generator_bytes(const ModelConfig& model) {
          std::size_t(model.layers) * allocated(2 * std::size_t(model.key_heads()) *
                                                    std::size_t(model.head_width()) * std::size_t(model.context),
                                                sizeof(Stored)) +
-         allocated(std::size_t(model.query_width()), sizeof(Master)) + allocated(1, sizeof(Token));
+         allocated(std::size_t(model.query_width()), sizeof(Master)) + allocated(1, sizeof(Token)) +
+         allocated(1, sizeof(int));
 }
 
 /// What the generator reads in one pass, at most: the prompt, which has no more tokens than bytes, or the newer

@@ -9,6 +9,15 @@ A folder holds config.json, weights, tokenizer.json, and expected.safetensors (a
     logits   (B,T,V)   of transformers, in fp32
     prompt   (P)       tokens
     greedy   (G)       the tokens that generate(do_sample=False) adds
+    prompts  (P,T)     tokens, of other lengths: -1 behind the last
+    texts    (P,G)     the tokens that it adds to each alone, past the longest context where positions are not learned
+    penalized (P,G)    the same with repetition_penalty=1.3
+The folder `drawing` has no model but drawing.safetensors: of one row of logits what the processors of
+generate(do_sample=True) make of it, in its order of them.
+    logits   (V)
+    seen     (S)       tokens of the text
+    settings (N,5)     temperature, top_k, top_p, min_p, repetition_penalty
+    chances  (N,V)     probabilities
 """
 import json
 import pathlib
@@ -17,8 +26,8 @@ import sys
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
-                          PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM)
+from transformers import (GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LogitsProcessorList,
+                          MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM)
 
 FOLDER = pathlib.Path(__file__).parent / "fixtures"
 TEXT = ["It is a truth universally acknowledged, that a single man in possession of a good fortune,",
@@ -62,7 +71,37 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<|endoftext|>")
 
 
+def greedy_text(model, prompt, count, **settings):
+    """The tokens that are added; None where one of them is ahead by less than the difference of logits that the tests allow."""
+    said = model.generate(prompt[None], attention_mask=torch.ones_like(prompt[None]), max_new_tokens=count, do_sample=False,
+                          return_dict_in_generate=True, output_scores=True, **settings)
+    best = torch.cat(said.scores).topk(2).values
+    assert len(best) == count
+    return said.sequences[0][len(prompt):] if (best[:, 0] - best[:, 1]).min() > 2e-5 * best.abs().max() else None
+
+
+def make_drawing():
+    chance = torch.Generator().manual_seed(3)
+    logits, seen = 3 * torch.randn(200, generator=chance), torch.randint(200, (40,), generator=chance)
+    settings = [(1, 0, 1, 0, 1), (0.7, 0, 1, 0, 1), (1.5, 7, 1, 0, 1), (1, 0, 0.9, 0, 1), (1, 0, 1, 0.05, 1), (1, 0, 1, 0, 1.3),
+                (1, 0, 1, 0, 0.8), (0.8, 50, 0.95, 0.02, 1.1), (2.0, 30, 0.7, 0.1, 1.5), (0.5, 3, 0.999, 0.3, 1.2)]
+    chances = []
+    for temperature, top_k, top_p, min_p, penalty in settings:
+        config = GenerationConfig(do_sample=True, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+                                  repetition_penalty=penalty)
+        processors = MODELS["gpt2"]()[0]._get_logits_processor(generation_config=config, input_ids_seq_length=len(seen),
+                                                               encoder_input_ids=seen[None], prefix_allowed_tokens_fn=None,
+                                                               logits_processor=LogitsProcessorList(), device="cpu")
+        chances.append(processors(seen[None], logits[None].clone()).softmax(-1)[0])
+        print("drawing", [type(one).__name__ for one in processors], int((chances[-1] > 0).sum()), "tokens")
+    (FOLDER / "drawing").mkdir(exist_ok=True)
+    save_file({"logits": logits, "seen": seen.float(), "settings": torch.tensor(settings).float(), "chances": torch.stack(chances)},
+              FOLDER / "drawing" / "drawing.safetensors")
+
+
 def make(name):
+    if name == "drawing":
+        return make_drawing()
     torch.manual_seed(1)
     model, dtype, shard = MODELS[name]()
     for parameter in model.parameters():  # biases and gains too are none that a wrong place would not show
@@ -78,13 +117,20 @@ def make(name):
     prompt = torch.tensor(words(TEXT[0])["input_ids"][:5])
     with torch.no_grad():
         logits = model(tokens).logits
-        greedy = model.generate(prompt[None], attention_mask=torch.ones_like(prompt[None]), max_new_tokens=20, do_sample=False)[0][len(prompt):]
-    assert len(greedy) == 20
-    expected = {"tokens": tokens, "logits": logits, "prompt": prompt, "greedy": greedy}
+        greedy = greedy_text(model, prompt, 20)
+        count = 60 if hasattr(model.config, "rope_parameters") else 20
+        rows = []
+        for length in (1, 12, 3, 7, 2, 9, 5, 11):
+            one = torch.tensor(words(TEXT[1])["input_ids"][:length])
+            rows.append((one, *(greedy_text(model, one, count, **settings) for settings in ({}, {"repetition_penalty": 1.3}))))
+        prompts, texts, penalized = zip(*[row for row in rows if all(text is not None for text in row)][:4])
+    expected = {"tokens": tokens, "logits": logits, "prompt": prompt, "greedy": greedy,
+                "prompts": torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True, padding_value=-1),
+                "texts": torch.stack(texts), "penalized": torch.stack(penalized)}
     save_file({key: value.float().contiguous() for key, value in expected.items()}, folder / "expected.safetensors")
     print(name, json.loads((folder / "config.json").read_text())["architectures"], sum(p.stat().st_size for p in folder.iterdir()))
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or MODELS:
+    for chosen in sys.argv[1:] or [*MODELS, "drawing"]:
         make(chosen)

@@ -117,6 +117,71 @@ TEST_P(Fixtures, GreedyTextIsThatOfTransformers) {
   EXPECT_EQ(found, expected);
 }
 
+/// Prompts of other lengths in one batch, past the context of training where positions are not learned: each text
+/// is that of transformers for its prompt alone.
+TEST_P(Fixtures, BatchesOfGreedyTextsAreThoseOfTransformers) {
+  const ScratchFolder folder("huggingface");
+  import_model(import_of(fixture(GetParam()), folder / "run"));
+  const auto model = load_inference_model(folder / "run");
+  const SafetensorsFile file(fixture(GetParam()) / "expected.safetensors");
+  std::vector<std::vector<Token>> prompts(4);
+  const std::vector<float> padded = values_of(file, "prompts");
+  for (std::size_t i = 0; i < padded.size(); ++i)
+    if (padded[i] >= 0) prompts[i * prompts.size() / padded.size()].push_back(Token(padded[i]));
+  for (const char* name : {"texts", "penalized"}) {
+    std::vector<Token> expected, found;
+    for (const float token : values_of(file, name)) expected.push_back(Token(token));
+    const int count = int(expected.size() / prompts.size());
+    ModelConfig shape = model->config.model;
+    if (shape.positions != Positions::learned) {
+      EXPECT_GT(count, shape.context);
+      shape.context = 80;
+    }
+    const Decoder decoder(shape, model->store);
+    Drawing drawing = SamplingConfig{};
+    drawing.temperature = 0;
+    drawing.tokens = count;
+    if (name == std::string("penalized")) drawing.repetition_penalty = 1.3;
+    std::vector<std::vector<Token>> texts(prompts.size());
+    Generator(decoder, shape.vocabulary, 3)
+        .generate(ExecSpace(), prompts, drawing, [&](std::size_t p, const DrawnToken& drawn) {
+          texts[p].push_back(drawn.token);
+          return Then::go_on;
+        });
+    for (const std::vector<Token>& text : texts) found.insert(found.end(), text.begin(), text.end());
+    EXPECT_EQ(found, expected) << name;
+  }
+}
+
+TEST(Drawing, SharesAreThoseOfTheProcessorsOfTransformers) {
+  const SafetensorsFile file(fixture("drawing") / "drawing.safetensors");
+  const std::vector<float> logits = values_of(file, "logits"), settings = values_of(file, "settings"),
+                           chances = values_of(file, "chances");
+  const std::size_t V = logits.size(), width = 5;
+  std::vector<bool> seen(V);
+  for (const float token : values_of(file, "seen")) seen[std::size_t(token)] = true;
+  ASSERT_EQ(settings.size() / width, 10u);
+  for (std::size_t n = 0; n < settings.size() / width; ++n) {
+    const float* setting = &settings[n * width];
+    Drawing drawing = SamplingConfig{};
+    drawing.temperature = double(setting[0]);
+    drawing.top_k = int(setting[1]);
+    drawing.top_p = double(setting[2]);
+    drawing.min_p = double(setting[3]);
+    std::vector<Real> changed(logits.begin(), logits.end());
+    penalize_repetition(seen, double(setting[4]), changed);
+    std::vector<double> found(V, 0.0);
+    double mass = 0;
+    for (const auto& [token, share] : shares_of_draw(changed, drawing)) mass += share;
+    for (const auto& [token, share] : shares_of_draw(changed, drawing)) found[std::size_t(token)] = share / mass;
+    for (std::size_t v = 0; v < V; ++v) {
+      const double expected = double(chances[n * V + v]);
+      ASSERT_EQ(found[v] > 0, expected > 0) << "setting " << n << " token " << v;
+      ASSERT_NEAR(found[v], expected, 1e-5 * expected) << "setting " << n << " token " << v;
+    }
+  }
+}
+
 /// transformers -> run -> transformers: the same numbers; and the next round the same files.
 TEST_P(Fixtures, ThereAndBackIsBitExact) {
   const ScratchFolder folder("huggingface");

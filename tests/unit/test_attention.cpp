@@ -394,6 +394,47 @@ TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
   }
 }
 
+TEST(CachedAttention, EachSequenceStandsAtAPositionOfItsOwn) {
+  const Shape s{3, 20, 6, 8, 2};
+  const int at[] = {5, 0, 13};
+  Case c(s, 1, 0);
+  run(ExecSpace(), c);
+  const auto want = doubles(c.out);
+  const StoredTensor5 cache("cache", s.B, 2, s.G, s.T, s.D);
+  Kokkos::deep_copy(cache, Stored(std::numeric_limits<Real>::quiet_NaN()));
+  const StoredTensor4 token("token", s.B, 1, s.H + 2 * s.G, s.D), out("out", s.B, 1, s.H, s.D);
+  const IntTensor1 positions("positions", std::size_t(s.B));
+  const auto host = Kokkos::create_mirror_view(positions);
+  for (int b = 0; b < s.B; ++b) {
+    host(b) = at[b];
+    const auto of = [&](const auto& tensor, auto... range) {
+      return Kokkos::subview(tensor, Kokkos::make_pair(b, b + 1), range..., Kokkos::ALL, Kokkos::ALL);
+    };
+    const Heads all = c.parts();
+    const auto before = Kokkos::make_pair(0, at[b]);
+    if (at[b] > 0)  // nothing of the token itself: that is the call's to append
+      fill_cache(ExecSpace(), Heads{of(all.query, before), of(all.key, before), of(all.value, before)},
+                 StoredTensor5(&cache(b, 0, 0, 0, 0), 1, 2, s.G, s.T, s.D));
+    Kokkos::deep_copy(of(token, Kokkos::ALL), of(c.qkv, Kokkos::make_pair(at[b], at[b] + 1)));
+  }
+  Kokkos::deep_copy(positions, host);
+  const MasterTensor3 sums("sums", s.B, s.H, s.D);
+  const auto call = [&](int least, int largest) {
+    cached_attention(ExecSpace(), heads_of(token, s.H, s.G), FirstPositions(positions, least, largest), c.scale,
+                     cache, sums, out);
+    ExecSpace().fence();
+  };
+  call(0, 13);
+  const auto got = doubles(out);
+  for (int b = 0; b < s.B; ++b)
+    for (int i = 0; i < s.H * s.D; ++i)
+      ASSERT_NEAR(got[std::size_t(b) * s.H * s.D + i], want[(std::size_t(b) * s.T + at[b]) * s.H * s.D + i],
+                  1e-5 + 4 * stored_rounding)
+          << "sequence " << b << " element " << i;
+  EXPECT_THROW(call(0, s.T), ShapeError);
+  EXPECT_THROW(call(-1, 13), ShapeError);
+}
+
 TEST(CachedAttention, PositionBeyondTheCacheThrows) {
   const StoredTensor5 cache("cache", 1, 2, 1, 4, 8);
   const StoredTensor2 token("token", 1, 24);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include "inference/generator.hpp"
@@ -56,13 +57,13 @@ TEST_P(CachedForward, GivesTheLogitsOfTheWholeForward) {
   const Tensor2 logits("logits", 1, expected.extent(1));
   for (int t = 0; t < config.model.context; ++t) {
     set_element(token, 0, tokens(0, t));
-    decoder.forward_cached(ExecSpace(), token, cache, activations);
+    decoder.forward_cached(ExecSpace(), token, t, cache, activations);
     decoder.logits(ExecSpace(), activations, logits);
     const auto got = on_host(logits);
     for (int v = 0; v < config.model.vocabulary; ++v)
       ASSERT_NEAR(got(0, v), expected(t, v), 2e-5) << "position " << t << " token " << v;
   }
-  EXPECT_THROW(decoder.forward_cached(ExecSpace(), token, cache, activations), ShapeError);
+  EXPECT_THROW(decoder.forward_cached(ExecSpace(), token, config.model.context, cache, activations), ShapeError);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CachedForward,
@@ -110,6 +111,98 @@ TEST(Generator, GreedyTextIsThatOfWholeForwardsAndGoesOnPastTheContext) {
     return again.size() < 5;
   });
   EXPECT_EQ(again, std::vector<Token>(text.begin(), text.begin() + 5));
+}
+
+/// What a Generator of `sequences` draws after each prompt: tokens, and the bits of their log-probabilities.
+using Drawn = std::pair<Token, double>;
+std::vector<std::vector<Drawn>> texts_of(const Decoder& decoder, const std::vector<std::vector<Token>>& prompts,
+                                         int sequences, const Drawing& drawing) {
+  std::vector<std::vector<Drawn>> texts(prompts.size());
+  Generator(decoder, decoder.model().vocabulary, sequences)
+      .generate(ExecSpace(), prompts, drawing, [&](std::size_t p, const DrawnToken& drawn) {
+        texts[p].emplace_back(drawn.token, drawn.log_probability);
+        // They end at different times, so that others take their places.
+        return texts[p].size() < 3 + p % 5 ? Then::go_on : Then::end_text;
+      });
+  return texts;
+}
+
+class Batches : public ::testing::TestWithParam<Positions> {};
+
+TEST_P(Batches, ATextIsTheSameToTheBitWhateverElseIsInTheBatch) {
+  RunConfig config = small_config();
+  config.model.positions = GetParam();
+  config.model.channels = 32;
+  config.model.heads = 2;
+  config.model.feed_forward = 3072;  // as long a sum as libraries split, by the number of rows
+  ParameterStore store(decoder_parameters(config.model), Gradients::none);
+  spread_parameters(store);
+  const Decoder decoder(config.model, store);
+  const auto random_prompts = [&](std::uint64_t seed, std::size_t count) {
+    std::vector<std::vector<Token>> prompts(count);
+    for (std::size_t p = 0; p < count; ++p)
+      for (std::uint64_t i = 0; i <= RandomStream(seed, p).bits32(0) % 11; ++i)  // also longer than the context
+        prompts[p].push_back(Token(RandomStream(seed, p, 1).bits32(i) % unsigned(config.model.vocabulary)));
+    return prompts;
+  };
+  Drawing drawing = SamplingConfig{};
+  drawing.log_probabilities = 0;
+  drawing.repetition_penalty = 1.1;
+  drawing.tokens = 6;
+  const auto prompts = random_prompts(1, 13);
+  const int together = Generator::together;
+  const auto expected = texts_of(decoder, prompts, together, drawing);
+  for (std::size_t p = 0; p < prompts.size(); p += 3) {
+    ASSERT_EQ(expected[p].size(), std::min<std::size_t>(3 + p % 5, 6));
+    auto others = random_prompts(2, p + 7);
+    others[p] = prompts[p];
+    EXPECT_EQ(texts_of(decoder, others, together, drawing)[p], expected[p]) << p << " among others";
+  }
+  // Alone it is the first: the same where nothing is drawn.
+  drawing.temperature = 0;
+  const auto greedy = texts_of(decoder, prompts, together, drawing);
+  EXPECT_NE(greedy, expected);
+  for (std::size_t p = 0; p < prompts.size(); p += 3) {
+    const auto alone = texts_of(decoder, {prompts[p]}, together, drawing).front();
+    const std::size_t both = std::min(alone.size(), greedy[p].size());
+    EXPECT_EQ(std::vector(alone.begin(), alone.begin() + long(both)),
+              std::vector(greedy[p].begin(), greedy[p].begin() + long(both)))
+        << p << " alone";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Positions, Batches,
+                         ::testing::Values(Positions::none, Positions::learned, Positions::sinusoidal,
+                                           Positions::rotary));
+
+TEST(Generator, EachPromptHasDrawsOfItsOwnAndTheFirstThoseOfOnePrompt) {
+  const RunConfig config = small_config();
+  ParameterStore store(decoder_parameters(config.model), Gradients::none);
+  store.initialise(ExecSpace(), 3);
+  const Decoder decoder(config.model, store);
+  SamplingConfig sampling;
+  sampling.temperature = 2;
+  sampling.tokens = 6;
+  const std::vector<std::vector<Token>> prompts(4, {1, 2});
+  std::vector<std::vector<Token>> texts(prompts.size());
+  Generator generator(decoder, config.model.vocabulary, 4);
+  generator.generate(ExecSpace(), prompts, sampling, [&](std::size_t p, const DrawnToken& drawn) {
+    texts[p].push_back(drawn.token);
+    return Then::go_on;
+  });
+  std::vector<Token> one;
+  Generator(decoder, config.model.vocabulary).generate(ExecSpace(), prompts[0], sampling, [&](Token token) {
+    one.push_back(token);
+    return true;
+  });
+  EXPECT_EQ(texts[0], one);
+  EXPECT_EQ(std::set<std::vector<Token>>(texts.begin(), texts.end()).size(), texts.size());
+  int calls = 0;
+  generator.generate(ExecSpace(), prompts, sampling, [&](std::size_t, const DrawnToken&) {
+    ++calls;
+    return Then::end_all;
+  });
+  EXPECT_EQ(calls, 1);
 }
 
 SamplingConfig sampling_of(double temperature, int top_k, double top_p) {
@@ -168,6 +261,33 @@ TEST(Generator, ParametersThatAreNotFiniteEndInAMessage) {
   EXPECT_THROW(Generator(decoder, config.model.vocabulary)
                    .generate(ExecSpace(), prompt, SamplingConfig{}, [](Token) { return true; }),
                DivergedError);
+}
+
+TEST(SampleToken, MinPKeepsAShareOfTheMostLikely) {
+  const std::vector<Real> logits = {Real(std::log(0.1)), Real(std::log(0.5)), Real(std::log(0.4))};
+  Drawing drawing = sampling_of(1, 0, 1);
+  const auto kept = [&](double min_p) {
+    drawing.min_p = min_p;
+    return shares_of_draw(logits, drawing).size();
+  };
+  EXPECT_EQ(kept(0), 3u);
+  EXPECT_EQ(kept(0.19), 3u);
+  EXPECT_EQ(kept(0.21), 2u);
+  EXPECT_EQ(kept(0.81), 1u);
+  EXPECT_EQ(kept(1), 1u);
+  drawing.temperature = 3;  // before it: shares of 0.8^(1/3)
+  EXPECT_EQ(kept(0.81), 2u);
+}
+
+TEST(RankedToken, ProbabilitiesAreOfTheWholeVocabulary) {
+  const std::vector<Real> logits = {Real(std::log(0.1)), Real(std::log(0.5)), Real(std::log(0.4))};
+  const DrawnToken drawn = ranked_token(logits, 0, 2);
+  EXPECT_NEAR(drawn.log_probability, std::log(0.1), 1e-6);
+  ASSERT_EQ(drawn.best.size(), 2u);
+  EXPECT_EQ(drawn.best[0].token, 1);
+  EXPECT_NEAR(drawn.best[0].log_probability, std::log(0.5), 1e-6);
+  EXPECT_EQ(drawn.best[1].token, 2);
+  EXPECT_EQ(ranked_token(logits, 0, 9).best.size(), 3u);
 }
 
 TEST(SampleToken, TakesTheLowestOfEquals) {

@@ -60,20 +60,20 @@ void require_window(const char* function, AttentionForm form) {
     throw ShapeError(fmt::format("{}: a window of {} tokens; expected 1 or more", function, form.window));
 }
 
-void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, AttentionForm form,
-                      StoredTensor5 cache, MasterTensor3 sums, StoredTensor4 out) {
+void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, const FirstPositions& positions,
+                      AttentionForm form, StoredTensor5 cache, MasterTensor3 sums, StoredTensor4 out) {
   const auto extent = cached_attention_shapes.match(qkv.query, qkv.key, qkv.value, cache, sums, out);
   require_heads("cached_attention", qkv);
   require_window("cached_attention", form);
   const int H = extent['H'], G = extent['G'], D = extent['D'], shared = H / G;
-  if (position < 0 || position >= extent['T'])
-    throw ShapeError(fmt::format("cached_attention: position {} but the cache has T={}", position, extent['T']));
+  if (!positions.fit(extent['B'], 1, extent['T']))
+    throw ShapeError(fmt::format("cached_attention: positions {}..{} but the cache has T={}", positions.least,
+                                 positions.largest, extent['T']));
+  const FirstPositions start = positions;
   const ConstStridedTensor4 queries = qkv.query, keys = qkv.key, values = qkv.value;
-  const Real scale = form.scale;
-  const int first = form.first_key(position);
   for_each_row(
       "dekoder::cached_attention", exec, long(extent['B']) * G, KOKKOS_LAMBDA(const RowTeam& team, long row) {
-        const int b = int(row / G), g = int(row % G);
+        const int b = int(row / G), g = int(row % G), position = start.of(b);
         Stored* new_key = &cache(b, 0, g, position, 0);
         Stored* new_value = &cache(b, 1, g, position, 0);
         team.each(D, [=](int d) {
@@ -86,10 +86,10 @@ void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position
           Master* sum = &sums(b, h, 0);
           team.each(D, [=](int d) { sum[d] = 0; });
           Real largest = -Kokkos::Experimental::infinity_v<Real>, total = 0;
-          for (int s = first; s <= position; ++s) {
+          for (int s = form.first_key(position); s <= position; ++s) {
             const Stored* k = &cache(b, 0, g, s, 0);
             const Stored* v = &cache(b, 1, g, s, 0);
-            const Real score = scale * team.sum(D, [=](int d) { return q[d] * k[d]; });
+            const Real score = form.scale * team.sum(D, [=](int d) { return q[d] * k[d]; });
             const Real new_largest = score > largest ? score : largest;
             const Real correction = fast_exp(largest - new_largest), weight = fast_exp(score - new_largest);
             total = total * correction + weight;

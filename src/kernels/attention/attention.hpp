@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/dropout.hpp"
+#include "kernels/first_positions.hpp"
 #include "tensor/shape_signature.hpp"
 #include "tensor/tensor.hpp"
 
@@ -81,13 +82,13 @@ std::size_t attention_scratch_bytes(int threads, int sequences, int context, int
 inline constexpr ShapeSignature fill_cache_shapes{"fill_cache", "k(B,S,G,D) v(B,S,G,D) -> cache(B,2,G,T,D)"};
 void fill_cache(const ExecSpace& exec, const ConstHeads& qkv, StoredTensor5 cache);
 
-/// Attention of one new token per sequence against a key/value cache: appends k and v at `position`, then attends
-/// to positions 0..position, or the last of these that the window holds. cache is (B,2,G,T,D) with keys first;
-/// position < T. Overwrites out and the scratch sums. Throws ShapeError.
+/// Attention of one new token per sequence against a key/value cache: appends k and v of sequence b at
+/// positions.of(b) < T, then attends to positions 0 to this, or the last of these that the window holds. cache is
+/// (B,2,G,T,D) with keys first. Overwrites out and the scratch sums. Throws ShapeError.
 inline constexpr ShapeSignature cached_attention_shapes{
     "cached_attention", "q(B,1,H,D) k(B,1,G,D) v(B,1,G,D) cache(B,2,G,T,D) -> sums(B,H,D) out(B,1,H,D)"};
-void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, int position, AttentionForm form,
-                      StoredTensor5 cache, MasterTensor3 sums, StoredTensor4 out);
+void cached_attention(const ExecSpace& exec, const ConstHeads& qkv, const FirstPositions& positions,
+                      AttentionForm form, StoredTensor5 cache, MasterTensor3 sums, StoredTensor4 out);
 
 /// Throws ShapeError unless H is a multiple of G and the elements of every head are adjacent.
 void require_heads(const char* function, const ConstHeads& qkv);
