@@ -19,6 +19,7 @@
 #include "commands/checkpoint_command.hpp"
 #include "commands/command_files.hpp"
 #include "commands/export_command.hpp"
+#include "commands/generate_command.hpp"
 #include "commands/import_command.hpp"
 #include "commands/initial_values.hpp"
 #include "commands/job_plan.hpp"
@@ -178,22 +179,6 @@ ExitCode run_eval(const Command& command) {
   return ExitCode::finished;
 }
 
-ExitCode run_generate(const Command& command) {
-  const auto model = load_inference_model(command.run);
-  const std::vector<Token> prompt = model->tokenizer.encode(command.prompt, "--prompt");
-  Generator generator(model->decoder, model->tokenizer.vocabulary());
-  const SamplingConfig sampling{
-      0, command.prompt, command.tokens, command.temperature, command.top_k, command.top_p, command.seed};
-  StreamDecoder text(model->tokenizer);
-  write_out(command.prompt);
-  generator.generate(ExecSpace(), prompt, sampling, [&](Token token) {
-    write_out(text.push(token));
-    return stop_requested() == 0;
-  });
-  write_out(text.finish() + "\n");
-  return ExitCode::finished;
-}
-
 ExitCode run_describe(const Command& command) {
   RunConfig config = parse_run_config(command.config_text, command.config, command.sets);
   if (config.model.vocabulary == 0) resolve_vocabulary(config, open_tokens(config));
@@ -340,7 +325,7 @@ ExitCode run_command(const Command& command) {
   if (command.name == "prepare") return run_prepare(command);
   if (command.name == "tokens") return print(show_tokens(command)), ExitCode::finished;
   if (command.name == "eval") return run_eval(command);
-  if (command.name == "generate") return run_generate(command);
+  if (command.name == "generate") return generate_texts(command, write_out);
   if (command.name == "attention") return print(record_attention(command)), ExitCode::finished;
   if (command.name == "predictions") return print(record_predictions(command)), ExitCode::finished;
   if (command.name == "export") return print(export_model(command)), ExitCode::finished;

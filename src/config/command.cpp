@@ -48,10 +48,16 @@ void visit_members(CommandType& c, Visitor&& visit) {
   visit("shard_format", c.shard_format, "--shard-format");
   visit("shard_tokens", c.shard_tokens, elsewhere);
   visit("prompt", c.prompt, "--prompt");
+  visit("prompts", c.prompts, "--prompts");
+  visit("stops", c.stops, "--stop");
   visit("tokens", c.tokens, elsewhere);
   visit("temperature", c.temperature, elsewhere);
   visit("top_k", c.top_k, elsewhere);
   visit("top_p", c.top_p, elsewhere);
+  visit("min_p", c.min_p, elsewhere);
+  visit("repetition_penalty", c.repetition_penalty, elsewhere);
+  visit("logprobs", c.logprobs, elsewhere);
+  visit("context", c.context, elsewhere);
   visit("seed", c.seed, elsewhere);
   visit("windows", c.windows, elsewhere);
   visit("top", c.top, elsewhere);
@@ -95,6 +101,13 @@ void check_command(const Command& c) {
                        c.temperature));
     expect(c.top_k >= 0, fmt::format("--top-k is {}; expected at least 0 (0: all tokens)", c.top_k));
     expect(c.top_p > 0 && c.top_p <= 1, fmt::format("--top-p is {}; expected above 0 and at most 1", c.top_p));
+    expect(c.min_p >= 0 && c.min_p <= 1,
+           fmt::format("--min-p is {}; expected from 0 to 1 (0: all tokens)", c.min_p));
+    expect(c.repetition_penalty >= 0.01 && c.repetition_penalty <= 100,
+           fmt::format("--repetition-penalty is {}; expected from 0.01 to 100 (1: none)", c.repetition_penalty));
+    expect(c.context == -1 || c.context >= 1, fmt::format("--context is {}; expected at least 1", c.context));
+    expect(c.prompts.empty() || c.prompt == "\n", "--prompt and --prompts; expected one of them");
+    expect(std::ranges::find(c.stops, "") == c.stops.end(), "--stop is empty; expected at least one character");
   }
   if (c.name == "prepare") {
     std::error_code ignored, failure;
@@ -158,7 +171,7 @@ void check_command(const Command& c) {
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));
   visit_members(c, [&](std::string_view key, const auto& member, const char* what) {
     const bool is_path = key == "config" || key == "run" || key == "output" || key == "tokens_file" ||
-                         key == "paths" || key == "shards" || key == "folder";
+                         key == "paths" || key == "shards" || key == "folder" || key == "prompts";
     const auto check = [&](const std::string& text) {
       if (is_path && text.size() >= PATH_MAX)
         expect(false,

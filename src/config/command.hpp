@@ -26,7 +26,7 @@ struct Command {
   std::string text;          ///< attention: the text itself
   std::string output;        ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run
                              ///< directory; predictions: the table, empty: predictions/step-<step>.h5 of the run
-                             ///< directory; export: folder; import: run directory
+                             ///< directory; export: folder; import: run directory; generate: results, empty: stdout
   std::string folder = ".";  ///< selftest: where files are tried; import: of the model
   long step = -1;            ///< attention, predictions, export: of the checkpoint; -1: the newest
   bool best = false;         ///< export: the checkpoint of the least validation loss
@@ -43,18 +43,24 @@ struct Command {
   std::string shard_format;          ///< tokens: llm.c or nanogpt; empty: llm.c
   long shard_tokens = -1;            ///< tokens: in each shard of llm.c; -1: 100,000,000
   std::string prompt = "\n";         ///< generate
+  std::string prompts;               ///< generate: JSON lines; empty: the one prompt
+  std::vector<std::string> stops;    ///< generate: texts that end one
   int tokens = 200;                  ///< generate: length
   double temperature = 0.8;          ///< generate: 0 takes the most likely token
   int top_k = 0;                     ///< generate: 0 keeps all
   double top_p = 1.0;                ///< generate
-  std::uint64_t seed = 1;            ///< generate
-  int windows = 8;                   ///< predictions: of held-out text; 0: all of it
-  int top = 0;                       ///< predictions: best tokens kept of each; 0: 10, or all of fewer
-  int steps = 0;                     ///< bench: timed steps; 0: as many as fill ten seconds
-  bool json = false;                 ///< bench, status
-  int ranks = 1;                     ///< describe, plan: as started on so many
-  double memory = 0;                 ///< plan: GiB that a rank may take; 0: not known
-  std::string backend;               ///< train, bench: which plug-in the launcher chose, and why; for the log
+  double min_p = 0;                  ///< generate: 0 keeps all
+  double repetition_penalty = 1;     ///< generate: 1 changes nothing
+  int logprobs = -1;       ///< generate: best tokens told with log-probabilities; -1: no log-probabilities
+  int context = -1;        ///< generate: tokens that a text is continued from; -1: that of the model
+  std::uint64_t seed = 1;  ///< generate
+  int windows = 8;         ///< predictions: of held-out text; 0: all of it
+  int top = 0;             ///< predictions: best tokens kept of each; 0: 10, or all of fewer
+  int steps = 0;           ///< bench: timed steps; 0: as many as fill ten seconds
+  bool json = false;       ///< bench, status
+  int ranks = 1;           ///< describe, plan: as started on so many
+  double memory = 0;       ///< plan: GiB that a rank may take; 0: not known
+  std::string backend;     ///< train, bench: which plug-in the launcher chose, and why; for the log
 };
 
 /// Throws ConfigError naming every option of the command that is out of range or no UTF-8, each with what is

@@ -155,15 +155,29 @@ void add_commands(CLI::App& app, CommandLine& line) {
   eval->add_option("--tokens-file", c.tokens_file, "another token file than the run's");
 
   CLI::App* generate = sub("generate", "Write text with a checkpoint, as it comes.",
-                           "dekoder generate runs/first --prompt \"It is a truth\" --temperature 0.8 --top-p 0.95");
+                           "dekoder generate runs/first --prompt \"It is a truth\" --temperature 0.8 --top-p 0.95\n"
+                           "  dekoder generate runs/first --prompts prompts.jsonl -o texts.jsonl --stop \". \"");
   add_run(*generate, c, "run directory or checkpoint file");
   add_precision(*generate, of_the_run);
   generate->add_option("--prompt", c.prompt, "text to go on from (default: a line break)");
-  add_number(*generate, "--tokens", c.tokens, "length");
+  generate->add_option("--prompts", c.prompts,
+                       "JSON lines, each with a text in its field prompt; results are JSON lines too");
+  generate->add_option("-o,--output", c.output, "new file that gets the results, as JSON lines (default: stdout)");
+  add_number(*generate, "--tokens", c.tokens, "length, at most");
+  generate->add_option("--stop", c.stops, "a text ends before this; may be repeated")->allow_extra_args(false);
   add_number(*generate, "--temperature", c.temperature, "0 takes the most likely token");
   add_number(*generate, "--top-k", c.top_k, "keep the k most likely tokens; 0: all");
   add_number(*generate, "--top-p", c.top_p, "keep the smallest set of this mass");
+  add_number(*generate, "--min-p", c.min_p,
+             "keep those of at least this share of the most likely one's probability");
+  add_number(*generate, "--repetition-penalty", c.repetition_penalty,
+             "divides logits of tokens that the text has, or multiplies negative ones");
   add_number(*generate, "--seed", c.seed, "of the draws");
+  add_number(*generate, "--logprobs", c.logprobs,
+             "results are JSON lines with the log-probabilities of the tokens and of so many best ones", false);
+  add_number(*generate, "--context", c.context,
+             "tokens that a text is continued from (default: those of training); more without learned positions",
+             false);
 
   CLI::App* attention =
       sub("attention", "Attention maps and head statistics of a text, from a checkpoint, into an HDF5 file.",

@@ -194,6 +194,15 @@ COMMAND_LINES = [
     (["generate", "run", "--top-k", "-1"], 2, ["--top-k is -1"]),
     (["generate", "run", "--top-p", "0"], 2, ["--top-p is 0"]),
     (["generate", "run", "--seed", "-1"], 2, ["--seed"]),
+    (["generate", "run", "--min-p", "nan"], 2, ["--min-p is nan; expected a number"]),
+    (["generate", "run", "--repetition-penalty", "0"], 2, ["--repetition-penalty is 0; expected from 0.01 to 100 (1: none)"]),
+    (["generate", "run", "--repetition-penalty", "inf"], 2, ["--repetition-penalty is inf"]),
+    (["generate", "run", "--context", "0"], 2, ["--context is 0; expected at least 1"]),
+    (["generate", "run", "--logprobs", "-1"], 2, ["--logprobs is -1"]),
+    (["generate", "run", "--prompt", "It", "--prompts", "p.jsonl"], 2, ["--prompt and --prompts; expected one of them"]),
+    (["generate", "run", "--stop", ""], 2, ["--stop is empty"]),
+    (["generate", "run", "--stop", os.fsdecode(b"caf\xe9")], 2, ["--stop is not UTF-8"]),
+    (["generate", "run", "--prompts", WORD], 2, ["--prompts is 'xxx", "... (100000 bytes)'; expected a path"]),
     (["attention", "run", "--text", ""], 2, ["--text is empty"]),
     (["attention", "run"], 2, ["--text is required"]),
     (["attention", "run", "--text", "It", "--step", "-2"], 2, ["--step is -2"]),
@@ -466,6 +475,24 @@ PROMPTS = [
     ("".join(map(chr, range(0x4e00, 0x5e00))), ["the vocabulary of 26 characters lacks '\u4e00' (U+4E00)", " and 4076 more; leave them out"]),
 ]
 
+# Lines of a file of prompts, fragments; asked of the same run, whose context is 8.
+PROMPT_FILES = [
+    (b"", ["p.jsonl: has no prompt; expected a JSON object in each line"]),
+    (b"\n \r\n", ["p.jsonl: has no prompt"]),
+    (b'{"prompt": "It"}\n\n{"prompt": "It"\n', ["p.jsonl:3: is no JSON", 'expected a JSON object in each line, with its text in the field "prompt"']),
+    (b'{"prompt": "It"}\n["It"]\n', ['p.jsonl:2: is ["It"]; expected an object']),
+    (b'{"text": "It"}\n', ['p.jsonl:1: has no field "prompt"']),
+    (b'{"prompt": 5}\n', ["p.jsonl:1: prompt is 5; expected a text"]),
+    (b'{"prompt": ["It"]}\n', ['p.jsonl:1: prompt is ["It"]; expected a text']),
+    (b'{"prompt": ""}\n', ["p.jsonl:1: prompt is empty; expected at least one character to go on from"]),
+    (b'{"prompt": "It", "prompt": "is"}\n', ["p.jsonl:1: has the key 'prompt' twice"]),
+    (b'{"prompt": "It", "finish": 1}\n', ['p.jsonl:1: has a field "finish", which is one of the result\'s; rename it']),
+    (b'{"prompt": "caf\xe9"}\n', ["p.jsonl:1: is no JSON", "ill-formed UTF-8 byte"]),
+    (b'{"prompt": "It"}\n{"prompt": "7"}\n', ["p.jsonl:2: prompt", "vocabulary", "7"]),
+    (b'{"prompt": "It is a truth"}\n', ["p.jsonl:1: prompt has 13 tokens, and the context 8; shorten it"]),
+    (b'{"a":' * 40 + b'1' + b'}' * 40, ["p.jsonl:1: nests deeper than 32"]),
+]
+
 # Arguments that name no usable run, exit code, fragments.
 RUNS = [
     (["status", "nowhere"], 3, ["nowhere"]),
@@ -476,6 +503,12 @@ RUNS = [
     (["generate", "text.txt"], 3, ["text.txt"]),
     (["generate", "byte.h5"], 3, ["byte.h5"]),
     (["generate", "empty"], 3, ["empty"]),
+    (["generate", "run", "--prompts", "nowhere.jsonl"], 3, ["nowhere.jsonl: no such file; expected a JSON object in each line"]),
+    (["generate", "run", "--prompts", "empty"], 3, ["empty"]),
+    (["generate", "run", "--prompt", "It is a truth"], 2, ["--prompt has 13 tokens, and the context 8; shorten it"]),
+    (["generate", "run", "--prompt", "It", "--context", "9"], 2, ["--context is 9, and the model has learned 8 positions; expected at most so many"]),
+    (["generate", "run", "--prompt", "It", "-o", "text.txt"], 3, ["text.txt: is there already; it is left alone: name another file with -o"]),
+    (["generate", "run", "--prompt", "It", "-o", "nowhere/texts.jsonl"], 3, ["nowhere", "make it first"]),
     (["eval", "run", "--tokens-file", "nowhere.h5"], 3, ["nowhere.h5"]),
     (["eval", "run", "--tokens-file", "byte.h5"], 3, ["byte.h5: has another tokenizer"]),
     (["train", "good.yaml", "--set", "data.tokens=", "--run", "r"], 2, ["data.tokens"]),
@@ -636,9 +669,9 @@ class BadInput(unittest.TestCase):
         self.assertEqual((config["sampling"]["prompt"], config["attention"]["texts"]), (odd, [odd[:2]]))
         again = dekoder(["describe", "odd/config.yaml"], self.fixtures)
         self.assertEqual(again.returncode, 0, again.stderr)
-        drawn = dekoder(["generate", "odd", "--prompt", odd, "--tokens", "1"], self.fixtures)
+        drawn = dekoder(["generate", "odd", "--prompt", odd[3:], "--tokens", "1"], self.fixtures)
         self.assertEqual(drawn.returncode, 0, drawn.stderr)
-        self.assertTrue(drawn.stdout.startswith(odd.encode()), drawn.stdout)
+        self.assertTrue(drawn.stdout.startswith(odd[3:].encode()), drawn.stdout)
 
     def test_config_yaml_is_read_alike_by_yaml_1_1(self):
         """PyYAML, a reader of YAML 1.1, sees every value of config.yaml with the type that the setting has."""
@@ -735,6 +768,11 @@ class BadInput(unittest.TestCase):
     def test_prompts(self):
         for prompt, fragments in PROMPTS:
             self.refused(["generate", "run", "--prompt", prompt], 2, fragments)
+
+    def test_prompt_files(self):
+        for text, fragments in PROMPT_FILES:
+            self.refused(["generate", "run", "--prompts", "p.jsonl"], 3, fragments,
+                         lambda folder, text=text: (folder / "p.jsonl").write_bytes(text))
 
     def test_folders_that_are_none(self):
         """Told before the first step, of a new run and of one that goes on; --fresh sets what is in the way of maps aside."""

@@ -55,6 +55,12 @@ TEST(Command, CrossesTheBorderUnchanged) {
   c.temperature = 1e-30;
   c.top_k = 7;
   c.top_p = 0.95;
+  c.prompts = "a folder/prompts.jsonl";
+  c.stops = {"\n\n", "<end>: #"};
+  c.min_p = 0.05;
+  c.repetition_penalty = 1.3;
+  c.logprobs = 5;
+  c.context = 4096;
   c.seed = std::numeric_limits<std::uint64_t>::max();
   c.windows = 5;
   c.top = 6;
@@ -170,6 +176,22 @@ TEST(Command, NoncharactersCrossTheBorder) {
   const Command back = command_from_yaml(to_yaml(c));
   EXPECT_EQ(back.prompt, c.prompt);
   EXPECT_EQ(back.config_text, c.config_text);
+}
+
+TEST(Command, RulesOfDrawingAreInRange) {
+  Command c = named("generate");
+  c.min_p = std::numeric_limits<double>::quiet_NaN();
+  c.repetition_penalty = 0;
+  c.context = 0;
+  c.stops = {"a", ""};
+  c.prompt = "It";
+  c.prompts = "prompts.jsonl";
+  EXPECT_EQ(refusal(c),
+            "--min-p is nan; expected from 0 to 1 (0: all tokens)\n"
+            "--repetition-penalty is 0; expected from 0.01 to 100 (1: none)\n"
+            "--context is 0; expected at least 1\n"
+            "--prompt and --prompts; expected one of them\n"
+            "--stop is empty; expected at least one character");
 }
 
 TEST(Command, EveryOptionOutOfRangeIsNamedAtOnce) {
