@@ -33,7 +33,7 @@ struct SavedModel {
       : info(read_checkpoint_info(checkpoint)),
         config(recorded_run_config(info.config_yaml, checkpoint.string())),
         tokenizer(Tokenizer::from_text(info.tokenizer, checkpoint.string())),
-        store(decoder_parameters(config.model), Gradients::none) {
+        store(run_parameters(config), Gradients::none) {
     read_checkpoint_parameters(checkpoint, store);
   }
 

@@ -65,7 +65,7 @@ std::vector<NamedBuffer> buffers_of(const std::vector<WeightPart>& parts, const 
   std::vector<NamedBuffer> buffers;
   for (const char* group : state_groups) {
     NamedBuffer buffer{group, {}};
-    if (std::string_view(group) == parameter_group)
+    if (std::string_view(group) == parameter_group || std::string_view(group) == average_group)
       buffer.get = [&](const ParameterEntry& entry) { return read_parameter(entry, parts, weights); };
     else
       buffer.get = [](const ParameterEntry& entry) { return HostBuffer("import.moment", entry.size()); };

@@ -117,6 +117,7 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("training.beta2", t.beta2, below(0, 1));
   visit("training.epsilon", t.epsilon, positive());
   visit("training.weight_decay", t.weight_decay, at_least(0));
+  visit("training.average", t.average, below(0, 1));
   visit("training.clip_norm", t.clip_norm, at_least(0));
   visit("training.precision", t.precision, Range{});
   visit("training.residual", m.residual, Range{});

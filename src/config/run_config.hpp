@@ -111,6 +111,7 @@ struct TrainingConfig {
   double epsilon = 1e-8;      ///< AdamW
   double weight_decay = 0.1;  ///< on matrices only
   double clip_norm = 1.0;     ///< largest global gradient norm; 0: no clipping
+  double average = 0;         ///< decay of the parameters' moving average, which is what is evaluated; 0: none
   /// bf16: weights, activations and their gradients as products read them, in half the memory; parameters, their
   /// gradients, moments, statistics and sums stay fp32. Checkpoints are the same.
   Precision precision = Precision::fp32;

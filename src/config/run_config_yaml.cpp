@@ -20,7 +20,7 @@ namespace {
 bool restart_may_change(const std::string& key) {
   if (key.starts_with("model.")) return false;
   return key != "data.weights" && key != "training.seed" && key != "training.batch" &&
-         key != "training.micro_batch" && key != "training.optimizer";
+         key != "training.micro_batch" && !is_of_optimizer_state(key);
 }
 
 void take_all(ConfigReader& reader, RunConfig& config, bool as_float) {
@@ -86,6 +86,10 @@ std::string to_yaml(const RunConfig& config) {
     text += fmt::format("  {}: {}\n", key.substr(section.size() + 1), yaml_value(member));
   });
   return text;
+}
+
+bool is_of_optimizer_state(std::string_view key) {
+  return key == "training.optimizer" || key == "training.average";
 }
 
 std::vector<ConfigDifference> config_differences(RunConfig before, RunConfig now) {

@@ -27,6 +27,10 @@ RunConfig recorded_run_config(const std::string& text, const std::string& name);
 /// back gives the same configuration.
 std::string to_yaml(const RunConfig& config);
 
+/// Whether it says what the optimizer keeps of a run, which is there or not: neither a restart nor the first start
+/// after an import can change it.
+bool is_of_optimizer_state(std::string_view key);
+
 /// One key in which two configurations differ.
 struct ConfigDifference {
   std::string key, before, now;

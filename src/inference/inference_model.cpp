@@ -15,7 +15,7 @@ InferenceModel::InferenceModel(const fs::path& checkpoint)
     : info(read_checkpoint_info(checkpoint)),
       config(recorded_run_config(info.config_yaml, checkpoint.string())),
       tokenizer(Tokenizer::from_text(info.tokenizer, checkpoint.string())),
-      store(decoder_parameters(config.model), Gradients::none),
+      store(run_parameters(config), Gradients::none),
       decoder(config.model, store) {
   read_checkpoint_parameters(checkpoint, store);
   // Asked for, or a checkpoint away from its run, whose precision nobody could know before it was opened.

@@ -38,6 +38,22 @@ void move(const ExecSpace& exec, MasterTensor1 x, MasterTensor1 y) {
       });
 }
 
+void move_towards(const ExecSpace& exec, Real share, ConstMasterTensor1 x, MasterTensor1 average) {
+  const long N = move_towards_shapes.match(x, average)['N'];
+  for_each_element(
+      "dekoder::move_towards", exec, N, KOKKOS_LAMBDA(long i) { average(i) += share * (x(i) - average(i)); });
+}
+
+void exchange(const ExecSpace& exec, MasterTensor1 x, MasterTensor1 y) {
+  const long N = exchange_shapes.match(x, y)['N'];
+  for_each_element(
+      "dekoder::exchange", exec, N, KOKKOS_LAMBDA(long i) {
+        const Master kept = x(i);
+        x(i) = y(i);
+        y(i) = kept;
+      });
+}
+
 void clear(const ExecSpace& exec, MasterTensor1 x) {
   const long N = clear_shapes.match(x)['N'];
   for_each_element("dekoder::clear", exec, N, KOKKOS_LAMBDA(long i) { x(i) = 0; });

@@ -80,12 +80,12 @@ ParameterLayout decoder_parameters(const ModelConfig& model) {
 }
 
 ParameterLayout run_parameters(const RunConfig& config) {
-  const ParameterLayout layout = decoder_parameters(config.model);
-  if (config.training.optimizer != OptimizerKind::muon) return layout;
-  const auto of_a_block = [](const ParameterEntry& entry) {
-    return entry.name.starts_with("blocks.") && entry.shape.size() == 2;
+  const auto by_muon = [&](const ParameterEntry& entry) {
+    return config.training.optimizer == OptimizerKind::muon && entry.name.starts_with("blocks.") &&
+           entry.shape.size() == 2;
   };
-  return layout.with_whole(of_a_block, std::size_t(reduction_leaf));
+  return decoder_parameters(config.model)
+      .for_update(by_muon, std::size_t(reduction_leaf), config.training.average > 0);
 }
 
 std::vector<HiddenMatrix> hidden_matrices(const ModelConfig& model, const ParameterLayout& layout) {

@@ -14,7 +14,8 @@ int padded_vocabulary(const ModelConfig& model);
 /// Every parameter of the decoder: name, axes, shape, weight decay, initial values. Allocates nothing.
 ParameterLayout decoder_parameters(const ModelConfig& model);
 
-/// The same as the optimizer of a run wants them: those that Muon updates are whole (ParameterEntry).
+/// The same as the optimizer of a run wants them: those that Muon updates are whole, and all averaged where the run
+/// does so (ParameterEntry).
 ParameterLayout run_parameters(const RunConfig& config);
 
 /// A matrix that Muon updates, within the flat buffers: of each whole tensor all rows, or those of queries, keys

@@ -75,6 +75,7 @@ double bytes_per_step(const RunConfig& config, long micro_batches) {
   const double products =
       weights * ((again ? 3 : 2) * stored + 2 * master);  // each weight forward and backward, its gradient added to
   double update = weights * (9 * master + (stored_is_short ? stored : 0));  // norm: 1; AdamW: 4 read, 4 written
+  if (config.training.average > 0) update += weights * 3 * master;
   for (const HiddenMatrix& matrix : hidden_matrices(model, run_parameters(config))) {
     const double m = std::min(matrix.rows, matrix.columns), all = double(matrix.size());
     // Muon: momentum: 2 read, 2 written; norm and load: 1 each; values: 1 read, 2 written; in Stored its products.

@@ -57,11 +57,12 @@ void ParameterLayout::place(ParameterEntry entry, std::size_t alignment) {
   entries_.push_back(std::move(entry));
 }
 
-ParameterLayout ParameterLayout::with_whole(const std::function<bool(const ParameterEntry&)>& is_whole,
-                                            std::size_t alignment) const {
+ParameterLayout ParameterLayout::for_update(const std::function<bool(const ParameterEntry&)>& is_whole,
+                                            std::size_t alignment, bool averaged) const {
   ParameterLayout layout;
   for (ParameterEntry entry : entries_) {
     entry.whole = is_whole(entry);
+    entry.averaged = averaged;
     layout.place(entry, entry.whole ? alignment : decay_block);
   }
   return layout;

@@ -26,6 +26,7 @@ struct ParameterEntry {
   InitialValues initial;
   std::size_t offset = 0;    ///< first element in the flat buffers
   bool whole = false;        ///< updated as a matrix, by one rank, with one moment
+  bool averaged = false;     ///< a moving average of it is kept
   std::size_t size() const;  ///< elements
 };
 
@@ -37,9 +38,10 @@ class ParameterLayout {
   void add(std::string name, std::string axes, std::vector<int> shape, bool decays, InitialValues initial);
 
   /// The same tensors in the same order. Those that `is_whole` picks are so; they begin and end at multiples of
-  /// `alignment` elements, a multiple of decay_block. Throws as add().
-  ParameterLayout with_whole(const std::function<bool(const ParameterEntry&)>& is_whole,
-                             std::size_t alignment) const;
+  /// `alignment` elements, a multiple of decay_block. All are averaged or none. Throws as add().
+  ParameterLayout for_update(const std::function<bool(const ParameterEntry&)>& is_whole, std::size_t alignment,
+                             bool averaged) const;
+  bool averaged() const { return !entries_.empty() && entries_.front().averaged; }
 
   const std::vector<ParameterEntry>& entries() const { return entries_; }
   /// Throws std::logic_error where there is no such name.

@@ -32,9 +32,9 @@ std::size_t window_elements(const Shards& shards, const ParameterLayout& layout)
 
 }  // namespace
 
-std::size_t BackgroundSave::copy_bytes(const Shards& shards, int rank) {
+std::size_t BackgroundSave::copy_bytes(const Shards& shards, const ParameterLayout& layout, int rank) {
   const std::size_t of_adamw = elements_of(without(shards.owned(rank), shards.whole()));
-  return ((buffers_of_state - 1) * shards.owned_elements(rank) + of_adamw) * sizeof(Master);
+  return ((layout.averaged() ? 3 : 2) * shards.owned_elements(rank) + of_adamw) * sizeof(Master);
 }
 
 std::size_t BackgroundSave::arrival_bytes(const Shards& shards, const ParameterLayout& layout) {
@@ -47,7 +47,7 @@ BackgroundSave::BackgroundSave(TrainingModel& model)
       wanted_(model.ranks()),
       arriving_(model.ranks()),
       departing_(model.ranks()) {
-  if (state_.size() != buffers_of_state) throw std::logic_error("the state of a run is not of three buffers");
+  if (state_.size() != buffers_of_state) throw std::logic_error("the state of a run is not of four buffers");
   const std::size_t owned = model.shards().owned_elements(model.ranks().rank());
   for (std::size_t b = 0; b < state_.size(); ++b)
     copies_.emplace_back("state.copy", b == 0 ? owned : state_[b].buffer.size());

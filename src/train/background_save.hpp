@@ -49,7 +49,7 @@ class BackgroundSave {
   std::optional<SaveOutcome> take_outcome() { return std::exchange(outcome_, std::nullopt); }
 
   /// Bytes on the host that it takes: for the copy, and on rank 0 for what arrives.
-  static std::size_t copy_bytes(const Shards& shards, int rank);
+  static std::size_t copy_bytes(const Shards& shards, const ParameterLayout& layout, int rank);
   static std::size_t arrival_bytes(const Shards& shards, const ParameterLayout& layout);
 
  private:

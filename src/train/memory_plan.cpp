@@ -116,13 +116,14 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
       {"weight decay flags", allocated(flat / decay_block, 1)},
       {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
   };
+  if (layout.averaged()) terms.push_back({"average", shards.owned_elements(0) * sizeof(Master)});
   if (stored_is_short) terms.push_back({"weights", flat * sizeof(Stored)});
   if (const auto [elements, shorter] = largest_matrix(hidden_matrices(model, layout)); elements > 0)
     terms.push_back({"matrices of Muon",
                      2 * (allocated(elements, sizeof(Stored)) + allocated(shorter * shorter, sizeof(Stored)))});
   if (const std::size_t bytes = GradientReducer::memory(shards, leaves_of_step(config), 0); bytes > 0)
     terms.push_back({"sums of micro-batches", bytes});
-  terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards, 0)});
+  terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards, layout, 0)});
   if (const std::size_t bytes = BackgroundSave::arrival_bytes(shards, layout); bytes > 0)
     terms.push_back({"state of other ranks, to be saved", bytes});
   if (model.positions == Positions::sinusoidal)

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/accumulate.hpp"
 #include "kernels/adamw.hpp"
 #include "kernels/reduction.hpp"
 #include "tensor/region.hpp"
@@ -94,6 +95,7 @@ Optimizer::Optimizer(const ModelConfig& model, const ParameterLayout& layout, co
       scratch_(scratch_for(largest_matrix(hidden_matrices(model, layout)))),
       first_moment_("optimizer.first_moment", elements_of(owned_)),
       second_moment_("optimizer.second_moment", elements_of(by_adamw_)),
+      average_("optimizer.average", layout.averaged() ? elements_of(owned_) : 0),
       norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))),
       leaf_squares_(norm_partials_.size()) {}
 
@@ -173,7 +175,32 @@ double Optimizer::step(const ExecSpace& exec, const TrainingConfig& training, lo
          of(first_moment_, place_in(owned_, matrix.offset)),
          stored_is_short ? of(weights, begin) : StoredTensor2());
   }
+  const double steps = double(step + 1), decay = std::min(training.average, (1 + steps) / (10 + steps));
+  for_each_average([&](long begin, long end, const MasterTensor1& average) {
+    move_towards(exec, static_cast<Real>(1 - decay), rows(values, begin, end), average);
+  });
   return norm;
+}
+
+template <class Body>
+void Optimizer::for_each_average(const Body& body) const {
+  if (average_.size() == 0) return;
+  for (const FlatRange& range : owned_) {
+    const long place = place_in(owned_, range.begin);
+    body(long(range.begin), long(range.end), rows(average_, place, place + long(range.size())));
+  }
+}
+
+void Optimizer::begin_average(const ExecSpace& exec, const ParameterStore& store) {
+  for_each_average([&](long begin, long end, const MasterTensor1& average) {
+    Kokkos::deep_copy(exec, average, rows(store.values(), begin, end));
+  });
+}
+
+void Optimizer::exchange_average(const ExecSpace& exec, const ParameterStore& store) {
+  for_each_average([&](long begin, long end, const MasterTensor1& average) {
+    exchange(exec, rows(store.values_to_write(), begin, end), average);
+  });
 }
 
 }  // namespace dekoder

@@ -42,7 +42,9 @@ struct LargestMatrix {
 LargestMatrix largest_matrix(const std::vector<HiddenMatrix>& matrices);
 
 /// AdamW, and Muon of what is whole, with clipping by the global norm over all parameters at once; owns the
-/// moments. Of several ranks each updates the pieces that it owns, and keeps the moments of these alone.
+/// moments. Of several ranks each updates the pieces that it owns, and keeps the moments of these alone. Where the
+/// layout is averaged, an exponential moving average of the parameters follows them (Polyak, Juditsky 1992), after
+/// n steps with the decay min(training.average, (1 + n) / (10 + n)): a young one forgets the initial values fast.
 class Optimizer {
  public:
   /// Allocates both moments, zero, of what this rank owns: ascending ranges that begin at multiples of
@@ -61,14 +63,23 @@ class Optimizer {
 
   const std::vector<FlatRange>& owned() const { return owned_; }
   /// What a restart needs besides the parameters: first_moment, second_moment; the owned ranges one after the
-  /// other, of the second those that AdamW updates.
+  /// other, of the second those that AdamW updates; average, empty where there is none.
   std::vector<NamedBuffer> state() const {
-    return {{state_groups[1], first_moment_}, {state_groups[second_moment], second_moment_}};
+    return {
+        {state_groups[1], first_moment_}, {state_groups[second_moment], second_moment_}, {average_group, average_}};
   }
+
+  /// The average of parameters that no step has changed yet.
+  void begin_average(const ExecSpace& exec, const ParameterStore& store);
+  /// Of what this rank owns, the parameters and their average change places.
+  void exchange_average(const ExecSpace& exec, const ParameterStore& store);
 
  private:
   /// The place of an element of an owned range among those of `ranges`.
   static long place_in(const std::vector<FlatRange>& ranges, std::size_t element);
+  /// body(begin, end, their average) for each range that this rank owns, where there are averages.
+  template <class Body>
+  void for_each_average(const Body& body) const;
   double norm_of_gradients(const ExecSpace& exec, const ParameterStore& store);
   /// Index in the flat buffer of the first NaN or Inf on any rank, or -1.
   long first_bad_gradient(const ExecSpace& exec, const ParameterStore& store) const;
@@ -78,7 +89,7 @@ class Optimizer {
   const std::vector<FlatRange> by_adamw_;    ///< of them, what is not whole
   const std::vector<HiddenMatrix> by_muon_;  ///< that this rank owns
   const MuonScratch scratch_;
-  MasterTensor1 first_moment_, second_moment_;
+  MasterTensor1 first_moment_, second_moment_, average_;
   AccumulatorTensor1 norm_partials_;
   std::vector<double> leaf_squares_;  ///< of the whole buffer
 };

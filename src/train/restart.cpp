@@ -28,11 +28,11 @@ bool is_imported(const CheckpointInfo& saved) {
   return saved.step == 0 && saved.data_hash.empty();
 }
 
-/// The first start after an import says how the model is trained: all but the model and the optimizer, whose
-/// moments are there, may be other than in its config.yaml, and of the model what no parameter's shape or meaning
+/// The first start after an import says how the model is trained: all but the model and what the optimizer keeps,
+/// which is there, may be other than in its config.yaml, and of the model what no parameter's shape or meaning
 /// follows from.
 bool may_change_after_import(const std::string& key, const RunConfig& config) {
-  return (!key.starts_with("model.") && key != "training.optimizer") || key == "model.dropout" ||
+  return (!key.starts_with("model.") && !is_of_optimizer_state(key)) || key == "model.dropout" ||
          (key == "model.context" && config.model.positions != Positions::learned);
 }
 
@@ -187,7 +187,7 @@ RunStart start_run(const RunConfig& config, const DataMixture& data, const std::
   } else {
     read = exchange.follow_reading();
   }
-  if (!read) model.store().initialise(ExecSpace(), config.training.seed);
+  if (!read) model.initialise(ExecSpace());
   require_equal_parameters(model);
   CheckpointInfo& state = start.state;
   state.step = ranks.from_root(state.step);

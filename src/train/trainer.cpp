@@ -121,8 +121,7 @@ ExitCode Trainer::run_loop() {
     if (due(config_.evaluation.every) && std::isnan(state_.validation_loss)) whole = evaluate();
     if (whole && state_.step > 0 && due(config_.sampling.every) && state_.sampled_step < state_.step)
       whole = sample();
-    if (whole && attention_ && captures_attention(config_, state_.step) && !recorder_->has_attention(state_.step))
-      capture_attention();
+    if (whole && captures_attention(config_, state_.step)) capture_attention();
     const bool finished = whole && state_.step >= config_.training.steps;
     const bool up_to_here = whole && until_ >= 0 && state_.step >= until_;
     const bool stop = !finished && (stop_agreed(whole) || up_to_here);
@@ -235,7 +234,8 @@ std::optional<Validation> Trainer::validate() {
     return stop_requested() != 0;
   };
   const auto begin = std::chrono::steady_clock::now();
-  const auto measured = evaluator_.evaluate(exec_, stop, ranks_);
+  std::optional<MixtureValidation> measured;
+  model_.with_average(exec_, [&] { measured = evaluator_.evaluate(exec_, stop, ranks_); });
   job_time_.took(Work::evaluation, seconds_since(begin));
   clock_.lap(exec_, "evaluation");
   if (!measured) return std::nullopt;
@@ -270,13 +270,15 @@ bool Trainer::sample() {
       tokens;  // behind the prompt, whose own need not decode to it: SentencePiece puts a space in front
   bool stopped = false;
   const auto begin = std::chrono::steady_clock::now();
-  if (recorder_)
-    generator_.generate(exec_, prompt, config_.sampling, [&](Token token) {
-      tokens.push_back(token);
-      fault_point("sampling:token");
-      stopped = stop_requested() != 0;
-      return !stopped;
-    });
+  model_.with_average(exec_, [&] {
+    if (recorder_)
+      generator_.generate(exec_, prompt, config_.sampling, [&](Token token) {
+        tokens.push_back(token);
+        fault_point("sampling:token");
+        stopped = stop_requested() != 0;
+        return !stopped;
+      });
+  });
   job_time_.took(Work::sample, seconds_since(begin));
   clock_.lap(exec_, "sampling");
   if (ranks_.max(stopped ? 1 : 0) != 0) return false;
@@ -287,10 +289,14 @@ bool Trainer::sample() {
 }
 
 void Trainer::capture_attention() {
-  const auto begin = std::chrono::steady_clock::now();
-  recorder_->attention(state_.step, attention_->capture(exec_));
-  job_time_.took(Work::attention, seconds_since(begin));
-  clock_.lap(exec_, "attention maps");
+  const auto capture = [&] {
+    if (recorder_->has_attention(state_.step)) return;
+    const auto begin = std::chrono::steady_clock::now();
+    recorder_->attention(state_.step, attention_->capture(exec_));
+    job_time_.took(Work::attention, seconds_since(begin));
+    clock_.lap(exec_, "attention maps");
+  };
+  model_.with_average(exec_, [&] { ranks_.on_root(capture); });
 }
 
 void Trainer::save(bool periodic, bool ends) {
@@ -363,12 +369,9 @@ void Trainer::serve_triggers() {
   // The state does not know of it: the best one so far is chosen among those of the period.
   if ((asked_ & evaluate_now) != 0 && std::isnan(state_.validation_loss)) validate();
   if ((asked_ & attention_now) == 0) return;
-  ranks_.on_root([&] {
-    if (!attention_)
-      log_warning("attention_now: ignored, as the configuration names no texts and windows (section attention)");
-    else if (!recorder_->has_attention(state_.step))
-      capture_attention();
-  });
+  if (captures_attention(config_, 0)) return capture_attention();
+  if (recorder_)
+    log_warning("attention_now: ignored, as the configuration names no texts and windows (section attention)");
 }
 
 bool Trainer::due(long every, long step) const {

@@ -85,7 +85,7 @@ std::vector<NamedBuffer> TrainingModel::state() const {
   buffers.insert(buffers.begin(), {parameter_group, store_.values_to_write()});
   if (ranks_.size() > 1 || shards_.whole().empty()) return buffers;
   // One that does not hold all tensors is no flat buffer.
-  NamedBuffer& second = buffers.back();
+  NamedBuffer& second = buffers[second_moment];
   const auto slice = [this, flat = second.buffer](const ParameterEntry& entry) {
     const long begin = long(parts_of(second_moment, entry).front().place);
     return rows(flat, begin, begin + long(entry.size()));
@@ -100,9 +100,9 @@ std::vector<NamedBuffer> TrainingModel::state() const {
 }
 
 std::vector<OwnedPart> TrainingModel::parts_of(std::size_t buffer, const ParameterEntry& entry) const {
+  if (!in_group(state_groups[buffer], entry)) return {};
   const FlatRange range{entry.offset, entry.offset + entry.size()};
-  if (buffer != second_moment) return shards_.parts_of(range);
-  return entry.whole ? std::vector<OwnedPart>() : shards_.parts_beside_whole(range);
+  return buffer == second_moment ? shards_.parts_beside_whole(range) : shards_.parts_of(range);
 }
 
 std::uint64_t TrainingModel::parameter_digest() const {
@@ -144,6 +144,22 @@ double TrainingModel::leaf_gradients(const ExecSpace& exec, const DropoutKey& dr
   reducer_.finish(exec);
   if (clock != nullptr && ranks_.size() > 1) clock->lap(exec, "messages");
   return loss_sum;
+}
+
+void TrainingModel::initialise(const ExecSpace& exec) {
+  store_.initialise(exec, config_.training.seed);
+  optimizer_.begin_average(exec, store_);
+}
+
+void TrainingModel::with_average(const ExecSpace& exec, const std::function<void()>& body) {
+  const auto change_places = [&] {
+    if (!store_.layout().averaged()) return;
+    optimizer_.exchange_average(exec, store_);
+    reducer_.share_values(exec);
+  };
+  change_places();
+  body();
+  change_places();
 }
 
 double TrainingModel::update(const ExecSpace& exec, long step, PhaseClock* clock) {

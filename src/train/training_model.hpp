@@ -64,6 +64,11 @@ class TrainingModel {
   const ParameterStore& store() const { return store_; }
   Optimizer& optimizer() { return optimizer_; }
   const Optimizer& optimizer() const { return optimizer_; }
+  /// Draws the parameters that a run begins with.
+  void initialise(const ExecSpace& exec);
+  /// Runs body() with the parameters' average in their place on all ranks, where the run keeps one; it takes no
+  /// memory, as they change places. Should body throw, they stay so, and the run must end.
+  void with_average(const ExecSpace& exec, const std::function<void()>& body);
   /// What a checkpoint holds: the parameters and the optimizer's state, of which this rank may own a part.
   std::vector<NamedBuffer> state() const;
   /// Who owns the parts of a tensor in the buffer `buffer` of the state, and where in it; none, where the buffer

@@ -12,7 +12,8 @@ TEST(Accumulate, AddsMovesAndClears) {
     SCOPED_TRACE(N);
     const auto x = random_tensor<MasterTensor1>(1, N), start = random_tensor<MasterTensor1>(2, N);
     const std::vector<double> of_x = values_of(x), zeros(std::size_t(N), 0.0);
-    std::vector<double> sums = values_of(start);
+    const std::vector<double> of_start = values_of(start);
+    std::vector<double> sums = of_start;
     for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = double(Master(sums[i]) + Master(of_x[i]));
     const auto sum = clone(start), moved_sum = clone(start), source = clone(x);
     add(exec, x, sum);
@@ -25,6 +26,16 @@ TEST(Accumulate, AddsMovesAndClears) {
     move(exec, x, target);
     EXPECT_TRUE(near(target, of_x, 0.0));
     EXPECT_TRUE(near(x, zeros, 0.0));
+    const Real share = Real(0.3);
+    const auto average = clone(start);
+    move_towards(exec, share, target, average);
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = 0.7 * of_start[i] + 0.3 * of_x[i];
+    EXPECT_TRUE(near(average, sums, 1e-6));
+    EXPECT_TRUE(near(target, of_x, 0.0)) << "is only read";
+    const std::vector<double> averaged = values_of(average);
+    exchange(exec, average, target);
+    EXPECT_TRUE(near(average, of_x, 0.0));
+    EXPECT_TRUE(near(target, averaged, 0.0));
     clear(exec, target);
     EXPECT_TRUE(near(target, zeros, 0.0));
   }
@@ -35,6 +46,8 @@ TEST(Accumulate, LengthsThatDifferAreErrors) {
   EXPECT_THROW(add(ExecSpace(), x, y), ShapeError);
   EXPECT_THROW(move_add(ExecSpace(), x, y), ShapeError);
   EXPECT_THROW(move(ExecSpace(), x, y), ShapeError);
+  EXPECT_THROW(move_towards(ExecSpace(), 1, x, y), ShapeError);
+  EXPECT_THROW(exchange(ExecSpace(), x, y), ShapeError);
 }
 
 }  // namespace

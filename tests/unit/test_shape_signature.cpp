@@ -66,6 +66,8 @@ const std::map<std::string, ShapeSignature> signatures{
     DEKODER_SIGNATURE(leaf_sums_of_squares_shapes),
     DEKODER_SIGNATURE(add_shapes),
     DEKODER_SIGNATURE(move_add_shapes),
+    DEKODER_SIGNATURE(move_towards_shapes),
+    DEKODER_SIGNATURE(exchange_shapes),
     DEKODER_SIGNATURE(move_shapes),
     DEKODER_SIGNATURE(clear_shapes),
 };

@@ -67,7 +67,7 @@ TEST_P(WatchedStep, AllocatesNothingAndLabelsEveryKernel) {
   RunConfig config = small_config();
   config.model.dropout = GetParam();
   config.model.tied_head = false;
-  if (GetParam() > 0) config.training.optimizer = OptimizerKind::muon;
+  if (GetParam() > 0) config.training.optimizer = OptimizerKind::muon, config.training.average = 0.99;
   const ExecSpace exec;
   TrainingModel model(config);
   model.store().initialise(exec, 1);
@@ -285,8 +285,35 @@ TEST(TrainingStep, ACheckpointOfMuonHoldsOneMomentOfAMatrix) {
   }
   TrainingModel again(config);
   read_checkpoint(path, layout, again.state());
-  for (std::size_t b = 0; b < 3; ++b)
+  for (std::size_t b = 0; b < buffers_of_state; ++b)
     EXPECT_TRUE(identical(model.state()[b].buffer, again.state()[b].buffer)) << model.state()[b].name;
+}
+
+// After n steps the decay is min(average, (1 + n) / (10 + n)): 2/11, 3/12, and from the third step on 0.3.
+TEST(TrainingStep, TheAverageFollowsTheParameters) {
+  RunConfig config = small_config();
+  config.training.average = 0.3;
+  const ExecSpace exec;
+  TrainingModel model(config);
+  model.initialise(exec);
+  model.load(exec, random_tokens(config, 1), random_tokens(config, 2));
+  std::vector<double> average = values_of(model.store().values());
+  for (long step = 0; step < 4; ++step) {
+    const double n = double(step) + 1, decay = std::min(0.3, (1 + n) / (10 + n));
+    one_step(model, step);
+    const std::vector<double> values = values_of(model.store().values());
+    for (std::size_t i = 0; i < average.size(); ++i) average[i] = decay * average[i] + (1 - decay) * values[i];
+    EXPECT_TRUE(near(model.state().back().buffer, average, 1e-5)) << step;
+    std::vector<double> inside;
+    model.with_average(exec, [&] { inside = values_of(model.store().values()); });
+    EXPECT_EQ(inside, values_of(model.state().back().buffer)) << step;
+    EXPECT_EQ(values_of(model.store().values()), values) << step;
+  }
+  const testing_support::ScratchFolder scratch("average");
+  const auto path = write_checkpoint(scratch.path(), CheckpointInfo{}, model.store().layout(), model.state());
+  const ParameterStore read(run_parameters(config), Gradients::none);
+  read_checkpoint_parameters(path, read);
+  EXPECT_EQ(values_of(read.values()), values_of(model.state().back().buffer));
 }
 
 TEST(TrainingStep, ModelsThatShareATensorShareItsInitialValues) {

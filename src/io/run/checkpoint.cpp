@@ -68,15 +68,16 @@ void read_group(const OpenCheckpoint& checkpoint, const NamedBuffer& buffer, con
 
 // ---- writing
 
-std::uint64_t tensor_bytes(const ParameterLayout& layout, std::size_t buffers) {
+std::uint64_t tensor_bytes(const ParameterLayout& layout, const std::vector<std::string>& groups) {
   std::uint64_t bytes = std::uint64_t{1} << 16;
   for (const ParameterEntry& entry : layout.entries()) {
     const Extents shape = extents_of(entry), chunk = chunk_of(shape, sizeof(Real));
     std::uint64_t stored = sizeof(Real);
     for (std::size_t axis = 0; axis < shape.size(); ++axis)
       stored *= (shape[axis] + chunk[axis] - 1) / chunk[axis] * chunk[axis];
-    const std::size_t copies = entry.whole && buffers == buffers_of_state ? buffers - 1 : buffers;
-    bytes += copies * (stored + stored / 1024 + 2048);
+    const auto copies =
+        std::count_if(groups.begin(), groups.end(), [&](std::string_view group) { return in_group(group, entry); });
+    bytes += std::uint64_t(copies) * (stored + stored / 1024 + 2048);
   }
   return bytes;
 }
@@ -88,6 +89,7 @@ HostBuffer elements_of(const NamedBuffer& buffer, const ParameterEntry& entry) {
 
 std::vector<TensorRecord> write_group(Hdf5File& file, const NamedBuffer& buffer, const ParameterLayout& layout) {
   std::vector<TensorRecord> records;
+  if (!is_kept(buffer.name, layout)) return records;
   file.create_group(fmt::format("/{}", buffer.name));
   for (const ParameterEntry& entry : layout.entries()) {
     if (!in_group(buffer.name, entry)) continue;
@@ -131,10 +133,19 @@ void write_contents(PendingFile& pending, const CheckpointInfo& info, const Para
   file.close();
 }
 
+/// Of the buffers that hold anything.
+std::vector<std::string> names_of(std::span<const NamedBuffer> buffers, const ParameterLayout& layout) {
+  std::vector<std::string> names;
+  for (const NamedBuffer& buffer : buffers)
+    if (is_kept(buffer.name, layout)) names.push_back(buffer.name);
+  return names;
+}
+
 /// Buffers of a wrong length or of one name are a fault of the program.
 void require_buffers(const char* who, const ParameterLayout& layout, std::span<const NamedBuffer> buffers) {
   for (std::size_t i = 0; i < buffers.size(); ++i) {
-    if (!buffers[i].get && !buffers[i].put && buffers[i].buffer.size() != layout.flat_size())
+    if (!buffers[i].get && !buffers[i].put && is_kept(buffers[i].name, layout) &&
+        buffers[i].buffer.size() != layout.flat_size())
       throw ShapeError(fmt::format("{}: {} of {} elements, expected {}", who, buffers[i].name,
                                    buffers[i].buffer.size(), layout.flat_size()));
     for (std::size_t j = 0; j < i; ++j)
@@ -146,7 +157,12 @@ void require_buffers(const char* who, const ParameterLayout& layout, std::span<c
 }  // namespace
 
 bool in_group(std::string_view group, const ParameterEntry& entry) {
+  if (group == average_group) return entry.averaged;
   return !entry.whole || group != state_groups[second_moment];
+}
+
+bool is_kept(std::string_view group, const ParameterLayout& layout) {
+  return std::ranges::any_of(layout.entries(), [&](const auto& entry) { return in_group(group, entry); });
 }
 
 std::string checkpoint_file_name(long step) {
@@ -154,7 +170,7 @@ std::string checkpoint_file_name(long step) {
 }
 
 std::uint64_t checkpoint_bytes(const ParameterLayout& layout) {
-  return tensor_bytes(layout, buffers_of_state);
+  return tensor_bytes(layout, {state_groups.begin(), state_groups.end()});
 }
 
 fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, const ParameterLayout& layout,
@@ -167,7 +183,7 @@ fs::path write_checkpoint(const fs::path& folder, const CheckpointInfo& info, co
   };
   try {
     const std::uint64_t texts = info.config_yaml.size() + info.tokenizer.size() + info.restarts.size();
-    PendingFile pending(file, "checkpoint", tensor_bytes(layout, buffers.size()) + texts);
+    PendingFile pending(file, "checkpoint", tensor_bytes(layout, names_of(buffers, layout)) + texts);
     write_contents(pending, info, layout, buffers);
     pending.commit([&](const fs::path& written) {
       verify_checkpoint(written);
@@ -189,16 +205,15 @@ CheckpointInfo read_checkpoint(const fs::path& file, const ParameterLayout& layo
                                std::span<const NamedBuffer> buffers) {
   require_buffers("read_checkpoint", layout, buffers);
   const OpenCheckpoint checkpoint = open_checkpoint(file);
-  std::vector<std::string> groups;
-  for (const NamedBuffer& buffer : buffers) groups.push_back(buffer.name);
-  require_groups(checkpoint, groups, other_configuration);
+  require_groups(checkpoint, names_of(buffers, layout), other_configuration);
   for (const NamedBuffer& buffer : buffers) read_group(checkpoint, buffer, layout);
   return checkpoint.info;
 }
 
 CheckpointInfo read_checkpoint_parameters(const fs::path& file, const ParameterStore& store) {
   const OpenCheckpoint checkpoint = open_checkpoint(file);
-  read_group(checkpoint, {parameter_group, store.values_to_write()}, store.layout());
+  const char* group = store.layout().averaged() ? average_group : parameter_group;
+  read_group(checkpoint, {group, store.values_to_write()}, store.layout());
   return checkpoint.info;
 }
 

@@ -2,8 +2,8 @@
 // One saved state of training = one HDF5 file that never changes once it has its name, ckpt-<step>.h5:
 //   /                  attributes format, major, minor, digest, digest_1 and the fields of CheckpointInfo
 //   /<buffer>/<name>   one group per NamedBuffer: parameters, and what the optimizer keeps (first_moment,
-//                      second_moment; of what Muon updates, its momentum and none); attributes axes ("3C,C") and
-//                      digest
+//                      second_moment, of what Muon updates its momentum and none; average, where there is one);
+//                      attributes axes ("3C,C") and digest
 // Digests are XXH64 (io/files/xxh64.hpp). A tensor's is over "<path>\n<type>\n<extents>\n<axes>\n" (extents joined
 // by commas) and its raw little-endian bytes; `digest` of the root is over the fields of minor version 0 and all
 // tensors' digests (checkpoint.cpp). Chunks carry HDF5's Fletcher32 besides. Fields that a later minor version n
@@ -66,13 +66,17 @@ std::string checkpoint_file_name(long step);
 /// The group of the parameters among the buffers of a state; the others are the optimizer's.
 inline constexpr const char* parameter_group = "parameters";
 
-/// Of the state of a run: the parameters and the optimizer's two moments.
-inline constexpr std::array state_groups = {parameter_group, "first_moment", "second_moment"};
+inline constexpr const char* average_group = "average";
+/// Of the state of a run: the parameters, the optimizer's two moments, and the moving average of the parameters.
+inline constexpr std::array state_groups = {parameter_group, "first_moment", "second_moment", average_group};
 inline constexpr std::size_t buffers_of_state = state_groups.size();
 inline constexpr std::size_t second_moment = 2;  ///< its index among them
 
-/// Whether a group of a state holds a tensor: one that is updated as a matrix has no second moment.
+/// Whether a group of a state holds a tensor: one that is updated as a matrix has no second moment, and not every
+/// run has averages.
 bool in_group(std::string_view group, const ParameterEntry& entry);
+/// Whether it holds any; files have no groups that do not.
+bool is_kept(std::string_view group, const ParameterLayout& layout);
 
 /// Bytes of the file of the state of a run, at most, beside its texts.
 std::uint64_t checkpoint_bytes(const ParameterLayout& layout);

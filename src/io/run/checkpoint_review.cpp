@@ -59,7 +59,8 @@ CheckpointReview review_open(const OpenCheckpoint& checkpoint, const LayoutOfCon
   try {
     const ParameterLayout layout = layout_of(checkpoint.info.config_yaml, checkpoint.name());
     constexpr const char* remedy = "it does not fit the configuration that is in the file";
-    const std::vector<std::string> groups(state_groups.begin(), state_groups.end());
+    std::vector<std::string> groups(state_groups.begin(), state_groups.end());
+    std::erase_if(groups, [&](const std::string& group) { return !is_kept(group, layout); });
     require_groups(checkpoint, groups, remedy);
     for (const std::string& group : groups) matched_records(checkpoint, group, layout, remedy);
   } catch (const ConfigError& error) {
