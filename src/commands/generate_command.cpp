@@ -115,12 +115,10 @@ void add_token(Result& result, const DrawnToken& drawn, const Tokenizer& tokeniz
     result.finish = "end_of_text";
   } else {
     result.text += result.characters.push(drawn.token);
-    if (result.characters.stopped())
-      result.finish = "stop";
-    else if (result.tokens == command.tokens)
-      result.finish = "length";
+    if (result.characters.stopped() || result.tokens == command.tokens) result.finish = "length";
   }
   if (result.finish != nullptr) result.text += result.characters.finish();
+  if (result.characters.stopped()) result.finish = "stop";  // the end of the tokens may complete a stop string, too
 }
 
 std::string json_line(const Prompt& prompt, const Result& result, const Command& command) {
@@ -150,7 +148,7 @@ ExitCode generate_texts(const Command& command, const std::function<void(const s
   ModelConfig shape = model->config.model;
   shape.context = int(std::min(std::size_t(context), longest + std::size_t(command.tokens)));
   const Decoder decoder(shape, model->store);
-  Generator generator(decoder, tokenizer.vocabulary(), Generator::together);
+  Generator generator(decoder, tokenizer.vocabulary(), command.prompts.empty() ? 1 : Generator::together);
   Drawing drawing(SamplingConfig{0, command.prompt, command.tokens, command.temperature, command.top_k,
                                  command.top_p, command.seed});
   drawing.min_p = command.min_p;

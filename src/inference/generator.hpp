@@ -58,8 +58,8 @@ enum class Then { go_on, end_text, end_all };
 /// Text generation with a key/value cache: a prompt in one pass, then one token at a time.
 class Generator {
  public:
-  /// Sequences that a Generator of one prompt or many works on at once: always so many, as the bits of a product
-  /// may depend on its extents. On a CPU products of 8 rows take 1.2 to 1.5 times as long as those of one.
+  /// Sequences that a Generator of a file of prompts works on at once: always so many, be they fewer, as the bits
+  /// of a product may depend on its extents.
   static constexpr int together = device_is_host ? 8 : 32;
 
   /// Draws from the first `tokens` of the model's vocabulary: those that the tokenizer has. The decoder's context

@@ -54,8 +54,12 @@ class Generate(unittest.TestCase):
         for row in rows:
             self.assertEqual((row["tokens"], row["finish"], len(row["logprobs"])), (40, "length", 40))
             self.assertEqual(self.dekoder("generate", *words, "--prompt", row["prompt"]), row["prompt"] + row["text"] + "\n")
-            alone, = self.rows(*words, "--prompt", row["prompt"], "--logprobs", 2)
-            self.assertEqual(alone, {key: row[key] for key in ("prompt", "text", "tokens", "finish", "logprobs")})  # every bit of them
+            (self.folder / "one.jsonl").write_text(json.dumps({key: row[key] for key in ("id", "prompt", "of")}))
+            self.assertEqual(self.rows(*words, "--prompts", "one.jsonl", "--logprobs", 2), [row])  # every bit of it
+            alone, = self.rows(*words, "--prompt", row["prompt"], "--logprobs", 2)  # in passes of one row, whose last bits may differ
+            for one, of_many in zip(alone.pop("logprobs"), row["logprobs"], strict=True):
+                self.assertAlmostEqual(one["logprob"], of_many["logprob"], places=4)
+            self.assertEqual(alone, {key: row[key] for key in ("prompt", "text", "tokens", "finish")})
 
     def test_draws_are_of_the_seed_and_the_place(self):
         words = ["byte", "--tokens", 12, "--temperature", 1.5, "--top-k", 40, "--top-p", 0.95, "--min-p", 0.01, "--repetition-penalty", 1.2]

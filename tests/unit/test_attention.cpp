@@ -395,7 +395,7 @@ TEST(CachedAttention, EqualsCausalAttentionRowByRow) {
 }
 
 TEST(CachedAttention, EachSequenceStandsAtAPositionOfItsOwn) {
-  const Shape s{3, 20, 6, 8, 2};
+  const Shape s{3, 20, 6, 8, 2, 9};
   const int at[] = {5, 0, 13};
   Case c(s, 1, 0);
   run(ExecSpace(), c);
@@ -420,7 +420,7 @@ TEST(CachedAttention, EachSequenceStandsAtAPositionOfItsOwn) {
   Kokkos::deep_copy(positions, host);
   const MasterTensor3 sums("sums", s.B, s.H, s.D);
   const auto call = [&](int least, int largest) {
-    cached_attention(ExecSpace(), heads_of(token, s.H, s.G), FirstPositions(positions, least, largest), c.scale,
+    cached_attention(ExecSpace(), heads_of(token, s.H, s.G), FirstPositions(positions, least, largest), c.form,
                      cache, sums, out);
     ExecSpace().fence();
   };
