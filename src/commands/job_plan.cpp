@@ -52,7 +52,7 @@ std::uint64_t bytes_of_checkpoints(const fs::path& folder) {
 
 JobPlan plan_job(const RunConfig& config, const fs::path& run, int ranks, double memory, const DataMixture* data) {
   const ParameterLayout layout = run_parameters(config);
-  const long leaves = leaves_of_step(config);
+  const long leaves = leaves_of_steps(config).front();
   const std::vector<MemoryTerm> terms = training_memory(config, ExecSpace().concurrency(), ranks);
   JobPlan plan{training_memory_text(config, terms, ranks), ""};
   const auto refuse = [&](const std::string& what) { plan.refusal += (plan.refusal.empty() ? "" : "\n") + what; };

@@ -19,15 +19,15 @@ RunConfig config_of(const BlackBox& box, const std::string& file) {
   if (const std::string then = yaml_value(config.training.precision); then != precision_name)
     throw ConfigError("{}: the step was computed in {}, and this is {}; add --precision {}", file, then,
                       precision_name, then);
-  const auto samples = std::size_t(config.training.batch), tokens = samples * std::size_t(config.model.context);
+  const long step = std::max<long>(box.step, 1) - 1, leaves = leaves_of_step(config, step);
+  const auto samples = std::size_t(config.batch_of(step)), tokens = samples * std::size_t(config.model.context);
   if (box.step < 1 || box.ranks < 1 || box.inputs.size() != tokens || box.targets.size() != tokens ||
-      box.sample_indices.size() != samples || box.losses.size() != std::size_t(leaves_of_step(config)) ||
-      box.ranks > leaves_of_step(config))
+      box.sample_indices.size() != samples || box.losses.size() != std::size_t(leaves) || box.ranks > leaves)
     throw DataError(
         "{}: holds {} inputs, {} targets, {} samples and {} losses of {} ranks; expected what its configuration "
         "says: {} tokens of {} samples in {} micro-batches",
         file, box.inputs.size(), box.targets.size(), box.sample_indices.size(), box.losses.size(), box.ranks,
-        tokens, samples, leaves_of_step(config));
+        tokens, samples, leaves);
   for (const auto* tokens_of : {&box.inputs, &box.targets})
     for (const std::int32_t token : *tokens_of)
       if (token < 0 || token >= config.model.vocabulary)
@@ -39,7 +39,9 @@ RunConfig config_of(const BlackBox& box, const std::string& file) {
 /// The step as training computes it, on one rank: what is wrong with it, or "".
 std::string compute_step(const ExecSpace& exec, TrainingModel& model, const BlackBox& box,
                          std::vector<double>& losses) {
-  const double tokens = double(model.config().training.batch) * model.config().model.context;
+  const long step = box.step - 1;
+  const double tokens = double(model.config().batch_of(step)) * model.config().model.context;
+  model.prepare_step(step);
   for_each_micro_batch(exec, model, box, [&](long, const DropoutKey& dropout) {
     losses.push_back(model.leaf_gradients(exec, dropout, Real(1 / tokens)) / tokens);
     return true;

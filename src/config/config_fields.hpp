@@ -105,6 +105,8 @@ void visit_fields(Config& config, Visitor&& visit) {
   visit("training.seed", t.seed, at_least(0));
   visit("training.steps", t.steps, at_least(1));
   visit("training.batch", t.batch, at_least(1));
+  visit("training.batch_warmup", t.batch_warmup, at_least(1));
+  visit("training.batch_warmup_steps", t.batch_warmup_steps, at_least(0));
   visit("training.micro_batch", t.micro_batch, at_least(0));
   visit("training.learning_rate", t.learning_rate, positive());
   visit("training.final_learning_rate", t.final_learning_rate, at_least(0));

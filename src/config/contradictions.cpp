@@ -58,6 +58,17 @@ void check_model(const RunConfig& config, ConfigReader& reader) {
                 t.micro_batch > 0 && t.batch % t.micro_batch != 0,
                 fmt::format("training.micro_batch {} does not divide training.batch {}; choose a divisor",
                             t.micro_batch, t.batch));
+  contradiction(reader, {"training.batch_warmup", "training.batch_warmup_steps"},
+                t.batch_warmup.empty() != (t.batch_warmup_steps == 0),
+                fmt::format("training.batch_warmup has {} sizes of {} steps each; expected both or neither, e.g. "
+                            "[32, 64] and batch_warmup_steps 1000",
+                            t.batch_warmup.size(), t.batch_warmup_steps));
+  for (const int size : t.batch_warmup)
+    contradiction(reader, {"training.batch_warmup", "training.micro_batch", "training.batch"},
+                  size % config.micro_batch() != 0,
+                  fmt::format("training.batch_warmup has {}, no multiple of the micro-batch of {}; choose one, or "
+                              "set training.micro_batch to a divisor",
+                              size, config.micro_batch()));
   const DataConfig& data = config.data;
   for (const std::string& file : data.tokens)
     contradiction(reader, {"data.tokens"},

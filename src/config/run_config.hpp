@@ -2,6 +2,7 @@
 // Every setting of a run: default, unit and meaning on its line. The YAML keys are the member names.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -93,13 +94,15 @@ struct DataConfig {
 
 /// The optimisation.
 struct TrainingConfig {
-  std::uint64_t seed = 1;                ///< of initial values, data order and dropout
-  long steps = 1000;                     ///< optimizer steps of the whole run
-  int batch = 32;                        ///< sequences per optimizer step over all ranks
-  int micro_batch = 0;                   ///< B, sequences per forward and backward; divides batch; 0: batch
-  double learning_rate = 1e-3;           ///< peak
-  double final_learning_rate = 1e-4;     ///< at the last step of linear, cosine and wsd; default: or a tenth of the
-                                         ///< peak, where that is below
+  std::uint64_t seed = 1;             ///< of initial values, data order and dropout
+  long steps = 1000;                  ///< optimizer steps of the whole run
+  int batch = 32;                     ///< sequences per optimizer step over all ranks
+  int micro_batch = 0;                ///< B, sequences per forward and backward; divides batch; 0: batch
+  double learning_rate = 1e-3;        ///< peak
+  double final_learning_rate = 1e-4;  ///< at the last step of linear, cosine and wsd; default: or a tenth of the
+                                      ///< peak, where that is below
+  std::vector<int> batch_warmup;      ///< sequences of the first steps: each of these sizes for batch_warmup_steps
+  long batch_warmup_steps = 0;
   Schedule schedule = Schedule::cosine;  ///< after warm-up
   long warmup_steps = 100;               ///< linear from 0; default: or a tenth of steps, where these are below 102
   double decay_fraction = 0.2;           ///< wsd: share of the steps that decays at the end, after the warm-up
@@ -170,6 +173,22 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   AttentionConfig attention;
 
+  /// Sequences of the step that comes after `step` others.
+  int batch_of(long step) const {
+    const auto& sizes = training.batch_warmup;
+    const long stage = sizes.empty() ? 0 : step / training.batch_warmup_steps;
+    return stage < long(sizes.size()) ? sizes[std::size_t(stage)] : training.batch;
+  }
+  /// Sequences of the first `steps` steps together.
+  std::uint64_t samples_before(long steps) const {
+    std::uint64_t samples = 0;
+    for (const int size : training.batch_warmup) {
+      const long taken = std::min(steps, training.batch_warmup_steps);
+      samples += std::uint64_t(taken) * std::uint64_t(size);
+      steps -= taken;
+    }
+    return samples + std::uint64_t(steps) * std::uint64_t(training.batch);
+  }
   int micro_batch() const { return training.micro_batch == 0 ? training.batch : training.micro_batch; }
 };
 

@@ -19,7 +19,7 @@ namespace {
 /// Whether a run may go on from a checkpoint with another value of this key.
 bool restart_may_change(const std::string& key) {
   if (key.starts_with("model.")) return false;
-  return key != "data.weights" && key != "training.seed" && key != "training.batch" &&
+  return key != "data.weights" && key != "training.seed" && !key.starts_with("training.batch") &&
          key != "training.micro_batch" && !is_of_optimizer_state(key);
 }
 

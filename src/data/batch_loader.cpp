@@ -50,7 +50,7 @@ void split_window(std::span<const Token> window, std::size_t b, const Batch& bat
 class BatchLoader::Prefetch {
  public:
   Prefetch(const DataMixture& data, std::uint64_t seed, int context, int batch, int micro_batch, long first,
-           long end, long first_step)
+           long end, long first_step, std::uint64_t first_sample)
       : data_(data),
         order_(training_order(data, seed, context)),
         batch_(batch),
@@ -59,6 +59,7 @@ class BatchLoader::Prefetch {
         end_(end),
         step_(first_step),
         micro_(first),
+        sample_(first_sample),
         window_(static_cast<std::size_t>(context) + 1) {
     if (batch < 1 || micro_batch < 1 || batch % micro_batch != 0 || first < 0 || first >= end ||
         end > batch / micro_batch || first_step < 0)
@@ -118,8 +119,7 @@ class BatchLoader::Prefetch {
   void fill(Batch& slot) {
     slot.step = step_;
     slot.micro = micro_;
-    slot.first_sample = static_cast<std::uint64_t>(step_) * static_cast<std::uint64_t>(batch_) +
-                        static_cast<std::uint64_t>(micro_ * micro_batch_);
+    slot.first_sample = sample_ + static_cast<std::uint64_t>(micro_ * micro_batch_);
     for (int b = 0; b < micro_batch_; ++b) {
       const MixtureOrder::Place place = order_.place(slot.first_sample + static_cast<std::uint64_t>(b));
       data_.sources()[place.source].read(place.window * (window_.size() - 1), window_);
@@ -128,6 +128,7 @@ class BatchLoader::Prefetch {
     if (++micro_ == end_) {
       micro_ = first_;
       ++step_;
+      sample_ += static_cast<std::uint64_t>(batch_);
     }
   }
 
@@ -135,6 +136,7 @@ class BatchLoader::Prefetch {
   MixtureOrder order_;
   int batch_, micro_batch_;
   long first_, end_, step_, micro_;
+  std::uint64_t sample_;  ///< the first one of the step
   std::vector<Token> window_;
 
   std::array<Batch, 2> slots_;
@@ -147,8 +149,9 @@ class BatchLoader::Prefetch {
 };
 
 BatchLoader::BatchLoader(const DataMixture& data, std::uint64_t seed, int context, int batch, int micro_batch,
-                         long first, long end, long first_step)
-    : prefetch_(std::make_unique<Prefetch>(data, seed, context, batch, micro_batch, first, end, first_step)) {}
+                         long first, long end, long first_step, std::uint64_t first_sample)
+    : prefetch_(std::make_unique<Prefetch>(data, seed, context, batch, micro_batch, first, end, first_step,
+                                           first_sample)) {}
 
 BatchLoader::~BatchLoader() = default;
 

@@ -26,15 +26,15 @@ struct Batch {
 MixtureOrder training_order(const DataMixture& data, std::uint64_t seed, int context);
 
 /// Training batches, made ahead by a thread of its own. Window w is tokens [w T, (w + 1) T] of a training part.
-/// Step n takes the global samples [n batch, (n + 1) batch), in micro-batches of `micro_batch` rows, of which a
-/// rank makes its own: for any number of ranks the same windows make up a step, in the same micro-batches.
+/// Each step takes the next `batch` global samples, in micro-batches of `micro_batch` rows, of which a rank makes
+/// its own: for any number of ranks the same windows make up a step, in the same micro-batches.
 class BatchLoader {
  public:
-  /// Starts with step `first_step`, and makes the micro-batches [first, end) of each step, of B = `micro_batch`
-  /// rows; batch is a multiple of micro_batch. Keeps a reference to `data`. Throws ConfigError for numbers that do
-  /// not fit together, and as training_order.
+  /// Starts with step `first_step`, whose first global sample is `first_sample`, and makes the micro-batches
+  /// [first, end) of each step, of B = `micro_batch` rows; batch is a multiple of micro_batch. Keeps a reference to
+  /// `data`. Throws ConfigError for numbers that do not fit together, and as training_order.
   BatchLoader(const DataMixture& data, std::uint64_t seed, int context, int batch, int micro_batch, long first,
-              long end, long first_step);
+              long end, long first_step, std::uint64_t first_sample);
   ~BatchLoader();
   BatchLoader(const BatchLoader&) = delete;
 

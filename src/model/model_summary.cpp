@@ -111,6 +111,9 @@ std::string model_summary(const RunConfig& config) {
   text +=
       fmt::format("tokens per step   {:>14}  ({} sequences, {} micro-batches of {})\n",
                   long(config.training.batch) * model.context, config.training.batch, config.training.batch / B, B);
+  if (!config.training.batch_warmup.empty())
+    text += fmt::format("batch warm-up     {:>14}  (sequences of the first steps, {} each)\n",
+                        fmt::join(config.training.batch_warmup, ", "), config.training.batch_warmup_steps);
   text += fmt::format("FLOPs per step    {:>14.4g}\n",
                       flops_per_token(model) * double(config.training.batch) * model.context);
   if (const double flops = optimizer_flops(config); flops > 0)

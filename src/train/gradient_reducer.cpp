@@ -70,6 +70,7 @@ GradientReducer::GradientReducer(const Communicator& ranks, const Shards& shards
     : ranks_(ranks),
       shards_(shards),
       store_(store),
+      leaves_(leaves),
       range_(leaves_of(ranks.rank(), ranks.size(), leaves)),
       tree_(leaves),
       next_leaf_(range_.begin),

@@ -30,6 +30,7 @@ class GradientReducer {
   GradientReducer(const Communicator& ranks, const Shards& shards, const ParameterStore& store, long leaves);
 
   const LeafRange& leaves() const { return range_; }  ///< of this rank
+  long leaves_of_step() const { return leaves_; }     ///< of all ranks
   void leaf_done(const ExecSpace& exec);
   /// All gradients from element `from` of the flat buffer on are complete. Sends what that closes, and lets MPI
   /// work.
@@ -65,6 +66,7 @@ class GradientReducer {
   const Communicator& ranks_;
   const Shards& shards_;
   const ParameterStore& store_;
+  long leaves_;
   LeafRange range_;
 
   // What this rank holds: node i of the tree in held_[i], the last one of a step in store.gradients().

@@ -121,8 +121,10 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   if (const auto [elements, shorter] = largest_matrix(hidden_matrices(model, layout)); elements > 0)
     terms.push_back({"matrices of Muon",
                      2 * (allocated(elements, sizeof(Stored)) + allocated(shorter * shorter, sizeof(Stored)))});
-  if (const std::size_t bytes = GradientReducer::memory(shards, leaves_of_step(config), 0); bytes > 0)
-    terms.push_back({"sums of micro-batches", bytes});
+  std::size_t sums = 0;
+  for (const long leaves : leaves_of_steps(config))
+    sums = std::max(sums, GradientReducer::memory(shards, leaves, 0));
+  if (sums > 0) terms.push_back({"sums of micro-batches", sums});
   terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards, layout, 0)});
   if (const std::size_t bytes = BackgroundSave::arrival_bytes(shards, layout); bytes > 0)
     terms.push_back({"state of other ranks, to be saved", bytes});
@@ -150,13 +152,14 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
 }
 
 void require_work_for_all(const RunConfig& config, int ranks) {
-  const long leaves = leaves_of_step(config);
+  const long leaves = std::ranges::min(leaves_of_steps(config));
   if (ranks > leaves)
     throw ConfigError(
-        "{} ranks for {} micro-batches of a step (training.batch {} / training.micro_batch {}): a rank computes "
-        "whole "
+        "{} ranks for {} micro-batches of a step ({} {} / training.micro_batch {}): a rank computes whole "
         "micro-batches; start at most {} ranks, or lower training.micro_batch",
-        ranks, leaves, config.training.batch, config.micro_batch(), leaves);
+        ranks, leaves,
+        config.training.batch_warmup.empty() ? "training.batch" : "the least of training.batch_warmup",
+        leaves * config.micro_batch(), config.micro_batch(), leaves);
 }
 
 std::uint64_t bytes_of(const std::vector<MemoryTerm>& terms) {

@@ -11,20 +11,21 @@
 
 namespace dekoder {
 
-Progress::Progress(long first_step, long steps, double tokens_per_step, bool terminal)
+Progress::Progress(long first_step, long steps, std::function<double(long)> tokens_before, bool terminal)
     : steps_(steps),
       shown_step_(first_step),
-      tokens_per_step_(tokens_per_step),
+      tokens_before_(std::move(tokens_before)),
       terminal_(terminal),
       shown_at_(Clock::now()) {}
 
 std::string Progress::line(long step, double loss) const {
-  const double steps_per_second = seconds_ > 0 ? double(step - shown_step_) / seconds_ : 0;
+  const double tokens = tokens_before_(step),
+               rate = seconds_ > 0 ? (tokens - tokens_before_(shown_step_)) / seconds_ : 0;
   const std::string validation =
       std::isnan(validation_loss_) ? "" : fmt::format("  validation {:.4f}", validation_loss_);
-  const std::string to_go = steps_per_second > 0 ? time_text(double(steps_ - step) / steps_per_second) : "?";
-  return fmt::format("step {}/{}  loss {:.4f}{}  {:.0f} tokens/s  {} to go", step, steps_, loss, validation,
-                     steps_per_second * tokens_per_step_, to_go);
+  const std::string to_go = rate > 0 ? time_text((tokens_before_(steps_) - tokens) / rate) : "?";
+  return fmt::format("step {}/{}  loss {:.4f}{}  {:.0f} tokens/s  {} to go", step, steps_, loss, validation, rate,
+                     to_go);
 }
 
 void Progress::step_done(long step, double loss, double seconds) {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 
@@ -12,8 +13,8 @@ namespace dekoder {
 /// plain line every ten seconds and at the last step.
 class Progress {
  public:
-  /// `terminal`: whether stderr is one. tokens_per_step is of all ranks.
-  Progress(long first_step, long steps, double tokens_per_step, bool terminal);
+  /// `tokens_before`(n): of the first n steps, of all ranks. `terminal`: whether stderr is one.
+  Progress(long first_step, long steps, std::function<double(long)> tokens_before, bool terminal);
 
   /// After optimizer step `step` (counted from 1) with its loss, which took `seconds`; shows the line where it is
   /// due.
@@ -27,7 +28,7 @@ class Progress {
   using Clock = std::chrono::steady_clock;
 
   long steps_, shown_step_;
-  double tokens_per_step_;
+  std::function<double(long)> tokens_before_;
   bool terminal_;
   double validation_loss_ = std::numeric_limits<double>::quiet_NaN();
   Clock::time_point shown_at_;

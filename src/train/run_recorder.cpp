@@ -41,8 +41,10 @@ RunRecorder::RunRecorder(const RunConfig& config, const RunDirectory& directory,
       unsaved_(start.resumed_step < 0),
       superseded_step_(start.superseded_step),
       attention_logged_(start.resumed_step),
-      progress_(start.state.step, config.training.steps, double(config.training.batch) * config.model.context,
-                isatty(STDERR_FILENO) == 1) {
+      progress_(
+          start.state.step, config.training.steps,
+          [this](long steps) { return double(config_.samples_before(steps)) * config_.model.context; },
+          isatty(STDERR_FILENO) == 1) {
   directory.stop_if_lost();
   if (options.fresh) directory.set_aside();
   directory.require_writable_config();

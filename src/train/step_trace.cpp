@@ -102,9 +102,10 @@ BlackBox black_box_of_step(const RunConfig& config, const DataMixture& data, con
   box.config_yaml = state.config_yaml;
   box.writer = state.writer;
   box.losses = losses;
-  BatchLoader loader(data, config.training.seed, config.model.context, config.training.batch, config.micro_batch(),
-                     0, leaves_of_step(config), state.step);
-  for (long micro = 0; micro < leaves_of_step(config); ++micro) {
+  const long leaves = leaves_of_step(config, state.step);
+  BatchLoader loader(data, config.training.seed, config.model.context, config.batch_of(state.step),
+                     config.micro_batch(), 0, leaves, state.step, config.samples_before(state.step));
+  for (long micro = 0; micro < leaves; ++micro) {
     const Batch& batch = loader.next();
     box.inputs.insert(box.inputs.end(), batch.inputs.data(), batch.inputs.data() + batch.inputs.size());
     box.targets.insert(box.targets.end(), batch.targets.data(), batch.targets.data() + batch.targets.size());
@@ -123,7 +124,7 @@ void for_each_micro_batch(const ExecSpace& exec, TrainingModel& model, const Bla
   const RunConfig& config = model.config();
   const auto B = std::size_t(config.micro_batch()), T = std::size_t(config.model.context);
   HostTokenTensor2 inputs("replay.inputs", B, T), targets("replay.targets", B, T);
-  for (long micro = 0; micro < leaves_of_step(config); ++micro) {
+  for (long micro = 0; micro < leaves_of_step(config, box.step - 1); ++micro) {
     const std::size_t begin = std::size_t(micro) * B * T;
     std::copy_n(box.inputs.begin() + long(begin), B * T, inputs.data());
     std::copy_n(box.targets.begin() + long(begin), B * T, targets.data());
@@ -137,7 +138,7 @@ void for_each_micro_batch(const ExecSpace& exec, TrainingModel& model, const Bla
 std::vector<TensorHealth> trace_step(const ExecSpace& exec, TrainingModel& model, const BlackBox& box) {
   const RunConfig& config = model.config();
   const auto& entries = model.store().layout().entries();
-  const Real scale = Real(1 / (double(config.training.batch) * config.model.context));
+  const Real scale = Real(1 / (double(config.batch_of(box.step - 1)) * config.model.context));
   Examiner parameters;
   for (const ParameterEntry& entry : entries)
     parameters.look(entry.name, "parameter", -1, ParameterStore::flat_slice(model.store().values(), entry));

@@ -38,7 +38,7 @@ JobTime job_time(const RunConfig& config, const StartOptions& options, const Eva
 void log_mixture(const DataMixture& data, const RunConfig& config) {
   if (data.single()) return;
   const MixtureOrder order = training_order(data, config.training.seed, config.model.context);
-  const double samples = double(config.training.steps) * config.training.batch;
+  const double samples = double(config.samples_before(config.training.steps));
   for (std::size_t i = 0; i < data.sources().size(); ++i)
     log_info("{}: {:.2f} % of the samples, each of its {} windows {:.3g} times in {} steps",
              data.sources()[i].path().string(), 100 * order.share(i), order.sources()[i].windows(),
@@ -112,9 +112,6 @@ ExitCode Trainer::train() {
 
 ExitCode Trainer::run_loop() {
   if (state_.step < config_.training.steps) record_status(RunState::resumable);
-  const LeafRange& leaves = model_.reducer().leaves();
-  BatchLoader loader(data_, config_.training.seed, config_.model.context, config_.training.batch,
-                     config_.micro_batch(), leaves.begin, leaves.end, state_.step);
   clock_.start(exec_);
   while (true) {
     bool whole = true;  // nothing that is due at this step was cut short by a stop
@@ -139,19 +136,27 @@ ExitCode Trainer::run_loop() {
       record_status(RunState::resumable, (asked_ & stop_file) != 0 ? "stopped by the file stop" : "");
       return ExitCode::wants_to_go_on;
     }
-    train_step(loader);
+    train_step();
     note_save(false);
   }
 }
 
-void Trainer::compute_step(BatchLoader& loader, StepMetrics& row) {
+void Trainer::open_loader() {
+  const long step = state_.step;
+  model_.prepare_step(step);
+  const LeafRange& leaves = model_.reducer().leaves();
+  loader_.emplace(data_, config_.training.seed, config_.model.context, config_.batch_of(step),
+                  config_.micro_batch(), leaves.begin, leaves.end, step, config_.samples_before(step));
+}
+
+void Trainer::compute_step(StepMetrics& row) {
   const Region region("step");
   fault_point("train:step");
-  const double tokens = double(config_.training.batch) * config_.model.context;
-  losses_.assign(std::size_t(leaves_of_step(config_)), 0);
+  const double tokens = double(config_.batch_of(state_.step)) * config_.model.context;
+  losses_.assign(std::size_t(leaves_of_step(config_, state_.step)), 0);
   std::vector<double> z_losses(config_.model.z_loss > 0 ? losses_.size() : 0, 0);
   for (long done = 0; done < model_.reducer().leaves().size(); ++done) {
-    const Batch& batch = loader.next();
+    const Batch& batch = loader_->next();
     const DropoutKey dropout{Real(config_.model.dropout), config_.training.seed, std::uint64_t(batch.step),
                              batch.first_sample};
     model_.load(exec_, batch.inputs, batch.targets);
@@ -204,12 +209,14 @@ void Trainer::skip_or_stop(const std::string& what, StepMetrics& row) {
                 state_.skipped_steps, config_.training.skip_at_most, kept);
 }
 
-void Trainer::train_step(BatchLoader& loader) {
+void Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
-  const double tokens = double(config_.training.batch) * config_.model.context;
+  const int batch = config_.batch_of(state_.step);
+  if (!loader_ || batch != config_.batch_of(state_.step - 1)) open_loader();
+  const double tokens = double(batch) * config_.model.context;
   StepMetrics row;
   try {
-    compute_step(loader, row);
+    compute_step(row);
   } catch (const DivergedError& error) {
     skip_or_stop(error.what(), row);
   }
@@ -217,7 +224,8 @@ void Trainer::train_step(BatchLoader& loader) {
   state_.tokens_seen += std::uint64_t(tokens);
   state_.validation_loss = CheckpointInfo::none;
   const double seconds = seconds_since(begin);
-  job_time_.took(Work::step, seconds);
+  job_time_.took(Work::step,
+                 seconds * config_.batch_of(state_.step) / batch);  // as long as the next one's batch takes
   row.step = state_.step;
   row.tokens = state_.tokens_seen;
   row.tokens_per_second = tokens / seconds;

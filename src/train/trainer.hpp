@@ -42,9 +42,11 @@ class Trainer {
  private:
   ExitCode run_loop();
   void open_attention(const RunDirectory& directory);
-  void train_step(BatchLoader& loader);
+  void train_step();
+  /// The micro-batches from the present step on, as long as their number stays.
+  void open_loader();
   /// Loss, gradients and the update, into `row`. Throws DivergedError before the update where they are not finite.
-  void compute_step(BatchLoader& loader, StepMetrics& row);
+  void compute_step(StepMetrics& row);
   /// After a step that was not finite: goes on as if its gradients had been zero and the update left out, or throws
   /// DivergedError. All ranks have seen the same.
   void skip_or_stop(const std::string& what, StepMetrics& row);
@@ -90,6 +92,7 @@ class Trainer {
   JobTime job_time_;                           ///< on rank 0
   /// Agreed between the last two steps: a signal's number, triggers, the job's end.
   int signal_ = 0, asked_ = 0;
+  std::optional<BatchLoader> loader_;
   PhaseClock clock_;
   std::vector<double> losses_;  ///< of the micro-batches of a step, over all ranks
 };

@@ -55,8 +55,14 @@ std::string loss_is_not_finite(long step, double loss) {
   return fmt::format("step {}: the loss is {}", step, std::abs(loss));
 }
 
-long leaves_of_step(const RunConfig& config) {
-  return config.training.batch / config.micro_batch();
+long leaves_of_step(const RunConfig& config, long step) {
+  return config.batch_of(step) / config.micro_batch();
+}
+
+std::vector<long> leaves_of_steps(const RunConfig& config) {
+  std::vector<long> leaves = {config.training.batch / config.micro_batch()};
+  for (const int size : config.training.batch_warmup) leaves.push_back(size / config.micro_batch());
+  return leaves;
 }
 
 TrainingModel::TrainingModel(const RunConfig& config, const Communicator& ranks)
@@ -65,13 +71,20 @@ TrainingModel::TrainingModel(const RunConfig& config, const Communicator& ranks)
       store_(run_parameters(config)),
       borders_(backward_borders(store_.layout(), config.model.layers)),
       shards_(shards_of(config.model, store_.layout(), ranks.size())),
-      reducer_(ranks_, shards_, store_, leaves_of_step(config)),
+      reducer_(std::make_unique<GradientReducer>(ranks_, shards_, store_, leaves_of_steps(config)[0])),
       optimizer_(config.model, store_.layout(), ranks, shards_.owned(ranks.rank())),
       decoder_(config.model, store_),
       arena_(dekoder::activation_bytes(config.model, config.micro_batch())),
       activations_(arena_, config.model, config.micro_batch()),
       inputs_("inputs", std::size_t(config.micro_batch()), std::size_t(config.model.context)),
       targets_("targets", std::size_t(config.micro_batch()), std::size_t(config.model.context)) {}
+
+void TrainingModel::prepare_step(long step) {
+  const long leaves = leaves_of_step(config_, step);
+  if (reducer_->leaves_of_step() == leaves) return;
+  reducer_.reset();  // its memory first
+  reducer_ = std::make_unique<GradientReducer>(ranks_, shards_, store_, leaves);
+}
 
 void TrainingModel::load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTokenTensor2 targets) {
   const Region region("load");
@@ -131,17 +144,17 @@ double TrainingModel::leaf_gradients(const ExecSpace& exec, const DropoutKey& dr
                                      PhaseClock* clock, const std::function<void()>& between) {
   if (fault_point("train:gradients"))
     Kokkos::deep_copy(exec, Kokkos::subview(store_.gradients(), 0), std::numeric_limits<Master>::quiet_NaN());
-  const bool last = ++leaves_done_ == reducer_.leaves().size();
+  const bool last = ++leaves_done_ == reducer_->leaves().size();
   const double loss_sum = accumulate_gradients(exec, dropout, grad_scale, clock, [&](std::size_t from) {
-    if (last) reducer_.part_done(exec, from);
+    if (last) reducer_->part_done(exec, from);
     if (between) between();
   });
   if (!last) {
-    reducer_.leaf_done(exec);
+    reducer_->leaf_done(exec);
     return loss_sum;
   }
   leaves_done_ = 0;
-  reducer_.finish(exec);
+  reducer_->finish(exec);
   if (clock != nullptr && ranks_.size() > 1) clock->lap(exec, "messages");
   return loss_sum;
 }
@@ -155,7 +168,7 @@ void TrainingModel::with_average(const ExecSpace& exec, const std::function<void
   const auto change_places = [&] {
     if (!store_.layout().averaged()) return;
     optimizer_.exchange_average(exec, store_);
-    reducer_.share_values(exec);
+    reducer_->share_values(exec);
   };
   change_places();
   body();
@@ -165,7 +178,7 @@ void TrainingModel::with_average(const ExecSpace& exec, const std::function<void
 double TrainingModel::update(const ExecSpace& exec, long step, PhaseClock* clock) {
   const double norm = optimizer_.step(exec, config_.training, step, store_);
   if (clock != nullptr) clock->lap(exec, "optimizer");
-  reducer_.share_values(exec);
+  reducer_->share_values(exec);
   if (clock != nullptr && ranks_.size() > 1) clock->lap(exec, "messages");
   return norm;
 }

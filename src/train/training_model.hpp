@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,9 @@ class TrainingModel {
   /// and the settings that shrink it where it does not fit.
   explicit TrainingModel(const RunConfig& config, const Communicator& ranks = Communicator::single());
 
+  /// Before the micro-batches of step number `step`, whose number a warm-up of the batch may change.
+  void prepare_step(long step);
+
   /// Copies inputs(B,T) and targets(B,T) to the device.
   void load(const ExecSpace& exec, HostTokenTensor2 inputs, HostTokenTensor2 targets);
 
@@ -59,7 +63,7 @@ class TrainingModel {
   const RunConfig& config() const { return config_; }
   const Communicator& ranks() const { return ranks_; }
   const Shards& shards() const { return shards_; }
-  const GradientReducer& reducer() const { return reducer_; }
+  const GradientReducer& reducer() const { return *reducer_; }
   ParameterStore& store() { return store_; }
   const ParameterStore& store() const { return store_; }
   Optimizer& optimizer() { return optimizer_; }
@@ -86,7 +90,7 @@ class TrainingModel {
   ParameterStore store_;
   std::vector<std::size_t> borders_;  ///< backward_borders
   Shards shards_;
-  GradientReducer reducer_;
+  std::unique_ptr<GradientReducer> reducer_;
   Optimizer optimizer_;
   Decoder decoder_;
   ActivationArena arena_;
@@ -102,6 +106,8 @@ Shards shards_of(const ModelConfig& model, const ParameterLayout& layout, int ra
 std::string loss_is_not_finite(long step, double loss);
 
 /// Micro-batches of a step.
-long leaves_of_step(const RunConfig& config);
+long leaves_of_step(const RunConfig& config, long step);
+/// Of every size that a run's steps have, training.batch first.
+std::vector<long> leaves_of_steps(const RunConfig& config);
 
 }  // namespace dekoder

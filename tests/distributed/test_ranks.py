@@ -117,6 +117,54 @@ class Ranks(unittest.TestCase):
             self.train(ranks, f"muon-bucket-{ranks}", *muon, DEKODER_BUCKET_BYTES="1073741824")
             self.assert_equal_results(f"muon-bucket-{ranks}", "muon")
 
+    def test_averages_on_any_number_of_ranks(self):
+        """Of whole matrices too. What is evaluated, sampled, captured and read by commands is the average."""
+        average = ["--set", "training.optimizer=muon", "--set", "training.average=0.9", "--set", "attention.windows=1"]
+        self.train(1, "average", *average)
+        self.train(2, "average-2", *average)
+        self.assert_equal_results("average-2", "average")
+        for ranks, fault in ((3, "train:step@7!TERM"), (1, "train:step@3!TERM"), (8, "evaluation:batch@2!TERM")):
+            self.train(ranks, "average-chain", *average, code=85, DEKODER_FAULT=fault)
+        said = self.train(2, "average-chain", *average, "--set", "training.average=0", code=2)
+        self.assertIn("a restart cannot change\n  training.average: 0.9 in the checkpoint, 0 now", said)
+        self.train(4, "average-chain", *average)
+        self.assert_equal_results("average-chain", "average")
+        self.train(3, "average-staged", *average, DEKODER_MPI_STAGING="1")
+        self.assert_equal_results("average-staged", "average")
+        self.assertIn(" VALID", self.run_ranks(1, PROGRAM, "checkpoint", "verify", "average"))
+        # The parameters themselves are those without an average.
+        self.train(1, "no-average", *average, "--set", "training.average=0")
+        tensors = [[line for line in self.results(run)[0].splitlines() if "average" not in line] for run in ("average", "no-average")]
+        self.assertEqual(*tensors)
+        losses = [[row["validation_loss"] for row in self.results(run)[1] if "validation_loss" in row] for run in ("average", "no-average")]
+        self.assertEqual(losses[0][0], losses[1][0])  # of the initial values
+        self.assertTrue(all(one != other for one, other in zip(losses[0][1:], losses[1][1:], strict=True)), losses)
+        said = self.run_ranks(1, PROGRAM, "eval", "average")
+        self.assertAlmostEqual(float(re.search(r"validation loss ([\d.]+)", said).group(1)), losses[0][-1], places=4)
+
+    def test_a_batch_that_grows(self):
+        """4, 6, then 16 sequences a step, in micro-batches of 2: any ranks, restarts within stages and on their borders."""
+        growing = ["--set", "training.batch_warmup=[4, 6]", "--set", "training.batch_warmup_steps=5"]
+        self.train(1, "growing", *growing)
+        tokens = [row["tokens"] for row in self.results("growing")[1] if "tokens" in row and "loss" in row]
+        self.assertEqual(tokens, [16 * (4 * min(n, 5) + 6 * min(max(n - 5, 0), 5) + 16 * max(n - 10, 0)) for n in range(1, 21)])
+        self.train(2, "growing-2", *growing)
+        self.assert_equal_results("growing-2", "growing")
+        for ranks, fault in ((2, "train:step@4!TERM"), (1, "train:step@2!TERM"), (2, "train:step@6!TERM")):  # steps 3, 5, 10
+            self.train(ranks, "growing-chain", *growing, code=85, DEKODER_FAULT=fault)
+        self.train(2, "growing-chain", *growing)
+        self.assert_equal_results("growing-chain", "growing")
+        said = self.train(2, "growing-chain", "--set", "training.batch_warmup=[4, 8]", "--set", "training.batch_warmup_steps=5", code=2)
+        self.assertIn("training.batch_warmup: [4, 6] in the checkpoint, [4, 8] now", said)
+        said = self.train(3, "growing-3", *growing, code=2)
+        self.assertIn("3 ranks for 2 micro-batches of a step (the least of training.batch_warmup 4 / training.micro_batch 2)", said)
+        # A step of the warm-up in the black box, and again from it.
+        self.train(2, "growing-bad", *growing, "--set", "training.learning_rate=1.0e+30", "--set", "training.warmup_steps=0", code=4)
+        box, = (self.work / "growing-bad/black_box").glob("*.h5")
+        said = self.run_ranks(1, PROGRAM, "replay", box, code=4)
+        self.assertIn("2 ranks: step 2: the loss is nan", said)
+        self.assertEqual(said.count(" same\n"), 2, said)  # one line for each micro-batch
+
     def test_a_restart_on_any_other_number(self):
         """Stopped within a period of everything and on its border, in an evaluation and in a sample."""
         self.train(1, "whole")

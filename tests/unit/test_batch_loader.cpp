@@ -47,7 +47,7 @@ TEST_F(BatchLoaderTest, TargetsFollowInputsAndWindowsCoverTheTrainingPart) {
   const DataMixture data = make(1000);
   const TokenDataset& dataset = data.sources()[0];
   const int context = 7, batch = 4;
-  BatchLoader loader(data, 3, context, batch, batch, 0, 1, 0);
+  BatchLoader loader(data, 3, context, batch, batch, 0, 1, 0, 0);
   std::vector<Token> all(dataset.training_tokens());
   dataset.read(0, all);
   const std::uint64_t windows = (900 - 1) / 7;
@@ -77,7 +77,7 @@ TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
       std::vector<std::set<std::uint64_t>> samples(steps);
       for (int rank = 0; rank < ranks; ++rank) {
         const long leaves = batch / micro, first = leaves * rank / ranks, end = leaves * (rank + 1) / ranks;
-        BatchLoader loader(data, 9, 16, batch, micro, first, end, 0);
+        BatchLoader loader(data, 9, 16, batch, micro, first, end, 0, 0);
         for (long step = 0; step < steps; ++step)
           for (long m = first; m < end; ++m) {
             const Batch& got = loader.next();
@@ -106,10 +106,10 @@ TEST_F(BatchLoaderTest, AnyRankCountAndMicroBatchGivesTheSameSamples) {
 TEST_F(BatchLoaderTest, RestartsAtAnyStep) {
   const DataMixture data = make(600);
   std::vector<std::vector<Token>> reference;
-  BatchLoader whole(data, 5, 10, 6, 3, 0, 2, 0);
+  BatchLoader whole(data, 5, 10, 6, 3, 0, 2, 0, 0);
   for (int i = 0; i < 60; ++i) reference.push_back(rows_of(whole.next()));
   for (const long first_step : {1L, 8L, 9L, 17L, 29L}) {
-    BatchLoader loader(data, 5, 10, 6, 3, 0, 2, first_step);
+    BatchLoader loader(data, 5, 10, 6, 3, 0, 2, first_step, std::uint64_t(first_step) * 6);
     for (std::size_t i = static_cast<std::size_t>(first_step) * 2; i < reference.size(); ++i)
       ASSERT_EQ(rows_of(loader.next()), reference[i]) << "from step " << first_step << ", micro-batch " << i;
   }
@@ -119,7 +119,7 @@ TEST_F(BatchLoaderTest, StreamedFileGivesTheSameBatches) {
   const DataMixture kept = make(3'000'000), streamed(TokenDataset(kept.sources()[0].path(), 1000));
   EXPECT_FALSE(kept.sources()[0].streams());
   ASSERT_TRUE(streamed.sources()[0].streams());
-  BatchLoader a(kept, 1, 100, 8, 8, 0, 1, 0), b(streamed, 1, 100, 8, 8, 0, 1, 0);
+  BatchLoader a(kept, 1, 100, 8, 8, 0, 1, 0, 0), b(streamed, 1, 100, 8, 8, 0, 1, 0, 0);
   for (int i = 0; i < 100; ++i) ASSERT_EQ(rows_of(a.next()), rows_of(b.next())) << i;
 }
 
@@ -134,7 +134,7 @@ TEST_F(BatchLoaderTest, WindowsOfAMixtureAreThoseOfItsOrder) {
   EXPECT_EQ(data.name(), files[0].string() + " and 2 more");
   EXPECT_EQ(data.identity(), data.sources()[0].header().identity() + " + " + data.sources()[1].header().identity() +
                                  " + " + data.sources()[2].header().identity());
-  BatchLoader loader(data, 4, 10, 8, 4, 0, 2, 3);
+  BatchLoader loader(data, 4, 10, 8, 4, 0, 2, 3, 24);
   std::vector<std::size_t> rows(3, 0);
   for (int batch = 0; batch < 40; ++batch) {
     const Batch& got = loader.next();
@@ -167,7 +167,7 @@ TEST_F(BatchLoaderTest, WindowsOfAMixtureAreThoseOfItsOrder) {
 TEST_F(BatchLoaderTest, StopsWhileBatchesWait) {
   const DataMixture data = make(1000);
   for (int i = 0; i < 200; ++i) {
-    BatchLoader loader(data, 1, 10, 2, 2, 0, 1, 0);
+    BatchLoader loader(data, 1, 10, 2, 2, 0, 1, 0, 0);
     if (i % 2) loader.next();
   }
 }
@@ -180,7 +180,7 @@ TEST_F(BatchLoaderTest, FailureOfTheThreadReachesTheConsumer) {
       .seekp(place)
       .put('\x11')
       .put('\x22');
-  BatchLoader loader(data, 1, 1000, 8, 8, 0, 1, 0);
+  BatchLoader loader(data, 1, 1000, 8, 8, 0, 1, 0, 0);
   const auto use = [&] {
     for (int i = 0; i < 1000; ++i) loader.next();
   };
@@ -190,14 +190,14 @@ TEST_F(BatchLoaderTest, FailureOfTheThreadReachesTheConsumer) {
 
 TEST_F(BatchLoaderTest, RefusesWhatDoesNotFit) {
   const DataMixture data = make(100);  // 90 to train on
-  EXPECT_NO_THROW(BatchLoader(data, 1, 89, 1, 1, 0, 1, 0).next());
+  EXPECT_NO_THROW(BatchLoader(data, 1, 89, 1, 1, 0, 1, 0, 0).next());
   EXPECT_NE(message_of<DataError>([&] {
-              BatchLoader(data, 1, 90, 1, 1, 0, 1, 0);
+              BatchLoader(data, 1, 90, 1, 1, 0, 1, 0, 0);
             }).find("has 90 tokens, fewer than one window of model.context + 1 = 91"),
             std::string::npos);
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 3, 0, 1, 0), ConfigError);
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 4, 0, 2, 0), ConfigError);
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 3, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 3, 0, 1, 0, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 4, 0, 2, 0, 0), ConfigError);
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 3, 0, 0), ConfigError);
 }
 
 TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
@@ -231,13 +231,13 @@ TEST_F(BatchLoaderTest, ValidationCountsEveryHeldOutTokenOnce) {
 TEST_F(BatchLoaderTest, RefusesEveryNumberBelowItsRange) {
   const DataMixture data = make(100);
   const TokenDataset& dataset = data.sources()[0];
-  EXPECT_NO_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 2, 0));
-  EXPECT_THROW(BatchLoader(data, 1, 8, 0, 2, 1, 2, 0), ConfigError) << "batch";
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 0, 1, 2, 0), ConfigError) << "micro_batch";
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, -1, 2, 0), ConfigError) << "first";
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 1, 0), ConfigError) << "end";
-  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 2, -1), ConfigError) << "first_step";
-  EXPECT_THROW(BatchLoader(data, 1, 0, 4, 2, 1, 2, 0), ConfigError) << "context";
+  EXPECT_NO_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 2, 0, 0));
+  EXPECT_THROW(BatchLoader(data, 1, 8, 0, 2, 1, 2, 0, 0), ConfigError) << "batch";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 0, 1, 2, 0, 0), ConfigError) << "micro_batch";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, -1, 2, 0, 0), ConfigError) << "first";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 1, 0, 0), ConfigError) << "end";
+  EXPECT_THROW(BatchLoader(data, 1, 8, 4, 2, 1, 2, -1, 0), ConfigError) << "first_step";
+  EXPECT_THROW(BatchLoader(data, 1, 0, 4, 2, 1, 2, 0, 0), ConfigError) << "context";
   EXPECT_THROW(ValidationWindows(dataset, 0, 0), ConfigError) << "context";
   EXPECT_THROW(ValidationWindows(dataset, 8, -1), ConfigError) << "tokens";
 }
