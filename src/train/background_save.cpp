@@ -50,7 +50,10 @@ BackgroundSave::BackgroundSave(TrainingModel& model)
   if (state_.size() != buffers_of_state) throw std::logic_error("the state of a run is not of four buffers");
   const std::size_t owned = model.shards().owned_elements(model.ranks().rank());
   for (std::size_t b = 0; b < state_.size(); ++b)
-    copies_.emplace_back("state.copy", b == 0 ? owned : state_[b].buffer.size());
+    if (const std::size_t elements = b == 0 ? owned : state_[b].buffer.size(); elements > 0)
+      copies_.emplace_back("state.copy", elements);
+    else
+      copies_.emplace_back();
   if (model.ranks().size() == 1) return;
   const std::size_t window = window_elements(model.shards(), model.store().layout());
   std::size_t place = window;

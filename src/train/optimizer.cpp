@@ -95,7 +95,7 @@ Optimizer::Optimizer(const ModelConfig& model, const ParameterLayout& layout, co
       scratch_(scratch_for(largest_matrix(hidden_matrices(model, layout)))),
       first_moment_("optimizer.first_moment", elements_of(owned_)),
       second_moment_("optimizer.second_moment", elements_of(by_adamw_)),
-      average_("optimizer.average", layout.averaged() ? elements_of(owned_) : 0),
+      average_(layout.averaged() ? MasterTensor1("optimizer.average", elements_of(owned_)) : MasterTensor1()),
       norm_partials_("optimizer.norm_partials", std::size_t(reduction_leaves(layout.flat_size()))),
       leaf_squares_(norm_partials_.size()) {}
 

@@ -34,7 +34,7 @@ CASES = {
     "plain": [],
     "post": ["model.norm=post", "model.positions=sinusoidal", "training.micro_batch=4"],
     "untied": ["model.tied_head=false", "model.context=37", "model.layers=3", "model.heads=4", "evaluation.every=0"],
-    "muon": ["training.optimizer=muon", "model.heads=4", "model.key_value_heads=2", "model.gated=true"],
+    "muon": ["training.optimizer=muon", "model.heads=4", "model.key_value_heads=2", "model.gated=true", "training.average=0.99"],
     "prompt": ["sampling.prompt=alpha beta"],  # read in one pass, all but the last token
     "maps": ['attention.texts=["alpha beta gamma"]', "attention.windows=1", "attention.window_tokens=9"],
 }

@@ -3,6 +3,7 @@
 // line per shape. What differs between two numbers of threads (OMP_NUM_THREADS) differs in the runs.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 #include <span>
 #include <string>
@@ -29,15 +30,20 @@ void add_layer(std::set<Product>& products, long N, long out, long in) {
 
 std::set<Product> products_of(const RunConfig& config) {
   const ModelConfig& model = config.model;
-  const long N = long(config.micro_batch()) * model.context, C = model.channels, F = model.feed_forward,
-             M = head_chunk(model, N);
+  const long N = long(config.micro_batch()) * model.context, C = model.channels, M = head_chunk(model, N);
   std::set<Product> products;
-  add_layer(products, N, 3 * C, C);
-  add_layer(products, N, C, C);
-  add_layer(products, N, F, C);
-  add_layer(products, N, C, F);
+  add_layer(products, N, model.qkv_width(), C);
+  add_layer(products, N, C, model.query_width());
+  add_layer(products, N, model.hidden_width(), C);
+  add_layer(products, N, C, model.feed_forward);
   add_layer(products, M, padded_vocabulary(model), C);
   if (N % M != 0) add_layer(products, N % M, padded_vocabulary(model), C);
+  for (const HiddenMatrix& matrix : hidden_matrices(model, run_parameters(config))) {
+    const auto [shorter, longer] = std::minmax<long>({matrix.rows, matrix.columns});
+    products.insert({Op::none, Op::transpose, shorter, shorter, longer, 0});
+    products.insert({Op::none, Op::none, shorter, shorter, shorter, 0});
+    products.insert({Op::none, Op::none, shorter, longer, shorter, 0});
+  }
   return products;
 }
 
