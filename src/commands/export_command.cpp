@@ -8,6 +8,8 @@
 #include "base/log.hpp"
 #include "commands/command_files.hpp"
 #include "config/run_config_yaml.hpp"
+#include "huggingface/gguf_model.hpp"
+#include "huggingface/gguf_tokenizer.hpp"
 #include "huggingface/model_card.hpp"
 #include "huggingface/model_family.hpp"
 #include "huggingface/tokenizer_folder.hpp"
@@ -17,6 +19,7 @@
 #include "io/run/checkpoint_folder.hpp"
 #include "io/run/run_directory.hpp"
 #include "io/safetensors/safetensors_writer.hpp"
+#include "layers/self_attention.hpp"
 #include "model/decoder.hpp"
 
 namespace dekoder {
@@ -116,18 +119,19 @@ class NewFolder {
   bool made_ = false, done_ = false;
 };
 
-}  // namespace
+struct Written {
+  std::vector<TensorToWrite> tensors;
+  const char* architecture;
+};
 
-std::string export_model(const Command& command) {
-  const SavedModel model = open_model(command);
+/// A folder that transformers reads.
+Written write_folder(const fs::path& output, const SavedModel& model, std::span<const Master> values,
+                     WeightType type) {
   const ModelConfig& shape = model.config.model;
-  const WeightType type = command.dtype == "bfloat16" ? WeightType::bfloat16 : WeightType::float32;
   const Family family = family_of(shape);
   const ParameterLayout& layout = model.store.layout();
-  const auto values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), model.store.values());
-  const std::vector<TensorToWrite> tensors = tensors_to_write(
-      weight_parts(family, shape, layout), layout, std::span<const Master>(values.data(), values.size()));
-  const fs::path output = command.output;
+  std::vector<TensorToWrite> tensors = tensors_to_write(weight_parts(family, shape, layout), layout, values);
+  for (TensorToWrite& tensor : tensors) tensor.type = type;
   NewFolder folder(output);
   bool has_tokenizer = false;
   for (const NamedText& file : tokenizer_files(model.tokenizer, shape.context)) {
@@ -144,12 +148,52 @@ std::string export_model(const Command& command) {
   const std::string name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   write_file_whole(output / "README.md",
                    model_card(name, model.info, model.config, layout.parameters(), has_tokenizer));
-  write_safetensors(output, tensors, type);
+  write_safetensors(output, tensors);
   write_file_whole(output / config_name, write_model_config(shape, end, type));
   folder.done();
-  return fmt::format("step {}: {} as {} in {} -> {}\n", model.info.step,
-                     bytes_text(layout.parameters() * (type == WeightType::bfloat16 ? 2 : 4)),
-                     architecture_name(family), weight_type_name(type), output.string());
+  return {std::move(tensors), architecture_name(family)};
+}
+
+/// A file of an earlier export, say.
+void require_gguf(const fs::path& file) {
+  std::string front(4, '\0');
+  if (InputFile(file, "GGUF file").read(front) != front.size() || front != "GGUF")
+    throw DataError("{}: is no GGUF file", file.string());
+}
+
+/// One file that llama.cpp reads.
+Written write_gguf_file(const fs::path& output, const SavedModel& model, std::span<const Master> values,
+                        WeightType type) {
+  check_output(output, require_gguf);
+  const ModelConfig& shape = model.config.model;
+  std::vector<TensorToWrite> tensors =
+      gguf_tensors(shape, model.store.layout(), values, type, [&](int i) { return rotary_frequency(shape, i); });
+  GgufMetadata metadata = gguf_metadata(output.stem().string(), shape, type);
+  const GgufTokenizer tokenizer = gguf_tokenizer(model.tokenizer, shape.vocabulary);
+  metadata.insert(metadata.end(), tokenizer.metadata.begin(), tokenizer.metadata.end());
+  write_gguf(output, metadata, tensors);
+  const auto is_float16 = [](const TensorToWrite& tensor) { return tensor.type == WeightType::float16; };
+  if (const auto count = std::ranges::count_if(tensors, is_float16); type == WeightType::q8_0 && count > 0)
+    log_info("{}: {} tensors are float16, as their rows are no multiple of {} elements, the blocks of q8_0",
+             output.string(), count, q8_0_block);
+  if (!tokenizer.warning.empty()) log_warning("{} {}", output.string(), tokenizer.warning);
+  return {std::move(tensors), gguf_architecture(shape)};
+}
+
+}  // namespace
+
+std::string export_model(const Command& command) {
+  const SavedModel model = open_model(command);
+  const WeightType type = weight_type_of(command.dtype);
+  const auto copy = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), model.store.values());
+  const std::span<const Master> values(copy.data(), copy.size());
+  const fs::path output = command.output;
+  const auto [tensors, architecture] =
+      is_gguf(command) ? write_gguf_file(output, model, values, type) : write_folder(output, model, values, type);
+  std::uint64_t bytes = 0;
+  for (const TensorToWrite& tensor : tensors) bytes += tensor.bytes();
+  return fmt::format("step {}: {} as {} in {} -> {}\n", model.info.step, bytes_text(bytes), architecture,
+                     weight_type_name(type), output.string());
 }
 
 }  // namespace dekoder

@@ -80,6 +80,10 @@ std::string read_value(const YAML::Node& node, std::vector<T>& values, const Ran
 
 }  // namespace
 
+bool is_gguf(const Command& c) {
+  return std::filesystem::path(c.output).extension() == ".gguf";
+}
+
 void check_command(const Command& c) {
   std::string faults;
   const auto expect = [&](bool right, const std::string& what) {
@@ -164,8 +168,13 @@ void check_command(const Command& c) {
     expect(c.memory >= 0 && std::isfinite(c.memory),
            fmt::format("--memory is {}; expected the GiB that a rank may take, e.g. 80", c.memory));
   if (c.name == "export") {
-    expect(c.dtype == "float32" || c.dtype == "bfloat16",
-           fmt::format("--dtype is '{}'; expected float32 or bfloat16", excerpt(c.dtype)));
+    const bool is_known =
+        c.dtype == "float32" || c.dtype == "float16" || c.dtype == "bfloat16" || c.dtype == "q8_0";
+    expect(is_known, fmt::format("--dtype is '{}'; expected float32, float16, bfloat16 or q8_0", excerpt(c.dtype)));
+    expect(c.dtype != "q8_0" || is_gguf(c),
+           fmt::format("--dtype is q8_0, which a file of GGUF alone holds, and --output {}; expected FILE.gguf, or "
+                       "another type",
+                       excerpt(c.output)));
     expect(!c.best || c.step < 0, fmt::format("--best and --step {}; expected one of them", c.step));
   }
   if (c.name == "bench") expect(c.steps >= 0, fmt::format("--steps is {}; expected at least 0", c.steps));

@@ -20,17 +20,18 @@ struct Command {
   std::string
       run;  ///< train, plan, eval, generate, status, attention, predictions, initial-values, export: run directory
             ///< (eval, generate, attention, predictions, export: or a checkpoint file); replay: black box
-  bool fresh = false;        ///< train: start over in a run directory that has checkpoints
-  std::string time_left;     ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
-  long until = -1;           ///< train: saves and ends at this step; -1: at the last of the run
-  std::string text;          ///< attention: the text itself
-  std::string output;        ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run
-                             ///< directory; predictions: the table, empty: predictions/step-<step>.h5 of the run
-                             ///< directory; export: folder; import: run directory; generate: results, empty: stdout
-  std::string folder = ".";  ///< selftest: where files are tried; import: of the model
-  long step = -1;            ///< attention, predictions, export: of the checkpoint; -1: the newest
-  bool best = false;         ///< export: the checkpoint of the least validation loss
-  std::string dtype = "float32";     ///< export: of the weights, float32 or bfloat16
+  bool fresh = false;     ///< train: start over in a run directory that has checkpoints
+  std::string time_left;  ///< train: of the job, as read_time_left; empty: that of SLURM_JOB_END_TIME, if any
+  long until = -1;        ///< train: saves and ends at this step; -1: at the last of the run
+  std::string text;       ///< attention: the text itself
+  std::string output;     ///< prepare: token file; attention: file of maps, empty: attention-text.h5 of the run
+                          ///< directory; predictions: the table, empty: predictions/step-<step>.h5 of the run
+                          ///< directory; export: folder, or file *.gguf; import: run directory; generate: results,
+                          ///< empty: stdout
+  std::string folder = ".";          ///< selftest: where files are tried; import: of the model
+  long step = -1;                    ///< attention, predictions, export: of the checkpoint; -1: the newest
+  bool best = false;                 ///< export: the checkpoint of the least validation loss
+  std::string dtype = "float32";     ///< export: of the weights, float32, float16, bfloat16 or q8_0
   std::string tokenizer = "byte";    ///< prepare: byte, char, bpe or the path of a file
   std::string split;                 ///< prepare: of bpe and of a rank file of tiktoken; empty: gpt2
   int vocabulary = 0;                ///< prepare: of the tokenizer bpe, which is made from the texts
@@ -62,6 +63,9 @@ struct Command {
   double memory = 0;       ///< plan: GiB that a rank may take; 0: not known
   std::string backend;     ///< train, bench: which plug-in the launcher chose, and why; for the log
 };
+
+/// Whether the output of an export is a file of GGUF by its name.
+bool is_gguf(const Command& command);
 
 /// Throws ConfigError naming every option of the command that is out of range or no UTF-8, each with what is
 /// expected.

@@ -24,13 +24,6 @@ constexpr const char* json_name = "tokenizer.json";
 constexpr const char* model_name = "tokenizer.model";
 constexpr const char* any_character = R"([\s\S])";
 
-/// The byte tokenizer: a text of a byte for each token, and nothing that merges them.
-BytePairTokenizer byte_rules() {
-  std::vector<std::string> texts;
-  for (int byte = 0; byte < 256; ++byte) texts.emplace_back(1, static_cast<char>(byte));
-  return {BytePairs(std::move(texts), {}, false, {}, "byte"), SplitPattern::gpt2, {}, false, "byte"};
-}
-
 std::string character(const Tokenizer& tokenizer, Token token) {
   std::string text;
   tokenizer.append_bytes(text, token);
@@ -88,6 +81,12 @@ std::optional<Tokenizer> read_characters(const std::string& text, const std::str
 }
 
 }  // namespace
+
+BytePairTokenizer byte_rules() {
+  std::vector<std::string> texts;
+  for (int byte = 0; byte < 256; ++byte) texts.emplace_back(1, static_cast<char>(byte));
+  return {BytePairs(std::move(texts), {}, false, {}, "byte"), SplitPattern::gpt2, {}, false, "byte"};
+}
 
 std::vector<NamedText> tokenizer_files(const Tokenizer& tokenizer, int context) {
   if (tokenizer.sentencepiece() != nullptr) return {{model_name, std::string(tokenizer.sentencepiece()->model())}};

@@ -14,6 +14,9 @@ struct NamedText {
   std::string name, text;
 };
 
+/// The byte tokenizer as byte pairs: a text of a byte for each token, and nothing that merges them.
+BytePairTokenizer byte_rules();
+
 /// tokenizer.json and tokenizer_config.json, which AutoTokenizer reads: of bytes as byte pairs without merges, of
 /// characters as words of one character. Of SentencePiece its model alone, tokenizer.model.
 std::vector<NamedText> tokenizer_files(const Tokenizer& tokenizer, int context);

@@ -203,15 +203,19 @@ void add_commands(CLI::App& app, CommandLine& line) {
   predictions->add_option("-o,--output", c.output,
                           "file of the table (default: predictions/step-<step>.h5 in the run directory)");
 
-  CLI::App* to_others = sub("export", "Write a checkpoint as a model that transformers loads, with its tokenizer.",
+  CLI::App* to_others = sub("export", "Write a checkpoint as a model that transformers or llama.cpp loads.",
                             "dekoder export runs/first -o models/first\n"
                             "  python -c 'from transformers import pipeline; print(pipeline(\"text-generation\", "
-                            "\"models/first\")(\"It is\"))'");
+                            "\"models/first\")(\"It is\"))'\n"
+                            "  dekoder export runs/first -o first.gguf --dtype q8_0\n"
+                            "  llama-server -m first.gguf");
   add_run(*to_others, c, "run directory or checkpoint file");
-  to_others->add_option("-o,--output", c.output, "folder of the model, which is new")->required();
+  to_others->add_option("-o,--output", c.output, "new folder for transformers, or FILE.gguf for llama.cpp")
+      ->required();
   add_number(*to_others, "--step", c.step, "step of the checkpoint (default: the newest)", false);
   add_switch(*to_others, "--best", c.best, "the checkpoint of the least validation loss");
-  to_others->add_option("--dtype", c.dtype, "of the weights, float32 or bfloat16")->capture_default_str();
+  to_others->add_option("--dtype", c.dtype, "of the weights: float32, float16, bfloat16, or q8_0 in FILE.gguf")
+      ->capture_default_str();
 
   CLI::App* from_others =
       sub("import", "Begin a run from a model of transformers: GPT-2, Llama, Mistral.",

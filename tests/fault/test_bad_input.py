@@ -217,7 +217,10 @@ COMMAND_LINES = [
     (["train", "good.yaml", "--until", "-1"], 2, ["--until is -1"]),
     (["predictions"], 2, ["run is required"]),
     (["export", "run"], 2, ["--output is required"]),
-    (["export", "run", "-o", "m", "--dtype", "half"], 2, ["--dtype is 'half'; expected float32 or bfloat16"]),
+    (["export", "run", "-o", "m", "--dtype", "half"], 2, ["--dtype is 'half'; expected float32, float16, bfloat16 or q8_0"]),
+    (["export", "run", "-o", "m.gguf", "--dtype", "q4_0"], 2, ["--dtype is 'q4_0'; expected float32, float16, bfloat16 or q8_0"]),
+    (["export", "run", "-o", "m", "--dtype", "q8_0"], 2,
+     ["--dtype is q8_0, which a file of GGUF alone holds, and --output m; expected FILE.gguf, or another type"]),
     (["export", "run", "-o", "m", "--best", "--step", "1"], 2, ["--best and --step 1; expected one of them"]),
     (["export", "run", "-o", "m", "--step", "-1"], 2, ["--step is -1"]),
     (["export", "run", "-o", ""], 2, ["--output is empty"]),
@@ -541,6 +544,9 @@ RUNS = [
     (["export", "run", "-o", "run"], 3, ["run: is not empty; expected a new folder: remove it, or name another with -o"]),
     (["export", "run", "-o", "text.txt"], 3, ["text.txt: is a file; expected a new folder"]),
     (["export", "run", "-o", "text.txt/m"], 3, ["text.txt/m"]),
+    (["export", "run", "-o", "text.gguf"], 3, ["text.gguf: is no GGUF file; it is left alone: name another file with -o"]),
+    (["export", "run", "-o", "folder.gguf"], 3, ["folder.gguf: is a folder"]),
+    (["export", "run", "-o", "nowhere/m.gguf"], 3, ["nowhere", "make it first"]),
     (["import", "nowhere", "-o", "r"], 3, ["nowhere/config.json: there is none; expected the folder of a model"]),
     (["import", "run", "-o", "r"], 3, ["run/config.json: there is none"]),
     (["import", "text.txt", "-o", "r"], 3, ["text.txt/config.json"]),
@@ -568,7 +574,9 @@ class BadInput(unittest.TestCase):
         (cls.fixtures / "text.txt").write_text(TEXT)
         (cls.fixtures / "good.yaml").write_text(SMALL)
         (cls.fixtures / "char.yaml").write_text(SMALL.replace("byte.h5", "char.h5"))
-        (cls.fixtures / "empty").mkdir()
+        (cls.fixtures / "text.gguf").write_text(TEXT)
+        for name in ("empty", "folder.gguf"):
+            (cls.fixtures / name).mkdir()
         for arguments in (["prepare", "text.txt", "-o", "byte.h5"],
                           ["prepare", "text.txt", "-o", "char.h5", "--tokenizer", "char"],
                           ["train", "char.yaml", "--run", "run"]):

@@ -330,7 +330,7 @@ TEST(Import, NamesOfOldFilesOfGpt2AreKnown) {
   tensors.push_back({"lm_head.weight", {270, 16}, ones});
   fs::copy(fixture("gpt2"), folder / "old", fs::copy_options::recursive);
   fs::remove(folder / "old" / "model.safetensors");
-  write_safetensors(folder / "old", tensors, WeightType::float32);
+  write_safetensors(folder / "old", tensors);
   for (const char* name : {"old", "new"}) {
     import_model(import_of(name == std::string("old") ? folder / "old" : fixture("gpt2"),
                            folder / (name + std::string("_run"))));

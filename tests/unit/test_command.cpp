@@ -137,8 +137,15 @@ TEST(Command, AStepThatNoRunHasIsRefused) {
 
 TEST(Command, AnExportIsOfOneCheckpointAndAKnownType) {
   Command c = named("export");
-  c.dtype = "float16";
-  EXPECT_EQ(refusal(c), "--dtype is 'float16'; expected float32 or bfloat16");
+  c.dtype = "float64";
+  EXPECT_EQ(refusal(c), "--dtype is 'float64'; expected float32, float16, bfloat16 or q8_0");
+  c.dtype = "q8_0";
+  c.output = "model";
+  EXPECT_EQ(
+      refusal(c),
+      "--dtype is q8_0, which a file of GGUF alone holds, and --output model; expected FILE.gguf, or another type");
+  c.output = "folder.of/model.gguf";
+  EXPECT_EQ(refusal(c), "");
   c.dtype = "bfloat16";
   c.best = true;
   EXPECT_EQ(refusal(c), "");

@@ -177,7 +177,7 @@ std::vector<TensorToWrite> some_tensors(const std::vector<std::vector<std::uint6
 TEST(Safetensors, WhatIsWrittenIsRead) {
   const ScratchFolder folder("safetensors");
   const std::vector<TensorToWrite> tensors = some_tensors({{3, 5}, {7}, {2, 1}});
-  write_safetensors(folder.path(), tensors, WeightType::float32);
+  write_safetensors(folder.path(), tensors);
   const SafetensorsFolder read(folder.path());
   ASSERT_EQ(read.tensors().size(), 3u);
   for (const TensorToWrite& tensor : tensors) {
@@ -195,8 +195,9 @@ TEST(Safetensors, WhatIsWrittenIsRead) {
 
 TEST(Safetensors, ShardsHaveAnIndex) {
   const ScratchFolder folder("safetensors");
-  const std::vector<TensorToWrite> tensors = some_tensors({{10}, {10}, {100}, {1}, {1}});
-  write_safetensors(folder.path(), tensors, WeightType::bfloat16, 41);  // 20 + 20 | 200 | 2 + 2
+  std::vector<TensorToWrite> tensors = some_tensors({{10}, {10}, {100}, {1}, {1}});
+  for (TensorToWrite& tensor : tensors) tensor.type = WeightType::bfloat16;
+  write_safetensors(folder.path(), tensors, 41);  // 20 + 20 | 200 | 2 + 2
   for (const char* name : {"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
                            "model-00003-of-00003.safetensors", "model.safetensors.index.json"})
     EXPECT_TRUE(fs::exists(folder / name)) << name;
