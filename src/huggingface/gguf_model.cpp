@@ -89,7 +89,7 @@ std::uint32_t file_type(WeightType type) {
   throw std::logic_error("a type of weights without a number in llama.cpp");
 }
 
-constexpr std::string_view positions_name = "position_embd.weight";
+constexpr std::string_view gguf_positions_name = "position_embd.weight";
 
 }  // namespace
 
@@ -122,7 +122,7 @@ std::vector<TensorToWrite> gguf_tensors(const ModelConfig& m, const ParameterLay
   for (TensorToWrite& tensor : tensors) {
     tensor.name = gguf_name(tensor.name);
     const std::size_t columns = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
-    if (tensor.shape.size() > 1 && tensor.name != positions_name)
+    if (tensor.shape.size() > 1 && tensor.name != gguf_positions_name)
       tensor.type = type == WeightType::q8_0 && columns % q8_0_block != 0 ? WeightType::float16 : type;
     if (is_llama &&
         (tensor.name.find(".attn_q.") != std::string::npos || tensor.name.find(".attn_k.") != std::string::npos))
