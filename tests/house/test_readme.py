@@ -39,8 +39,9 @@ class Readme(unittest.TestCase):
                           "attention", "predictions", "checkpoint", "runs", "export", "import"})
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "input").symlink_to(ROOT / "input")
-            (Path(folder) / "data").mkdir()
-            (Path(folder) / "data/austen.txt").write_text("It is a truth universally acknowledged. " * 100)
+            for text in ("data/austen.txt", "texts/mine.txt"):
+                (Path(folder) / text).parent.mkdir()
+                (Path(folder) / text).write_text("It is a truth universally acknowledged. " * 100)
             for line in lines:
                 words = shlex.split(line)
                 command = [str(DEKODER), *words[1:], *SMALLER.get(words[1], [])]
