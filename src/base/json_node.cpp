@@ -41,7 +41,8 @@ class Builder {
   }
   bool parse_error(std::size_t, const std::string&, const Json::exception& error) {
     if (dynamic_cast<const Json::out_of_range*>(&error) != nullptr)
-      throw DataError("{}: has a number beyond those of double precision; expected {}", where_, expected_);
+      throw DataError("{}: is no JSON for this program (a number lies beyond double precision); expected {}",
+                      where_, expected_);
     throw DataError("{}: is no JSON ({}); expected {}", where_, excerpt(error.what(), 300), expected_);
   }
 

@@ -491,7 +491,7 @@ PROMPT_FILES = [
     (b'{"prompt": "It"}\n\n{"prompt": "It"\n', ["p.jsonl:3: is no JSON", 'expected a JSON object in each line, with its text in the field "prompt"']),
     (b'{"prompt": "It"}\n["It"]\n', ['p.jsonl:2: is ["It"]; expected an object']),
     (b'{"text": "It"}\n', ['p.jsonl:1: has no field "prompt"']),
-    (b'{"prompt": "It", "x": [1, 1e400]}\n', ["p.jsonl:1: has a number beyond those of double precision; expected a JSON object in each line"]),
+    (b'{"prompt": "It", "x": [1, 1e400]}\n', ["p.jsonl:1: is no JSON for this program (a number lies beyond double precision); expected a JSON object in each line"]),
     (b'{"prompt": 5}\n', ["p.jsonl:1: prompt is 5; expected a text"]),
     (b'{"prompt": ["It"]}\n', ['p.jsonl:1: prompt is ["It"]; expected a text']),
     (b'{"prompt": ""}\n', ["p.jsonl:1: prompt is empty; expected at least one character to go on from"]),

@@ -51,7 +51,7 @@ TEST_F(MetricsLogTest, LinesAreThese) {
       "{\"step\":3,\"loss\":2.5,\"learning_rate\":0.0001,\"gradient_norm\":null,\"tokens\":1200,"
       "\"tokens_per_second\":0.3333333333333333}\n"
       "{\"step\":4,\"loss\":2.5,\"learning_rate\":0.0001,\"gradient_norm\":0.5,\"tokens\":1600,"
-      "\"z_loss\":0.125,\"tokens_per_second\":50,\"seconds\":{\"data\":0.25,\"head and loss\":0.5}}\n"
+      "\"tokens_per_second\":50,\"z_loss\":0.125,\"seconds\":{\"data\":0.25,\"head and loss\":0.5}}\n"
       "{\"step\":3,\"validation_loss\":0.1,\"bits_per_byte\":null,\"tokens\":77,\"validation_hash\":\"cafe\"}\n");
 }
 
@@ -251,10 +251,12 @@ TEST_F(MetricsLogTest, StepTimesAreThoseOfTheRates) {
     log.write(EvaluationMetrics{3, 2, 3, 10, "h"});
     log.write(StepMetrics{4, 1, 1e-3, 1, 400, 50});
     log.write(StepMetrics{5, 1, 1e-3, 1, 500, std::nan("")});
+    log.write(StepMetrics{6, 1, 1e-3, 1, 800, 50});  // of a batch that has grown
   }
-  std::ofstream(file, std::ios::app) << "{\"step\":6,\"loss\":1}\n{\"step\":7,\"lo";
+  std::ofstream(file, std::ios::app) << "{\"step\":7,\"loss\":1}\n{\"step\":8,\"lo";
   const auto times = read_step_times(file);
-  ASSERT_EQ(times.size(), 4u);
+  ASSERT_EQ(times.size(), 5u);
+  EXPECT_EQ(times[4].seconds, 6);
   EXPECT_EQ(times[2].step, 3);
   EXPECT_EQ(times[2].seconds, 8);
   EXPECT_EQ(times[3].seconds, 2);

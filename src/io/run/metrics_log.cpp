@@ -102,12 +102,12 @@ void MetricsLog::write(const StepMetrics& metrics) {
         fmt::format("{}\"{}\":{}", seconds.empty() ? ",\"seconds\":{" : ",", phase, json_number(float(time)));
   if (!seconds.empty()) seconds += "}";
   log_.append(
-      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{}{},\"tokens_"
-                  "per_second\":{}{}{}}}\n",
+      fmt::format("{{\"step\":{},\"loss\":{},\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"tokens_per_"
+                  "second\":{}{}{}{}}}\n",
                   metrics.step, json_number(metrics.loss), json_number(metrics.learning_rate),
-                  json_number(metrics.gradient_norm), metrics.tokens,
+                  json_number(metrics.gradient_norm), metrics.tokens, json_number(metrics.tokens_per_second),
                   std::isnan(metrics.z_loss) ? "" : fmt::format(",\"z_loss\":{}", json_number(metrics.z_loss)),
-                  json_number(metrics.tokens_per_second), seconds, metrics.skipped ? ",\"skipped\":true" : ""));
+                  seconds, metrics.skipped ? ",\"skipped\":true" : ""));
 }
 
 void MetricsLog::write(const EvaluationMetrics& metrics) {
@@ -185,12 +185,17 @@ std::vector<std::string> read_last_lines(const std::filesystem::path& path, std:
 
 std::vector<StepTime> read_step_times(const std::filesystem::path& path) {
   std::vector<StepTime> times;
+  long step = 0;
+  std::uint64_t tokens = 0;  // up to there: a batch may grow
   for_each_row(path, [&](const std::string& line) {
     if (!has_key(line, "loss")) return;
     if_readable([&] {
       const StepMetrics row = step_of(Json::parse(line));
-      // Every step of a run has the same number of tokens.
-      const double seconds = double(row.tokens) / double(row.step) / row.tokens_per_second;
+      const bool follows = row.step > step && row.tokens > tokens;
+      const double of_a_step =
+          follows ? double(row.tokens - tokens) / double(row.step - step) : double(row.tokens) / double(row.step);
+      const double seconds = of_a_step / row.tokens_per_second;
+      step = row.step, tokens = row.tokens;
       if (row.step > 0 && std::isfinite(seconds)) times.push_back({row.step, row.skipped ? 0 : seconds});
     });
   });
