@@ -111,14 +111,12 @@ void add_token(Result& result, const DrawnToken& drawn, const Tokenizer& tokeniz
     result.logprobs.push_back(ranked(tokenizer, {drawn.token, drawn.log_probability}));
     result.logprobs.back()["best"] = best;
   }
-  if (drawn.token == tokenizer.end_of_text()) {
+  if (drawn.token == tokenizer.end_of_text())
     result.finish = "end_of_text";
-  } else {
-    result.text += result.characters.push(drawn.token);
-    if (result.characters.stopped() || result.tokens == command.tokens) result.finish = "length";
-  }
-  if (result.finish != nullptr) result.text += result.characters.finish();
-  if (result.characters.stopped()) result.finish = "stop";  // the end of the tokens may complete a stop string, too
+  else if (result.text += result.characters.push(drawn.token); result.tokens == command.tokens)
+    result.finish = "length";
+  if (result.finish != nullptr) result.text += result.characters.finish();  // which may complete a stop string, too
+  if (result.characters.stopped()) result.finish = "stop";
 }
 
 std::string json_line(const Prompt& prompt, const Result& result, const Command& command) {

@@ -66,7 +66,7 @@ Numbers train(const RunConfig& config, const Communicator& ranks) {
   const double tokens = double(config.training.batch) * config.model.context;
   Numbers numbers;
   for (long step = 0; step < config.training.steps; ++step) {
-    std::vector<double> losses(std::size_t(leaves_of_steps(config).front()), 0);
+    std::vector<double> losses(std::size_t(model.reducer().leaves_of_step()), 0);
     const LeafRange& leaves = model.reducer().leaves();
     for (long leaf = leaves.begin; leaf < leaves.end; ++leaf) {
       const auto sample = std::uint64_t(step * config.training.batch) + std::uint64_t(leaf) * B;
