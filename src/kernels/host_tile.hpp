@@ -58,7 +58,8 @@ template <int rows, int vectors, bool accumulate, class A, class B, class C>
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sum[i][v] = accumulate ? load(c.at(i) + v * vector_width) : Vector{};
-  for (int k = 0; k < K; ++k) {
+  int k = 0;
+  do {  // at least once: with a way around it, the compiler keeps the sums twice, and some of them in memory
     Vector b_row[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) b_row[v] = load(b.at(k) + v * vector_width);
@@ -68,7 +69,7 @@ template <int rows, int vectors, bool accumulate, class A, class B, class C>
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) sum[i][v] += factor * b_row[v];
     }
-  }
+  } while (++k < K);
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
@@ -95,7 +96,7 @@ inline void product_columns(int n, int M, int N, int K, A a, B b, C c) {
 
 }  // namespace detail
 
-/// c(M,N) = [c +] a(M,K) b(K,N); N is a multiple of vector_width. Every element is summed in ascending k.
+/// c(M,N) = [c +] a(M,K) b(K,N); N is a multiple of vector_width, K at least 1. Every element is summed in ascending k.
 template <bool accumulate, class A, class B, class C>
 inline void tile_product(int M, int N, int K, A a, B b, C c) {
   detail::product_columns<detail::block_vectors, accumulate>(0, M, N, K, a, b, c);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rates of gemm() and causal attention on this machine, in GFLOP/s, and attention's share of the GEMM rate seen in
 // the same run. Attention counts the causal half only: forward 4 D T (T + 1) / 2 per head, backward 2.5 times that.
-// Usage: bench_kernels [seconds per measurement, default 0.3]
+// Usage: bench_kernels_<float|bf16> [seconds per measurement, default 0.3]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -34,30 +34,33 @@ double fastest(const ExecSpace& exec, double seconds, const Call& call) {
 
 /// One linear layer: y = x w^T, its input gradient and its accumulated weight gradient. Returns the best rate.
 double bench_linear(const ExecSpace& exec, double seconds, int N, int out, int in) {
-  const Tensor2 x("x", N, in), w("w", out, in), y("y", N, out);
-  Kokkos::deep_copy(x, Real(0.5));
-  Kokkos::deep_copy(w, Real(1e-3));
-  Kokkos::deep_copy(y, Real(1e-3));
+  const StoredTensor2 x("x", N, in), w("w", out, in), y("y", N, out);
+  const MasterTensor2 grad_w("grad_w", out, in);
+  Kokkos::deep_copy(x, Stored(0.5f));
+  Kokkos::deep_copy(w, Stored(1e-3f));
+  Kokkos::deep_copy(y, Stored(1e-3f));
   const double work = 2.0 * N * out * in * 1e-9;
   const double forward = work / fastest(exec, seconds, [&] { gemm(exec, Op::none, Op::transpose, 1, x, w, 0, y); });
   const double input = work / fastest(exec, seconds, [&] { gemm(exec, Op::none, Op::none, 1, y, w, 0, x); });
-  const double weight = work / fastest(exec, seconds, [&] { gemm(exec, Op::transpose, Op::none, 1, y, x, 1, w); });
+  const double weight =
+      work / fastest(exec, seconds, [&] { gemm_master(exec, Op::transpose, Op::none, 1, y, x, 1, grad_w); });
   fmt::print("{:6d} {:6d} {:6d}  {:8.1f} {:8.1f} {:8.1f}\n", N, out, in, forward, input, weight);
   return std::max({forward, input, weight});
 }
 
-void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, int T, int H, int D, Real rate) {
-  const StoredTensor2 qkv("qkv", std::size_t(B) * T, 3 * H * D),
-      grad_qkv("grad_qkv", std::size_t(B) * T, 3 * H * D);
-  const Heads parts = split_heads(qkv, B, H, H), grad_parts = split_heads(grad_qkv, B, H, H);
-  const Tensor4 out("out", B, T, H, D), grad_out("grad_out", B, T, H, D);
-  const Tensor3 lse("lse", B, H, T), delta("delta", B, H, T);
+void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, int T, int H, int G, int D,
+                     Real rate) {
+  const StoredTensor2 qkv("qkv", std::size_t(B) * T, (H + 2 * G) * D),
+      grad_qkv("grad_qkv", std::size_t(B) * T, (H + 2 * G) * D);
+  const Heads parts = split_heads(qkv, B, H, G), grad_parts = split_heads(grad_qkv, B, H, G);
+  const StoredTensor4 out("out", B, T, H, D), grad_out("grad_out", B, T, H, D);
+  const MasterTensor3 lse("lse", B, H, T), delta("delta", B, H, T);
   const auto numbers = Kokkos::create_mirror_view(qkv);
-  for (std::size_t i = 0; i < numbers.size(); ++i) numbers.data()[i] = Real(RandomStream(1, 2).normal(i));
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers.data()[i] = Stored(float(RandomStream(1, 2).normal(i)));
   Kokkos::deep_copy(qkv, numbers);
-  Kokkos::deep_copy(grad_out, Real(0.5));
+  Kokkos::deep_copy(grad_out, Stored(0.5f));
   const Dropout dropout{rate, RandomStream(1, 3), 0};
-  const MasterTensor1 scores("scores", attention_score_elements(B, T, H));
+  const MasterTensor1 scores("scores", attention_score_elements(B, T, G));
   const Real scale = Real(1 / std::sqrt(double(D)));
   const double work = 2.0 * D * T * (T + 1.0) * B * H * 1e-9;
   const double forward =
@@ -66,8 +69,8 @@ void bench_attention(const ExecSpace& exec, double seconds, double roof, int B, 
       2.5 * work / fastest(exec, seconds, [&] {
         causal_attention_backward(exec, parts, out, grad_out, lse, scale, dropout, delta, grad_parts, scores);
       });
-  fmt::print("{:4d} {:5d} {:4d} {:4d} {:8.1f}  {:8.1f} {:5.0f}%  {:8.1f} {:5.0f}%\n", B, T, H, D, double(rate),
-             forward, 100 * forward / roof, backward, 100 * backward / roof);
+  fmt::print("{:4d} {:5d} {:4d} {:4d} {:4d} {:8.1f}  {:8.1f} {:5.0f}%  {:8.1f} {:5.0f}%\n", B, T, H, G, D,
+             double(rate), forward, 100 * forward / roof, backward, 100 * backward / roof);
 }
 
 void bench(double seconds) {
@@ -89,21 +92,23 @@ void bench(double seconds) {
                                                 {768, 512, 128},
                                                 {768, 128, 512}})
     roof = std::max(roof, bench_linear(exec, seconds, l.N, l.out, l.in));
-  fmt::print("\nattention, share of {:.1f} GFLOP/s\n{:>4} {:>5} {:>4} {:>4} {:>8}  {:>8} {:>6}  {:>8} {:>6}\n",
-             roof, "B", "T", "H", "D", "dropout", "forward", "", "backward", "");
+  fmt::print(
+      "\nattention, share of {:.1f} GFLOP/s\n{:>4} {:>5} {:>4} {:>4} {:>4} {:>8}  {:>8} {:>6}  {:>8} {:>6}\n", roof,
+      "B", "T", "H", "G", "D", "dropout", "forward", "", "backward", "");
   struct Heads {
-    int B, T, H, D;
+    int B, T, H, G, D;
     Real rate;
   };
-  for (Heads a : std::initializer_list<Heads>{{4, 1024, 12, 64, 0},
-                                              {1, 1024, 1, 64, 0},
-                                              {16, 256, 6, 64, 0},
-                                              {12, 64, 4, 32, 0},
-                                              {4, 64, 12, 64, 0},
-                                              {4, 512, 6, 128, 0},
-                                              {4, 512, 8, 16, 0},
-                                              {16, 256, 6, 64, Real(0.1)}})
-    bench_attention(exec, seconds, roof, a.B, a.T, a.H, a.D, a.rate);
+  for (Heads a : std::initializer_list<Heads>{{4, 1024, 12, 12, 64, 0},
+                                              {2, 2048, 9, 3, 64, 0},
+                                              {1, 1024, 1, 1, 64, 0},
+                                              {16, 256, 6, 6, 64, 0},
+                                              {12, 64, 4, 4, 32, 0},
+                                              {4, 64, 12, 12, 64, 0},
+                                              {4, 512, 6, 6, 128, 0},
+                                              {4, 512, 8, 8, 16, 0},
+                                              {16, 256, 6, 6, 64, Real(0.1)}})
+    bench_attention(exec, seconds, roof, a.B, a.T, a.H, a.G, a.D, a.rate);
 }
 
 }  // namespace

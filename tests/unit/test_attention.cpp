@@ -217,6 +217,14 @@ std::vector<Shape> shapes() {
                          {1, 600, 4, 3, 2, 300},
                          {1, 1024, 17, 2, 17, 65},
                          {3, 31, 8, 8, 4, 30}});
+  // Several blocks of keys on CPUs, for one tile of queries and for several, without and with windows.
+  all.insert(all.end(), {{2, 330, 2, 256},
+                         {3, 520, 4, 200, 2},
+                         {1, 1100, 2, 64},
+                         {2, 330, 2, 256, 2, 70},
+                         {3, 520, 4, 200, 2, 1},
+                         {3, 520, 4, 200, 2, 129},
+                         {3, 520, 4, 200, 4, 300}});
   return all;
 }
 
@@ -284,7 +292,8 @@ TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   // One head on several threads is cut into tiles, forward and backward; several heads are not.
   for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}, Shape{1, 100, 3, 5, 1},
                       Shape{2, 70, 4, 16, 2}, Shape{1, 300, 4, 8, 2}, Shape{1, 330, 1, 40, 1, 70},
-                      Shape{2, 130, 3, 64, 3, 20}, Shape{1, 300, 4, 8, 2, 129}})
+                      Shape{2, 130, 3, 64, 3, 20}, Shape{1, 300, 4, 8, 2, 129}, Shape{1, 400, 1, 200},
+                      Shape{2, 400, 4, 200, 2}, Shape{1, 400, 1, 200, 1, 150}, Shape{3, 400, 4, 200, 4, 150}})
     for (Real rate : {Real(0), Real(0.3)}) {
       Case c(shape, 1, rate);
       run(*one, c);

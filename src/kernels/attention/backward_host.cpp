@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backward pass of causal attention on CPUs. One task per head of keys and values makes all three gradients of it
 // and of the queries that share it from one recomputation of the weights; where heads are too few for the threads,
-// one pass over tiles of queries and one over tiles of keys recompute them twice. Both take every sum in the same
-// order: the results are the same bits.
+// one pass over tiles of queries and one over tiles of keys recompute them twice. Queries go past one block of keys
+// after the other, of as many as a core's cache holds with their gradients. All take every sum in the same order:
+// the results are the same bits.
 #include "kernels/attention/attention.hpp"
 
 #include "kernels/attention/brgemm_host.hpp"
@@ -14,34 +15,27 @@ namespace {
 
 using namespace host;
 
-/// Scratch of one task. The sums of key and value gradients hold all T keys of a head, or one tile where a task
-/// makes one.
+/// Scratch of one task.
 struct BackwardScratch {
-  QueryColumns query_transposed, grad_out_transposed, grad_query;  ///< (D, query_tile)
-  Rows query, grad_out;                                            ///< (query_tile, padded(D))
-  Rows keys, values;                                               ///< (key_tile, D)
-  QueryColumns weights, grad_scores;                               ///< (key_tile, query_tile)
-  Rows grad_keys, grad_values;                                     ///< (all or key_tile, padded(D))
+  QueryColumns query_transposed, grad_out_transposed;  ///< (D, query_tile)
+  Rows query, grad_out;                                ///< (query_tile, padded(D))
+  QueryColumns weights, grad_scores;                   ///< (key_tile, query_tile)
+  QueryColumns grad_query;                             ///< (query_tiles D, query_tile)
+  Rows keys, values;                                   ///< (block, D)
+  Rows grad_keys, grad_values;                         ///< (sums, padded(D))
 
-  BackwardScratch(ScratchPieces pieces, int D, int keys_held)
-      : query_transposed(pieces.take<query_tile>(D)),
-        grad_out_transposed(pieces.take<query_tile>(D)),
-        grad_query(pieces.take<query_tile>(D)),
-        query(pieces.take(query_tile, padded(D))),
-        grad_out(pieces.take(query_tile, padded(D))),
-        keys(pieces.take(key_tile, D)),
-        values(pieces.take(key_tile, D)),
-        weights(pieces.take<query_tile>(key_tile)),
-        grad_scores(pieces.take<query_tile>(key_tile)),
-        grad_keys(pieces.take(keys_held, padded(D))),
-        grad_values(pieces.take(keys_held, padded(D))) {}
-  static std::size_t bytes(int D, int keys_held) {
-    const std::size_t elements =
-        3 * ScratchPieces::elements(D, query_tile) + 2 * ScratchPieces::elements(query_tile, padded(D)) +
-        2 * ScratchPieces::elements(key_tile, D) + 2 * ScratchPieces::elements(key_tile, query_tile) +
-        2 * ScratchPieces::elements(keys_held, padded(D));
-    return elements * sizeof(Real);
-  }
+  BackwardScratch(Pieces& pieces, int D, Held held)
+      : query_transposed{pieces.take<Real>(D, query_tile)},
+        grad_out_transposed{pieces.take<Real>(D, query_tile)},
+        query{pieces.take<Real>(query_tile, padded(D)), padded(D)},
+        grad_out{pieces.take<Real>(query_tile, padded(D)), padded(D)},
+        weights{pieces.take<Real>(key_tile, query_tile)},
+        grad_scores{pieces.take<Real>(key_tile, query_tile)},
+        grad_query{pieces.take<Real>(long(held.query_tiles) * D, query_tile)},
+        keys{pieces.take<Real>(held.block, D), D},
+        values{pieces.take<Real>(held.block, D), D},
+        grad_keys{pieces.take<Real>(held.sums, padded(D)), padded(D)},
+        grad_values{pieces.take<Real>(held.sums, padded(D)), padded(D)} {}
 };
 
 /// delta of the queries of one tile: rows of grad_out (already packed) times rows of out.
@@ -74,6 +68,7 @@ void load_queries(const BackwardCall& call, int b, int h, const ScoreTile& tile,
   copy_rows(tile.queries, D, columns, grad_out, s.grad_out);
 }
 
+/// Packs keys and values of one block, or tile.
 void load_keys(const BackwardCall& call, int b, int g, int key, int keys, const BackwardScratch& s) {
   copy_rows(keys, call.D(), call.D(), head_rows(call.qkv.key, b, g).from(key, 0), s.keys);
   copy_rows(keys, call.D(), call.D(), head_rows(call.qkv.value, b, g).from(key, 0), s.values);
@@ -123,49 +118,55 @@ void weights_and_grad_scores(const BackwardCall& call, int b, int h, const Score
   }
 }
 
-/// The five products of one tile (FlashAttention-2, algorithm 2, lines 11 to 16). grad_keys and grad_values are the
-/// tile's own rows of the sums.
+/// The five products of one tile (FlashAttention-2, algorithm 2, lines 11 to 16). `block` is the tile's place among
+/// the packed keys, `sum` that among the sums of key and value gradients.
 template <Pass pass>
 void backward_tile(const BackwardCall& call, int b, int h, const ScoreTile& tile, const WeightDropout& drop,
-                   const BackwardScratch& s, Rows grad_keys, Rows grad_values) {
+                   const BackwardScratch& s, int block, int sum, QueryColumns grad_query) {
   const int D = call.D(), width = tile.width(), columns = padded(D);
+  const Rows tile_keys = s.keys.from(block, 0), tile_values = s.values.from(block, 0);
   for_each_band(tile, [&](int band, int keys, int first) {
-    tile_product<false>(keys, width - first, D, Plain{s.keys.from(band, 0)}, s.query_transposed.from(0, first),
+    tile_product<false>(keys, width - first, D, Plain{tile_keys.from(band, 0)}, s.query_transposed.from(0, first),
                         s.weights.from(band, first));
-    tile_product<false>(keys, width - first, D, Plain{s.values.from(band, 0)}, s.grad_out_transposed.from(0, first),
-                        s.grad_scores.from(band, first));
+    tile_product<false>(keys, width - first, D, Plain{tile_values.from(band, 0)},
+                        s.grad_out_transposed.from(0, first), s.grad_scores.from(band, first));
   });
   weights_and_grad_scores(call, b, h, tile, drop, s);
   for_each_band(tile, [&](int band, int keys, int first) {
     if (pass != Pass::query) {
       tile_product<true>(keys, columns, width - first, Plain{s.weights.from(band, first)},
-                         s.grad_out.from(first, 0), grad_values.from(band, 0));
+                         s.grad_out.from(first, 0), s.grad_values.from(sum + band, 0));
       tile_product<true>(keys, columns, width - first, Plain{s.grad_scores.from(band, first)},
-                         s.query.from(first, 0), grad_keys.from(band, 0));
+                         s.query.from(first, 0), s.grad_keys.from(sum + band, 0));
     }
     if (pass != Pass::key_value)
-      tile_product<true>(D, width - first, keys, Transposed{s.keys.from(band, 0)}, s.grad_scores.from(band, first),
-                         s.grad_query.from(0, first));
+      tile_product<true>(D, width - first, keys, Transposed{tile_keys.from(band, 0)},
+                         s.grad_scores.from(band, first), grad_query.from(0, first));
   });
 }
 
-/// All tiles of keys of one tile of queries of head h; writes the gradients of these queries.
+/// One tile of queries of head h, whose gradients have that place, against those of keys [begin, end), which are
+/// packed; writes the gradients of the queries with the last of the keys that they see.
 template <Pass pass>
-void backward_queries(const BackwardCall& call, int b, int h, int query, const BackwardScratch& s) {
+void backward_queries(const BackwardCall& call, int b, int h, int query, int begin, int end, int place,
+                      const BackwardScratch& s) {
   const int D = call.D(), queries = std::min(query_tile, call.T() - query);
+  const int first = first_tile_key(call.form, query);
+  const QueryColumns grad_query = s.grad_query.from(place * D, 0);
   const WeightDropout drop(call.dropout, b, h, call.T());
   ScoreTile tile{query, queries, 0, 0, call.form};
   load_queries(call, b, h, tile, s);
-  query_deltas(call, b, h, tile, s);
-  clear_rows(D, tile.width(), s.grad_query);
-  for (int key = first_tile_key(call.form, query); key < query + queries; key += key_tile) {
+  if (begin <= first) {
+    query_deltas(call, b, h, tile, s);
+    clear_rows(D, tile.width(), grad_query);
+  }
+  for (int key = std::max(begin, first); key < std::min(end, query + queries); key += key_tile) {
     tile.key = key;
     tile.keys = std::min(key_tile, query + queries - key);
-    load_keys(call, b, h / call.shared(), key, tile.keys, s);
-    const int held = pass == Pass::all ? key : 0;
-    backward_tile<pass>(call, b, h, tile, drop, s, s.grad_keys.from(held, 0), s.grad_values.from(held, 0));
+    backward_tile<pass>(call, b, h, tile, drop, s, key - begin, key, grad_query);
   }
-  transpose_scaled(D, queries, call.form.scale, s.grad_query, head_rows(call.grad_qkv.query, b, h).from(query, 0));
+  if (query + queries <= end)
+    transpose_scaled(D, queries, call.form.scale, grad_query, head_rows(call.grad_qkv.query, b, h).from(query, 0));
 }
 
 /// Writes the gradients of keys and values [key, key + keys) of head g from their sums.
@@ -179,13 +180,23 @@ void store_key_value(const BackwardCall& call, int b, int g, int key, int keys, 
   copy_rows(keys, D, D, s.grad_values, head_rows(call.grad_qkv.value, b, g).from(key, 0));
 }
 
+/// Tiles of queries [from, to) of head h against all keys that they see.
+template <Pass pass>
+void backward_blocks(const BackwardCall& call, int b, int h, int from, int to, const BackwardScratch& s) {
+  for_each_block(
+      call.form, from, to, query_tile, key_block(call.T(), call.D()),
+      [&](int begin, int end) { load_keys(call, b, h / call.shared(), begin, end - begin, s); },
+      [&](int query, int begin, int end, int place) {
+        backward_queries<pass>(call, b, h, query, begin, end, place, s);
+      });
+}
+
 /// One head of keys and values and the queries that share it, all gradients from one recomputation.
 void backward_head(const BackwardCall& call, int b, int g, const BackwardScratch& s) {
   const int T = call.T(), columns = padded(call.D());
   clear_rows(T, columns, s.grad_keys);
   clear_rows(T, columns, s.grad_values);
-  for (int h = g * call.shared(); h < (g + 1) * call.shared(); ++h)
-    for (int query = 0; query < T; query += query_tile) backward_queries<Pass::all>(call, b, h, query, s);
+  for (int h = g * call.shared(); h < (g + 1) * call.shared(); ++h) backward_blocks<Pass::all>(call, b, h, 0, T, s);
   store_key_value(call, b, g, 0, T, s);
 }
 
@@ -202,18 +213,10 @@ void backward_keys(const BackwardCall& call, int b, int g, int key, const Backwa
       const int queries = std::min(query_tile, T - query);
       const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key), call.form};
       load_queries(call, b, h, tile, s);
-      backward_tile<Pass::key_value>(call, b, h, tile, drop, s, s.grad_keys, s.grad_values);
+      backward_tile<Pass::key_value>(call, b, h, tile, drop, s, 0, 0, s.grad_query);
     }
   }
   store_key_value(call, b, g, key, keys, s);
-}
-
-/// One task per head costs 5 products a tile on at most as many threads as there are heads; two passes cost 7 on
-/// all.
-bool one_task_per_head(long threads, long heads, int padded_keys, int D) {
-  constexpr std::size_t most_bytes = std::size_t{64} << 20;
-  const long rounds = (heads + threads - 1) / threads;
-  return 5 * rounds * threads <= 7 * heads && BackwardScratch::bytes(D, padded_keys) <= most_bytes;
 }
 
 }  // namespace
@@ -224,9 +227,12 @@ std::size_t attention_score_elements(int, int, int) {
 
 std::size_t attention_scratch_bytes(int threads, int sequences, int context, int key_value_heads, int head_size) {
   if (const std::size_t bytes = brgemm_attention_scratch_bytes(context, head_size); bytes > 0) return bytes;
-  const int padded_keys = (context + key_tile - 1) / key_tile * key_tile;
-  const bool one_task = one_task_per_head(threads, long(sequences) * key_value_heads, padded_keys, head_size);
-  return BackwardScratch::bytes(head_size, one_task ? padded_keys : key_tile) + 64;  // the forward pass needs less
+  const std::size_t of_head = bytes_of<BackwardScratch>(head_size, Held::head(context, head_size, query_tile));
+  const bool one_task = one_task_per_head(threads, long(sequences) * key_value_heads, of_head);
+  // The forward pass needs less.
+  return 64 + (one_task ? of_head
+                        : std::max(bytes_of<BackwardScratch>(head_size, Held::tile_of_queries(context, head_size)),
+                                   bytes_of<BackwardScratch>(head_size, Held::tile_of_keys())));
 }
 
 void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, ConstStoredTensor4 out,
@@ -240,27 +246,29 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
   require_window("causal_attention_backward", form);
   const BackwardCall call{qkv, out, grad_out, lse, form, dropout, delta, grad_qkv};
   if (brgemm_attention_backward(exec, call)) return;
-  const int padded_keys = call.key_tiles() * key_tile, query_tiles = call.query_tiles(),
-            key_tiles = call.key_tiles();
   const std::size_t B = out.extent(0);
-  const int D = call.D();
-  if (one_task_per_head(exec.concurrency(), long(B) * call.G(), padded_keys, D)) {
-    for_each_task("dekoder::causal_attention_backward::head", exec, B, call.G(), 1,
-                  BackwardScratch::bytes(D, padded_keys), [=](int b, int g, int, void* memory) {
-                    backward_head(call, b, g, BackwardScratch(ScratchPieces(memory), D, padded_keys));
+  const int T = call.T(), D = call.D();
+  const auto start = [&](const char* label, int heads, int tasks_per_head, Held held, const auto& task) {
+    for_each_task(label, exec, B, heads, tasks_per_head, bytes_of<BackwardScratch>(D, held),
+                  [=](int b, int head, int i, void* memory) {
+                    Pieces pieces(memory);
+                    task(b, head, i, BackwardScratch(pieces, D, held));
                   });
+  };
+  const Held head = Held::head(T, D, query_tile);
+  if (one_task_per_head(exec.concurrency(), long(B) * call.G(), bytes_of<BackwardScratch>(D, head))) {
+    start("dekoder::causal_attention_backward::head", call.G(), 1, head,
+          [=](int b, int g, int, const BackwardScratch& s) { backward_head(call, b, g, s); });
     return;
   }
-  const std::size_t bytes = BackwardScratch::bytes(D, key_tile);
-  for_each_task("dekoder::causal_attention_backward::query", exec, B, call.H(), query_tiles, bytes,
-                [=](int b, int h, int i, void* memory) {
-                  backward_queries<Pass::query>(call, b, h, (query_tiles - 1 - i) * query_tile,
-                                                BackwardScratch(ScratchPieces(memory), D, key_tile));
-                });
-  for_each_task("dekoder::causal_attention_backward::key_value", exec, B, call.G(), key_tiles, bytes,
-                [=](int b, int g, int i, void* memory) {
-                  backward_keys(call, b, g, i * key_tile, BackwardScratch(ScratchPieces(memory), D, key_tile));
-                });
+  const int query_tiles = tiles_of(T, query_tile);
+  start("dekoder::causal_attention_backward::query", call.H(), query_tiles, Held::tile_of_queries(T, D),
+        [=](int b, int h, int i, const BackwardScratch& s) {
+          const int query = (query_tiles - 1 - i) * query_tile;  // the longest first
+          backward_blocks<Pass::query>(call, b, h, query, std::min(query + query_tile, T), s);
+        });
+  start("dekoder::causal_attention_backward::key_value", call.G(), tiles_of(T, key_tile), Held::tile_of_keys(),
+        [=](int b, int g, int i, const BackwardScratch& s) { backward_keys(call, b, g, i * key_tile, s); });
 }
 
 }  // namespace dekoder

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of bf16 on CPUs with products of it. A task packs the keys and values of a head once, as the kernels
-// read them; scores, weights and their gradients stay in the task's cache, queries down and keys across, so that
-// two neighbouring rows make the pairs that a kernel takes as its right factor.
+// Attention of bf16 on CPUs with products of it. A task packs a block of keys and values of a head, as the kernels
+// read them, for all its queries; scores, weights and their gradients stay in the task's cache, queries down and
+// keys across, so that two neighbouring rows make the pairs that a kernel takes as its right factor.
 #include "kernels/attention/brgemm_host.hpp"
 
 #if defined(DEKODER_PRECISION_BF16)
@@ -18,17 +18,8 @@ namespace dekoder::host {
 namespace {
 
 /// Queries, and keys, of a tile of scores.
-constexpr int tile = 64;
+constexpr int tile = key_tile;
 static_assert(tile == brgemm_columns && tile % vector_width == 0);
-
-constexpr int tiles_of(int tokens) {
-  return (tokens + tile - 1) / tile;
-}
-
-/// The first tile of keys that query t sees one of.
-int first_tile(const AttentionForm& form, int t) {
-  return form.first_key(t) / tile;
-}
 
 /// The channels of a head as columns of a right factor: `blocks` times `block`, zeros beyond D.
 struct HeadColumns {
@@ -104,30 +95,6 @@ void transpose_rows(int count, int D, StoredRows from, BFloat16* to) {
   transpose_scaled(count, D, Real(1), from, rows);
 }
 
-/// Hands out parts of one piece of memory, each aligned to 64 bytes; of none, to learn how much they are.
-class Pieces {
- public:
-  explicit Pieces(void* memory) : begin_(static_cast<std::byte*>(memory)) {}
-  template <class Element>
-  Element* take(long rows, long columns) {
-    std::byte* const piece = begin_ == nullptr ? nullptr : begin_ + used_;
-    used_ += (std::size_t(rows) * std::size_t(columns) * sizeof(Element) + 63) / 64 * 64;
-    return reinterpret_cast<Element*>(piece);
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  std::byte* begin_;
-  std::size_t used_ = 0;
-};
-
-template <class Scratch>
-std::size_t bytes_of(int tokens, int D) {
-  Pieces none(nullptr);
-  Scratch(none, tokens, D);
-  return none.used();
-}
-
 /// Kernels for tiles of 64 rows and for the one that ends a sequence, which has fewer.
 class RowKernels {
  public:
@@ -154,44 +121,46 @@ void multiply_columns(const Brgemm& kernel, HeadColumns columns, const BFloat16*
 struct ForwardKernels {
   RowKernels scores, first, next;
 
-  ForwardKernels(int T, int D, long query_row)
-      : scores(T, [&](int rows) { return BrgemmShape{rows, tile, D, query_row, tile, padded_keys(T), false}; }),
-        first(T, [&](int rows) { return weighted_values(rows, T, D, false); }),
-        next(T, [&](int rows) { return weighted_values(rows, T, D, true); }) {}
+  ForwardKernels(int T, int D, int block, long query_row)
+      : scores(T, [&](int rows) { return BrgemmShape{rows, tile, D, query_row, tile, block, false}; }),
+        first(T, [&](int rows) { return weighted_values(rows, D, block, false); }),
+        next(T, [&](int rows) { return weighted_values(rows, D, block, true); }) {}
   bool found() const { return scores.found() && first.found() && next.found(); }
 
-  static int padded_keys(int T) { return tiles_of(T) * tile; }
-
  private:
-  static BrgemmShape weighted_values(int rows, int T, int D, bool accumulate) {
+  static BrgemmShape weighted_values(int rows, int D, int block, bool accumulate) {
     const HeadColumns columns(D);
-    return {rows, columns.block, tile, padded_keys(T), columns.block, columns.padded(), accumulate};
+    return {rows, columns.block, tile, block, columns.block, columns.padded(), accumulate};
   }
 };
 
-/// Of a task: the packed keys and values of a head, one tile of queries against all keys.
+/// Largest score of a query so far, and the sum of its weights.
+struct RowSoftmax {
+  Real largest = -std::numeric_limits<Real>::infinity(), total = 0;
+};
+
+/// Of a task of so many tiles of queries, which go past one block of keys after the other.
 struct ForwardScratch {
   BFloat16 *keys, *values;  ///< a tile: (D / 2, tile, 2); (blocks, tile / 2, block, 2)
-  Real* scores;             ///< (tile, padded keys)
-  BFloat16* weights;        ///< (tile, padded keys)
-  Real* out;                ///< (tile, padded D)
+  Real* scores;             ///< (tile, block)
+  BFloat16* weights;        ///< (tile, block)
+  Real* out;                ///< (query_tiles tile, padded D)
+  RowSoftmax* states;       ///< (query_tiles tile)
 
-  ForwardScratch(Pieces& pieces, int T, int D)
-      : keys(pieces.take<BFloat16>(tiles_of(T) * tile, D)),
-        values(pieces.take<BFloat16>(tiles_of(T) * tile, HeadColumns(D).padded())),
-        scores(pieces.take<Real>(tile, tiles_of(T) * tile)),
-        weights(pieces.take<BFloat16>(tile, tiles_of(T) * tile)),
-        out(pieces.take<Real>(tile, HeadColumns(D).padded())) {}
+  ForwardScratch(Pieces& pieces, int D, int query_tiles, int block)
+      : keys(pieces.take<BFloat16>(block, D)),
+        values(pieces.take<BFloat16>(block, HeadColumns(D).padded())),
+        scores(pieces.take<Real>(tile, block)),
+        weights(pieces.take<BFloat16>(tile, block)),
+        out(pieces.take<Real>(query_tiles * tile, HeadColumns(D).padded())),
+        states(pieces.take<RowSoftmax>(query_tiles, tile)) {}
 };
 
-struct RowSoftmax {
-  Real largest, total;
-};
-
-/// weights = exp2(factor (scores - largest)) times dropout's factors of the keys [first, visible), 0 from `begin`
-/// to there and from there to `keys`; total is their sum before dropout.
-RowSoftmax softmax_row(const Real* scores, int query, int begin, int first, int visible, int keys, Real factor,
-                       const WeightDropout& drop, BFloat16* weights) {
+/// Scores against a block of keys from `begin` on: weights = exp2(factor (scores - largest)) times dropout's
+/// factors of the keys [first, visible), 0 before and from there to `keys`, all counted from `begin`. Their sum
+/// before dropout comes to the query's state; returns the factor of what was summed under the largest score before.
+Real softmax_row(const Real* scores, int query, int begin, int first, int visible, int keys, Real factor,
+                 const WeightDropout& drop, RowSoftmax& state, BFloat16* weights) {
   const IntegerVector lanes = lane_indices();
   const Vector none = broadcast(-std::numeric_limits<Real>::infinity());
   const auto visible_scores = [&](int k) {
@@ -199,100 +168,122 @@ RowSoftmax softmax_row(const Real* scores, int query, int begin, int first, int 
     if (k < first) return (lanes >= LaneInteger(first - k)) & (lanes < LaneInteger(visible - k)) ? x : none;
     return k + vector_width <= visible ? x : lanes < LaneInteger(visible - k) ? x : none;
   };
+  if (first >= visible) {
+    std::fill_n(weights, keys, BFloat16(0.0f));
+    return 1;
+  }
   const int start = first / vector_width * vector_width;
-  Vector largest = none;
+  Vector vector_largest = none;
   for (int k = start; k < visible; k += vector_width) {
     const Vector x = visible_scores(k);
-    largest = x > largest ? x : largest;
+    vector_largest = x > vector_largest ? x : vector_largest;
   }
-  const Real most = fold_lanes(largest, [](Vector x, Vector y) { return x > y ? x : y; });
+  const Real before = state.largest;
+  state.largest = std::max(before, fold_lanes(vector_largest, [](Vector x, Vector y) { return x > y ? x : y; }));
   Vector total{};
-  int k = begin;
+  int k = 0;
   for (; k < start; k += vector_width) store(weights + k, Vector{});
   for (; k < visible; k += vector_width) {
-    Vector weight = exp2(factor * (visible_scores(k) - most));
+    Vector weight = exp2(factor * (visible_scores(k) - state.largest));
     total += weight;
-    if (drop.active()) weight *= drop.factors(query, k);
+    if (drop.active()) weight *= drop.factors(query, begin + k);
     store(weights + k, weight);
   }
   for (; k < keys; k += vector_width) store(weights + k, Vector{});
-  return {most, fold_lanes(total, [](Vector x, Vector y) { return x + y; })};
+  const Real correction = before == state.largest ? Real(1)
+                          : before == none[0]     ? Real(0)
+                                                  : exp2(broadcast(factor * (before - state.largest)))[0];
+  state.total = state.total * correction + fold_lanes(total, [](Vector x, Vector y) { return x + y; });
+  return correction;
 }
 
-/// Tiles [first, last) of the queries of head h, whose keys and values are those of head g.
-void forward_tiles(const ConstHeads& qkv, int b, int h, int g, int first, int last, AttentionForm form,
-                   const Dropout& dropout, const ForwardKernels& kernels, const StoredTensor4& out,
-                   const MasterTensor3& lse, const ForwardScratch& s) {
-  const int T = qkv.query.extent_int(1), D = qkv.query.extent_int(3), row = ForwardKernels::padded_keys(T);
-  const HeadColumns columns(D);
-  const auto keys = [&](int j) { return s.keys + long(j) * tile * D; };
-  const auto values = [&](int j) { return s.values + long(j) * tile * columns.padded(); };
-  const WeightDropout drop(dropout, b, h, T, WeightDropout::Lanes::keys);
-  for (int j = first_tile(form, first * tile); j < last; ++j) {
-    const int count = std::min(tile, T - j * tile);
-    pack_transposed(count, D, rows_of(qkv.key, b, g, j * tile), keys(j));
-    pack_pairs(count, D, columns, rows_of(qkv.value, b, g, j * tile), values(j));
-  }
-  for (int i = first; i < last; ++i) {
-    const int query = i * tile, queries = std::min(tile, T - query);
-    const int seen = first_tile(form, query);
-    for (int j = seen; j <= i; ++j)
-      kernels.scores.of(queries)(rows_of(qkv.query, b, h, query).data, keys(j), s.scores + j * tile);
-    std::array<Real, tile> inverse;
-    for (int q = 0; q < queries; ++q) {
-      const auto [largest, total] =
-          softmax_row(s.scores + long(q) * row, query + q, seen * tile, form.first_key(query + q), query + q + 1,
-                      (i + 1) * tile, form.scale * log2_e, drop, s.weights + long(q) * row);
-      inverse[std::size_t(q)] = Real(1) / total;
-      lse(b, h, query + q) = form.scale * largest + std::log(total);
+/// A task of the forward pass: queries from `from` on of head h of sequence b.
+struct ForwardTask {
+  const ForwardCall& call;
+  const ForwardKernels& kernels;
+  int b, h, from, block;
+  ForwardScratch s;
+  HeadColumns columns{call.D()};
+
+  void pack(int begin, int end) const {
+    const int D = call.D(), g = h / call.shared();
+    for (int key = begin; key < end; key += tile) {
+      const int count = std::min(tile, end - key);
+      pack_transposed(count, D, rows_of(call.qkv.key, b, g, key), s.keys + long(key - begin) * D);
+      pack_pairs(count, D, columns, rows_of(call.qkv.value, b, g, key),
+                 s.values + long(key - begin) * columns.padded());
     }
-    for (int j = seen; j <= i; ++j)
-      multiply_columns((j == seen ? kernels.first : kernels.next).of(queries), columns, s.weights + j * tile,
-                       values(j), s.out);
-    const auto target = head_rows(out, b, h).from(query, 0);
+  }
+
+  /// A tile of queries against those of the packed keys [begin, end) that it sees; writes out and lse with the
+  /// last.
+  void queries_of(int query, int begin, int end, int place) const {
+    const int T = call.T(), D = call.D(), queries = std::min(tile, T - query), width = columns.padded();
+    const int first = first_tile_key(call.form, query), from_key = std::max(begin, first) - begin,
+              to_key = tiles_of(std::min(end, query + queries) - begin, tile) * tile;
+    const WeightDropout drop(call.dropout, b, h, T, WeightDropout::Lanes::keys);
+    RowSoftmax* const states = s.states + place * tile;
+    Real* const out = s.out + long(place) * tile * width;
+    if (begin <= first) std::fill_n(states, queries, RowSoftmax());
+    for (int key = from_key; key < to_key; key += tile)
+      kernels.scores.of(queries)(rows_of(call.qkv.query, b, h, query).data, s.keys + long(key) * D, s.scores + key);
     for (int q = 0; q < queries; ++q) {
-      const Real* sum = s.out + long(q) * columns.padded();
-      const Real factor = inverse[std::size_t(q)];
+      const int t = query + q, seen = std::max(call.form.first_key(t) - begin, from_key);
+      const Real correction =
+          softmax_row(s.scores + long(q) * block + from_key, t, begin + from_key, seen - from_key,
+                      std::min(t + 1, end) - begin - from_key, to_key - from_key, call.form.scale * log2_e, drop,
+                      states[q], s.weights + long(q) * block + from_key);
+      if (begin <= first || correction == 1) continue;
+      Real* const sum = out + long(q) * width;
+#pragma omp simd
+      for (int d = 0; d < D; ++d) sum[d] *= correction;
+    }
+    for (int key = from_key; key < to_key; key += tile) {
+      const RowKernels& of_rows = begin + key == first ? kernels.first : kernels.next;
+      multiply_columns(of_rows.of(queries), columns, s.weights + key, s.values + long(key) * width, out);
+    }
+    if (query + queries > end) return;
+    const auto target = head_rows(call.out, b, h).from(query, 0);
+    for (int q = 0; q < queries; ++q) {
+      call.lse(b, h, query + q) = call.form.scale * states[q].largest + std::log(states[q].total);
+      const Real* sum = out + long(q) * width;
+      const Real factor = Real(1) / states[q].total;
       BFloat16* to = target.at(q);
 #pragma omp simd
       for (int d = 0; d < D; ++d) to[d] = sum[d] * factor;
     }
   }
-  release_brgemm();
-}
-
-/// Whether heads alone keep the threads busy: then a task is a whole head.
-bool heads_suffice(long heads, long threads) {
-  return heads % threads == 0 || heads >= 8 * threads;
-}
+};
 
 }  // namespace
 
-bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionForm form, const Dropout& dropout,
-                      const StoredTensor4& out, const MasterTensor3& lse) {
-  const int T = out.extent_int(1), H = out.extent_int(2), D = out.extent_int(3), shared = H / qkv.key.extent_int(2);
+bool brgemm_attention(const ExecSpace& exec, const ForwardCall& call) {
+  const int T = call.T(), D = call.D(), block = key_block(T, D);
   if (D % 2 != 0) return false;
-  const ForwardKernels kernels(T, D, long(qkv.query.stride(1)));
+  const ForwardKernels kernels(T, D, block, long(call.qkv.query.stride(1)));
   if (!kernels.found()) return false;
-  const std::size_t heads = out.extent(0) * std::size_t(H);
-  const int tiles = tiles_of(T), tasks = heads_suffice(long(heads), exec.concurrency()) ? 1 : tiles;
-  for_each_task("dekoder::causal_attention", exec, out.extent(0), H, tasks, bytes_of<ForwardScratch>(T, D),
-                [&](int b, int h, int i, void* memory) {
-                  const int first = tasks - 1 - i;  // the longest first
+  const int of_task = tiles_of_task(call, tile, exec.concurrency()), tasks = tiles_of(T, of_task * tile);
+  for_each_task("dekoder::causal_attention", exec, call.out.extent(0), call.H(), tasks,
+                bytes_of<ForwardScratch>(D, of_task, block), [&](int b, int h, int i, void* memory) {
+                  const int from = (tasks - 1 - i) * of_task * tile;  // the longest first
                   Pieces pieces(memory);
-                  forward_tiles(qkv, b, h, h / shared, first, tasks == 1 ? tiles : first + 1, form, dropout,
-                                kernels, out, lse, ForwardScratch(pieces, T, D));
+                  const ForwardTask task{
+                      call, kernels, b, h, from, block, ForwardScratch(pieces, D, of_task, block)};
+                  for_each_block(
+                      call.form, from, std::min(from + of_task * tile, T), tile, block,
+                      [&](int begin, int end) { task.pack(begin, end); },
+                      [&](int query, int begin, int end, int place) { task.queries_of(query, begin, end, place); });
+                  release_brgemm();
                 });
   return true;
 }
 
 namespace {
 
-/// `keys_row` is the row of the sums of key and value gradients, which are kept transposed.
 struct BackwardKernels {
   RowKernels scores, grad_weights, grad_query, grad_keys;
 
-  BackwardKernels(const BackwardCall& call, int keys_row)
+  explicit BackwardKernels(const BackwardCall& call)
       : scores(call.T(), [&](int rows) { return against_keys(rows, call.D(), long(call.qkv.query.stride(1))); }),
         grad_weights(call.T(),
                      [&](int rows) { return against_keys(rows, call.D(), long(call.grad_out.stride(1))); }),
@@ -302,7 +293,7 @@ struct BackwardKernels {
                      return BrgemmShape{rows, columns.block, tile, tile, columns.block, columns.padded(), true};
                    }),
         grad_keys(call.T(), [&](int rows) {
-          return BrgemmShape{call.D(), tile, (rows + 1) / 2 * 2, tile, tile, keys_row, true};
+          return BrgemmShape{call.D(), tile, (rows + 1) / 2 * 2, tile, tile, tile, true};
         }) {}
   bool found() const { return scores.found() && grad_weights.found() && grad_query.found() && grad_keys.found(); }
 
@@ -310,23 +301,23 @@ struct BackwardKernels {
   static BrgemmShape against_keys(int rows, int D, long row) { return {rows, tile, D, row, tile, tile, false}; }
 };
 
-/// Of a task that has `keys_held` keys of a head.
+/// Of a task.
 struct BackwardScratch {
   BFloat16 *keys, *values;                       ///< a tile: (D / 2, tile, 2)
   BFloat16* key_pairs;                           ///< a tile: (blocks, tile / 2, block, 2)
-  Real *grad_keys, *grad_values;                 ///< (D, keys_held): transposed
+  Real *grad_keys, *grad_values;                 ///< a tile: (D, tile), transposed
   Real *scores, *grad_weights;                   ///< (tile, tile)
   BFloat16 *weight_pairs, *grad_score_pairs;     ///< (tile / 2, tile, 2)
   BFloat16* grad_scores;                         ///< (tile, tile)
   BFloat16 *query_transposed, *grad_transposed;  ///< (D, tile)
-  Real* grad_query;                              ///< (tile, padded D)
+  Real* grad_query;                              ///< a tile: (tile, padded D)
 
-  BackwardScratch(Pieces& p, int keys_held, int D)
-      : keys(p.take<BFloat16>(keys_held, D)),
-        values(p.take<BFloat16>(keys_held, D)),
-        key_pairs(p.take<BFloat16>(keys_held, HeadColumns(D).padded())),
-        grad_keys(p.take<Real>(D, keys_held)),
-        grad_values(p.take<Real>(D, keys_held)),
+  BackwardScratch(Pieces& p, int D, Held held)
+      : keys(p.take<BFloat16>(held.block, D)),
+        values(p.take<BFloat16>(held.block, D)),
+        key_pairs(p.take<BFloat16>(held.block, HeadColumns(D).padded())),
+        grad_keys(p.take<Real>(held.sums, D)),
+        grad_values(p.take<Real>(held.sums, D)),
         scores(p.take<Real>(tile, tile)),
         grad_weights(p.take<Real>(tile, tile)),
         weight_pairs(p.take<BFloat16>(tile, tile)),
@@ -334,79 +325,94 @@ struct BackwardScratch {
         grad_scores(p.take<BFloat16>(tile, tile)),
         query_transposed(p.take<BFloat16>(D, tile)),
         grad_transposed(p.take<BFloat16>(D, tile)),
-        grad_query(p.take<Real>(tile, HeadColumns(D).padded())) {}
+        grad_query(p.take<Real>(long(held.query_tiles) * tile, HeadColumns(D).padded())) {}
 };
 
-/// One task: keys from key_begin on of the head of keys and values g of sequence b.
+/// One task: all keys that `held` has sums of, from first_sum on, of the head of keys and values g of sequence b.
 template <Pass pass>
 class BackwardTask {
  public:
-  BackwardTask(const BackwardCall& call, const BackwardKernels& kernels, int b, int g, int key_begin, int keys_held,
+  BackwardTask(const BackwardCall& call, const BackwardKernels& kernels, int b, int g, int first_sum, Held held,
                void* memory)
       : call_(call),
         kernels_(kernels),
         columns_(call.D()),
         b_(b),
         g_(g),
-        key_begin_(key_begin),
-        keys_held_(keys_held),
+        first_sum_(first_sum),
         pieces_(memory),
-        s_(pieces_, keys_held, call.D()) {
-    const int D = call.D(), end = std::min(call.T(), key_begin + keys_held);
-    for (int key = key_begin; key < end; key += tile) {
-      const int count = std::min(tile, end - key);
-      const long place = key - key_begin;
-      pack_transposed(count, D, rows_of(call.qkv.key, b, g, key), s_.keys + place * D);
-      pack_transposed(count, D, rows_of(call.qkv.value, b, g, key), s_.values + place * D);
-      if (pass != Pass::key_value)
-        pack_pairs(count, D, columns_, rows_of(call.qkv.key, b, g, key), s_.key_pairs + place * columns_.padded());
-    }
-    if (pass == Pass::query) return;
-    std::fill_n(s_.grad_keys, long(D) * keys_held, Real(0));
-    std::fill_n(s_.grad_values, long(D) * keys_held, Real(0));
+        s_(pieces_, call.D(), held) {
+    std::fill_n(s_.grad_keys, long(call.D()) * held.sums, Real(0));
+    std::fill_n(s_.grad_values, long(call.D()) * held.sums, Real(0));
   }
   ~BackwardTask() { release_brgemm(); }
   BackwardTask(const BackwardTask&) = delete;
 
-  /// A tile of queries of head h against the keys that it sees of this task's.
-  void queries_of(int h, int query) {
+  void pack(int begin, int end) {
+    const int D = call_.D();
+    for (int key = begin; key < end; key += tile) {
+      const int count = std::min(tile, end - key);
+      const long place = key - begin;
+      pack_transposed(count, D, rows_of(call_.qkv.key, b_, g_, key), s_.keys + place * D);
+      pack_transposed(count, D, rows_of(call_.qkv.value, b_, g_, key), s_.values + place * D);
+      if (pass != Pass::key_value)
+        pack_pairs(count, D, columns_, rows_of(call_.qkv.key, b_, g_, key),
+                   s_.key_pairs + place * columns_.padded());
+    }
+  }
+
+  /// A tile of queries of head h against those of the packed keys [begin, end) that it sees; writes the gradients
+  /// of the queries with the last.
+  void queries_of(int h, int query, int begin, int end, int place) {
     const int D = call_.D(), queries = std::min(tile, call_.T() - query);
+    const int first = first_tile_key(call_.form, query);
     const StoredRows of_query = rows_of(call_.qkv.query, b_, h, query),
                      of_grad = rows_of(call_.grad_out, b_, h, query);
-    if (pass != Pass::key_value) {
+    Real* const grad_query = s_.grad_query + long(place) * tile * columns_.padded();
+    if (pass != Pass::key_value && begin <= first) {
       deltas(h, query, queries);
-      std::fill_n(s_.grad_query, long(tile) * columns_.padded(), Real(0));
+      std::fill_n(grad_query, long(tile) * columns_.padded(), Real(0));
     }
     if (pass != Pass::query) {
       transpose_rows(queries, D, of_query, s_.query_transposed);
       transpose_rows(queries, D, of_grad, s_.grad_transposed);
     }
     const WeightDropout drop(call_.dropout, b_, h, call_.T(), WeightDropout::Lanes::keys);
-    for (int key = std::max(key_begin_, first_tile(call_.form, query) * tile);
-         key < std::min(key_begin_ + keys_held_, query + queries); key += tile) {
-      const long place = key - key_begin_;
-      kernels_.scores.of(queries)(of_query.data, s_.keys + place * D, s_.scores);
-      kernels_.grad_weights.of(queries)(of_grad.data, s_.values + place * D, s_.grad_weights);
+    for (int key = std::max(begin, first); key < std::min(end, query + queries); key += tile) {
+      const long packed = key - begin, sum = key - first_sum_;
+      kernels_.scores.of(queries)(of_query.data, s_.keys + packed * D, s_.scores);
+      kernels_.grad_weights.of(queries)(of_grad.data, s_.values + packed * D, s_.grad_weights);
       weights_and_grad_scores(h, query, queries, key, drop);
       if (pass != Pass::key_value)
         multiply_columns(kernels_.grad_query.of(queries), columns_, s_.grad_scores,
-                         s_.key_pairs + place * columns_.padded(), s_.grad_query);
+                         s_.key_pairs + packed * columns_.padded(), grad_query);
       if (pass == Pass::query) continue;
-      kernels_.grad_keys.of(queries)(s_.grad_transposed, s_.weight_pairs, s_.grad_values + place);
-      kernels_.grad_keys.of(queries)(s_.query_transposed, s_.grad_score_pairs, s_.grad_keys + place);
+      kernels_.grad_keys.of(queries)(s_.grad_transposed, s_.weight_pairs, s_.grad_values + sum * D);
+      kernels_.grad_keys.of(queries)(s_.query_transposed, s_.grad_score_pairs, s_.grad_keys + sum * D);
     }
-    if (pass == Pass::key_value) return;
+    if (pass == Pass::key_value || query + queries > end) return;
     const auto target = head_rows(call_.grad_qkv.query, b_, h).from(query, 0);
-    copy_rows(queries, D, D, Rows{s_.grad_query, columns_.padded()}, target);
+    copy_rows(queries, D, D, Rows{grad_query, columns_.padded()}, target);
   }
 
-  /// Writes the gradients of the task's keys and values.
-  void store_key_value() {
-    const int D = call_.D(), count = std::min(keys_held_, call_.T() - key_begin_);
-    const auto keys = head_rows(call_.grad_qkv.key, b_, g_).from(key_begin_, 0);
-    const auto values = head_rows(call_.grad_qkv.value, b_, g_).from(key_begin_, 0);
-    transpose_scaled(D, count, Real(1), Rows{s_.grad_keys, keys_held_}, keys);
-    transpose_scaled(D, count, Real(1), Rows{s_.grad_values, keys_held_}, values);
+  /// Tiles of queries [from, to) of head h against all keys that they see.
+  void blocks_of(int h, int from, int to) {
+    for_each_block(
+        call_.form, from, to, tile, key_block(call_.T(), call_.D()), [&](int begin, int end) { pack(begin, end); },
+        [&](int query, int begin, int end, int place) { queries_of(h, query, begin, end, place); });
+  }
+
+  /// Writes the gradients of keys [begin, end) and their values.
+  void store_key_value(int begin, int end) {
+    const int D = call_.D();
+    for (int key = begin; key < end; key += tile) {
+      const int count = std::min(tile, end - key);
+      const long sum = long(key - first_sum_) * D;
+      transpose_scaled(D, count, Real(1), Rows{s_.grad_keys + sum, tile},
+                       head_rows(call_.grad_qkv.key, b_, g_).from(key, 0));
+      transpose_scaled(D, count, Real(1), Rows{s_.grad_values + sum, tile},
+                       head_rows(call_.grad_qkv.value, b_, g_).from(key, 0));
+    }
   }
 
  private:
@@ -467,51 +473,47 @@ class BackwardTask {
   const BackwardCall& call_;
   const BackwardKernels& kernels_;
   HeadColumns columns_;
-  int b_, g_, key_begin_, keys_held_;
+  int b_, g_, first_sum_;
   Pieces pieces_;
   BackwardScratch s_;
 };
 
-/// One task per head costs 5 products a tile, two passes 7, on all threads also where heads are few.
-bool one_task_per_head(long threads, long heads, int T, int D) {
-  constexpr std::size_t most_bytes = std::size_t{64} << 20;
-  const long rounds = (heads + threads - 1) / threads;
-  return 5 * rounds * threads <= 7 * heads && bytes_of<BackwardScratch>(tiles_of(T) * tile, D) <= most_bytes;
-}
-
 }  // namespace
 
 bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) {
-  const int T = call.T(), D = call.D(), H = call.H(), G = call.G(), shared = call.shared();
+  const int T = call.T(), D = call.D(), G = call.G(), shared = call.shared();
   if (D % 2 != 0) return false;
-  const int tiles = tiles_of(T), all_keys = tiles * tile;
-  const BackwardKernels whole(call, all_keys), of_a_tile(call, tile);
-  if (!whole.found() || !of_a_tile.found()) return false;
+  const BackwardKernels kernels(call);
+  if (!kernels.found()) return false;
   const std::size_t B = call.out.extent(0);
-  if (one_task_per_head(exec.concurrency(), long(B) * G, T, D)) {
-    for_each_task("dekoder::causal_attention_backward::head", exec, B, G, 1, bytes_of<BackwardScratch>(all_keys, D),
+  const Held head = Held::head(T, D, tile), of_queries = Held::tile_of_queries(T, D),
+             of_keys = Held::tile_of_keys();
+  if (const std::size_t bytes = bytes_of<BackwardScratch>(D, head);
+      one_task_per_head(exec.concurrency(), long(B) * G, bytes)) {
+    for_each_task("dekoder::causal_attention_backward::head", exec, B, G, 1, bytes,
                   [&](int b, int g, int, void* memory) {
-                    BackwardTask<Pass::all> of_head(call, whole, b, g, 0, all_keys, memory);
-                    for (int h = g * shared; h < (g + 1) * shared; ++h)
-                      for (int i = 0; i < tiles; ++i) of_head.queries_of(h, i * tile);
-                    of_head.store_key_value();
+                    BackwardTask<Pass::all> task(call, kernels, b, g, 0, head, memory);
+                    for (int h = g * shared; h < (g + 1) * shared; ++h) task.blocks_of(h, 0, T);
+                    task.store_key_value(0, T);
                   });
     return true;
   }
-  for_each_task("dekoder::causal_attention_backward::query", exec, B, H, tiles,
-                bytes_of<BackwardScratch>(all_keys, D), [&](int b, int h, int task, void* memory) {
-                  const int i = tiles - 1 - task, begin = first_tile(call.form, i * tile) * tile;
-                  BackwardTask<Pass::query> of_tile(call, whole, b, h / shared, begin, (i + 1) * tile - begin,
-                                                    memory);
-                  of_tile.queries_of(h, i * tile);
+  const int tiles = tiles_of(T, tile);
+  for_each_task("dekoder::causal_attention_backward::query", exec, B, call.H(), tiles,
+                bytes_of<BackwardScratch>(D, of_queries), [&](int b, int h, int i, void* memory) {
+                  const int query = (tiles - 1 - i) * tile;  // the longest first
+                  BackwardTask<Pass::query> task(call, kernels, b, h / shared, 0, of_queries, memory);
+                  task.blocks_of(h, query, std::min(query + tile, T));
                 });
   for_each_task("dekoder::causal_attention_backward::key_value", exec, B, G, tiles,
-                bytes_of<BackwardScratch>(tile, D), [&](int b, int g, int j, void* memory) {
-                  BackwardTask<Pass::key_value> of_keys(call, of_a_tile, b, g, j * tile, tile, memory);
-                  const int end = call.form.end_of_queries(std::min((j + 1) * tile, T) - 1, T);
+                bytes_of<BackwardScratch>(D, of_keys), [&](int b, int g, int j, void* memory) {
+                  const int begin = j * tile, end = std::min(begin + tile, T);
+                  BackwardTask<Pass::key_value> task(call, kernels, b, g, begin, of_keys, memory);
+                  task.pack(begin, end);
                   for (int h = g * shared; h < (g + 1) * shared; ++h)
-                    for (int i = j; i * tile < end; ++i) of_keys.queries_of(h, i * tile);
-                  of_keys.store_key_value();
+                    for (int query = begin; query < call.form.end_of_queries(end - 1, T); query += tile)
+                      task.queries_of(h, query, begin, end, 0);
+                  task.store_key_value(begin, end);
                 });
   return true;
 }
@@ -519,8 +521,9 @@ bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) 
 std::size_t brgemm_attention_scratch_bytes(int context, int head_size) {
   if (head_size % 2 != 0 || Brgemm::find({tile, tile, head_size, head_size, tile, tile, false}) == nullptr)
     return 0;
-  return std::max(bytes_of<ForwardScratch>(context, head_size),
-                  bytes_of<BackwardScratch>(tiles_of(context) * tile, head_size)) +
+  return std::max(
+             bytes_of<ForwardScratch>(head_size, most_tiles_of_task(context, tile), key_block(context, head_size)),
+             bytes_of<BackwardScratch>(head_size, Held::head(context, head_size, tile))) +
          64;
 }
 
@@ -530,8 +533,7 @@ std::size_t brgemm_attention_scratch_bytes(int context, int head_size) {
 
 namespace dekoder::host {
 
-bool brgemm_attention(const ExecSpace&, const ConstHeads&, AttentionForm, const Dropout&, const StoredTensor4&,
-                      const MasterTensor3&) {
+bool brgemm_attention(const ExecSpace&, const ForwardCall&) {
   return false;
 }
 bool brgemm_attention_backward(const ExecSpace&, const BackwardCall&) {

@@ -7,8 +7,7 @@ namespace dekoder::host {
 
 /// The causal_attention of bf16 on processors that have products of it (kernels/brgemm_host.hpp), head sizes even,
 /// of extents that it has checked; false, and nothing done, elsewhere.
-bool brgemm_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionForm form, const Dropout& dropout,
-                      const StoredTensor4& out, const MasterTensor3& lse);
+bool brgemm_attention(const ExecSpace& exec, const ForwardCall& call);
 
 /// The same of causal_attention_backward.
 bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call);

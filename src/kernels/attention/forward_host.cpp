@@ -16,44 +16,36 @@ using namespace host;
 
 constexpr int query_vectors = query_tile / vector_width;
 
-/// Scratch of one task.
-struct ForwardScratch {
-  QueryColumns query, out;  ///< (D, query_tile), transposed
-  Rows keys, values;        ///< (key_tile, D)
-  QueryColumns weights;     ///< (key_tile, query_tile)
-
-  ForwardScratch(ScratchPieces pieces, int D)
-      : query(pieces.take<query_tile>(D)),
-        out(pieces.take<query_tile>(D)),
-        keys(pieces.take(key_tile, D)),
-        values(pieces.take(key_tile, D)),
-        weights(pieces.take<query_tile>(key_tile)) {}
-  static std::size_t elements(int D) {
-    return 2 * ScratchPieces::elements(D, query_tile) + 2 * ScratchPieces::elements(key_tile, D) +
-           ScratchPieces::elements(key_tile, query_tile);
-  }
-};
-
 /// Running maximum (of scores in base 2) and sum of each query of a tile.
 struct SoftmaxState {
   Vector largest[query_vectors], total[query_vectors];
+};
 
-  SoftmaxState() {
-    for (int v = 0; v < query_vectors; ++v) {
-      largest[v] = broadcast(-std::numeric_limits<Real>::infinity());
-      total[v] = Vector{};
-    }
-  }
+/// Scratch of a task of so many tiles of queries, which go past one block of keys after the other.
+struct ForwardScratch {
+  QueryColumns query;    ///< (D, query_tile), transposed
+  QueryColumns weights;  ///< (key_tile, query_tile)
+  Rows keys, values;     ///< (block, D)
+  QueryColumns out;      ///< (query_tiles D, query_tile), transposed
+  SoftmaxState* states;  ///< (query_tiles)
+
+  ForwardScratch(Pieces& pieces, int D, int query_tiles, int block)
+      : query{pieces.take<Real>(D, query_tile)},
+        weights{pieces.take<Real>(key_tile, query_tile)},
+        keys{pieces.take<Real>(block, D), D},
+        values{pieces.take<Real>(block, D), D},
+        out{pieces.take<Real>(long(query_tiles) * D, query_tile)},
+        states(pieces.take<SoftmaxState>(query_tiles, 1)) {}
 };
 
 /// Turns one tile of scores into weights exp2(score - maximum so far), 0 where a query does not see the key, and
 /// rescales what was summed under an older maximum.
-void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const ForwardScratch& s) {
+void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, QueryColumns weights, QueryColumns sums) {
   const IntegerVector lanes = lane_indices();
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v), query = tile.query + v * vector_width;
     const int before = tile.keys_before(v), left = tile.keys_left(v);
-    const QueryColumns scores = s.weights.from(0, v * vector_width);
+    const QueryColumns scores = weights.from(0, v * vector_width);
     const Vector none = broadcast(-std::numeric_limits<Real>::infinity());
     Vector largest = state.largest[v], second = largest;
     int k = 0;
@@ -85,8 +77,9 @@ void online_softmax(const ScoreTile& tile, int D, SoftmaxState& state, const For
     const Vector correction = exp2(state.largest[v] - base);
     state.total[v] = state.total[v] * correction + total;
     state.largest[v] = largest;
+    if (fold_lanes(correction, [](Vector x, Vector y) { return x < y ? x : y; }) == 1) continue;
     for (int d = 0; d < D && tile.key > 0; ++d) {
-      Real* out = s.out.at(d) + v * vector_width;
+      Real* out = sums.at(d) + v * vector_width;
       store(out, load(out) * correction);
     }
   }
@@ -101,58 +94,86 @@ void drop_weights(const ScoreTile& tile, WeightDropout drop, QueryColumns weight
     }
 }
 
-/// out and lse of one tile of queries of head h, whose keys and values are those of head g.
-void forward_tile(const ConstHeads& qkv, int b, int h, int g, int query, AttentionForm form,
-                  const WeightDropout& drop, const StoredTensor4& out, const MasterTensor3& lse,
-                  const ForwardScratch& s) {
-  const int T = qkv.query.extent_int(1), D = qkv.query.extent_int(3), queries = std::min(query_tile, T - query);
-  const int width = padded(queries);
-  if (queries < width) clear_rows(D, width, s.query);
-  transpose_scaled(queries, D, form.scale * log2_e, head_rows(qkv.query, b, h).from(query, 0), s.query);
-  clear_rows(D, width, s.out);
-  SoftmaxState state;
-  for (int key = first_tile_key(form, query); key < query + queries; key += key_tile) {
-    const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key), form};
-    copy_rows(tile.keys, D, D, head_rows(qkv.key, b, g).from(key, 0), s.keys);
-    copy_rows(tile.keys, D, D, head_rows(qkv.value, b, g).from(key, 0), s.values);
-    for_each_band(tile, [&](int band, int keys, int first) {
-      tile_product<false>(keys, width - first, D, Plain{s.keys.from(band, 0)}, s.query.from(0, first),
-                          s.weights.from(band, first));
-    });
-    online_softmax(tile, D, state, s);
-    if (drop.active()) drop_weights(tile, drop, s.weights);
-    for_each_band(tile, [&](int band, int keys, int first) {
-      tile_product<true>(D, width - first, keys, Transposed{s.values.from(band, 0)}, s.weights.from(band, first),
-                         s.out.from(0, first));
-    });
-  }
-  for (int v = 0; v * vector_width < width; ++v) {
+/// Writes out and lse of a tile of queries from its sums.
+void store_queries(const ForwardCall& call, int b, int h, int query, int queries, const SoftmaxState& state,
+                   QueryColumns out) {
+  const int D = call.D();
+  for (int v = 0; v * vector_width < queries; ++v) {
     const Vector inverse = Real(1) / state.total[v];
     for (int d = 0; d < D; ++d) {
-      Real* sum = s.out.at(d) + v * vector_width;
+      Real* sum = out.at(d) + v * vector_width;
       store(sum, load(sum) * inverse);
     }
     for (int lane = 0; lane < vector_width && v * vector_width + lane < queries; ++lane)
-      lse(b, h, query + v * vector_width + lane) = ln_2 * state.largest[v][lane] + std::log(state.total[v][lane]);
+      call.lse(b, h, query + v * vector_width + lane) =
+          ln_2 * state.largest[v][lane] + std::log(state.total[v][lane]);
   }
-  transpose_scaled(D, queries, Real(1), s.out, head_rows(out, b, h).from(query, 0));
+  transpose_scaled(D, queries, Real(1), out, head_rows(call.out, b, h).from(query, 0));
+}
+
+/// One tile of queries of head h, whose sums have that place, against those of keys [begin, end), which are packed;
+/// writes out and lse with the last of the keys that it sees.
+void forward_queries(const ForwardCall& call, int b, int h, int query, int begin, int end, int place,
+                     const ForwardScratch& s) {
+  const int T = call.T(), D = call.D(), queries = std::min(query_tile, T - query), width = padded(queries);
+  const int first = first_tile_key(call.form, query);
+  const WeightDropout drop(call.dropout, b, h, T);
+  const QueryColumns out = s.out.from(place * D, 0);
+  SoftmaxState& state = s.states[place];
+  if (queries < width) clear_rows(D, width, s.query);
+  transpose_scaled(queries, D, call.form.scale * log2_e, head_rows(call.qkv.query, b, h).from(query, 0), s.query);
+  if (begin <= first) {
+    clear_rows(D, width, out);
+    std::fill_n(state.largest, query_vectors, broadcast(-std::numeric_limits<Real>::infinity()));
+    std::fill_n(state.total, query_vectors, Vector{});
+  }
+  for (int key = std::max(begin, first); key < std::min(end, query + queries); key += key_tile) {
+    const ScoreTile tile{query, queries, key, std::min(key_tile, query + queries - key), call.form};
+    const Rows keys_of_tile = s.keys.from(key - begin, 0), values_of_tile = s.values.from(key - begin, 0);
+    for_each_band(tile, [&](int band, int keys, int first_query) {
+      tile_product<false>(keys, width - first_query, D, Plain{keys_of_tile.from(band, 0)},
+                          s.query.from(0, first_query), s.weights.from(band, first_query));
+    });
+    online_softmax(tile, D, state, s.weights, out);
+    if (drop.active()) drop_weights(tile, drop, s.weights);
+    for_each_band(tile, [&](int band, int keys, int first_query) {
+      tile_product<true>(D, width - first_query, keys, Transposed{values_of_tile.from(band, 0)},
+                         s.weights.from(band, first_query), out.from(0, first_query));
+    });
+  }
+  if (query + queries <= end) store_queries(call, b, h, query, queries, state, out);
+}
+
+/// Queries [from, to) of head h.
+void forward_task(const ForwardCall& call, int b, int h, int from, int to, int block, const ForwardScratch& s) {
+  const int D = call.D(), g = h / call.shared();
+  for_each_block(
+      call.form, from, to, query_tile, block,
+      [&](int begin, int end) {
+        copy_rows(end - begin, D, D, head_rows(call.qkv.key, b, g).from(begin, 0), s.keys);
+        copy_rows(end - begin, D, D, head_rows(call.qkv.value, b, g).from(begin, 0), s.values);
+      },
+      [&](int query, int begin, int end, int place) { forward_queries(call, b, h, query, begin, end, place, s); });
 }
 
 }  // namespace
 
 void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionForm form, const Dropout& dropout,
                       StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores) {
-  const auto extent = causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
+  causal_attention_shapes.match(qkv.query, qkv.key, qkv.value, out, lse, scores);
   require_heads("causal_attention", qkv);
   require_window("causal_attention", form);
-  if (brgemm_attention(exec, qkv, form, dropout, out, lse)) return;
-  const int T = extent['T'], H = extent['H'], D = extent['D'], shared = H / extent['G'];
-  const int tiles = (T + query_tile - 1) / query_tile;
-  for_each_task("dekoder::causal_attention", exec, out.extent(0), H, tiles,
-                ForwardScratch::elements(D) * sizeof(Real), [=](int b, int h, int i, void* memory) {
-                  const int tile = tiles - 1 - i;  // the longest first
-                  forward_tile(qkv, b, h, h / shared, tile * query_tile, form, WeightDropout(dropout, b, h, T), out,
-                               lse, ForwardScratch(ScratchPieces(memory), D));
+  const ForwardCall call{qkv, form, dropout, out, lse};
+  if (brgemm_attention(exec, call)) return;
+  const int T = call.T(), D = call.D(), block = key_block(T, D);
+  const int of_task = tiles_of_task(call, query_tile, exec.concurrency());
+  const int tasks = tiles_of(T, of_task * query_tile);
+  for_each_task("dekoder::causal_attention", exec, out.extent(0), call.H(), tasks,
+                bytes_of<ForwardScratch>(D, of_task, block), [=](int b, int h, int i, void* memory) {
+                  const int from = (tasks - 1 - i) * of_task * query_tile;  // the longest first
+                  Pieces pieces(memory);
+                  forward_task(call, b, h, from, std::min(from + of_task * query_tile, T), block,
+                               ForwardScratch(pieces, D, of_task, block));
                 });
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <string>
 
@@ -14,33 +15,49 @@
 namespace dekoder::host {
 
 inline constexpr int query_tile = 4 * vector_width;
-inline constexpr int key_tile = 32;
+inline constexpr int key_tile = 64;
 inline constexpr Real log2_e = Real(1.44269504088896340736);
 inline constexpr Real ln_2 = Real(0.69314718055994530942);
 
-/// Pieces of one team's scratch, each aligned to 64 bytes.
-class ScratchPieces {
+/// Hands out parts of one piece of memory, each aligned to 64 bytes; of none, to learn how much they are.
+class Pieces {
  public:
-  explicit ScratchPieces(void* memory) : next_(static_cast<Real*>(memory)) {}
-  Rows take(int rows, int width) { return {taken(rows, width), width}; }
-  template <int width>
-  FixedRows<width> take(int rows) {
-    return {taken(rows, width)};
+  explicit Pieces(void* memory) : begin_(static_cast<std::byte*>(memory)) {}
+  template <class Element>
+  Element* take(long rows, long columns) {
+    std::byte* const piece = begin_ == nullptr ? nullptr : begin_ + used_;
+    used_ += (std::size_t(rows) * std::size_t(columns) * sizeof(Element) + 63) / 64 * 64;
+    return reinterpret_cast<Element*>(piece);
   }
-  static std::size_t elements(int rows, int width) {
-    constexpr std::size_t line = 64 / sizeof(Real);
-    return (std::size_t(rows) * std::size_t(width) + line - 1) / line * line;
-  }
+  std::size_t used() const { return used_; }
 
  private:
-  Real* taken(int rows, int width) {
-    Real* const piece = next_;
-    next_ += elements(rows, width);
-    return piece;
-  }
-
-  Real* next_;
+  std::byte* begin_;
+  std::size_t used_ = 0;
 };
+
+/// Of a Scratch(Pieces&, sizes...).
+template <class Scratch, class... Sizes>
+std::size_t bytes_of(const Sizes&... sizes) {
+  Pieces none(nullptr);
+  Scratch(none, sizes...);
+  return none.used();
+}
+
+/// What all tasks of one forward pass read and write.
+struct ForwardCall {
+  ConstHeads qkv;
+  AttentionForm form;
+  Dropout dropout;
+  StoredTensor4 out;
+  MasterTensor3 lse;
+
+  int T() const { return out.extent_int(1); }
+  int H() const { return out.extent_int(2); }
+  int D() const { return out.extent_int(3); }
+  int shared() const { return H() / qkv.key.extent_int(2); }  ///< heads of queries to one of keys and values
+};
+
 /// What all tasks of one backward pass read and write.
 struct BackwardCall {
   ConstHeads qkv;
@@ -56,8 +73,6 @@ struct BackwardCall {
   int G() const { return qkv.key.extent_int(2); }
   int D() const { return out.extent_int(3); }
   int shared() const { return H() / G(); }  ///< heads of queries to one of keys and values
-  int query_tiles() const { return (T() + query_tile - 1) / query_tile; }
-  int key_tiles() const { return (T() + key_tile - 1) / key_tile; }
 };
 
 /// Which gradients a pass makes.
@@ -120,9 +135,72 @@ struct ScoreTile {
   }
 };
 
+/// Tiles of so many tokens of `tokens`.
+constexpr int tiles_of(int tokens, int tile) {
+  return (tokens + tile - 1) / tile;
+}
+
+/// Keys that a task packs at once, whole tiles: as many as a core's second cache holds with their values and the
+/// gradients of both.
+inline int key_block(int T, int D) {
+  static_assert(query_tile % key_tile == 0 || key_tile % query_tile == 0);
+  constexpr std::size_t bytes = std::size_t{512} << 10;
+  constexpr int unit = std::max(query_tile, key_tile);
+  const int units = int(bytes / (4 * sizeof(Real) * std::size_t(padded(D)) * unit));
+  return std::min(std::max(units, 1), tiles_of(T, unit)) * unit;
+}
+
 /// The first key of the first tile of keys that query t sees one of.
 inline int first_tile_key(const AttentionForm& form, int t) {
   return form.first_key(t) / key_tile * key_tile;
+}
+
+/// Tiles of queries [from, to) go past one block after the other of the keys that they see: keys(begin, end), then
+/// queries(query, begin, end, place) for each tile that sees one of these. `from` and `block` are multiples of a
+/// tile. `place` is that of the tile's sums, which are kept between blocks: its number, or 0 for one that meets all
+/// its keys at once, as all before it have done then.
+template <class Keys, class Queries>
+void for_each_block(const AttentionForm& form, int from, int to, int tile, int block, const Keys& keys,
+                    const Queries& queries) {
+  for (int begin = first_tile_key(form, from); begin < to; begin += block) {
+    const int end = std::min(begin + block, to), last = form.end_of_queries(end - 1, to);
+    keys(begin, end);
+    for (int query = from + std::max(0, begin - from) / tile * tile; query < last; query += tile) {
+      const bool at_once = begin <= first_tile_key(form, query) && std::min(query + tile, to) <= end;
+      queries(query, begin, end, at_once ? 0 : (query - from) / tile);
+    }
+  }
+}
+
+/// Tiles of queries in one task of the forward pass, at most.
+inline int most_tiles_of_task(int T, int tile) {
+  return std::min(4, tiles_of(T, tile));
+}
+/// As many as share the packing of keys and still leave the threads tasks enough.
+inline int tiles_of_task(const ForwardCall& call, int tile, int threads) {
+  const long all = long(call.out.extent(0)) * call.H() * tiles_of(call.T(), tile);
+  return int(std::clamp(all / (8L * threads), 1L, long(most_tiles_of_task(call.T(), tile))));
+}
+
+/// How much of a head the scratch of one task of the backward pass holds: tiles of query gradients, keys of one
+/// block, and sums of key and value gradients.
+struct Held {
+  int query_tiles, block, sums;
+
+  static Held head(int T, int D, int tile) {
+    const int block = key_block(T, D);
+    return {block < T ? tiles_of(T, tile) : 1, block, tiles_of(T, block) * block};
+  }
+  static Held tile_of_queries(int T, int D) { return {1, key_block(T, D), 0}; }
+  static Held tile_of_keys() { return {0, key_tile, key_tile}; }
+};
+
+/// Whether a task of the backward pass is a head of keys and values: that costs 5 products a tile on at most as
+/// many threads as there are heads; two passes cost 7 on all.
+inline bool one_task_per_head(long threads, long heads, std::size_t bytes) {
+  constexpr std::size_t most_bytes = std::size_t{64} << 20;
+  const long rounds = (heads + threads - 1) / threads;
+  return 5 * rounds * threads <= 7 * heads && bytes <= most_bytes;
 }
 
 /// body(first key, number of keys, first query) for bands of keys of one tile: vectors of queries that end before
