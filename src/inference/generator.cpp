@@ -159,10 +159,14 @@ void Generator::forward(const ExecSpace& exec) {
 }
 
 DrawnToken Generator::draw(Text& text, int b, const Drawing& drawing) {
-  std::vector<Real> logits(&logits_(b, 0), &logits_(b, 0) + tokens_);
-  std::vector<Real> changed = logits;
-  if (drawing.repetition_penalty != 1) penalize_repetition(text.seen, drawing.repetition_penalty, changed);
-  const Token token = sample_token(changed, drawing, text.draws.uniform(std::uint64_t(text.drawn++)));
+  const std::vector<Real> logits(&logits_(b, 0), &logits_(b, 0) + tokens_);
+  std::vector<Real> penalized;
+  if (drawing.repetition_penalty != 1) {
+    penalized = logits;
+    penalize_repetition(text.seen, drawing.repetition_penalty, penalized);
+  }
+  const Token token = sample_token(penalized.empty() ? logits : penalized, drawing,
+                                   text.draws.uniform(std::uint64_t(text.drawn++)));
   return drawing.log_probabilities < 0 ? DrawnToken{token, 0, {}}
                                        : ranked_token(logits, token, drawing.log_probabilities);
 }

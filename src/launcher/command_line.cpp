@@ -231,7 +231,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
       sub("describe", "Every tensor with axes, shape and bytes; FLOPs; memory by term. Runs nothing.",
           "dekoder describe input/gpt2-124m.yaml");
   add_config(*describe, c);
-  add_number(*describe, "--ranks", c.ranks, "memory of rank 0 of so many");
+  add_number(*describe, "--ranks", c.ranks, "memory of each of so many ranks");
 
   CLI::App* plan =
       sub("plan", "What a job will take, before it waits in a queue: memory of a rank, shares, messages, disk.",

@@ -98,6 +98,33 @@ std::vector<MemoryTerm> activation_terms(const ModelConfig& model, int sequences
   return terms;
 }
 
+/// What depends on the share of a rank.
+std::vector<MemoryTerm> memory_of_share(const RunConfig& config, const ParameterLayout& layout,
+                                        const Shards& shards, int rank) {
+  const std::size_t owned = shards.owned_elements(rank);
+  std::size_t sums = 0;
+  for (const long leaves : leaves_of_steps(config))
+    sums = std::max(sums, GradientReducer::memory(shards, leaves, rank));
+  return {{"first moment", owned * sizeof(Master)},
+          {"second moment", elements_of(without(shards.owned(rank), shards.whole())) * sizeof(Master)},
+          {"average", layout.averaged() ? owned * sizeof(Master) : 0},
+          {"sums of micro-batches", sums},
+          {"copy of the state, to be saved", BackgroundSave::copy_bytes(shards, layout, rank)},
+          {"state of other ranks, to be saved", rank == 0 ? BackgroundSave::arrival_bytes(shards, layout) : 0}};
+}
+
+/// That of the rank where it is most: Muon's whole matrices and sums of micro-batches cannot be shared out evenly,
+/// and rank 0 gathers what is saved.
+std::vector<MemoryTerm> memory_of_largest_share(const RunConfig& config, const ParameterLayout& layout,
+                                                const Shards& shards) {
+  std::vector<MemoryTerm> most = memory_of_share(config, layout, shards, 0);
+  for (int rank = 1; rank < shards.ranks(); ++rank)
+    if (std::vector<MemoryTerm> terms = memory_of_share(config, layout, shards, rank);
+        bytes_of(terms) > bytes_of(most))
+      most = std::move(terms);
+  return most;
+}
+
 }  // namespace
 
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, int ranks) {
@@ -107,27 +134,18 @@ std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, in
   const std::size_t tokens = allocated(std::size_t(B) * std::size_t(T), sizeof(Token));
   const ParameterLayout layout = run_parameters(config);
   const std::size_t flat = layout.flat_size();
-  const Shards shards = shards_of(model, layout, ranks);
   std::vector<MemoryTerm> terms = {
       {"values", flat * sizeof(Master)},
       {"gradients", flat * sizeof(Master)},
-      {"first moment", shards.owned_elements(0) * sizeof(Master)},
-      {"second moment", elements_of(without(shards.owned(0), shards.whole())) * sizeof(Master)},
       {"weight decay flags", allocated(flat / decay_block, 1)},
       {"partial sums of the norm", std::size_t(reduction_leaves(flat)) * sizeof(Accumulator)},
   };
-  if (layout.averaged()) terms.push_back({"average", shards.owned_elements(0) * sizeof(Master)});
+  for (MemoryTerm& term : memory_of_largest_share(config, layout, shards_of(model, layout, ranks)))
+    if (term.bytes > 0) terms.push_back(std::move(term));
   if (stored_is_short) terms.push_back({"weights", flat * sizeof(Stored)});
   if (const auto [elements, shorter] = largest_matrix(hidden_matrices(model, layout)); elements > 0)
     terms.push_back({"matrices of Muon",
                      2 * (allocated(elements, sizeof(Stored)) + allocated(shorter * shorter, sizeof(Stored)))});
-  std::size_t sums = 0;
-  for (const long leaves : leaves_of_steps(config))
-    sums = std::max(sums, GradientReducer::memory(shards, leaves, 0));
-  if (sums > 0) terms.push_back({"sums of micro-batches", sums});
-  terms.push_back({"copy of the state, to be saved", BackgroundSave::copy_bytes(shards, layout, 0)});
-  if (const std::size_t bytes = BackgroundSave::arrival_bytes(shards, layout); bytes > 0)
-    terms.push_back({"state of other ranks, to be saved", bytes});
   if (model.positions == Positions::sinusoidal)
     terms.push_back({"sinusoidal positions", allocated(std::size_t(T) * std::size_t(C), sizeof(Master))});
   if (model.positions == Positions::rotary)
@@ -169,11 +187,8 @@ std::uint64_t bytes_of(const std::vector<MemoryTerm>& terms) {
 }
 
 std::string training_memory_text(const RunConfig& config, const std::vector<MemoryTerm>& terms, int ranks) {
-  std::string text = ranks == 1 ? "memory by term\n"
-                                : fmt::format("memory by term, of rank 0 of {}; {}\n", ranks,
-                                              config.training.optimizer == OptimizerKind::muon
-                                                  ? "others have more or less of the matrices"
-                                                  : "no other has more");
+  std::string text =
+      ranks == 1 ? "memory by term\n" : fmt::format("memory by term, of each of {} ranks, at most\n", ranks);
   const auto line = [&](const std::string& name, std::uint64_t bytes) {
     text += fmt::format("  {:<32} {:>16} B {:>12}\n", name, bytes, bytes_text(bytes));
   };

@@ -19,8 +19,8 @@ struct MemoryTerm {
 /// Everything that `dekoder train` takes from Kokkos with this configuration (vocabulary set), to the byte but for
 /// two terms that are upper bounds: attention maps, where a text is taken to have a token per byte and every buffer
 /// is rounded up to whole words of 8 bytes, and the scratch memory of `threads` threads, of which Kokkos keeps
-/// less. Of several ranks it is rank 0's, which has as much as any. Allocates nothing. Throws ConfigError where
-/// there are more ranks than micro-batches.
+/// less. Of several ranks it is the most that one takes. Allocates nothing. Throws ConfigError where there are more
+/// ranks than micro-batches.
 std::vector<MemoryTerm> training_memory(const RunConfig& config, int threads, int ranks = 1);
 
 std::uint64_t bytes_of(const std::vector<MemoryTerm>& terms);

@@ -427,26 +427,33 @@ class Ranks(unittest.TestCase):
             self.assertNotIn("rank 1: error", said)
         self.assertFalse((self.work / "none").exists())
 
-    def described(self, ranks):
-        """Rank 0's memory by term, in bytes."""
-        said = self.run_ranks(1, PROGRAM, "describe", "config.yaml", "--backend", "openmp", "--ranks", ranks)
+    def described(self, ranks, *sets):
+        """Memory by term, in bytes, of each of the ranks at most."""
+        said = self.run_ranks(1, PROGRAM, "describe", "config.yaml", "--backend", "openmp", "--ranks", ranks, *sets)
         return {name.strip(): int(count) for name, count in re.findall(r"(?m)^  (.*?) +(\d+) B ", said[said.index("memory by term"):])}
 
     def test_memory_is_what_describe_says(self):
-        """To the byte, of everything that rank 0 takes from Kokkos; the optimizer's share falls with the ranks."""
-        for ranks in (2, 3, 8):
-            terms = self.described(ranks)
-            self.assertAlmostEqual(terms["first moment"] / self.described(1)["first moment"], 1 / ranks, delta=0.12)
+        """A bound of what each rank takes from Kokkos, to the byte for rank 0 where it has most; the optimizer's share falls with
+        the number of ranks."""
+        muon = ("--set", "training.optimizer=muon")
+        for ranks, sets, even in ((2, (), True), (3, (), False), (8, (), True), (2, muon, False), (3, muon, False)):
+            terms = self.described(ranks, *sets)
+            if not sets:
+                self.assertAlmostEqual(terms["first moment"] / self.described(1)["first moment"], 1 / ranks, delta=0.12)
             together = terms.pop("together")
             self.assertEqual(sum(terms.values()), together)
-            file = self.work / f"events-{ranks}"
-            self.run_ranks(ranks, "bash", "-c", '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || unset KOKKOS_TOOLS_LIBS; exec "$@"', "-", PROGRAM, "train",
-                           "config.yaml", "--run", f"memory-{ranks}", "--backend", "openmp", KOKKOS_TOOLS_LIBS=str(TOOL),
-                           DEKODER_RECORD=str(file))
-            taken = most_bytes([line.split("\t") for line in file.read_text().splitlines()], lambda label: label != SCRATCH)
+            name = f"memory-{ranks}-{len(sets)}"
+            self.run_ranks(ranks, "bash", "-c", 'DEKODER_RECORD=$1-$OMPI_COMM_WORLD_RANK; export DEKODER_RECORD; shift; exec "$@"', "-",
+                           self.work / f"events-{name}", PROGRAM, "train", "config.yaml", "--run", name, "--backend", "openmp", *sets,
+                           KOKKOS_TOOLS_LIBS=str(TOOL))
             others = ("scratch of ", "prompt of the generator, at most")  # a prompt of one token is not read ahead
-            spare = together - sum(count for name, count in terms.items() if name.startswith(others)) - taken
-            self.assertTrue(0 <= spare <= 32, f"{ranks} ranks: {taken} bytes taken, described {spare} more: {terms}")
+            described = together - sum(count for term, count in terms.items() if term.startswith(others))
+            spare = []
+            for rank in range(ranks):
+                events = (self.work / f"events-{name}-{rank}").read_text().splitlines()
+                spare.append(described - most_bytes([line.split("\t") for line in events], lambda label: label != SCRATCH))
+            self.assertGreaterEqual(min(spare), 0, f"{ranks} ranks {sets}: {terms}")
+            self.assertLessEqual(min(spare), 32 if even else 0.2 * described, f"{ranks} ranks {sets}: {terms}")
 
     def test_bytes_of_a_step(self):
         """Gradients to their owners and parameters back: each (P - 1) times the flat buffer where every rank has one sum of its
