@@ -46,6 +46,25 @@ RunConfig config_of(const ModelConfig& model, const std::string& where, const st
   return config;
 }
 
+/// What `generate` does not end a text with and transformers does, by eos_token_id of generation_config.json, else
+/// of config.json: a line for each.
+std::string other_ends(const fs::path& folder, const std::string& config, const Tokenizer& tokenizer) {
+  const fs::path generation = folder / "generation_config.json";
+  const auto text = read_text_file(generation, "generation_config.json of a model of transformers");
+  std::vector<Token> ends;
+  if (text) ends = read_ends(*text, generation.string());
+  if (ends.empty()) ends = read_ends(config, (folder / "config.json").string());
+  std::string lines;
+  for (const Token end : ends)
+    if (end != tokenizer.end_of_text() && end < tokenizer.vocabulary()) {
+      std::string bytes;
+      tokenizer.append_bytes(bytes, end);
+      lines += fmt::format("transformers ends a text with token {}, too: give generate --stop '{}'\n", end,
+                           excerpt(bytes));
+    }
+  return lines;
+}
+
 void require_no_run(const RunPaths& paths) {
   std::error_code ignored;
   for (const fs::path& file : paths.of_a_run()) {
@@ -96,6 +115,7 @@ std::string import_model(const Command& command) {
     throw DataError("{}: vocab_size is {}, and the tokenizer has {} tokens; expected at least as many", where,
                     config.model.vocabulary, tokenizer.vocabulary());
   tokenizer.encode(config.sampling.prompt, "sampling.prompt");
+  const std::string ends = other_ends(folder, *text, tokenizer);
   const ParameterLayout layout = run_parameters(config);
   const std::vector<WeightPart> parts = weight_parts(foreign.family, config.model, layout);
   const SafetensorsFolder weights(folder);
@@ -120,12 +140,12 @@ std::string import_model(const Command& command) {
     throw;
   }
   return fmt::format(
-      "{} parameters, {} tokenizer of {} tokens, context {} -> {}\n"
+      "{} parameters, {} tokenizer of {} tokens, context {} -> {}\n{}"
       "go on with:\n"
       "  dekoder generate {}\n"
       "  dekoder train {} --run {} --set data.tokens=FILE   (prepared with the same tokenizer)\n",
       layout.parameters(), tokenizer_kind_name(tokenizer.kind()), tokenizer.vocabulary(), config.model.context,
-      root.string(), root.string(), RunPaths{root}.config().string(), root.string());
+      root.string(), ends, root.string(), RunPaths{root}.config().string(), root.string());
 }
 
 }  // namespace dekoder

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
@@ -166,6 +167,8 @@ void read_rotary(const JsonNode& root, ModelConfig& m) {
     if (!node.is_null() && node.number() != 1) node.refuse("1");
   if (scaling.is_null()) return;
   const JsonNode kind = scaling["rope_type"].is_null() ? scaling["type"] : scaling["rope_type"];
+  if (kind.is_null() && !scaling["factor"].is_null())
+    scaling["rope_type"].refuse("default or llama3, as there is a factor");
   const std::string name = kind.is_null() ? "default" : kind.text();
   if (name == "default") return;
   if (name != "llama3") kind.refuse("default or llama3");
@@ -345,6 +348,19 @@ std::string write_model_config(const ModelConfig& m, Token end_of_text, WeightTy
 std::string write_generation_config(Token end_of_text) {
   const Json end = end_of_text < 0 ? Json() : Json(end_of_text);
   return Json{{"_from_model_config", true}, {"bos_token_id", end}, {"eos_token_id", end}}.dump(2) + "\n";
+}
+
+std::vector<Token> read_ends(std::string_view text, std::string_view where) {
+  const nlohmann::json document = read_json(text, where, "a configuration of transformers");
+  const JsonNode ends = JsonNode{document, fmt::format("{}:", where)}["eos_token_id"];
+  const auto token = [](const JsonNode& node) {
+    return Token(node.whole(0, std::numeric_limits<Token>::max(), "a token"));
+  };
+  if (ends.is_null()) return {};
+  if (!ends.value.is_array()) return {token(ends)};
+  std::vector<Token> all;
+  for (std::size_t i = 0; i < ends.list().size(); ++i) all.push_back(token(ends.at(i)));
+  return all;
 }
 
 ForeignModel read_model_config(std::string_view text, std::string_view where) {

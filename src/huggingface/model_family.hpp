@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/token.hpp"
 #include "config/run_config.hpp"
@@ -35,6 +36,10 @@ struct ForeignModel {
   Family family;
   ModelConfig model;
 };
+
+/// The tokens that end a text, of a config.json or generation_config.json; none where it does not say. `where` as
+/// below. Throws DataError where they are no tokens.
+std::vector<Token> read_ends(std::string_view text, std::string_view where);
 
 /// Reads a config.json; `where` stands for it in messages. Throws DataError naming the key where it is damaged or
 /// of a model that this program does not compute.

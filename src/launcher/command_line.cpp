@@ -218,7 +218,7 @@ void add_commands(CLI::App& app, CommandLine& line) {
       ->capture_default_str();
 
   CLI::App* from_others =
-      sub("import", "Begin a run from a model of transformers: GPT-2, Llama, Mistral.",
+      sub("import", "Begin a run from a model of transformers: GPT-2, Llama, Mistral, Qwen 3.",
           "dekoder import models/gpt2 -o runs/gpt2 --set model.context=512\n"
           "  dekoder prepare austen.txt -o data/austen.h5 --tokenizer models/gpt2/tokenizer.json\n"
           "  dekoder train runs/gpt2/config.yaml --run runs/gpt2 --set data.tokens=data/austen.h5");

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,31 @@ class Import(unittest.TestCase):
             self.assertEqual(texts[0], texts[1])
             losses = [self.dekoder("eval", f"{run}-{kind}", "--tokens-file", "own.h5").split(":", 1)[1] for run in ("own", "back")]
             self.assertEqual(losses[0], losses[1])
+
+    def with_json(self, name, file, **changes):
+        """A fixture's folder with keys of one file changed."""
+        folder = self.folder / f"changed-{name}"
+        shutil.copytree(FIXTURES / name, folder, dirs_exist_ok=True)
+        (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **changes}))
+        return folder
+
+    def test_ends_of_text_that_generate_does_not_know(self):
+        text = json.loads((FIXTURES / "gpt2/tokenizer.json").read_text())
+        word, token = next((word, token) for word, token in text["model"]["vocab"].items() if word.startswith("Ġ") and len(word) > 1)
+        said = self.dekoder("import", self.with_json("gpt2", "config.json", eos_token_id=token), "-o", "of-config")
+        self.assertIn(f"transformers ends a text with token {token}, too: give generate --stop ' {word[1:]}'\n", said)
+        said = self.dekoder("import", self.with_json("gpt2", "generation_config.json", eos_token_id=[0, token - 1]), "-o", "of-both")
+        self.assertIn(f"with token {token - 1}, too", said)
+        self.assertEqual(said.count("transformers ends"), 1, said)  # 0 is <|endoftext|>
+        said = self.dekoder("import", self.with_json("gpt2", "generation_config.json", eos_token_id=[0, "b"]), "-o", "none", code=3)
+        self.assertIn("generation_config.json: eos_token_id[1] is \"b\"; expected a token", said)
+        self.assertNotIn("transformers ends", self.dekoder("import", FIXTURES / "gpt2", "-o", "as-it-is"))
+
+    def test_a_stretching_of_no_kind_is_refused(self):
+        said = self.dekoder("import", self.with_json("llama", "config.json", rope_parameters=None, rope_theta=1e4, rope_scaling={"factor": 2}),
+                            "-o", "none", code=3)
+        self.assertIn("config.json: rope_scaling.rope_type", said)
+        self.assertFalse((self.folder / "none").exists())
 
     def test_models_that_no_family_holds(self):
         (self.folder / "c.yaml").write_text("model: {layers: 1, heads: 1, channels: 8, feed_forward: 8, context: 8, norm: post, positions: sinusoidal}\n"
