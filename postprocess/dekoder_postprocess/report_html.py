@@ -204,12 +204,13 @@ def starts(runs, names):
 
 
 def phase_means(run):
-    """{phase: mean seconds per step} over the last RECENT steps whose row of the log has them."""
+    """{phase: mean seconds per step} over the last RECENT steps whose row of the log has phases; one that a row lacks, as evaluations do
+    in most, took no time of its step."""
     recent = [seconds for seconds in run.seconds[-RECENT:] if seconds]
     means = {}
     for phase in dict.fromkeys(phase for seconds in recent for phase in seconds):
         values = [seconds[phase] for seconds in recent if seconds.get(phase) is not None]
-        means[phase] = float(np.mean(values)) if values else float("nan")
+        means[phase] = sum(values) / len(recent) if values else float("nan")
     return means
 
 

@@ -168,9 +168,10 @@ def check_run_directory(path):
                        "the run has begun")
     if not path.is_dir():
         raise RunError(f"{path}: is a file; {expected}")
-    for name in ("config.yaml", "metrics.jsonl"):
-        if not present(path / name):
-            raise RunError(f"{path}: is no run directory, as it has no {name}; {expected}; name another folder")
+    if not present(path / "config.yaml"):
+        raise RunError(f"{path}: is no run directory, as it has no config.yaml; {expected}; name another folder")
+    if not present(path / "metrics.jsonl"):
+        raise RunError(f"{path}: has no metrics.jsonl, which the first step writes; {expected}; train it first, or name another folder")
 
 
 def open_attention(path) -> Optional[Attention]:

@@ -300,6 +300,12 @@ class Incomplete(Scratch):
                     for phase in with_phases.steps[0]["seconds"]}
         self.assertEqual(list(means), list(expected))
         np.testing.assert_allclose(list(means.values()), list(expected.values()), rtol=1e-12)
+        log = with_phases.path / "metrics.jsonl"
+        rare = with_phases.steps[-7]["step"]  # one step in a hundred took ten seconds more
+        log.write_text("".join(line.replace('"seconds":{', '"seconds":{"evaluation":10.0,') if f'"step":{rare},' in line else line
+                               for line in log.read_text().splitlines(keepends=True)))
+        expected = {**expected, "evaluation": 0.1}
+        self.assertAlmostEqual(report_html.phase_means(read_run(with_phases.path))["evaluation"], 0.1)
         page = report.build_page([read_run(with_phases.path), read_run(without.path)])
         rows = re.findall(r'<tr><th scope="row">([^<]*)</th><td><b>([^<]*)</b> <span>([^<]*)</span></td><td>',
                           page.split('<table class="phases">')[1])

@@ -147,7 +147,8 @@ Written write_folder(const fs::path& output, const SavedModel& model, std::span<
   const fs::path whole = fs::absolute(output).lexically_normal();
   const std::string name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   write_file_whole(output / "README.md",
-                   model_card(name, model.info, model.config, layout.parameters(), has_tokenizer));
+                   model_card(name, model.info, model.config, layout.parameters() - padding_parameters(shape),
+                              model.tokenizer, has_tokenizer));
   write_safetensors(output, tensors);
   write_file_whole(output / config_name, write_model_config(shape, end, type));
   folder.done();

@@ -43,6 +43,10 @@ RunConfig config_of(const ModelConfig& model, const std::string& where, const st
     if (change.key.starts_with("model.") && std::ranges::count(of_training, change.key) == 0)
       throw ConfigError("{}: {} is {} in the model and {} by --set; expected the model's own: leave it out", where,
                         change.key, change.before, change.now);
+  if (model.positions == Positions::learned && config.model.context > model.context)
+    throw ConfigError(
+        "{}: model.context is {} by --set; expected at most {}, as many positions as the model learned", where,
+        config.model.context, model.context);
   return config;
 }
 
@@ -144,8 +148,9 @@ std::string import_model(const Command& command) {
       "go on with:\n"
       "  dekoder generate {}\n"
       "  dekoder train {} --run {} --set data.tokens=FILE   (prepared with the same tokenizer)\n",
-      layout.parameters(), tokenizer_kind_name(tokenizer.kind()), tokenizer.vocabulary(), config.model.context,
-      root.string(), ends, root.string(), RunPaths{root}.config().string(), root.string());
+      layout.parameters() - padding_parameters(config.model), tokenizer_kind_name(tokenizer.kind()),
+      tokenizer.vocabulary(), config.model.context, root.string(), ends, root.string(),
+      RunPaths{root}.config().string(), root.string());
 }
 
 }  // namespace dekoder

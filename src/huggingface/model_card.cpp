@@ -11,7 +11,7 @@
 namespace dekoder {
 
 std::string model_card(const std::string& name, const CheckpointInfo& info, const RunConfig& config,
-                       std::size_t parameters, bool has_tokenizer) {
+                       std::size_t parameters, const Tokenizer& tokenizer, bool has_tokenizer) {
   const ModelConfig& m = config.model;
   std::string numbers;
   const auto row = [&](const char* what, const std::string& value) {
@@ -21,8 +21,11 @@ std::string model_card(const std::string& name, const CheckpointInfo& info, cons
   row("layers, heads, channels", fmt::format("{}, {}, {}", m.layers, m.heads, m.channels));
   row("context", fmt::format("{} tokens", m.context));
   row("vocabulary", std::to_string(m.vocabulary));
+  row("tokenizer", fmt::format("{}, {} tokens", tokenizer_kind_name(tokenizer.kind()), tokenizer.vocabulary()));
   row("optimizer steps", fmt::format("{} of {}", info.step, config.training.steps));
   row("training tokens", std::to_string(info.tokens_seen));
+  if (config.training.average > 0)
+    row("weights", fmt::format("their moving average, decay {}", config.training.average));
   if (!std::isnan(info.validation_loss))
     row("validation loss", fmt::format("{:.4f} nats per token", info.validation_loss));
   if (info.best_step >= 0)

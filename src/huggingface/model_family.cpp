@@ -80,7 +80,7 @@ Obstacles obstacles(const ModelConfig& m, Family family) {
                  yaml_value(m.sliding_window), "one size beside 0");
   else
     found.expect(mistral ? windows.size() == 1 && !none : none, "model.sliding_window",
-                 yaml_value(m.sliding_window), mistral ? "one size above 0" : "0");
+                 yaml_value(m.sliding_window), mistral ? "one size above 0" : "none");
   found.expect(m.qk_norm == qwen3, "model.qk_norm", m.qk_norm, qwen3 ? "true" : "false");
   found.expect(m.logit_soft_cap == 0, "model.logit_soft_cap", m.logit_soft_cap, "0");
   if (family != Family::gpt2) {

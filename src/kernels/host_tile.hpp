@@ -96,7 +96,8 @@ inline void product_columns(int n, int M, int N, int K, A a, B b, C c) {
 
 }  // namespace detail
 
-/// c(M,N) = [c +] a(M,K) b(K,N); N is a multiple of vector_width, K at least 1. Every element is summed in ascending k.
+/// c(M,N) = [c +] a(M,K) b(K,N); N is a multiple of vector_width, K at least 1. Every element is summed in
+/// ascending k.
 template <bool accumulate, class A, class B, class C>
 inline void tile_product(int M, int N, int K, A a, B b, C c) {
   detail::product_columns<detail::block_vectors, accumulate>(0, M, N, K, a, b, c);

@@ -51,6 +51,11 @@ int padded_vocabulary(const ModelConfig& model) {
   return (model.vocabulary + multiple - 1) / multiple * multiple;
 }
 
+std::size_t padding_parameters(const ModelConfig& model) {
+  const std::size_t tables = model.tied_head ? 1 : 2;
+  return tables * std::size_t(padded_vocabulary(model) - model.vocabulary) * std::size_t(model.channels);
+}
+
 long head_chunk(const ModelConfig& model, long tokens, bool on_host) {
   const std::size_t most_elements = std::size_t{on_host ? 64u : 256u} << 20;
   const long most_tokens = on_host ? tokens : std::min(tokens, long{16384});

@@ -10,6 +10,8 @@ namespace dekoder {
 
 /// Rows of the embedding table and of the head: the vocabulary rounded up to model.vocabulary_multiple.
 int padded_vocabulary(const ModelConfig& model);
+/// Parameters of the rows that pad it.
+std::size_t padding_parameters(const ModelConfig& model);
 
 /// Every parameter of the decoder: name, axes, shape, weight decay, initial values. Allocates nothing.
 ParameterLayout decoder_parameters(const ModelConfig& model);

@@ -106,7 +106,9 @@ std::string model_summary(const RunConfig& config) {
   for (const ArenaEntry& entry : arena.entries())
     text += table_row(entry.name, entry.axes, entry.shape, entry.bytes);
 
-  text += fmt::format("\nparameters        {:>14L}\n", layout.parameters());
+  const std::size_t padding = padding_parameters(model);
+  text += fmt::format("\nparameters        {:>14L}{}\n", layout.parameters() - padding,
+                      padding == 0 ? "" : fmt::format("  (and {} that pad the vocabulary)", padding));
   text += fmt::format("FLOPs per token   {:>14.4g}  (training, causal attention)\n", flops_per_token(model));
   text +=
       fmt::format("tokens per step   {:>14}  ({} sequences, {} micro-batches of {})\n",

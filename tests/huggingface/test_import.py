@@ -79,6 +79,18 @@ class Import(unittest.TestCase):
         self.assertIn("run: the tokenizer of tokens.h5 is not that of the model", self.train(code=2))
         self.assertEqual(list(dk.checkpoints(self.folder / "run")), [0])
 
+    def test_parameters_are_those_of_the_model(self):
+        """Without the rows that pad the vocabulary here, from 270 to 320."""
+        with open(FIXTURES / "gpt2/model.safetensors", "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        elements = sum(numpy.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        self.assertIn(f"{elements} parameters, ", self.dekoder("import", FIXTURES / "gpt2", "-o", "run"))
+        self.assertIn(f"{elements}  (and {50 * 16} that pad the vocabulary)", self.dekoder("describe", "run/config.yaml"))
+        self.dekoder("export", "run", "-o", "model")
+        card = (self.folder / "model/README.md").read_text()
+        self.assertIn(f"| parameters | {elements} |", card)
+        self.assertIn("| tokenizer | bpe, 265 tokens |", card)
+
     def test_rotary_positions_take_another_context(self):
         self.dekoder("import", FIXTURES / "llama", "-o", "run", "--set", "model.context=12")
         self.prepare("llama")
