@@ -65,6 +65,8 @@ TEST(Safetensors, EveryTypeOfWeightsIsRead) {
 }
 
 TEST(Safetensors, DamagedAndHostileFilesEndInOneLine) {
+  std::string ones;
+  for (int i = 1; i < 200; ++i) ones += ",1";
   const ScratchFolder folder("safetensors");
   const auto tensor = [](const std::string& name, const std::string& type, const std::string& shape,
                          const std::string& offsets) {
@@ -111,6 +113,7 @@ TEST(Safetensors, DamagedAndHostileFilesEndInOneLine) {
            {one("F32", "[9223372036854775807,0]", "[0,8]"),
             "'x'.shape is [9223372036854775807,0]; expected extents"},
            {one("F32", "[3]", "[0,8]"), "'x'.data_offsets is [0,8]; expected 12 bytes, as F32 [3] has"},
+           {one("F32", "[1" + ones + "]", "[0,8]"), "... (600 bytes) has; "},
            {one("F32", "[2]", "[8,0]"), "'x'.data_offsets is [8,0]; expected 8 bytes"},
            {one("F32", "[2]", "[0,9]"), "'x'.data_offsets[1] is 9; expected a place in the data, 0 to 8"},
            {one("F32", "[2]", "[-8,0]"), "'x'.data_offsets[0] is -8; expected a place in the data, 0 to 8"},

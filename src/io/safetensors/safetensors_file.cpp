@@ -101,7 +101,7 @@ void read_as(const InputFile& file, std::uint64_t offset, std::span<float> out, 
 }  // namespace
 
 std::string shape_text(const std::vector<std::uint64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
+  return excerpt(fmt::format("[{}]", fmt::join(shape, ", ")));
 }
 
 SafetensorsFile::SafetensorsFile(const fs::path& path) : path_(path), file_(path, "safetensors file") {
