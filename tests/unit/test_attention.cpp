@@ -290,15 +290,17 @@ TEST(AttentionThreads, AnyNumberGivesTheSameBits) {
   if (!one) GTEST_SKIP() << "one thread only: nothing to compare";
   ASSERT_EQ(one->concurrency(), 1);
   // One head on several threads is cut into tiles, forward and backward; several heads are not.
-  for (Shape shape : {Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}, Shape{1, 100, 3, 5, 1},
+  for (Shape shape : {Shape{1, 16, 1, 8}, Shape{1, 64, 1, 8}, Shape{1, 130, 1, 8}, Shape{1, 130, 1, 24},
+                      Shape{1, 330, 1, 40}, Shape{2, 130, 3, 64}, Shape{1, 100, 2, 5}, Shape{1, 100, 3, 5, 1},
                       Shape{2, 70, 4, 16, 2}, Shape{1, 300, 4, 8, 2}, Shape{1, 330, 1, 40, 1, 70},
                       Shape{2, 130, 3, 64, 3, 20}, Shape{1, 300, 4, 8, 2, 129}, Shape{1, 400, 1, 200},
                       Shape{2, 400, 4, 200, 2}, Shape{1, 400, 1, 200, 1, 150}, Shape{3, 400, 4, 200, 4, 150}})
     for (Real rate : {Real(0), Real(0.3)}) {
       Case c(shape, 1, rate);
       run(*one, c);
-      const auto out = doubles(c.out), lse = doubles(c.lse), grad = doubles(c.grad_qkv);
+      const auto out = doubles(c.out), lse = doubles(c.lse), grad = doubles(c.grad_qkv), delta = doubles(c.delta);
       run(all, c);
+      EXPECT_TRUE(same("delta", c.delta, delta)) << ::testing::PrintToString(shape);
       EXPECT_TRUE(same("out", c.out, out)) << ::testing::PrintToString(shape);
       EXPECT_TRUE(same("lse", c.lse, lse)) << ::testing::PrintToString(shape);
       EXPECT_TRUE(same("grad_qkv", c.grad_qkv, grad)) << ::testing::PrintToString(shape);

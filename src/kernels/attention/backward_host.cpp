@@ -38,8 +38,13 @@ struct BackwardScratch {
         grad_values{pieces.take<Real>(held.sums, padded(D)), padded(D)} {}
 };
 
+// query_deltas() and weights_and_grad_scores() are compiled once, and not into the passes that call them: where a
+// product and a sum become one instruction, and in which lanes a sum is taken, is the compiler's choice at each
+// place, and all passes must give the same bits.
+
 /// delta of the queries of one tile: rows of grad_out (already packed) times rows of out.
-void query_deltas(const BackwardCall& call, int b, int h, const ScoreTile& tile, const BackwardScratch& s) {
+[[gnu::noipa]] void query_deltas(const BackwardCall& call, int b, int h, const ScoreTile& tile,
+                                 const BackwardScratch& s) {
   const int D = call.D();
   for (int i = 0; i < tile.queries; ++i) {
     const Stored* out = head_rows(call.out, b, h).at(tile.query + i);
@@ -85,8 +90,8 @@ Vector query_vector(const Tensor& x, int b, int h, int query, int count) {
 
 /// From scores (in s.weights) and d loss / d weights (in s.grad_scores): the weights after dropout and d loss / d
 /// scores, without the factor `scale`; both 0 where a query does not see the key.
-void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile, WeightDropout drop,
-                             const BackwardScratch& s) {
+[[gnu::noipa]] void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile,
+                                            WeightDropout drop, const BackwardScratch& s) {
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int query = tile.query + v * vector_width, count = tile.queries - v * vector_width;
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v);

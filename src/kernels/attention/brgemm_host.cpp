@@ -329,12 +329,12 @@ struct BackwardScratch {
 };
 
 /// One task: all keys that `held` has sums of, from first_sum on, of the head of keys and values g of sequence b.
-template <Pass pass>
 class BackwardTask {
  public:
-  BackwardTask(const BackwardCall& call, const BackwardKernels& kernels, int b, int g, int first_sum, Held held,
-               void* memory)
-      : call_(call),
+  BackwardTask(Pass pass, const BackwardCall& call, const BackwardKernels& kernels, int b, int g, int first_sum,
+               Held held, void* memory)
+      : pass_(pass),
+        call_(call),
         kernels_(kernels),
         columns_(call.D()),
         b_(b),
@@ -355,7 +355,7 @@ class BackwardTask {
       const long place = key - begin;
       pack_transposed(count, D, rows_of(call_.qkv.key, b_, g_, key), s_.keys + place * D);
       pack_transposed(count, D, rows_of(call_.qkv.value, b_, g_, key), s_.values + place * D);
-      if (pass != Pass::key_value)
+      if (pass_ != Pass::key_value)
         pack_pairs(count, D, columns_, rows_of(call_.qkv.key, b_, g_, key),
                    s_.key_pairs + place * columns_.padded());
     }
@@ -369,11 +369,11 @@ class BackwardTask {
     const StoredRows of_query = rows_of(call_.qkv.query, b_, h, query),
                      of_grad = rows_of(call_.grad_out, b_, h, query);
     Real* const grad_query = s_.grad_query + long(place) * tile * columns_.padded();
-    if (pass != Pass::key_value && begin <= first) {
+    if (pass_ != Pass::key_value && begin <= first) {
       deltas(h, query, queries);
       std::fill_n(grad_query, long(tile) * columns_.padded(), Real(0));
     }
-    if (pass != Pass::query) {
+    if (pass_ != Pass::query) {
       transpose_rows(queries, D, of_query, s_.query_transposed);
       transpose_rows(queries, D, of_grad, s_.grad_transposed);
     }
@@ -383,14 +383,14 @@ class BackwardTask {
       kernels_.scores.of(queries)(of_query.data, s_.keys + packed * D, s_.scores);
       kernels_.grad_weights.of(queries)(of_grad.data, s_.values + packed * D, s_.grad_weights);
       weights_and_grad_scores(h, query, queries, key, drop);
-      if (pass != Pass::key_value)
+      if (pass_ != Pass::key_value)
         multiply_columns(kernels_.grad_query.of(queries), columns_, s_.grad_scores,
                          s_.key_pairs + packed * columns_.padded(), grad_query);
-      if (pass == Pass::query) continue;
+      if (pass_ == Pass::query) continue;
       kernels_.grad_keys.of(queries)(s_.grad_transposed, s_.weight_pairs, s_.grad_values + sum * D);
       kernels_.grad_keys.of(queries)(s_.query_transposed, s_.grad_score_pairs, s_.grad_keys + sum * D);
     }
-    if (pass == Pass::key_value || query + queries > end) return;
+    if (pass_ == Pass::key_value || query + queries > end) return;
     const auto target = head_rows(call_.grad_qkv.query, b_, h).from(query, 0);
     copy_rows(queries, D, D, Rows{grad_query, columns_.padded()}, target);
   }
@@ -416,8 +416,11 @@ class BackwardTask {
   }
 
  private:
+  // Compiled once, and not into what calls them: where a product and a sum become one instruction, and in which
+  // lanes a sum is taken, is the compiler's choice at each place, and all passes must give the same bits.
+
   /// Rows of grad_out times rows of out.
-  void deltas(int h, int query, int queries) {
+  [[gnu::noipa]] void deltas(int h, int query, int queries) {
     const auto out = head_rows(call_.out, b_, h).from(query, 0),
                grad = head_rows(call_.grad_out, b_, h).from(query, 0);
     const int D = call_.D();
@@ -432,7 +435,7 @@ class BackwardTask {
 
   /// From scores and d loss / d weights: the weights after dropout, in pairs of queries, and d loss / d scores with
   /// the factor `scale`, in such pairs and by rows; 0 where a query does not see the key, and from `queries` on.
-  void weights_and_grad_scores(int h, int query, int queries, int key, const WeightDropout& drop) {
+  [[gnu::noipa]] void weights_and_grad_scores(int h, int query, int queries, int key, const WeightDropout& drop) {
     const IntegerVector lanes = lane_indices();
     const Real factor = call_.form.scale * log2_e, scale = call_.form.scale;
     struct Row {
@@ -470,6 +473,7 @@ class BackwardTask {
       }
   }
 
+  Pass pass_;
   const BackwardCall& call_;
   const BackwardKernels& kernels_;
   HeadColumns columns_;
@@ -492,7 +496,7 @@ bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) 
       one_task_per_head(exec.concurrency(), long(B) * G, bytes)) {
     for_each_task("dekoder::causal_attention_backward::head", exec, B, G, 1, bytes,
                   [&](int b, int g, int, void* memory) {
-                    BackwardTask<Pass::all> task(call, kernels, b, g, 0, head, memory);
+                    BackwardTask task(Pass::all, call, kernels, b, g, 0, head, memory);
                     for (int h = g * shared; h < (g + 1) * shared; ++h) task.blocks_of(h, 0, T);
                     task.store_key_value(0, T);
                   });
@@ -502,13 +506,13 @@ bool brgemm_attention_backward(const ExecSpace& exec, const BackwardCall& call) 
   for_each_task("dekoder::causal_attention_backward::query", exec, B, call.H(), tiles,
                 bytes_of<BackwardScratch>(D, of_queries), [&](int b, int h, int i, void* memory) {
                   const int query = (tiles - 1 - i) * tile;  // the longest first
-                  BackwardTask<Pass::query> task(call, kernels, b, h / shared, 0, of_queries, memory);
+                  BackwardTask task(Pass::query, call, kernels, b, h / shared, 0, of_queries, memory);
                   task.blocks_of(h, query, std::min(query + tile, T));
                 });
   for_each_task("dekoder::causal_attention_backward::key_value", exec, B, G, tiles,
                 bytes_of<BackwardScratch>(D, of_keys), [&](int b, int g, int j, void* memory) {
                   const int begin = j * tile, end = std::min(begin + tile, T);
-                  BackwardTask<Pass::key_value> task(call, kernels, b, g, begin, of_keys, memory);
+                  BackwardTask task(Pass::key_value, call, kernels, b, g, begin, of_keys, memory);
                   task.pack(begin, end);
                   for (int h = g * shared; h < (g + 1) * shared; ++h)
                     for (int query = begin; query < call.form.end_of_queries(end - 1, T); query += tile)
