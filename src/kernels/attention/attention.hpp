@@ -58,9 +58,14 @@ void causal_attention(const ExecSpace& exec, const ConstHeads& qkv, AttentionFor
                       StoredTensor4 out, MasterTensor3 lse, MasterTensor1 scores);
 
 /// Gradient of causal_attention (FlashAttention-2, algorithm 2): the weights are recomputed from lse.
-/// delta(B,H,T) is scratch: the row sums of grad_out * out. The gradients of a key and a value are the sums over
-/// the heads that share them, in ascending order. Overwrites grad_qkv and delta; scores as above. Throws
-/// ShapeError.
+/// delta(B,H,T) is scratch: the sums over s of weight * d loss / d weight, so that d loss / d score = weight (d
+/// loss / d weight - delta) adds up to 0 over the keys of a query. It equals the row sums of grad_out * out, which
+/// suffice in float. In bf16 out is rounded, by up to 2^-8 and alike step after step: what all scores of a query
+/// have in common, which softmax does not see, was trained until training diverged (Qiu and Yao, "Why Low-Precision
+/// Transformer Training Fails: An Analysis on Flash Attention", 2025). There the last tile of keys that a query
+/// sees makes up for the tiles before it; on GPUs the weights of all keys are at hand and are added up. The
+/// gradients of a key and a value are the sums over the heads that share them, in ascending order. Overwrites
+/// grad_qkv and delta; scores as above. Throws ShapeError.
 inline constexpr ShapeSignature causal_attention_backward_shapes{
     "causal_attention_backward",
     "q(B,T,H,D) k(B,T,G,D) v(B,T,G,D) out(B,T,H,D) grad_out(B,T,H,D) lse(B,H,T) -> delta(B,H,T) grad_q(B,T,H,D) "

@@ -23,6 +23,7 @@ struct BackwardScratch {
   QueryColumns grad_query;                             ///< (query_tiles D, query_tile)
   Rows keys, values;                                   ///< (block, D)
   Rows grad_keys, grad_values;                         ///< (sums, padded(D))
+  OpenSums<query_tile>* open;                          ///< (query_tiles), in bf16
 
   BackwardScratch(Pieces& pieces, int D, Held held)
       : query_transposed{pieces.take<Real>(D, query_tile)},
@@ -35,24 +36,28 @@ struct BackwardScratch {
         keys{pieces.take<Real>(held.block, D), D},
         values{pieces.take<Real>(held.block, D), D},
         grad_keys{pieces.take<Real>(held.sums, padded(D)), padded(D)},
-        grad_values{pieces.take<Real>(held.sums, padded(D)), padded(D)} {}
+        grad_values{pieces.take<Real>(held.sums, padded(D)), padded(D)},
+        open(pieces.take<OpenSums<query_tile>>(stored_is_short ? std::max(1, held.query_tiles) : 0, 1)) {}
 };
 
 // query_deltas() and weights_and_grad_scores() are compiled once, and not into the passes that call them: where a
 // product and a sum become one instruction, and in which lanes a sum is taken, is the compiler's choice at each
 // place, and all passes must give the same bits.
 
-/// delta of the queries of one tile: rows of grad_out (already packed) times rows of out.
+/// delta of the queries of one tile: rows of grad_out (already packed) times rows of out. In bf16, where out is
+/// rounded, those of all tiles of keys but the last.
 [[gnu::noipa]] void query_deltas(const BackwardCall& call, int b, int h, const ScoreTile& tile,
-                                 const BackwardScratch& s) {
+                                 const BackwardScratch& s, int place) {
   const int D = call.D();
+  Real* const delta = stored_is_short ? s.open[place].delta : &call.delta(b, h, tile.query);
+  if constexpr (stored_is_short) s.open[place] = {};
   for (int i = 0; i < tile.queries; ++i) {
     const Stored* out = head_rows(call.out, b, h).at(tile.query + i);
     const Real* grad_out = s.grad_out.at(i);
     Real dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (int d = 0; d < D; ++d) dot += out[d] * grad_out[d];
-    call.delta(b, h, tile.query + i) = dot;
+    delta[i] = dot;
   }
 }
 
@@ -89,54 +94,89 @@ Vector query_vector(const Tensor& x, int b, int h, int query, int count) {
 }
 
 /// From scores (in s.weights) and d loss / d weights (in s.grad_scores): the weights after dropout and d loss / d
-/// scores, without the factor `scale`; both 0 where a query does not see the key.
-[[gnu::noipa]] void weights_and_grad_scores(const BackwardCall& call, int b, int h, const ScoreTile& tile,
-                                            WeightDropout drop, const BackwardScratch& s) {
+/// scores, without the factor `scale`; both 0 where a query does not see the key. In bf16 the last tile of keys has
+/// a delta of its own, with which all d loss / d scores of a query add up to 0.
+[[gnu::noipa]] void weights_and_grad_scores(Pass pass, const BackwardCall& call, int b, int h,
+                                            const ScoreTile& tile, WeightDropout drop, const BackwardScratch& s,
+                                            int place) {
   for (int v = 0; v * vector_width < tile.width(); ++v) {
     const int query = tile.query + v * vector_width, count = tile.queries - v * vector_width;
     const int all = tile.keys_seen_by_all(v), seen = tile.keys_seen(v);
     const int before = tile.keys_before(v), left = tile.keys_left(v);
     const Vector lse = log2_e * query_vector(call.lse, b, h, query, count);
-    const Vector delta = query_vector(call.delta, b, h, query, count);
     const QueryColumns weights = s.weights.from(0, v * vector_width),
                        grad_scores = s.grad_scores.from(0, v * vector_width);
+    struct Weighted {
+      Vector weight, kept, grad_weight;
+    };
+    const auto weigh = [&](int k) __attribute__((always_inline)) {
+      Weighted x{exp2(load(weights.at(k)) - lse), {}, load(grad_scores.at(k))};
+      x.kept = x.weight;
+      if (drop.active()) {
+        const Vector factor = drop.factors(query, tile.key + k);
+        x.grad_weight *= factor;
+        x.kept *= factor;
+      }
+      return x;
+    };
+    const auto visible = [&](int k, Vector x) __attribute__((always_inline)) {
+      return k >= all || k < left ? (tile.sees(v, k) ? x : Vector{}) : x;
+    };
+    Vector delta, open_sum{};
+    if constexpr (stored_is_short) {
+      static_assert(query_tile <= key_tile || !stored_is_short, "the last tile has the last key of each query");
+      OpenSums<query_tile>& open = s.open[place];
+      delta = load(open.delta + v * vector_width);
+      if (tile.key + tile.keys >= tile.query + tile.queries) {
+        if (pass != Pass::key_value) {
+          Vector total{}, weighted = load(open.sum + v * vector_width);
+          for (int k = before; k < seen; ++k) {
+            const Weighted x = weigh(k);
+            total += visible(k, x.weight);
+            weighted += visible(k, x.weight * x.grad_weight);
+          }
+          delta = total > least_closing_weight ? weighted / total : delta;
+          for (int lane = 0; lane < std::min(count, vector_width); ++lane)
+            call.delta(b, h, query + lane) = delta[lane];
+        }
+        delta = query_vector(call.delta, b, h, query, count);
+      }
+    } else {
+      delta = query_vector(call.delta, b, h, query, count);
+    }
     for (int k = 0; k < before; ++k) {
       store(weights.at(k), Vector{});
       store(grad_scores.at(k), Vector{});
     }
     for (int k = before; k < seen; ++k) {
-      Vector weight = exp2(load(weights.at(k)) - lse), grad_weight = load(grad_scores.at(k)), kept = weight;
-      if (drop.active()) {
-        const Vector factor = drop.factors(query, tile.key + k);
-        grad_weight *= factor;
-        kept *= factor;
-      }
-      Vector grad_score = weight * (grad_weight - delta);
-      if (k >= all || k < left) {
-        const IntegerVector visible = tile.sees(v, k);
-        kept = visible ? kept : Vector{};
-        grad_score = visible ? grad_score : Vector{};
-      }
-      store(weights.at(k), kept);
+      const Weighted x = weigh(k);
+      const Vector grad_score = visible(k, x.weight * (x.grad_weight - delta));
+      if constexpr (stored_is_short) open_sum += grad_score;
+      store(weights.at(k), visible(k, x.kept));
       store(grad_scores.at(k), grad_score);
+    }
+    if constexpr (stored_is_short) {
+      Real* const sum = s.open[place].sum + v * vector_width;
+      store(sum, load(sum) + open_sum);
     }
   }
 }
 
 /// The five products of one tile (FlashAttention-2, algorithm 2, lines 11 to 16). `block` is the tile's place among
-/// the packed keys, `sum` that among the sums of key and value gradients.
+/// the packed keys, `sum` that among the sums of key and value gradients, `place` that of its queries'.
 template <Pass pass>
 void backward_tile(const BackwardCall& call, int b, int h, const ScoreTile& tile, const WeightDropout& drop,
-                   const BackwardScratch& s, int block, int sum, QueryColumns grad_query) {
+                   const BackwardScratch& s, int block, int sum, int place) {
   const int D = call.D(), width = tile.width(), columns = padded(D);
   const Rows tile_keys = s.keys.from(block, 0), tile_values = s.values.from(block, 0);
+  const QueryColumns grad_query = s.grad_query.from(place * D, 0);
   for_each_band(tile, [&](int band, int keys, int first) {
     tile_product<false>(keys, width - first, D, Plain{tile_keys.from(band, 0)}, s.query_transposed.from(0, first),
                         s.weights.from(band, first));
     tile_product<false>(keys, width - first, D, Plain{tile_values.from(band, 0)},
                         s.grad_out_transposed.from(0, first), s.grad_scores.from(band, first));
   });
-  weights_and_grad_scores(call, b, h, tile, drop, s);
+  weights_and_grad_scores(pass, call, b, h, tile, drop, s, place);
   for_each_band(tile, [&](int band, int keys, int first) {
     if (pass != Pass::query) {
       tile_product<true>(keys, columns, width - first, Plain{s.weights.from(band, first)},
@@ -157,21 +197,21 @@ void backward_queries(const BackwardCall& call, int b, int h, int query, int beg
                       const BackwardScratch& s) {
   const int D = call.D(), queries = std::min(query_tile, call.T() - query);
   const int first = first_tile_key(call.form, query);
-  const QueryColumns grad_query = s.grad_query.from(place * D, 0);
   const WeightDropout drop(call.dropout, b, h, call.T());
   ScoreTile tile{query, queries, 0, 0, call.form};
   load_queries(call, b, h, tile, s);
   if (begin <= first) {
-    query_deltas(call, b, h, tile, s);
-    clear_rows(D, tile.width(), grad_query);
+    query_deltas(call, b, h, tile, s, place);
+    clear_rows(D, tile.width(), s.grad_query.from(place * D, 0));
   }
   for (int key = std::max(begin, first); key < std::min(end, query + queries); key += key_tile) {
     tile.key = key;
     tile.keys = std::min(key_tile, query + queries - key);
-    backward_tile<pass>(call, b, h, tile, drop, s, key - begin, key, grad_query);
+    backward_tile<pass>(call, b, h, tile, drop, s, key - begin, key, place);
   }
   if (query + queries <= end)
-    transpose_scaled(D, queries, call.form.scale, grad_query, head_rows(call.grad_qkv.query, b, h).from(query, 0));
+    transpose_scaled(D, queries, call.form.scale, s.grad_query.from(place * D, 0),
+                     head_rows(call.grad_qkv.query, b, h).from(query, 0));
 }
 
 /// Writes the gradients of keys and values [key, key + keys) of head g from their sums.
@@ -218,7 +258,8 @@ void backward_keys(const BackwardCall& call, int b, int g, int key, const Backwa
       const int queries = std::min(query_tile, T - query);
       const ScoreTile tile{query, queries, key, std::min(keys, query + queries - key), call.form};
       load_queries(call, b, h, tile, s);
-      backward_tile<Pass::key_value>(call, b, h, tile, drop, s, 0, 0, s.grad_query);
+      if (stored_is_short) query_deltas(call, b, h, tile, s, 0);
+      backward_tile<Pass::key_value>(call, b, h, tile, drop, s, 0, 0, 0);
     }
   }
   store_key_value(call, b, g, key, keys, s);

@@ -173,13 +173,13 @@ void softmax_rows(const ExecSpace& exec, const Batch& batch, int begin, int firs
 }
 
 /// Scores become weights with dropout, their gradients those of the scores, both 0 where a query does not see the
-/// key; writes delta.
+/// key; writes delta, from the weights themselves.
 void gradient_rows(const ExecSpace& exec, const Batch& batch, int begin, int first_key, const AttentionForm& form,
-                   const Dropout& dropout, const ConstStoredTensor4& out, const ConstStoredTensor4& grad_out,
-                   const ConstMasterTensor3& lse, const Bands& bands, const MasterTensor3& delta) {
+                   const Dropout& dropout, const ConstMasterTensor3& lse, const Bands& bands,
+                   const MasterTensor3& delta) {
   const MasterStridedTensor3 scores = bands.scores(0), grad_weights = bands.scores(1);
   const StridedTensor3 weights = bands.factors(0), grad_scores = bands.factors(1);
-  const int rows = scores.extent_int(1), keys = scores.extent_int(2), T = lse.extent_int(2), D = out.extent_int(3);
+  const int rows = scores.extent_int(1), keys = scores.extent_int(2), T = lse.extent_int(2);
   for_each_row(
       "dekoder::causal_attention_backward", exec, long(batch.count) * rows,
       KOKKOS_LAMBDA(const RowTeam& team, long row) {
@@ -187,12 +187,14 @@ void gradient_rows(const ExecSpace& exec, const Batch& batch, int begin, int fir
         const RowDropout drop(dropout, at, T);
         const Master *score = &scores(at.i, at.r, 0), *grad_weight = &grad_weights(at.i, at.r, 0);
         Stored *weight = &weights(at.i, at.r, 0), *grad_score = &grad_scores(at.i, at.r, 0);
-        const Stored* o = &out(at.b, at.t, at.h, 0);
-        const Stored* go = &grad_out(at.b, at.t, at.h, 0);
         const int t = at.t;
-        const Real row_lse = lse(at.b, at.h, t), row_delta = team.sum(D, [=](int d) { return o[d] * go[d]; });
-        team.once([=] { delta(at.b, at.h, t) = row_delta; });
         const VisibleKeys visible(form, t, first_key);
+        const Real row_lse = lse(at.b, at.h, t);
+        const Real row_delta = team.sum(visible.count(), [=](int i) {
+          const int s = visible.first + i;
+          return fast_exp(score[s] - row_lse) * (drop.factor(first_key + s) * grad_weight[s]);
+        });
+        team.once([=] { delta(at.b, at.h, t) = row_delta; });
         team.each(keys, [=](int s) {
           const bool hidden = visible.hide(s);
           const Real kept = hidden ? Real(0) : fast_exp(score[s] - row_lse), factor = drop.factor(first_key + s);
@@ -275,7 +277,7 @@ void causal_attention_backward(const ExecSpace& exec, const ConstHeads& qkv, Con
       const Bands bands(scores, plan, batch.count, begin, end, first);
       gemm_batched_master(exec, Op::none, Op::transpose, form.scale, query, key, 0, bands.scores(0));
       gemm_batched_master(exec, Op::none, Op::transpose, 1, grad, value, 0, bands.scores(1));
-      gradient_rows(exec, batch, begin, first, form, dropout, out, grad_out, lse, bands, delta);
+      gradient_rows(exec, batch, begin, first, form, dropout, lse, bands, delta);
       const StridedTensor3 weights = bands.factors(0), grad_scores = bands.factors(1);
       gemm_batched(exec, Op::transpose, Op::none, 1, weights, grad, kept,
                    matrices_of(grad_qkv.value, batch, shared, first, end));

@@ -311,6 +311,7 @@ struct BackwardScratch {
   BFloat16* grad_scores;                         ///< (tile, tile)
   BFloat16 *query_transposed, *grad_transposed;  ///< (D, tile)
   Real* grad_query;                              ///< a tile: (tile, padded D)
+  OpenSums<tile>* open;                          ///< a tile
 
   BackwardScratch(Pieces& p, int D, Held held)
       : keys(p.take<BFloat16>(held.block, D)),
@@ -325,7 +326,8 @@ struct BackwardScratch {
         grad_scores(p.take<BFloat16>(tile, tile)),
         query_transposed(p.take<BFloat16>(D, tile)),
         grad_transposed(p.take<BFloat16>(D, tile)),
-        grad_query(p.take<Real>(long(held.query_tiles) * tile, HeadColumns(D).padded())) {}
+        grad_query(p.take<Real>(long(held.query_tiles) * tile, HeadColumns(D).padded())),
+        open(p.take<OpenSums<tile>>(std::max(1, held.query_tiles), 1)) {}
 };
 
 /// One task: all keys that `held` has sums of, from first_sum on, of the head of keys and values g of sequence b.
@@ -369,10 +371,10 @@ class BackwardTask {
     const StoredRows of_query = rows_of(call_.qkv.query, b_, h, query),
                      of_grad = rows_of(call_.grad_out, b_, h, query);
     Real* const grad_query = s_.grad_query + long(place) * tile * columns_.padded();
-    if (pass_ != Pass::key_value && begin <= first) {
-      deltas(h, query, queries);
+    OpenSums<tile>& open = s_.open[place];
+    if (pass_ == Pass::key_value || begin <= first) deltas(h, query, queries, open);
+    if (pass_ != Pass::key_value && begin <= first)
       std::fill_n(grad_query, long(tile) * columns_.padded(), Real(0));
-    }
     if (pass_ != Pass::query) {
       transpose_rows(queries, D, of_query, s_.query_transposed);
       transpose_rows(queries, D, of_grad, s_.grad_transposed);
@@ -382,7 +384,10 @@ class BackwardTask {
       const long packed = key - begin, sum = key - first_sum_;
       kernels_.scores.of(queries)(of_query.data, s_.keys + packed * D, s_.scores);
       kernels_.grad_weights.of(queries)(of_grad.data, s_.values + packed * D, s_.grad_weights);
-      weights_and_grad_scores(h, query, queries, key, drop);
+      if (key == query)
+        weights_and_grad_scores<true>(h, query, queries, key, drop, open);
+      else
+        weights_and_grad_scores<false>(h, query, queries, key, drop, open);
       if (pass_ != Pass::key_value)
         multiply_columns(kernels_.grad_query.of(queries), columns_, s_.grad_scores,
                          s_.key_pairs + packed * columns_.padded(), grad_query);
@@ -419,8 +424,8 @@ class BackwardTask {
   // Compiled once, and not into what calls them: where a product and a sum become one instruction, and in which
   // lanes a sum is taken, is the compiler's choice at each place, and all passes must give the same bits.
 
-  /// Rows of grad_out times rows of out.
-  [[gnu::noipa]] void deltas(int h, int query, int queries) {
+  /// Rows of grad_out times rows of out; no sums yet.
+  [[gnu::noipa]] void deltas(int h, int query, int queries, OpenSums<tile>& open) {
     const auto out = head_rows(call_.out, b_, h).from(query, 0),
                grad = head_rows(call_.grad_out, b_, h).from(query, 0);
     const int D = call_.D();
@@ -429,48 +434,95 @@ class BackwardTask {
       Real dot = 0;
 #pragma omp simd reduction(+ : dot)
       for (int d = 0; d < D; ++d) dot += x[d] * y[d];
-      call_.delta(b_, h, query + q) = dot;
+      open.delta[q] = dot;
+      open.sum[q] = 0;
     }
   }
 
   /// From scores and d loss / d weights: the weights after dropout, in pairs of queries, and d loss / d scores with
   /// the factor `scale`, in such pairs and by rows; 0 where a query does not see the key, and from `queries` on.
-  [[gnu::noipa]] void weights_and_grad_scores(int h, int query, int queries, int key, const WeightDropout& drop) {
+  /// The `last` tile of keys has a delta of its own, with which all d loss / d scores of a query add up to 0.
+  template <bool last>
+  [[gnu::noipa]] void weights_and_grad_scores(int h, int query, int queries, int key, const WeightDropout& drop,
+                                              OpenSums<tile>& open) {
     const IntegerVector lanes = lane_indices();
     const Real factor = call_.form.scale * log2_e, scale = call_.form.scale;
-    struct Row {
-      Words weight, grad_score;
+    struct Weighted {
+      Vector weight, kept, grad_weight;
     };
-    const auto row = [&](int q, int k) __attribute__((always_inline)) -> Row {
-      if (q >= queries) return {Words{}, Words{}};
+    const auto weigh = [&](int q, int k) __attribute__((always_inline)) -> Weighted {
       const int t = query + q;
-      Vector weight = exp2(factor * load(s_.scores + q * tile + k) - log2_e * call_.lse(b_, h, t));
-      Vector grad_weight = load(s_.grad_weights + q * tile + k), kept = weight;
-      if (drop.active()) {
-        const Vector dropped = drop.factors(t, key + k);
-        grad_weight *= dropped;
-        kept *= dropped;
-      }
-      Vector grad_score = scale * weight * (grad_weight - call_.delta(b_, h, t));
+      Weighted x{exp2(factor * load(s_.scores + q * tile + k) - log2_e * call_.lse(b_, h, t)),
+                 {},
+                 load(s_.grad_weights + q * tile + k)};
       if (const int first = call_.form.first_key(t); key + k + vector_width > t + 1 || key + k < first) {
         const IntegerVector visible = (lanes <= LaneInteger(t - key - k)) & (lanes >= LaneInteger(first - key - k));
-        kept = visible ? kept : Vector{};
-        grad_score = visible ? grad_score : Vector{};
+        x.weight = visible ? x.weight : Vector{};
+        x.grad_weight = visible ? x.grad_weight : Vector{};
       }
-      return {rounded_words(kept), rounded_words(grad_score)};
+      x.kept = x.weight;
+      if (drop.active()) {
+        const Vector dropped = drop.factors(t, key + k);
+        x.grad_weight *= dropped;
+        x.kept *= dropped;
+      }
+      return x;
     };
-    for (int q = 0; q < queries; q += 2)
-      for (int k = 0; k < tile; k += vector_width) {
-        const Row first = row(q, k), second = row(q + 1, k);
-        const Words weights = pairs_of(first.weight, second.weight),
-                    gradients = pairs_of(first.grad_score, second.grad_score);
-        __builtin_memcpy(s_.weight_pairs + q * tile + 2 * k, &weights, sizeof weights);
-        __builtin_memcpy(s_.grad_score_pairs + q * tile + 2 * k, &gradients, sizeof gradients);
-        const HalfWords upper = __builtin_convertvector(first.grad_score >> 16, HalfWords),
-                        lower = __builtin_convertvector(second.grad_score >> 16, HalfWords);
-        __builtin_memcpy(s_.grad_scores + q * tile + k, &upper, sizeof upper);
-        __builtin_memcpy(s_.grad_scores + (q + 1) * tile + k, &lower, sizeof lower);
+    const auto store_pairs = [](Words first, Words second, BFloat16* to) __attribute__((always_inline)) {
+      const Words pairs = pairs_of(first, second);
+      __builtin_memcpy(to, &pairs, sizeof pairs);
+    };
+    const auto store_grad_scores = [&](int q, int k, Vector first, Vector second) __attribute__((always_inline)) {
+      const Words words[] = {rounded_words(scale * first), rounded_words(scale * second)};
+      store_pairs(words[0], words[1], s_.grad_score_pairs + q * tile + 2 * k);
+      for (const int next : {0, 1}) {
+        const HalfWords upper = __builtin_convertvector(words[next] >> 16, HalfWords);
+        __builtin_memcpy(s_.grad_scores + (q + next) * tile + k, &upper, sizeof upper);
       }
+    };
+    const auto sum = [](Vector x) { return fold_lanes(x, [](Vector a, Vector b) { return a + b; }); };
+    for (int q = 0; q < queries; q += 2) {
+      Vector total[2] = {}, weighted[2] = {};
+      for (int k = 0; k < tile; k += vector_width) {
+        Vector kept[2] = {}, grad_score[2] = {};
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+          if (q + i >= queries) continue;
+          const Weighted x = weigh(q + i, k);
+          kept[i] = x.kept;
+          if (last) {
+            store(s_.scores + (q + i) * tile + k, x.weight);
+            store(s_.grad_weights + (q + i) * tile + k, x.grad_weight);
+            total[i] += x.weight;
+            weighted[i] += x.weight * x.grad_weight;
+          } else {
+            grad_score[i] = x.weight * (x.grad_weight - open.delta[q + i]);
+            weighted[i] += grad_score[i];
+          }
+        }
+        store_pairs(rounded_words(kept[0]), rounded_words(kept[1]), s_.weight_pairs + q * tile + 2 * k);
+        if (!last) store_grad_scores(q, k, grad_score[0], grad_score[1]);
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        if (pass_ == Pass::key_value || q + i >= queries) continue;
+        open.sum[q + i] += sum(weighted[i]);
+        if (!last) continue;
+        const Real weights = sum(total[i]);
+        call_.delta(b_, h, query + q + i) =
+            weights > least_closing_weight ? open.sum[q + i] / weights : open.delta[q + i];
+      }
+      if (!last) continue;
+      for (int k = 0; k < tile; k += vector_width) {
+        Vector grad_score[2] = {};
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i)
+          if (q + i < queries)
+            grad_score[i] = load(s_.scores + (q + i) * tile + k) *
+                            (load(s_.grad_weights + (q + i) * tile + k) - call_.delta(b_, h, query + q + i));
+        store_grad_scores(q, k, grad_score[0], grad_score[1]);
+      }
+    }
   }
 
   Pass pass_;

@@ -75,6 +75,17 @@ struct BackwardCall {
   int shared() const { return H() / G(); }  ///< heads of queries to one of keys and values
 };
 
+/// What the backward pass in bf16 keeps of each query of a tile until its last tile of keys, which makes its d loss
+/// / d scores add up to 0 (see causal_attention_backward): delta for the tiles before that, and the sum of their d
+/// loss / d scores. The last tile's delta is (sum + what weight * d loss / d weight adds up to there) / its
+/// weights.
+template <int tile>
+struct OpenSums {
+  Real delta[tile], sum[tile];
+};
+/// Where the weights of the last tile add up to less, it keeps the delta of the others: nothing is divided by 0.
+inline constexpr Real least_closing_weight = Real(1e-12);
+
 /// Which gradients a pass makes.
 enum class Pass { all, query, key_value };
 
