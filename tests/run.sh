@@ -40,8 +40,9 @@ echo "tests: configured, building (log: $build/build.log)"
 cmake --build "$build" --parallel "$(nproc)" > "$build/build.log" 2>&1 || fail "the build" build.log
 echo "tests: built in $((SECONDS - start)) s"
 
-# One test at a time: many of them use every core. Pinned threads of two programs would share one.
-export OMP_PROC_BIND=false
+# One test at a time: many of them use every core. Pinned threads of two programs would share one, and threads that
+# spin until another one is done would keep it from its core where something else runs too.
+export OMP_PROC_BIND=false OMP_WAIT_POLICY=passive
 status=0
 ctest --test-dir "$build" --output-on-failure --no-tests=error --timeout 900 "${left_out[@]}" "$@" | tee "$build/ctest.log" || status=$?
 [ -z "${DEKODER_KOKKOS_CUDA:-}" ] || cat "$build/cuda_kernels.txt" 2> /dev/null || true
