@@ -8,6 +8,7 @@
 #include "config/config_fields.hpp"
 #include "config/run_config_yaml.hpp"
 #include "config/setting_value.hpp"
+#include "kernels/gemm.hpp"
 #include "train/step_trace.hpp"
 
 namespace dekoder {
@@ -92,9 +93,11 @@ Replay replay_step(const Command& command) {
   const ExecSpace exec;
   TrainingModel model(config);
   read_black_box_parameters(command.run, model.store());
-  std::string text =
-      fmt::format("run {}, {} rank{}: {}\n{}; samples {} to {}\n", box.run_id, box.ranks, box.ranks == 1 ? "" : "s",
-                  box.reason, box.writer, box.sample_indices.front(), box.sample_indices.back());
+  const std::string here = program_name();
+  std::string text = fmt::format("run {}, {} rank{}: {}\n{}{}; samples {} to {}\n", box.run_id, box.ranks,
+                                 box.ranks == 1 ? "" : "s", box.reason, box.writer,
+                                 here == box.writer ? "" : " (here: " + here + ")", box.sample_indices.front(),
+                                 box.sample_indices.back());
   box.tensors = trace_step(exec, model, box);
   std::vector<double> losses;
   const std::string wrong = compute_step(exec, model, box, losses);

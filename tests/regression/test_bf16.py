@@ -103,7 +103,10 @@ class Bf16(unittest.TestCase):
         run = self.folder / "diverged"
         said = self.workshop.train(run, sets=BF16, fault="train:gradients@3!SPOIL", expect=4)
         box = next((run / "black_box").iterdir())
-        self.assertIn("bf16", self.dekoder("replay", box).stderr)  # what failed then is well here
+        here = self.dekoder("replay", box)  # what failed then is well here
+        self.assertIn("bf16", here.stderr)
+        self.assertNotIn("(here: ", here.stdout)
+        self.assertIn("(here: dekoder, OpenMP bf16, products by ", self.dekoder("replay", box, ONEDNN_MAX_CPU_ISA="SSE41").stdout)
         moved = self.folder / "moved.h5"
         moved.write_bytes(box.read_bytes())
         self.assertIn("add --precision bf16", self.dekoder("replay", moved, code=2).stderr)
